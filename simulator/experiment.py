@@ -1,0 +1,261 @@
+"""The experiment file: workload, parallel plan, cluster and run, in TOML.
+
+Every key is checked; a mistake is an :class:`ExperimentError` whose one line names the
+key, the value and what is allowed. ``docs/experiment.md`` is the reference.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Positive = Annotated[int, Field(ge=1)]
+Degree = Annotated[int, Field(ge=1, le=65536)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
+
+
+class ExperimentError(ValueError):
+    """The user's experiment is wrong; the message is one line."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Workload(_Section):
+    """What is trained. Sizes as in Megatron-LM; seconds for `unit` only."""
+
+    model: Literal["unit", "mlp", "gpt"] = "gpt"
+    layers: Positive = 4
+    hidden: Positive = 128
+    heads: Positive = 4
+    sequence: Positive = 64
+    vocab: Positive = 256
+    ffn_hidden: Positive | None = None
+    global_batch: Positive | None = None
+    dtype: Literal["fp64", "fp32", "bf16", "fp16"] = "fp32"
+    forward: Seconds = 0.01
+    backward_input: Seconds = 0.01
+    backward_weight: Seconds = 0.01
+    p2p: Seconds = 0.0
+
+    @property
+    def ffn(self) -> int:
+        return self.ffn_hidden or 4 * self.hidden
+
+    @property
+    def dtype_bytes(self) -> int:
+        return DTYPE_BYTES[self.dtype]
+
+
+class Parallel(_Section):
+    """Degrees of the device mesh and how the pipeline is scheduled."""
+
+    data: Degree = 1
+    pipeline: Degree = 1
+    tensor: Degree = 1
+    context: Degree = 1
+    expert: Degree = 1
+    schedule: str = "1f1b"
+    virtual_stages: Positive = 1
+    microbatches: Positive = 1
+    zero: Annotated[int, Field(ge=0, le=3)] = 0
+    sequence_parallel: bool = False
+    recompute: Literal["none", "selective", "full"] = "none"
+    bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
+
+    @property
+    def world_size(self) -> int:
+        return self.data * self.pipeline * self.tensor * self.context * self.expert
+
+
+class ClusterChoice(_Section):
+    """Which machine the prediction is for: a preset, or a calibrated profile."""
+
+    preset: str | None = None
+    profile: str | None = None
+    nodes: Positive | None = None
+    devices_per_node: Positive | None = None
+    node_bandwidth_gbit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+class Run(_Section):
+    """How the real execution is run and measured."""
+
+    iterations: Positive = 10
+    warmup: Annotated[int, Field(ge=0)] = 2
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    pace: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+
+
+class Experiment(_Section):
+    """A whole experiment; `parse` and `load` are the ways to make one."""
+
+    workload: Workload = Workload()
+    parallel: Parallel = Parallel()
+    cluster: ClusterChoice = ClusterChoice()
+    run: Run = Run()
+
+    @property
+    def world_size(self) -> int:
+        return self.parallel.world_size
+
+    @property
+    def global_batch(self) -> int:
+        """Samples per training step; unset, 4 a microbatch (1 for `unit`)."""
+        if self.workload.global_batch is not None:
+            return self.workload.global_batch
+        per_microbatch = 1 if self.workload.model == "unit" else 4
+        return self.parallel.data * self.parallel.microbatches * per_microbatch
+
+    @property
+    def microbatch_size(self) -> int:
+        """Samples per microbatch: global_batch ÷ (data × microbatches)."""
+        return self.global_batch // (self.parallel.data * self.parallel.microbatches)
+
+
+DEFAULT: dict[str, Any] = {
+    "workload": {"model": "gpt", "layers": 4, "hidden": 256, "heads": 4, "sequence": 128},
+    "parallel": {"pipeline": 2, "microbatches": 4, "schedule": "1f1b"},
+}
+"""The experiment that runs without a file: two ranks, a step of about a second."""
+
+
+def parse(data: dict[str, Any]) -> Experiment:
+    """Check a nested dict and return the experiment it describes.
+
+    Raises:
+        ExperimentError: unknown key, wrong type or impossible value.
+    """
+    try:
+        experiment = Experiment.model_validate(data)
+    except ValidationError as error:
+        raise ExperimentError(_explain(error)) from None
+    _check_workload(experiment)
+    _check_parallel(experiment.parallel)
+    _check_batch(experiment)
+    if experiment.cluster.preset and experiment.cluster.profile:
+        raise ExperimentError(
+            f"cluster.profile = {experiment.cluster.profile!r}: cluster.preset is set too; "
+            "give one of them"
+        )
+    return experiment
+
+
+def load(path: str | None, overrides: Iterable[str] = ()) -> Experiment:
+    """Read an experiment from the TOML file `path` (None: the built-in default).
+
+    `overrides` are ``dotted.key=value`` strings, the value in TOML (quotes optional).
+    """
+    if path is None:
+        data = {section: dict(keys) for section, keys in DEFAULT.items()}
+    else:
+        try:
+            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ExperimentError(f"{path}: {error.strerror or error}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ExperimentError(f"{path}: not TOML: {error}") from None
+    for override in overrides:
+        _apply_override(data, override)
+    return parse(data)
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not separator or not dot or not name:
+        raise ExperimentError(f"--set {override}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    keys = data.setdefault(section, {})
+    if not isinstance(keys, dict):
+        raise ExperimentError(f"{section} = {keys!r}: expected a table [{section}]")
+    keys[name] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first mistake: key, value, what is allowed."""
+    first = error.errors()[0]
+    location = first["loc"]
+    key = ".".join(str(part) for part in location)
+    if first["type"] == "extra_forbidden":
+        section = Experiment.model_fields[str(location[0])].annotation if len(location) > 1 else None
+        known = section.model_fields if section is not None else Experiment.model_fields
+        return f"{key}: unknown key; known here: {', '.join(known)}"
+    allowed = first["msg"].replace("Input should be", "allowed:").replace(
+        "Input should", "allowed: should"
+    )
+    return f"{key} = {first['input']!r}: {allowed}"
+
+
+def _check_workload(experiment: Experiment) -> None:
+    workload = experiment.workload
+    if workload.model == "gpt" and workload.hidden % workload.heads:
+        divisors = [n for n in range(1, workload.hidden + 1) if workload.hidden % n == 0]
+        nearest = min(divisors, key=lambda n: abs(n - workload.heads))
+        raise ExperimentError(
+            f"workload.heads = {workload.heads}: must divide workload.hidden = "
+            f"{workload.hidden}; nearest that does: {nearest}"
+        )
+    if workload.model == "gpt" and workload.vocab < 256:
+        raise ExperimentError(
+            f"workload.vocab = {workload.vocab}: text is read as bytes; allowed: 256 or more"
+        )
+    if workload.model != "unit":
+        for key in ("forward", "backward_input", "backward_weight", "p2p"):
+            if key in workload.model_fields_set:
+                raise ExperimentError(
+                    f"workload.{key} = {getattr(workload, key)}: only for workload.model = 'unit'"
+                )
+
+
+def _check_parallel(parallel: Parallel) -> None:
+    from simulator.strategies.schedules import SCHEDULES
+
+    if parallel.schedule not in SCHEDULES:
+        raise ExperimentError(
+            f"parallel.schedule = {parallel.schedule!r}: allowed: {', '.join(SCHEDULES)}"
+        )
+    later = {
+        "tensor": ("tensor parallelism", 1),
+        "context": ("context parallelism", 1),
+        "expert": ("expert parallelism", 1),
+        "virtual_stages": ("an interleaved schedule", 1),
+        "zero": ("sharded data parallelism", 0),
+        "sequence_parallel": ("sequence parallelism", False),
+        "recompute": ("recomputation", "none"),
+    }
+    for key, (what, only) in later.items():
+        value = getattr(parallel, key)
+        if value != only:
+            raise ExperimentError(
+                f"parallel.{key} = {value!r}: {what} is not built yet; allowed: {only!r}"
+            )
+
+
+def _check_batch(experiment: Experiment) -> None:
+    parallel = experiment.parallel
+    parts = parallel.data * parallel.microbatches
+    if experiment.global_batch % parts:
+        raise ExperimentError(
+            f"workload.global_batch = {experiment.global_batch}: must be a multiple of "
+            f"data × microbatches = {parallel.data} × {parallel.microbatches} = {parts}; "
+            f"nearest: {max(parts, round(experiment.global_batch / parts) * parts)}"
+        )
+    if experiment.workload.model != "unit" and parallel.pipeline > experiment.workload.layers:
+        raise ExperimentError(
+            f"parallel.pipeline = {parallel.pipeline}: more stages than workload.layers = "
+            f"{experiment.workload.layers}; allowed: 1 to {experiment.workload.layers}"
+        )

@@ -1,0 +1,39 @@
+"""The device mesh: which ranks form which group."""
+
+from __future__ import annotations
+
+import numpy as np
+
+AXES = ("data", "pipeline", "expert", "context", "tensor")
+"""Slowest to fastest varying: tensor innermost, so that its ranks share a node."""
+
+
+class Mesh:
+    """All ranks as one array of shape (data, pipeline, expert, context, tensor)."""
+
+    def __init__(self, **degrees: int):
+        self.degrees = {axis: degrees.get(axis, 1) for axis in AXES}
+        shape = tuple(self.degrees.values())
+        self.ranks = np.arange(int(np.prod(shape))).reshape(shape)
+
+    @property
+    def world_size(self) -> int:
+        return int(self.ranks.size)
+
+    def coordinate(self, rank: int) -> dict[str, int]:
+        """Where `rank` is on each axis."""
+        place = np.unravel_index(rank, self.ranks.shape)
+        return {axis: int(index) for axis, index in zip(AXES, place, strict=True)}
+
+    def group(self, rank: int, axis: str) -> tuple[int, ...]:
+        """The ranks that differ from `rank` in `axis` only, in order of that axis."""
+        place = list(np.unravel_index(rank, self.ranks.shape))
+        selector = tuple(
+            slice(None) if name == axis else index
+            for name, index in zip(AXES, place, strict=True)
+        )
+        return tuple(int(member) for member in self.ranks[selector])
+
+    def groups(self, axis: str) -> list[tuple[int, ...]]:
+        """Every group of `axis`, each once."""
+        return sorted({self.group(rank, axis) for rank in range(self.world_size)})

@@ -1,0 +1,216 @@
+"""The language in the middle: what every rank does in one training step.
+
+A :class:`Program` holds one list of :class:`Instruction` per rank. The simulator
+(`simulator.engine`) and the runtime (`runtime.executor`) both interpret it with the
+same semantics, written down in ``docs/program.md``:
+
+* a rank has a few *streams* (``compute``; ``send:PEER`` and ``recv:PEER`` per peer; one
+  per communicator); the instructions of one stream run in the order of the list;
+* an instruction starts when its stream is free, everything in ``after`` has ended and,
+  for communication, every participant has arrived (rendezvous).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+COMPUTE_STREAM = "compute"
+
+
+class Op(str, Enum):
+    """Operations, named as in `torch.distributed.pipelining` where it has a name."""
+
+    FORWARD = "F"
+    BACKWARD = "B"
+    BACKWARD_INPUT = "I"
+    BACKWARD_WEIGHT = "W"
+    SEND = "SEND"
+    RECV = "RECV"
+    ALL_REDUCE = "ALL_REDUCE"
+    OPTIMIZER_STEP = "STEP"
+
+
+COLLECTIVES = frozenset({Op.ALL_REDUCE})
+MESSAGES = frozenset({Op.SEND, Op.RECV})
+COMMUNICATION = COLLECTIVES | MESSAGES
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A logical tensor that an instruction allocates; `nbytes` of it per microbatch."""
+
+    name: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What an instruction does. All microbatches of one pass share one task.
+
+    `layers` is the half-open range of model layers it works on, `stage` the (virtual)
+    pipeline stage, `segment` the piece of that stage (-1: the whole stage). `tensor` is
+    what is sent or reduced, with `nbytes` the payload of one rank. A message's `tag` is
+    the same on both sides. Names in `allocates` and `frees` are per microbatch.
+    """
+
+    op: Op
+    stage: int
+    layers: tuple[int, int] = (0, 0)
+    segment: int = -1
+    mnemonic: str = ""
+    stream: str = COMPUTE_STREAM
+    peer: int = -1
+    group: tuple[int, ...] = ()
+    tensor: str = ""
+    nbytes: int = 0
+    allocates: tuple[Tensor, ...] = ()
+    frees: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.mnemonic or self.op.value
+
+    def label(self, microbatch: int) -> str:
+        """``2F0``, ``0SEND_F3``, ``1B2.0`` (segment 0 of the stage), ``0REDUCE_GRAD``."""
+        text = f"{self.stage}{self.name}"
+        if microbatch >= 0:
+            text += str(microbatch)
+        return text if self.segment < 0 else f"{text}.{self.segment}"
+
+
+class Instruction:
+    """One task for one microbatch on one rank.
+
+    `after` are instructions of the same rank, on other streams, that must have ended.
+    `rank`, `index` (position in the rank's list) and `uid` (position in the program) are
+    given by :class:`Program`. Identity is object identity: passes may insert freely.
+    """
+
+    __slots__ = ("task", "microbatch", "after", "rank", "index", "uid")
+
+    def __init__(self, task: Task, microbatch: int = -1, after: Iterable[Instruction] = ()):
+        self.task = task
+        self.microbatch = microbatch
+        self.after = tuple(after)
+        self.rank = self.index = self.uid = -1
+
+    @property
+    def label(self) -> str:
+        return self.task.label(self.microbatch)
+
+    def __repr__(self) -> str:
+        return f"rank {self.rank}: {self.label}"
+
+
+@dataclass(eq=False)
+class Program:
+    """The instruction lists of all ranks and the bytes each rank holds throughout.
+
+    `resident[rank]` maps a name (parameters, gradients, …) to bytes. `num_stages` counts
+    virtual stages over the whole pipeline.
+    """
+
+    ranks: list[list[Instruction]]
+    resident: list[dict[str, int]] = field(default_factory=list)
+    num_stages: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.resident:
+            self.resident = [{} for _ in self.ranks]
+        uid = 0
+        for rank, instructions in enumerate(self.ranks):
+            for index, instruction in enumerate(instructions):
+                instruction.rank, instruction.index, instruction.uid = rank, index, uid
+                uid += 1
+
+    @property
+    def num_ranks(self) -> int:
+        return len(self.ranks)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ranks))
+
+    def __iter__(self) -> Iterator[Instruction]:
+        for instructions in self.ranks:
+            yield from instructions
+
+    def hash(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the whole program: equal programs,
+        equal hashes, on every machine and in every process."""
+        digest = hashlib.sha256(repr((self.num_stages, self.resident)).encode())
+        numbers: dict[int, int] = {}  # by identity: hashing a task's fields is slow
+        by_value: dict[Task, int] = {}
+        for instruction in self:
+            task = id(instruction.task)
+            if task not in numbers:
+                numbers[task] = by_value.setdefault(instruction.task, len(by_value))
+                digest.update(repr(instruction.task).encode())
+            after = ",".join(str(other.index) for other in instruction.after)
+            digest.update(
+                f"{instruction.rank} {numbers[task]} {instruction.microbatch} {after}\n".encode()
+            )
+        return digest.hexdigest()[:16]
+
+
+def rendezvous_key(instruction: Instruction) -> tuple[object, ...]:
+    """Names the queue in which an instruction meets its participants.
+
+    The k-th SEND of a queue meets its k-th RECV; the k-th collective of every member
+    of a communicator meet.
+    """
+    task = instruction.task
+    if task.op is Op.SEND:
+        return (instruction.rank, task.peer)
+    if task.op is Op.RECV:
+        return (task.peer, instruction.rank)
+    return (task.stream, task.group)
+
+
+def match_rendezvous(program: Program) -> list[tuple[Instruction, ...]]:
+    """The participants of every message and collective, in the order of the program.
+
+    Raises:
+        ValueError: a message has no partner, or the participants disagree about what
+            is sent; names the ranks and the instructions.
+    """
+    queues: dict[tuple[object, ...], dict[int, list[Instruction]]] = {}
+    for instruction in program:
+        if instruction.task.op in COMMUNICATION:
+            members = queues.setdefault(rendezvous_key(instruction), {})
+            members.setdefault(instruction.rank, []).append(instruction)
+    meetings: list[tuple[Instruction, ...]] = []
+    for key, members in queues.items():
+        first = next(iter(members.values()))[0]
+        expected = tuple(key) if first.task.op in MESSAGES else first.task.group
+        longest = max(members.values(), key=len)
+        for rank in expected:
+            mine = members.get(rank, [])  # type: ignore[call-overload]
+            if len(mine) < len(longest):
+                missing = longest[len(mine)]
+                raise ValueError(
+                    f"rank {missing.rank}: {missing.label} has no partner on rank {rank}"
+                )
+        for meeting in zip(*(members[rank] for rank in expected), strict=True):  # type: ignore[index]
+            check_agreement(meeting)
+            meetings.append(meeting)
+    return meetings
+
+
+def check_agreement(meeting: tuple[Instruction, ...]) -> None:
+    """Refuse participants that would exchange different things."""
+
+    def what(instruction: Instruction) -> tuple[object, ...]:
+        task = instruction.task
+        op = "message" if task.op in MESSAGES else task.op.value
+        return (op, task.tensor, instruction.microbatch, task.nbytes)
+
+    first = meeting[0]
+    for other in meeting[1:]:
+        if what(other) != what(first):
+            raise ValueError(
+                f"rank {first.rank}: {first.label} would meet rank {other.rank}: {other.label} "
+                f"({what(first)} against {what(other)}): their orders differ"
+            )

@@ -1,0 +1,100 @@
+"""Lowering: a chain of small passes from an experiment to the program of every rank.
+
+partition into stages → order the passes of each pipeline rank → lower them to segments
+and messages → gradient traffic → optimizer step. A new strategy is one new file with one
+such pass, and its line here.
+"""
+
+from __future__ import annotations
+
+from simulator.experiment import Experiment, ExperimentError
+from simulator.mesh import Mesh
+from simulator.program import Program
+from simulator.strategies.data_parallel import reduce_gradients
+from simulator.strategies.optimizer import step
+from simulator.strategies.partition import split_buckets, split_stages
+from simulator.strategies.pipeline import Stage, lower_passes
+from simulator.strategies.schedules import SCHEDULES
+from simulator.validate import validate
+from simulator.workloads import Layer, describe
+
+
+def mesh_of(experiment: Experiment) -> Mesh:
+    """The device mesh of the experiment's degrees."""
+    parallel = experiment.parallel
+    return Mesh(
+        data=parallel.data,
+        pipeline=parallel.pipeline,
+        expert=parallel.expert,
+        context=parallel.context,
+        tensor=parallel.tensor,
+    )
+
+
+def lower(experiment: Experiment) -> Program:
+    """Write the program of `experiment` and validate it.
+
+    Raises:
+        ExperimentError: the plan has no valid program; the message says why.
+    """
+    mesh, layers = mesh_of(experiment), describe(experiment)
+    parallel = experiment.parallel
+    ranges = split_stages(layers, parallel.pipeline * parallel.virtual_stages)
+    value_bytes = experiment.workload.dtype_bytes
+    schedule = SCHEDULES[parallel.schedule]
+    lists, resident = [], []
+    for rank in range(mesh.world_size):
+        stages = _stages_of(rank, experiment, mesh, layers, ranges)
+        place = mesh.coordinate(rank)["pipeline"]
+        passes = schedule.order(parallel.pipeline, place, parallel.microbatches)
+        instructions = lower_passes(rank, passes, stages, layers)
+        instructions = reduce_gradients(
+            instructions, mesh.group(rank, "data"), layers, value_bytes
+        )
+        owned = [(stage.index, stage.first, stage.last) for stage in stages.values()]
+        lists.append(step(instructions, owned, layers))
+        parameters = sum(
+            layer.parameters for _, first, last in owned for layer in layers[first:last]
+        )
+        resident.append(
+            {"parameters": parameters * value_bytes, "gradients": parameters * value_bytes}
+        )
+    program = Program(lists, resident, num_stages=len(ranges))
+    try:
+        validate(program)
+    except ValueError as error:
+        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
+    return program
+
+
+def _stages_of(
+    rank: int,
+    experiment: Experiment,
+    mesh: Mesh,
+    layers: list[Layer],
+    ranges: list[tuple[int, int]],
+) -> dict[int, Stage]:
+    """The stages that `rank` owns, by stage index: every p-th, as in Megatron-LM."""
+    pipeline = mesh.group(rank, "pipeline")
+    place = pipeline.index(rank)
+    degree = len(pipeline)
+    stages = {}
+    for index in range(place, len(ranges), degree):
+        segments = [ranges[index]]
+        if experiment.parallel.data > 1:
+            segments = split_buckets(
+                layers,
+                ranges[index],
+                experiment.parallel.bucket_mb * 1e6,
+                experiment.workload.dtype_bytes,
+            )
+        stages[index] = Stage(
+            index=index,
+            segments=segments,
+            previous_rank=pipeline[(place - 1) % degree] if index else None,
+            next_rank=pipeline[(place + 1) % degree] if index + 1 < len(ranges) else None,
+        )
+    return stages
+
+
+__all__ = ["lower", "mesh_of"]

@@ -1,0 +1,20 @@
+"""Naive layer-wise model parallelism: one microbatch at a time through all stages.
+
+Only one rank computes at any time, whatever the number of microbatches; with one stage
+this is gradient accumulation.
+"""
+
+from __future__ import annotations
+
+from simulator.strategies.schedules.passes import Pass, backward, forward
+
+SUMMARY = "layer-wise model parallel: one microbatch at a time through all stages"
+
+
+def order(num_stages: int, rank: int, num_microbatches: int) -> list[Pass]:
+    """F0 B0 F1 B1 … on every rank."""
+    return [
+        step
+        for microbatch in range(num_microbatches)
+        for step in (forward(rank, microbatch), backward(rank, microbatch))
+    ]

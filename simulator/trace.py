@@ -1,0 +1,193 @@
+"""Timelines as Chrome trace JSON: open them in Perfetto, load them back without loss.
+
+``traceEvents`` is for viewers (microseconds; process = rank, thread = stream, flow arrows
+for messages, counters for memory). The top-level key ``twinline`` holds the same spans as
+columns in seconds, which is what `load_trace` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulator.program import COMPUTE_STREAM
+from simulator.timeline import Kind, MemorySamples, Timeline
+
+FORMAT = 1
+
+
+class TraceError(ValueError):
+    """The file is not a timeline of ours; the message is one line."""
+
+
+def save_trace(timeline: Timeline, path: str | Path) -> None:
+    """Write `timeline` to `path`, whole or not at all."""
+    document = {
+        "displayTimeUnit": "ms",
+        "twinline": {
+            "format": FORMAT,
+            "num_ranks": timeline.num_ranks,
+            "meta": timeline.meta,
+            "kinds": [list(kind) for kind in timeline.kinds],
+            "spans": {
+                name: getattr(timeline, name).tolist()
+                for name in ("rank", "kind", "microbatch", "posted", "start", "end")
+            },
+            "memory": [
+                {"times": sample.times.tolist(), "nbytes": sample.nbytes.tolist()}
+                for sample in timeline.memory
+            ],
+        },
+        "traceEvents": _events(timeline),
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(document), encoding="utf-8")
+    partial.replace(path)
+
+
+def load_trace(path: str | Path) -> Timeline:
+    """Read a timeline that `save_trace` wrote.
+
+    Raises:
+        TraceError: unreadable, truncated, not ours, or inconsistent.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TraceError(f"{path}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TraceError(f"{path}: truncated or not JSON: {error}") from None
+    ours = document.get("twinline") if isinstance(document, dict) else None
+    if not isinstance(ours, dict):
+        raise TraceError(f"{path}: not a Twinline trace (no top-level key 'twinline')")
+    if ours.get("format") != FORMAT:
+        raise TraceError(f"{path}: trace format {ours.get('format')!r}; this reads {FORMAT}")
+    try:
+        return _timeline(ours)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise TraceError(f"{path}: damaged trace: {type(error).__name__}: {error}") from None
+
+
+def _timeline(ours: dict[str, Any]) -> Timeline:
+    kinds = [Kind(*values) for values in ours["kinds"]]
+    spans = ours["spans"]
+    integers = {
+        name: np.array(spans[name], dtype=np.int64) for name in ("rank", "kind", "microbatch")
+    }
+    floats = {
+        name: np.array(spans[name], dtype=np.float64) for name in ("posted", "start", "end")
+    }
+    columns = integers | floats
+    if len({column.shape for column in columns.values()}) != 1:
+        raise ValueError("columns of different lengths")
+    num_ranks = int(ours["num_ranks"])
+    for column, limit in ((integers["rank"], num_ranks), (integers["kind"], len(kinds))):
+        if column.size and not (0 <= column.min() and column.max() < limit):
+            raise ValueError("a span names a rank or kind that does not exist")
+    if not all(np.isfinite(column).all() for column in floats.values()):
+        raise ValueError("a time is not a number")
+    memory = [
+        MemorySamples(
+            np.array(sample["times"], dtype=np.float64), np.array(sample["nbytes"], dtype=np.int64)
+        )
+        for sample in ours["memory"]
+    ]
+    meta = ours["meta"]
+    if not isinstance(meta, dict):
+        raise ValueError("meta is not an object")
+    return Timeline(num_ranks, kinds, memory=memory, meta=meta, **columns)
+
+
+def _events(timeline: Timeline) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    threads: dict[tuple[int, str], int] = {}
+    for rank in range(timeline.num_ranks):
+        events.append(
+            {"ph": "M", "name": "process_name", "pid": rank, "args": {"name": f"rank {rank}"}}
+        )
+    sends: dict[tuple[int, int], list[int]] = {}
+    receives: dict[tuple[int, int], list[int]] = {}
+    for span in range(len(timeline)):
+        kind = timeline.kinds[timeline.kind[span]]
+        rank, microbatch = int(timeline.rank[span]), int(timeline.microbatch[span])
+        thread = _thread(events, threads, rank, kind.stream)
+        start, end = float(timeline.start[span]), float(timeline.end[span])
+        events.append(
+            {
+                "ph": "X",
+                "name": kind.label(microbatch),
+                "cat": kind.op,
+                "pid": rank,
+                "tid": thread,
+                "ts": start * 1e6,
+                "dur": max(end - start, 0.0) * 1e6,
+                "args": {
+                    "stage": kind.stage,
+                    "microbatch": microbatch,
+                    "bytes": kind.nbytes,
+                    "waited_us": (start - float(timeline.posted[span])) * 1e6,
+                },
+            }
+        )
+        if kind.op == "SEND":
+            sends.setdefault((rank, kind.peer), []).append(span)
+        elif kind.op == "RECV":
+            receives.setdefault((kind.peer, rank), []).append(span)
+    number = 0
+    for pair, from_spans in sends.items():
+        for sent, received in zip(from_spans, receives.get(pair, []), strict=False):
+            number += 1
+            events += _arrow(timeline, threads, number, sent, received)
+    for rank, sample in enumerate(timeline.memory):
+        for time, nbytes in zip(sample.times.tolist(), sample.nbytes.tolist(), strict=True):
+            events.append(
+                {"ph": "C", "name": "memory", "pid": rank, "ts": time * 1e6, "args": {"bytes": nbytes}}
+            )
+    return events
+
+
+def _thread(
+    events: list[dict[str, Any]], threads: dict[tuple[int, str], int], rank: int, stream: str
+) -> int:
+    """The thread number of a stream; compute is 0, the others in order of appearance."""
+    key = (rank, stream)
+    if key not in threads:
+        used = sum(1 for other, name in threads if other == rank and name != COMPUTE_STREAM)
+        threads[key] = 0 if stream == COMPUTE_STREAM else used + 1
+        events.append(
+            {
+                "ph": "M",
+                "name": "thread_name",
+                "pid": rank,
+                "tid": threads[key],
+                "args": {"name": stream},
+            }
+        )
+    return threads[key]
+
+
+def _arrow(
+    timeline: Timeline, threads: dict[tuple[int, str], int], number: int, sent: int, received: int
+) -> list[dict[str, Any]]:
+    ends = []
+    for phase, span, time in (("s", sent, timeline.start), ("f", received, timeline.end)):
+        kind, rank = timeline.kinds[timeline.kind[span]], int(timeline.rank[span])
+        event: dict[str, Any] = {
+            "ph": phase,
+            "id": number,
+            "name": "message",
+            "cat": "message",
+            "pid": rank,
+            "tid": threads[rank, kind.stream],
+            "ts": float(time[span]) * 1e6,
+        }
+        if phase == "f":
+            event["bp"] = "e"
+        ends.append(event)
+    return ends

@@ -1,0 +1,23 @@
+"""Torch-free descriptions of what is trained, one file a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from simulator.experiment import Experiment
+from simulator.workloads import gpt, mlp, unit
+from simulator.workloads.layer import Layer
+
+MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
+    "unit": unit.layers,
+    "mlp": mlp.layers,
+    "gpt": gpt.layers,
+}
+
+
+def describe(experiment: Experiment) -> list[Layer]:
+    """The layers of the experiment's model for one microbatch."""
+    return MODELS[experiment.workload.model](experiment)
+
+
+__all__ = ["MODELS", "Layer", "describe"]

@@ -1,0 +1,82 @@
+"""A decoder-only transformer (GPT-2's layout), as Megatron-LM sizes it.
+
+Pre-norm blocks, learned positions, biases everywhere but in the output projection,
+attention computed explicitly (softmax of Q·Kᵀ, then ·V), no dropout, input and output
+embedding not tied. `runtime.models.gpt` is the module that computes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from simulator.experiment import Experiment
+from simulator.workloads.layer import Layer, linear
+
+
+def layers(experiment: Experiment) -> list[Layer]:
+    """Embedding, then attention and MLP of each block, then the head with its loss.
+
+    Activations are those autograd keeps: per token and hidden unit, attention keeps its
+    norm's output, Q, K, V and the heads' output, and the softmax's output per head; MLP
+    keeps its norm's output and both sides of the GELU (compare Korthikanti et al. 2022,
+    section 4.1, whose count includes dropout masks and counts 16-bit values).
+    """
+    w = experiment.workload
+    batch, width = experiment.microbatch_size, w.dtype_bytes
+    tokens = batch * w.sequence
+    h, ffn, heads = w.hidden, w.ffn, w.heads
+    shape = f"b{batch} s{w.sequence} h{h}"
+    hidden_bytes = tokens * h * width
+    norm_statistics = 2 * tokens * max(width, 4)
+    scores = batch * heads * w.sequence * w.sequence
+
+    embedding = Layer(
+        kind=f"embedding {shape} v{w.vocab}",
+        parameters=w.vocab * h + w.sequence * h,
+        moved_bytes=3 * hidden_bytes,
+        saved_bytes=8 * (tokens + w.sequence),
+        output_bytes=hidden_bytes,
+    )
+    # Two batched products over all heads: Q·Kᵀ and scores·V.
+    core = 2 * linear(batch * heads * w.sequence, h // heads, w.sequence)
+    projections = linear(tokens, h, 3 * h) + linear(tokens, h, h)
+    attention = Layer(
+        kind=f"attention {shape} a{heads}",
+        parameters=2 * h + 3 * h * h + 3 * h + h * h + h,
+        forward_flops=projections + core,
+        backward_input_flops=projections + 2 * core,  # two products each for dQ, dK, dS, dV
+        backward_weight_flops=projections,
+        moved_bytes=14 * hidden_bytes + 5 * scores * width,
+        saved_bytes=5 * hidden_bytes + norm_statistics + scores * width,
+        output_bytes=hidden_bytes,
+    )
+    products = linear(tokens, h, ffn) + linear(tokens, ffn, h)
+    mlp = Layer(
+        kind=f"mlp {shape} f{ffn}",
+        parameters=2 * h + h * ffn + ffn + ffn * h + h,
+        forward_flops=products,
+        backward_input_flops=products,
+        backward_weight_flops=products,
+        moved_bytes=6 * hidden_bytes + 4 * tokens * ffn * width,
+        saved_bytes=hidden_bytes + 2 * tokens * ffn * width + norm_statistics,
+        output_bytes=hidden_bytes,
+        starts_block=False,
+    )
+    logits = linear(tokens, h, w.vocab)
+    head = Layer(
+        kind=f"head {shape} v{w.vocab}",
+        parameters=2 * h + h * w.vocab,
+        forward_flops=logits,
+        backward_input_flops=logits,
+        backward_weight_flops=logits,
+        moved_bytes=3 * hidden_bytes + 4 * tokens * w.vocab * width,
+        saved_bytes=hidden_bytes
+        + norm_statistics
+        + tokens * w.vocab * width  # log-softmax output
+        + 8 * tokens  # targets
+        + width,  # the loss's total weight
+        starts_block=False,
+    )
+    # The first block stays with the embedding: a stage cannot begin between them.
+    first, *rest = [attention, mlp] * w.layers
+    return [embedding, replace(first, starts_block=False), *rest, head]
