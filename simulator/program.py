@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 COMPUTE_STREAM = "compute"
 
@@ -136,6 +137,11 @@ class Program:
     def __iter__(self) -> Iterator[Instruction]:
         for instructions in self.ranks:
             yield from instructions
+
+    @cached_property
+    def meetings(self) -> list[tuple[Instruction, ...]]:
+        """See :func:`match_rendezvous`."""
+        return match_rendezvous(self)
 
     def hash(self) -> str:
         """The first 16 hex digits of the SHA-256 of the whole program: equal programs,

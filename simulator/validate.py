@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.program import COMMUNICATION, COMPUTE_STREAM, Instruction, Program, match_rendezvous
+from simulator.program import COMMUNICATION, COMPUTE_STREAM, Instruction, Program
 
 
 def validate(program: Program) -> None:
@@ -14,7 +14,7 @@ def validate(program: Program) -> None:
             before it exists, or never freed. The message names ranks and instructions.
     """
     _check_streams(program)
-    meetings = match_rendezvous(program)
+    meetings = program.meetings
     _check_deadlock(program, meetings)
     for instructions in program.ranks:
         _check_tensors(instructions)

@@ -1,0 +1,133 @@
+"""What an instruction costs alone, and which shared resources it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simulator.cluster import Cluster
+from simulator.contention import Demand
+from simulator.experiment import Experiment
+from simulator.program import COMMUNICATION, COMPUTE_STREAM, MESSAGES, Instruction, Op, Program, Task
+from simulator.workloads import Layer, describe
+
+
+def pass_key(op: Op, layers: Sequence[Layer], dtype: str) -> str:
+    """Names a segment pass in a profile: equal keys, equal work."""
+    runs: list[list[object]] = []
+    for layer in layers:
+        if runs and runs[-1][0] == layer.kind:
+            runs[-1][1] = int(str(runs[-1][1])) + 1
+        else:
+            runs.append([layer.kind, 1])
+    segment = " + ".join(kind if count == 1 else f"{kind} ×{count}" for kind, count in runs)
+    return f"{op.value} {dtype}: {segment}"
+
+
+class CostModel:
+    """Costs of one experiment on one cluster; see `simulator.engine.Costs`.
+
+    A measured pass of the cluster's profile wins over the roofline. `estimated` collects
+    the passes for which a profile had no measurement.
+    """
+
+    def __init__(self, program: Program, experiment: Experiment, cluster: Cluster):
+        self.experiment, self.cluster = experiment, cluster
+        self.layers = describe(experiment)
+        self.fixed = experiment.workload.model == "unit"
+        self.estimated: set[str] = set()
+        self.capacities: dict[str, float] = {}
+        if cluster.cores is not None and not self.fixed:
+            self.capacities = {f"cores:{node}": cluster.cores for node in range(cluster.nodes)}
+        self._seconds: dict[int, float] = {}
+        self._issued = _issued_before(program) if cluster.issue_s and not self.fixed else None
+
+    def seconds(self, instruction: Instruction) -> float:
+        """Duration alone, plus for compute the host time to issue it and what precedes it."""
+        task = instruction.task
+        seconds = self._seconds.get(id(task))
+        if seconds is None:
+            seconds = self._seconds[id(task)] = self._alone(instruction.rank, task)
+        if self._issued is not None and task.stream == COMPUTE_STREAM:
+            return seconds + self.cluster.issue_s * self._issued[instruction.uid]
+        return seconds
+
+    def delay(self, instruction: Instruction) -> float:
+        return 0.0
+
+    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
+        if not self.capacities:
+            return ()
+        amount = self.cluster.transfer_cores if len(participants) > 1 else 1.0
+        use: dict[str, float] = {}
+        for member in participants:
+            resource = f"cores:{self.cluster.node(member.rank)}"
+            use[resource] = use.get(resource, 0.0) + amount
+        return tuple(use.items())
+
+    def _alone(self, rank: int, task: Task) -> float:
+        if task.op in MESSAGES:
+            if self.fixed:
+                return self.experiment.workload.p2p
+            return self.cluster.message_seconds(rank, task.peer, task.nbytes)
+        if task.op is Op.ALL_REDUCE:
+            return self.cluster.all_reduce_seconds(task.group, task.nbytes)
+        layers = self.layers[task.layers[0] : task.layers[1]]
+        if self.fixed:
+            return sum(_fixed(task.op, layer) for layer in layers)
+        profile = self.cluster.profile
+        if profile is not None:
+            key = pass_key(task.op, layers, self.experiment.workload.dtype)
+            if key in profile.passes:
+                return profile.passes[key].median_s
+            self.estimated.add(key)
+        return sum(self.roofline(task.op, layer) for layer in layers)
+
+    def roofline(self, op: Op, layer: Layer) -> float:
+        """Matrix products at their share of peak, everything else at memory speed."""
+        device, workload = self.cluster.device, self.experiment.workload
+        flops, moved = _work(op, layer, workload.dtype_bytes)
+        return (
+            flops / (device.peak_flops[workload.dtype] * device.matmul_efficiency)
+            + moved / (device.memory_bandwidth * device.memory_efficiency)
+            + device.launch_s
+        )
+
+
+def _fixed(op: Op, layer: Layer) -> float:
+    forward, backward_input, backward_weight = layer.seconds or (0.0, 0.0, 0.0)
+    return {
+        Op.FORWARD: forward,
+        Op.BACKWARD: backward_input + backward_weight,
+        Op.BACKWARD_INPUT: backward_input,
+        Op.BACKWARD_WEIGHT: backward_weight,
+    }.get(op, 0.0)
+
+
+def _work(op: Op, layer: Layer, value_bytes: int) -> tuple[float, float]:
+    """(FLOPs, bytes moved) of an operation on a layer."""
+    if op is Op.FORWARD:
+        return layer.forward_flops, layer.moved_bytes
+    if op is Op.BACKWARD:
+        return layer.backward_input_flops + layer.backward_weight_flops, 2 * layer.moved_bytes
+    if op is Op.BACKWARD_INPUT:
+        return layer.backward_input_flops, layer.moved_bytes
+    if op is Op.BACKWARD_WEIGHT:
+        return layer.backward_weight_flops, layer.moved_bytes
+    # SGD reads parameter and gradient, writes both (the gradient is zeroed).
+    return 2.0 * layer.parameters, 4.0 * layer.parameters * value_bytes
+
+
+def _issued_before(program: Program) -> list[int]:
+    """Per instruction uid: instructions the host has to issue for a compute instruction,
+    which are itself and the communication queued since the compute before it. A CPU's host
+    thread is its compute stream, so this time is compute time."""
+    counts = [0] * len(program)
+    for instructions in program.ranks:
+        queued = 1
+        for instruction in instructions:
+            if instruction.task.op in COMMUNICATION:
+                queued += 1
+            else:
+                counts[instruction.uid] = queued
+                queued = 1
+    return counts

@@ -1,0 +1,47 @@
+"""Bytes held by each rank over time, from the tensors its instructions allocate and free."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulator.program import Program
+from simulator.timeline import Floats, MemorySamples
+
+
+def memory_samples(program: Program, posted: Floats, end: Floats) -> list[MemorySamples]:
+    """One rank a sample list: allocated when an instruction is posted, freed at its end.
+
+    At equal times what ends frees before what begins allocates. The first sample is what
+    is resident (parameters, gradients, optimizer state).
+    """
+    samples = []
+    first = 0
+    for rank, instructions in enumerate(program.ranks):
+        sizes: dict[str, int] = {}
+        for instruction in instructions:
+            for tensor in instruction.task.allocates:
+                sizes[tensor.name] = tensor.nbytes
+        allocated: dict[int, int] = {}
+        freed: dict[int, int] = {}
+        for instruction in instructions:
+            task = instruction.task
+            if id(task) not in allocated:
+                allocated[id(task)] = sum(tensor.nbytes for tensor in task.allocates)
+                freed[id(task)] = sum(sizes.get(name, 0) for name in task.frees)
+        count = len(instructions)
+        gains = np.array([allocated[id(i.task)] for i in instructions], dtype=np.int64)
+        losses = np.array([freed[id(i.task)] for i in instructions], dtype=np.int64)
+        times = np.concatenate([posted[first : first + count], end[first : first + count]])
+        changes = np.concatenate([gains, -losses])
+        kept = changes != 0
+        times, changes = times[kept], changes[kept]
+        order = np.lexsort((changes, times))
+        resident = sum(program.resident[rank].values())
+        samples.append(
+            MemorySamples(
+                np.concatenate([[0.0], times[order]]),
+                np.concatenate([[resident], resident + np.cumsum(changes[order])]).astype(np.int64),
+            )
+        )
+        first += count
+    return samples

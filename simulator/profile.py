@@ -1,0 +1,133 @@
+"""A calibrated profile: what was measured on one machine, with its spread.
+
+JSON, written by ``twinline calibrate`` and read here without torch. Times are medians in
+seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulator.experiment import ExperimentError
+
+FORMAT = "twinline-profile-1"
+
+Points = list[tuple[int, float]]
+
+
+@dataclass
+class Timing:
+    """A measured duration: median and 10th and 90th percentile, seconds."""
+
+    median_s: float
+    p10_s: float
+    p90_s: float
+    samples: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Timing:
+        low, middle, high = np.percentile(seconds, [10, 50, 90])
+        return cls(float(middle), float(low), float(high), len(seconds))
+
+
+@dataclass
+class Profile:
+    """Measurements of one machine.
+
+    Attributes:
+        machine: hostname, processor, cores, versions, date.
+        device: cpu or cuda.
+        passes: per segment pass (see `simulator.costs.pass_key`).
+        messages: (bytes, seconds) of a message between two ranks, sizes ascending.
+        all_reduces: the same per group size.
+        issue_s: host time to queue one instruction.
+        transfer_cores: share of a core that one rank's transfer occupies.
+        peak_flops: best matrix product seen per dtype, FLOP/s.
+    """
+
+    machine: dict[str, Any]
+    device: str = "cpu"
+    passes: dict[str, Timing] = field(default_factory=dict)
+    messages: Points = field(default_factory=list)
+    all_reduces: dict[int, Points] = field(default_factory=dict)
+    issue_s: float = 0.0
+    transfer_cores: float = 0.0
+    peak_flops: dict[str, float] = field(default_factory=dict)
+
+    def message_seconds(self, nbytes: float) -> float:
+        return interpolate(self.messages, nbytes)
+
+    def all_reduce_seconds(self, size: int, nbytes: float) -> float:
+        """From the points of this group size; without them, the ring formula scaled from
+        the nearest size measured."""
+        if size in self.all_reduces:
+            return interpolate(self.all_reduces[size], nbytes)
+        nearest = min(self.all_reduces, key=lambda other: (abs(other - size), other))
+        scale = ring_all_reduce(size, nbytes, 1e-4, 1e9) / ring_all_reduce(nearest, nbytes, 1e-4, 1e9)
+        return interpolate(self.all_reduces[nearest], nbytes) * scale
+
+
+def ring_all_reduce(size: int, nbytes: float, latency_s: float, bandwidth: float) -> float:
+    """Seconds: 2(n-1)/n·bytes/bandwidth + 2(n-1)·latency (Patarasuk & Yuan 2009)."""
+    return 2 * (size - 1) / size * nbytes / bandwidth + 2 * (size - 1) * latency_s
+
+
+def interpolate(points: Points, nbytes: float) -> float:
+    """Seconds for `nbytes`: linear between measured sizes, beyond them by the end slope."""
+    if len(points) == 1:
+        return points[0][1]
+    position = int(np.searchsorted([size for size, _ in points], nbytes))
+    position = min(max(position, 1), len(points) - 1)
+    (size_a, time_a), (size_b, time_b) = points[position - 1], points[position]
+    slope = max((time_b - time_a) / (size_b - size_a), 0.0)
+    return max(time_a + slope * (nbytes - size_a), 0.0)
+
+
+def default_path() -> Path:
+    """Where this user's profile of this machine is kept."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "twinline" / "profile.json"
+
+
+def save_profile(profile: Profile, path: str | Path) -> None:
+    """Write `profile` as JSON, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps({"format": FORMAT, **asdict(profile)}, indent=1), encoding="utf-8")
+    partial.replace(path)
+
+
+def load_profile(path: str | Path) -> Profile:
+    """Read a profile.
+
+    Raises:
+        ExperimentError: unreadable or not a profile; one line.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExperimentError(f"cluster.profile = {str(path)!r}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise ExperimentError(f"cluster.profile = {str(path)!r}: truncated or not JSON") from None
+    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+        raise ExperimentError(f"cluster.profile = {str(path)!r}: not a {FORMAT} file")
+    try:
+        data["passes"] = {key: Timing(**value) for key, value in data["passes"].items()}
+        data["messages"] = [(int(size), float(time)) for size, time in data["messages"]]
+        data["all_reduces"] = {
+            int(size): [(int(n), float(time)) for n, time in points]
+            for size, points in data["all_reduces"].items()
+        }
+        float(data["machine"]["cores"])
+        return Profile(**data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ExperimentError(
+            f"cluster.profile = {str(path)!r}: damaged: {type(error).__name__}: {error}"
+        ) from None
