@@ -51,7 +51,8 @@ class Cluster:
     """Nodes of equal devices. `link` joins the devices of one node; `network` is the
     share of the node's NICs that belongs to one device. `cores` (None: not shared) is how
     many cores the ranks of one node share, `transfer_cores` what one rank's transfer
-    occupies of them, `issue_s` the host time to queue an instruction."""
+    occupies of them, `issue_s` the host time to queue an instruction, `wake_s` the time
+    from the end of an instruction to the start of one on another stream that waited."""
 
     name: str
     source: str
@@ -62,6 +63,7 @@ class Cluster:
     network: Link
     cores: float | None = None
     issue_s: float = 0.0
+    wake_s: float = 0.0
     transfer_cores: float = 0.0
     profile: Profile | None = None
 
@@ -135,6 +137,7 @@ def _from_toml(data: dict[str, Any]) -> Cluster:
         network=network,
         cores=host.get("cores"),
         issue_s=host.get("issue_us", 0.0) * 1e-6,
+        wake_s=host.get("wake_us", 0.0) * 1e-6,
         transfer_cores=host.get("transfer_cores", 0.0),
     )
 
@@ -156,6 +159,7 @@ def from_profile(profile: Profile) -> Cluster:
         device=device,
         cores=float(profile.machine["cores"]) if profile.device == "cpu" else None,
         issue_s=profile.issue_s,
+        wake_s=profile.wake_s,
         transfer_cores=profile.transfer_cores,
         profile=profile,
     )
@@ -173,7 +177,7 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
     elif choice.preset is None and fallback is not None:
         cluster = from_profile(fallback)
     else:
-        cluster = load_preset(choice.preset or "laptop")
+        cluster = load_preset("laptop" if choice.preset is None else choice.preset)
     cluster = _resized(cluster, choice, experiment.world_size)
     available = cluster.nodes * cluster.devices_per_node
     if experiment.world_size > available:

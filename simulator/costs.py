@@ -36,23 +36,29 @@ class CostModel:
         self.fixed = experiment.workload.model == "unit"
         self.estimated: set[str] = set()
         self.capacities: dict[str, float] = {}
-        if cluster.cores is not None and not self.fixed:
+        self.scale = experiment.run.pace or 1.0
+        modelled = self.fixed or experiment.run.pace is not None  # the host's limits do not show
+        if cluster.cores is not None and not modelled:
             self.capacities = {f"cores:{node}": cluster.cores for node in range(cluster.nodes)}
         self._seconds: dict[int, float] = {}
-        self._issued = _issued_before(program) if cluster.issue_s and not self.fixed else None
+        on_host = cluster.cores is not None and not modelled
+        self._issued = _issued_before(program) if on_host else None
 
     def seconds(self, instruction: Instruction) -> float:
         """Duration alone, plus for compute the host time to issue it and what precedes it."""
         task = instruction.task
         seconds = self._seconds.get(id(task))
         if seconds is None:
-            seconds = self._seconds[id(task)] = self._alone(instruction.rank, task)
+            seconds = self._seconds[id(task)] = self.scale * self._alone(instruction.rank, task)
         if self._issued is not None and task.stream == COMPUTE_STREAM:
             return seconds + self.cluster.issue_s * self._issued[instruction.uid]
         return seconds
 
     def delay(self, instruction: Instruction) -> float:
-        return 0.0
+        """A stream that waited for another one takes a moment to wake."""
+        if self._issued is None or not instruction.after:
+            return 0.0
+        return self.cluster.wake_s
 
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
         if not self.capacities:

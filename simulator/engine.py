@@ -141,7 +141,7 @@ class Engine:
             return
 
         def finish(now: float) -> None:
-            self._finish(participants, streams, now)
+            self._finish(participants, streams, max(now, time))  # the clock rounds
             self._drain()
 
         self._at(time, lambda: self.shared.start(seconds, demand, finish))

@@ -163,7 +163,7 @@ def load(path: str | None, overrides: Iterable[str] = ()) -> Experiment:
             data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ExperimentError(f"{path}: {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise ExperimentError(f"{path}: not TOML: {error}") from None
     for override in overrides:
         _apply_override(data, override)
@@ -177,7 +177,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise ExperimentError(f"--set {override}: expected section.key=value")
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # not TOML: the text itself
         value = text.strip()
     keys = data.setdefault(section, {})
     if not isinstance(keys, dict):

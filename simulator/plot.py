@@ -1,13 +1,14 @@
 """Timelines as pictures: one row a rank, time to the right, predicted above measured.
 
 Hue says which microbatch; lightness and hatching say which operation, so that a print in
-grey or a colour-blind reader loses only the former (and the number in the bar restores
-it). Bars are drawn by the thousand as one collection per operation: cost is linear.
+grey or a colour-blind reader loses only the former, which the number in the bar restores.
+The bars of one operation are one collection: the cost is linear in the spans.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,23 +19,26 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from simulator.metrics import union_length
 from simulator.timeline import Floats, Integers, Kind, Timeline
 
 DPI = 150
-WIDTH, MAX_HEIGHT, ROW_HEIGHT = 13.0, 16.0, 0.8  # inches
+WIDTH, MAX_HEIGHT, ROW_HEIGHT = 13.0, 16.0, 0.62  # inches
 LEFT, RIGHT = 0.8, 0.25  # inches beside the bars
-HATCHED_SPANS = 5_000  # with more spans, neither hatches nor edges: they cost and clutter
-MOST_NUMBERS = 400
-COMPUTE_LANE = (0.08, 0.60)  # of a row; alone in the row, to 0.92
-COMMUNICATION_LANES = (0.65, 0.94)
+COMPUTE_LANE, COMMUNICATION_LANES = (0.06, 0.53), (0.58, 0.96)  # of a row
 MOST_LANES = 6  # streams of a rank beyond that share lanes
-STYLE = {"hatch.linewidth": 0.7, "font.size": 9.0, "font.family": "DejaVu Sans"}
+THINNEST_ROW = 12  # pixels; thinner rows show compute only
+DETAILED_SPANS = 5_000  # with more, neither edges nor hatches: they clutter and are slow
+HATCHED_PIXELS = 6  # narrower bars have no hatch
+MOST_NUMBERS = 400  # of an operation in a panel
+STYLE: dict[Any, Any] = {"hatch.linewidth": 0.7, "font.size": 9.0, "font.family": "DejaVu Sans"}
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
-# Okabe & Ito's colours, then Paul Tol's "muted"; neighbours differ most.
+# The colours of Okabe & Ito, then of Paul Tol's "muted"; neighbours differ most.
 CYCLE = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#332288",
     "#D55E00", "#56B4E9", "#882255", "#999933", "#AA4499", "#44AA99",
@@ -50,12 +54,17 @@ class Look(NamedTuple):
     hatch: str = ""
     coloured: bool = False
 
+    @property
+    def edge(self) -> str:
+        """The colour of edges and hatches."""
+        return "#ffffff99" if self.coloured else "#333333"
+
 
 LOOKS = {
-    "F": Look("forward", (0.50, 0.80), coloured=True),
-    "B": Look("backward", (0.08, 0.25), "///", coloured=True),
+    "F": Look("forward", (0.36, 0.72), coloured=True),
+    "B": Look("backward", (0.06, 0.22), "///", coloured=True),
     "I": Look("backward, input", (0.16, 0.32), "///", coloured=True),
-    "W": Look("backward, weights", (0.05, 0.12), "...", coloured=True),
+    "W": Look("backward, weights", (0.03, 0.12), "...", coloured=True),
     "STEP": Look("optimizer step", (0.04, 0.04)),
     "SEND": Look("send", (0.25, 0.25), "////"),
     "RECV": Look("receive", (0.50, 0.50), "\\\\\\\\"),
@@ -81,8 +90,7 @@ def draw_comparison(
     """Draw `predicted` above `measured` on one time axis to the picture `path`.
 
     Raises:
-        ValueError: nothing to draw, different numbers of ranks, or a suffix that
-            matplotlib cannot write.
+        ValueError: as for `draw_timeline`, or different numbers of ranks.
         OSError: `path` cannot be written.
     """
     _save([predicted, measured], path, title)
@@ -90,85 +98,74 @@ def draw_comparison(
 
 def bubble_fraction(timeline: Timeline) -> float:
     """The share of ranks × iteration time in which no compute runs, 0 to 1."""
-    compute = timeline.is_compute
-    rank, start, end = timeline.rank[compute], timeline.start[compute], timeline.end[compute]
-    order = np.lexsort((start, rank))
-    rank, start, end = rank[order], start[order], end[order]
-    bounds = np.searchsorted(rank, np.arange(timeline.num_ranks + 1))
-    busy = 0.0
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
-        until = np.maximum.accumulate(end[first:last])
-        begin = start[first:last].copy()
-        begin[1:] = np.maximum(begin[1:], until[:-1])
-        busy += float(np.maximum(end[first:last] - begin, 0.0).sum())
-    available = timeline.num_ranks * timeline.iteration_time
-    return 1.0 - busy / available if available else 0.0
+    compute, time = timeline.is_compute, timeline.iteration_time
+    shift = timeline.rank[compute] * time  # ranks one after the other: one union for all
+    busy = union_length(timeline.start[compute] + shift, timeline.end[compute] + shift)
+    return 1.0 - busy / (timeline.num_ranks * time) if time else 0.0
 
 
 def rectangles(timeline: Timeline) -> Floats:
     """Left, right (seconds), top, bottom (rows) of every span, one span a line.
 
     Row r, from r to r + 1, is rank r. Compute is the tall lane on top; below it every
-    communication stream of the rank has a lane of its own, in order of the names.
+    communication stream of the rank has a lane of its own, in order of the names. With no
+    communication at all, compute fills the row.
     """
     streams = sorted({kind.stream for kind in timeline.kinds})
     stream = np.array([streams.index(kind.stream) for kind in timeline.kinds])[timeline.kind]
-    communication = ~timeline.is_compute
-    top = timeline.rank + COMPUTE_LANE[0]
-    bottom = timeline.rank + compute_bottom(timeline)
-    if communication.any():
-        key = timeline.rank[communication] * len(streams) + stream[communication]
+    apart = ~timeline.is_compute
+    highest, lowest = _compute_lane(timeline)
+    top, bottom = timeline.rank + highest, timeline.rank + lowest
+    if apart.any():
+        key = timeline.rank[apart] * len(streams) + stream[apart]
         used, place = np.unique(key, return_inverse=True)
         first = np.searchsorted(used, used // len(streams) * len(streams))
         lane = (np.arange(used.size) - first) % MOST_LANES
         highest, lowest = COMMUNICATION_LANES
         height = (lowest - highest) / (lane.max() + 1)
-        top[communication] = timeline.rank[communication] + highest + lane[place] * height
-        bottom[communication] = top[communication] + 0.85 * height
+        top[apart] = timeline.rank[apart] + highest + lane[place] * height
+        bottom[apart] = top[apart] + 0.85 * height
     return np.stack([timeline.start, timeline.end, top, bottom], axis=1)
 
 
-def compute_bottom(timeline: Timeline) -> float:
-    """Where the compute lane of a row ends: lower where there is no communication."""
-    return COMPUTE_LANE[1] if not timeline.is_compute.all() else 1.0 - COMPUTE_LANE[0]
-
-
 def shade(colour: str, luminance: float) -> Floats:
-    """`colour` mixed with white or black until its relative luminance is as given (RGB)."""
-    srgb = np.array(to_rgb(colour))
-    linear = np.where(srgb > 0.04045, ((srgb + 0.055) / 1.055) ** 2.4, srgb / 12.92)
+    """`colour` mixed with white or black to a relative luminance (gamma 2.2), RGB 0 to 1."""
+    linear = np.array(to_rgb(colour)) ** 2.2
     now = float(linear @ (0.2126, 0.7152, 0.0722))
     if luminance > now:
         linear += (1.0 - linear) * (luminance - now) / (1.0 - now)
     else:
         linear *= luminance / now
-    mixed = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
-    return np.clip(mixed, 0.0, 1.0)
+    return np.clip(linear, 0.0, 1.0) ** (1 / 2.2)
 
 
 def palette(look: Look) -> Floats:
-    """RGB per colour of the cycle, then the grey of what has no microbatch.
-
-    The lightness order of the cycle survives inside the luminance range of the look.
-    """
+    """RGB per colour of the cycle, bright ones brighter, then the grey for no microbatch."""
     low, high = look.luminance
-    brightness = [sum(to_rgb(colour)) / 3 for colour in CYCLE]
-    colours = [
-        shade(colour if look.coloured else GREY, low + (high - low) * bright)
-        for colour, bright in zip(CYCLE, brightness, strict=True)
-    ]
-    return np.array([*colours, shade(GREY, (low + high) / 2)])
+    bright = [low + (high - low) * sum(to_rgb(colour)) / 3 for colour in CYCLE]
+    hues = CYCLE if look.coloured else [GREY] * len(CYCLE)
+    return np.array([*map(shade, hues, bright), shade(GREY, (low + high) / 2)])
 
 
 def look_of(kind: Kind) -> Look:
     """The look of a span; an operation this module does not know is plain grey."""
-    default = Look(kind.op.lower().replace("_", "-"), (0.18, 0.18), "xx")
-    return LOOKS.get(kind.op, default)
+    return LOOKS.get(kind.op) or Look(kind.op.lower().replace("_", "-"), (0.18, 0.18), "xx")
 
 
-def unit_of(seconds: float) -> tuple[float, str]:
-    """The largest unit (in seconds, and its name) of which `seconds` holds at least one."""
-    return next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
+def _compute_lane(timeline: Timeline) -> tuple[float, float]:
+    return (0.0, 1.0) if timeline.is_compute.all() else COMPUTE_LANE
+
+
+def _compute_only(timeline: Timeline) -> Timeline:
+    chosen = timeline.is_compute
+    columns = ("rank", "kind", "microbatch", "posted", "start", "end")
+    return replace(timeline, **{name: getattr(timeline, name)[chosen] for name in columns})
+
+
+def _looks(timelines: Sequence[Timeline]) -> list[Look]:
+    """The looks that occur, in the order of `LOOKS`, unknown operations last."""
+    used = {look_of(t.kinds[kind]) for t in timelines for kind in np.unique(t.kind).tolist()}
+    return [look for look in LOOKS.values() if look in used] + sorted(used - {*LOOKS.values()})
 
 
 def _save(timelines: Sequence[Timeline], path: str | Path, title: str) -> None:
@@ -177,7 +174,7 @@ def _save(timelines: Sequence[Timeline], path: str | Path, title: str) -> None:
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in allowed:
         names = ", ".join(f".{name}" for name in sorted(allowed))
-        raise ValueError(f"{path}: cannot draw a {path.suffix or 'suffixless'} file; allowed: {names}")
+        raise ValueError(f"{path}: no such picture format {path.suffix!r}; allowed: {names}")
     with matplotlib.rc_context(STYLE):
         figure = _figure(timelines, title)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,150 +184,132 @@ def _save(timelines: Sequence[Timeline], path: str | Path, title: str) -> None:
 def _figure(timelines: Sequence[Timeline], title: str) -> Figure:
     """All panels one above the other, on one time axis, and the legend below."""
     ranks = timelines[0].num_ranks
-    for timeline in timelines:
-        if not len(timeline):
-            raise ValueError("nothing to draw: the timeline has no spans")
-        if timeline.num_ranks != ranks:
-            raise ValueError(f"cannot compare {ranks} ranks with {timeline.num_ranks} ranks")
+    if not all(map(len, timelines)):
+        raise ValueError("nothing to draw: the timeline has no spans")
+    if timelines[-1].num_ranks != ranks:
+        raise ValueError(f"cannot compare {ranks} ranks with {timelines[-1].num_ranks} ranks")
     last = max(timeline.iteration_time for timeline in timelines) or 1e-6
-    over, above, below = 0.5 if title else 0.1, 0.32, 1.15  # inches: title, panel title, rest
-    panels = len(timelines)
-    room = (MAX_HEIGHT - over - below) / panels - above
-    body = min(max(ROW_HEIGHT * ranks, 1.2), room)
-    height = over + below + panels * (above + body)
-    figure = Figure(figsize=(WIDTH, height))
+    scale, unit = next((known for known in UNITS if last >= known[0]), UNITS[-1])
+    over, above, below = 0.4 if title else 0.1, 0.4, 1.15  # inches: title, panel title, rest
+    room = (MAX_HEIGHT - over - below) / len(timelines) - above
+    body = min(max(ROW_HEIGHT * ranks, 1.0), room)
+    height = over + below + len(timelines) * (above + body)
+    shown = timelines
+    if body * DPI / ranks < THINNEST_ROW and all(t.is_compute.any() for t in timelines):
+        shown = [_compute_only(timeline) for timeline in timelines]
+    detailed = max(map(len, shown)) <= DETAILED_SPANS
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
     if title:
         figure.suptitle(title, y=1 - 0.15 / height, va="top", fontsize=13, fontweight="bold")
-    for number, timeline in enumerate(timelines):
-        bottom = height - over - (number + 1) * (above + body)
+    for number, (timeline, part) in enumerate(zip(timelines, shown, strict=True), start=1):
+        bottom = height - over - number * (above + body)
         box = (LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, body / height)
-        axes = figure.add_axes(box)
-        _draw_panel(axes, timeline, 1.04 * last, body)
-        axes.tick_params(labelbottom=number + 1 == panels)
-    figure.axes[-1].set_xlabel(f"time ({unit_of(last)[1]})")
-    _draw_legend(figure, timelines, height)
+        axes = figure.add_axes(box, xlim=(0.0, 1.04 * last), ylim=(ranks, 0.0))
+        time, source = timeline.iteration_time, timeline.meta.get("source", "timeline")
+        duration = f"{time / scale:.4g} {unit}"
+        heading = f"{source} — {duration}, bubble fraction {bubble_fraction(timeline):.2f}"
+        heading += " (communication not drawn)" if len(part) < len(timeline) else ""
+        axes.set_title(heading, loc="left", fontsize=11)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value / scale:g}")
+        axes.tick_params(labelbottom=number == len(timelines))
+        axes.axvline(time, color="black", linestyle="--", linewidth=1.0, zorder=3)
+        axes.annotate(
+            duration, (time, 0.5), (3, 0), xycoords=("data", "axes fraction"),
+            textcoords="offset points", rotation=90, va="center", fontsize=9,
+        )  # fmt: skip
+        _draw_rows(axes, part, time, detailed)
+    figure.axes[-1].set_xlabel(f"time ({unit})")
+    _draw_legend(figure, shown, detailed)
     return figure
 
 
-def _draw_panel(axes: Axes, timeline: Timeline, limit: float, inches: float) -> None:
-    """Draw one timeline on `axes`, `inches` high, from 0 to `limit` seconds."""
-    scale, unit = unit_of(limit / 1.04)
-    time, ranks = timeline.iteration_time, timeline.num_ranks
-    axes.set(xlim=(0.0, limit), ylim=(ranks, 0.0))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / scale:g}")
-    step = next(n for n in (2**i for i in range(40)) if n * inches / ranks > 0.2)
-    axes.set_yticks(np.arange(0, ranks, step) + 0.5, [f"rank {n}" for n in range(0, ranks, step)])
+def _draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> None:
+    """Draw every rank's row, `time` seconds long; `detailed` means edges and hatches."""
+    rows = np.arange(timeline.num_ranks)
+    second, row = np.ptp(axes.transData.transform([(0, 0), (1, 1)]), axis=0)  # in pixels
+    top, bottom = (rows + edge for edge in _compute_lane(timeline))
+    _draw_boxes(axes, IDLE, (0.0, time, top, bottom), zorder=0)
+    boxes, waits = rectangles(timeline), np.flatnonzero(timeline.start > timeline.posted)
+    middle, thin = boxes[waits, 2:].mean(axis=1), 0.1 * (boxes[waits, 3] - boxes[waits, 2])
+    lines = (timeline.posted[waits], timeline.start[waits], middle - thin, middle + thin)
+    _draw_boxes(axes, WAITING, lines)
+    for look in _looks([timeline]):
+        spans = np.flatnonzero(timeline.of_kind(lambda kind, look=look: look_of(kind) == look))
+        columns, microbatch = boxes[spans].T, timeline.microbatch[spans]
+        widths = (columns[1] - columns[0]) * second
+        style: dict[str, Any] = {"zorder": 2}
+        if detailed:
+            style["linewidth"] = np.clip(0.1 * widths, 0.0 if look.coloured else 0.3, 0.7)
+            style["edgecolor"] = look.edge
+            style["hatch"] = look.hatch if np.median(widths) >= HATCHED_PIXELS else None
+        _draw_boxes(axes, look, columns, microbatch, **style)
+        if look.coloured:
+            _draw_numbers(axes, look, columns, microbatch)
+    step = next(n for n in (2**i for i in range(40)) if n * row > 0.18 * DPI)
+    axes.set_yticks(((top + bottom) / 2)[::step], [f"rank {rank}" for rank in rows[::step]])
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    source = timeline.meta.get("source", "timeline")
-    heading = f"{source} — {time / scale:.4g} {unit}, bubble fraction {bubble_fraction(timeline):.2f}"
-    axes.set_title(heading, loc="left", fontsize=11)
-
-    rows = np.arange(ranks)
-    strip = np.stack(
-        [0.0 * rows, 0.0 * rows + time, rows + COMPUTE_LANE[0], rows + compute_bottom(timeline)],
-        axis=1,
-    )
-    _draw_boxes(axes, strip, IDLE, zorder=0)
-    boxes = rectangles(timeline)
-    pixels = (WIDTH - LEFT - RIGHT) * DPI / limit  # a second
-    detailed = len(timeline) <= HATCHED_SPANS
-    waits = np.flatnonzero(timeline.start > timeline.posted)
-    middle = boxes[waits, 2:].mean(axis=1)
-    thin = 0.1 * (boxes[waits, 3] - boxes[waits, 2])
-    lines = [timeline.posted[waits], timeline.start[waits], middle - thin, middle + thin]
-    _draw_boxes(axes, np.stack(lines, axis=1), WAITING, rasterized=not detailed)
-
-    for look in _looks([timeline]):
-        chosen = np.flatnonzero(timeline.of_kind(lambda kind, look=look: look_of(kind) == look))
-        style: dict[str, Any] = {"rasterized": not detailed}
-        if detailed:
-            width = (boxes[chosen, 1] - boxes[chosen, 0]) * pixels
-            style |= {"hatch": look.hatch, "edgecolor": _edge(look)}
-            style["linewidth"] = np.clip(0.1 * width, 0.0, 0.7) if look.coloured else 0.4
-        _draw_boxes(axes, boxes[chosen], look, timeline.microbatch[chosen], zorder=2, **style)
-    _draw_numbers(axes, timeline, boxes, pixels, inches / ranks)
-    axes.axvline(time, color="black", linestyle="--", linewidth=1.0, zorder=3)
-    axes.annotate(
-        f"{time / scale:.4g} {unit}", (time, 0.5), (3, 0), xycoords=("data", "axes fraction"),
-        textcoords="offset points", rotation=90, va="center", fontsize=9,
-    )  # fmt: skip
+    axes.grid(axis="x", color="black", alpha=0.12, linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def _draw_boxes(
-    axes: Axes, boxes: Floats, look: Look, microbatch: Integers | None = None, **style: Any
+    axes: Axes, look: Look, columns: Any, microbatch: Integers | None = None, **style: Any
 ) -> None:
-    colours = palette(look)
+    """One collection of rectangles: left, right, top, bottom, coloured by microbatch."""
+    boxes = np.stack(np.broadcast_arrays(*columns), axis=1)
+    corners: Any = boxes[:, [[0, 2], [1, 2], [1, 3], [0, 3]]]
     number = np.full(len(boxes), -1) if microbatch is None else microbatch
-    corners = boxes[:, [[0, 2], [1, 2], [1, 3], [0, 3]]]
-    faces = colours[np.where(number < 0, len(CYCLE), number % len(CYCLE))]
-    style = {"linewidth": 0.0, "zorder": 1, **style}
+    faces = palette(look)[np.where(number < 0, len(CYCLE), number % len(CYCLE))]
+    style = {"linewidth": 0.0, "zorder": 1, "rasterized": len(boxes) > DETAILED_SPANS, **style}
     axes.add_collection(PolyCollection(corners, facecolor=faces, **style), autolim=False)
 
 
-def _draw_numbers(
-    axes: Axes, timeline: Timeline, boxes: Floats, pixels: float, row: float
-) -> None:
-    """Write microbatch numbers where all digits fit; `row` is inches a row, `pixels` a second."""
-    size = min(9.0, 0.7 * 72 * row * (COMPUTE_LANE[1] - COMPUTE_LANE[0]))  # points
-    digits = len(str(int(timeline.microbatch.max())))
-    needed = (digits * 0.64 * size + 2.0) * DPI / 72
-    wide = (boxes[:, 1] - boxes[:, 0]) * pixels >= needed
-    chosen = np.flatnonzero(wide & timeline.is_compute & (timeline.microbatch >= 0))
-    if size < 5.0 or chosen.size > MOST_NUMBERS:
+def _draw_numbers(axes: Axes, look: Look, columns: Floats, microbatch: Integers) -> None:
+    """Write the microbatches into the bars, in one size that fits most of them."""
+    left, right, top, bottom = columns
+    width, height = np.ptp(axes.transData.transform([(0, 0), (1, 1)]), axis=0) * 72 / DPI  # points
+    fits = (right - left) * width / (0.64 * len(str(microbatch.max())) + 0.4)
+    size = min(9.0, 0.98 * np.quantile(fits, 0.05), 0.7 * height * (bottom - top).min())
+    spans = np.flatnonzero((fits >= size) & (microbatch >= 0))
+    if size < 5.0 or spans.size > MOST_NUMBERS:
         return
-    for span in chosen.tolist():
-        number, look = int(timeline.microbatch[span]), look_of(timeline.kinds[timeline.kind[span]])
-        left, right, top, bottom = boxes[span]
-        dark = look.luminance[1] < 0.4
-        halo = withStroke(linewidth=2.0, foreground=palette(look)[number % len(CYCLE)])
+    colours, ink = palette(look), "white" if look.luminance[1] < 0.35 else "black"
+    for span in spans:
+        halo = withStroke(linewidth=2.0, foreground=colours[microbatch[span] % len(CYCLE)])
         axes.text(
-            (left + right) / 2, (top + bottom) / 2, str(number), ha="center", va="center_baseline",
-            fontsize=size, color="white" if dark else "black", zorder=4,
-            path_effects=[halo] if look.hatch else None,
+            (left[span] + right[span]) / 2, (top[span] + bottom[span]) / 2, f"{microbatch[span]}",
+            color=ink, fontsize=size, ha="center", va="center_baseline", zorder=4,
+            path_effects=[halo] if look.hatch else [],
         )  # fmt: skip
 
 
-def _looks(timelines: Sequence[Timeline]) -> list[Look]:
-    """The looks that occur, in the order of `LOOKS`, unknown operations last."""
-    kinds = [t.kinds[index] for t in timelines for index in np.unique(t.kind).tolist()]
-    used = {look_of(kind): None for kind in kinds}
-    return [look for look in LOOKS.values() if look in used] + sorted(used.keys() - LOOKS.values())
-
-
-def _edge(look: Look) -> tuple[float, ...]:
-    """The colour of edges and hatches, RGBA."""
-    return (1.0, 1.0, 1.0, 0.6) if look.coloured else (0.2, 0.2, 0.2, 1.0)
-
-
-def _patch(look: Look, colour: int) -> Patch:
-    style = {"linewidth": 0.4, "edgecolor": _edge(look), "hatch": look.hatch}
-    return Rectangle((0, 0), 1, 1, facecolor=palette(look)[colour % len(CYCLE)], **style)
-
-
-def _draw_legend(figure: Figure, timelines: Sequence[Timeline], height: float) -> None:
+def _draw_legend(figure: Figure, timelines: Sequence[Timeline], detailed: bool) -> None:
     """Operations in one line, microbatch colours in the next, under the time axis."""
+
+    def swatch(looks: Iterable[Look], numbers: Iterable[int]) -> tuple[Patch, ...]:
+        pairs = [(look, palette(look)[n % len(CYCLE)]) for n in numbers for look in looks]
+        if not detailed:
+            return tuple(Patch(facecolor=colour) for _, colour in pairs)
+        return tuple(
+            Patch(facecolor=colour, edgecolor=look.edge, hatch=look.hatch, linewidth=0.4)
+            for look, colour in pairs
+        )
+
     looks = _looks(timelines)
-    hatched = sum(map(len, timelines)) <= HATCHED_SPANS * len(timelines)
-    looks = [look if hatched else look._replace(hatch="") for look in looks]
-    waited = any((timeline.start > timeline.posted).any() for timeline in timelines)
-    entries = [
-        (look.label, tuple(_patch(look, colour) for colour in range(3 if look.coloured else 1)))
-        for look in [*looks, *([WAITING] if waited else []), IDLE]
-    ]
-    pair = [look for look in looks if look.coloured][:2]
-    count = 1 + max(int(timeline.microbatch.max()) for timeline in timelines)
-    coloured = [
-        (str(n) if n else "microbatch 0", tuple(_patch(look, n) for look in pair))
-        for n in range(count)
-    ]
+    first: dict[str, Any] = {k.label: swatch([k], range(3 if k.coloured else 1)) for k in looks}
+    if any((timeline.start > timeline.posted).any() for timeline in timelines):
+        first[WAITING.label] = Line2D([], [], color=palette(WAITING)[0])
+    first[IDLE.label] = Patch(facecolor=palette(IDLE)[0])
+    looks = [look for look in looks if look.coloured][:2]
+    count = 1 + max(int(timeline.microbatch.max()) for timeline in timelines) if looks else 0
+    second = {str(n) if n else "microbatch 0": swatch(looks, [n]) for n in range(count)}
     if count > len(CYCLE):
-        every = tuple(_patch(pair[0], n) for n in range(len(CYCLE)))
-        coloured = [(f"colour = microbatch, repeating every {len(CYCLE)}", every)]
-    for line, row in enumerate([entries, coloured]):
-        if row:
-            figure.legend(
-                [handle for _, handle in row], [label for label, _ in row], ncols=len(row),
-                loc="center", bbox_to_anchor=(0.5, (0.45 - 0.25 * line) / height), frameon=False,
-                handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)}, columnspacing=1.3,
-            )  # fmt: skip
+        every = swatch(looks[:1], range(len(CYCLE)))
+        second = {f"colour = microbatch, repeating every {len(CYCLE)}": every}
+    for number, line in enumerate(filter(None, (first, second))):
+        figure.legend(
+            [*line.values()], [*line], ncols=len(line), frameon=False, columnspacing=1.4,
+            loc="center", bbox_to_anchor=(0.5, (0.45 - 0.25 * number) / figure.get_figheight()),
+            handlelength=2.5, handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
+        )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class Profile:
         messages: (bytes, seconds) of a message between two ranks, sizes ascending.
         all_reduces: the same per group size.
         issue_s: host time to queue one instruction.
+        wake_s: from the end of an instruction to the start of one on another stream that
+            waited for it.
         transfer_cores: share of a core that one rank's transfer occupies.
         peak_flops: best matrix product seen per dtype, FLOP/s.
     """
@@ -57,6 +60,7 @@ class Profile:
     messages: Points = field(default_factory=list)
     all_reduces: dict[int, Points] = field(default_factory=dict)
     issue_s: float = 0.0
+    wake_s: float = 0.0
     transfer_cores: float = 0.0
     peak_flops: dict[str, float] = field(default_factory=dict)
 
@@ -82,9 +86,10 @@ def interpolate(points: Points, nbytes: float) -> float:
     """Seconds for `nbytes`: linear between measured sizes, beyond them by the end slope."""
     if len(points) == 1:
         return points[0][1]
-    position = int(np.searchsorted([size for size, _ in points], nbytes))
-    position = min(max(position, 1), len(points) - 1)
-    (size_a, time_a), (size_b, time_b) = points[position - 1], points[position]
+    if points[0][0] <= nbytes <= points[-1][0]:
+        sizes, times = zip(*points, strict=True)
+        return float(np.interp(nbytes, sizes, times))
+    (size_a, time_a), (size_b, time_b) = points[:2] if nbytes < points[0][0] else points[-2:]
     slope = max((time_b - time_a) / (size_b - size_a), 0.0)
     return max(time_a + slope * (nbytes - size_a), 0.0)
 
@@ -114,20 +119,38 @@ def load_profile(path: str | Path) -> Profile:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ExperimentError(f"cluster.profile = {str(path)!r}: {error.strerror or error}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError):
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise ExperimentError(f"cluster.profile = {str(path)!r}: truncated or not JSON") from None
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise ExperimentError(f"cluster.profile = {str(path)!r}: not a {FORMAT} file")
     try:
         data["passes"] = {key: Timing(**value) for key, value in data["passes"].items()}
-        data["messages"] = [(int(size), float(time)) for size, time in data["messages"]]
+        data["messages"] = _points(data["messages"])
         data["all_reduces"] = {
-            int(size): [(int(n), float(time)) for n, time in points]
-            for size, points in data["all_reduces"].items()
+            int(size): _points(points) for size, points in data["all_reduces"].items()
         }
-        float(data["machine"]["cores"])
-        return Profile(**data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        profile = Profile(**data)
+        positive = [profile.machine["cores"], *profile.peak_flops.values()]
+        times = [timing.median_s for timing in profile.passes.values()]
+        _check_numbers(positive + times + [profile.issue_s, profile.transfer_cores])
+        if not all(positive) or not all(profile.all_reduces.values()):
+            raise ValueError("no cores, no FLOP/s, or a group size without points")
+        return profile
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ExperimentError(
             f"cluster.profile = {str(path)!r}: damaged: {type(error).__name__}: {error}"
         ) from None
+
+
+def _points(rows: list[list[float]]) -> Points:
+    points = [(int(size), float(time)) for size, time in rows]
+    _check_numbers([time for _, time in points])
+    if any(a[0] >= b[0] for a, b in pairwise(points)):
+        raise ValueError("sizes do not ascend")
+    return points
+
+
+def _check_numbers(values: list[Any]) -> None:
+    for value in values:
+        if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+            raise ValueError(f"{value!r} is not a number of 0 or more")

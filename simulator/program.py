@@ -53,8 +53,8 @@ class Task:
 
     `layers` is the half-open range of model layers it works on, `stage` the (virtual)
     pipeline stage, `segment` the piece of that stage (-1: the whole stage). `tensor` is
-    what is sent or reduced, with `nbytes` the payload of one rank. A message's `tag` is
-    the same on both sides. Names in `allocates` and `frees` are per microbatch.
+    what is sent or reduced, with `nbytes` the payload of one rank; both sides of a
+    message name the same. Names in `allocates` and `frees` are per microbatch.
     """
 
     op: Op
@@ -152,8 +152,10 @@ class Program:
         for instruction in self:
             task = id(instruction.task)
             if task not in numbers:
-                numbers[task] = by_value.setdefault(instruction.task, len(by_value))
-                digest.update(repr(instruction.task).encode())
+                if instruction.task not in by_value:
+                    by_value[instruction.task] = len(by_value)
+                    digest.update(repr(instruction.task).encode())
+                numbers[task] = by_value[instruction.task]
             after = ",".join(str(other.index) for other in instruction.after)
             digest.update(
                 f"{instruction.rank} {numbers[task]} {instruction.microbatch} {after}\n".encode()
@@ -192,6 +194,9 @@ def match_rendezvous(program: Program) -> list[tuple[Instruction, ...]]:
         first = next(iter(members.values()))[0]
         expected = tuple(key) if first.task.op in MESSAGES else first.task.group
         longest = max(members.values(), key=len)
+        for member, theirs in members.items():
+            if member not in expected:
+                raise ValueError(f"rank {member}: {theirs[0].label} is not of its group {expected}")
         for rank in expected:
             mine = members.get(rank, [])  # type: ignore[call-overload]
             if len(mine) < len(longest):

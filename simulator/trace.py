@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from simulator.program import COMPUTE_STREAM
-from simulator.timeline import Kind, MemorySamples, Timeline
+from simulator.timeline import Floats, Integers, Kind, MemorySamples, Timeline
 
 FORMAT = 1
+KIND_TYPES = (str, str, int, int, str, int, int)
 
 
 class TraceError(ValueError):
@@ -61,7 +62,7 @@ def load_trace(path: str | Path) -> Timeline:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror or error}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise TraceError(f"{path}: truncated or not JSON: {error}") from None
     ours = document.get("twinline") if isinstance(document, dict) else None
     if not isinstance(ours, dict):
@@ -70,19 +71,17 @@ def load_trace(path: str | Path) -> Timeline:
         raise TraceError(f"{path}: trace format {ours.get('format')!r}; this reads {FORMAT}")
     try:
         return _timeline(ours)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise TraceError(f"{path}: damaged trace: {type(error).__name__}: {error}") from None
 
 
 def _timeline(ours: dict[str, Any]) -> Timeline:
     kinds = [Kind(*values) for values in ours["kinds"]]
+    if any(type(v) is not t for kind in kinds for v, t in zip(kind, KIND_TYPES, strict=True)):
+        raise ValueError("a kind's field has the wrong type")
     spans = ours["spans"]
-    integers = {
-        name: np.array(spans[name], dtype=np.int64) for name in ("rank", "kind", "microbatch")
-    }
-    floats = {
-        name: np.array(spans[name], dtype=np.float64) for name in ("posted", "start", "end")
-    }
+    integers = {name: _integers(spans[name]) for name in ("rank", "kind", "microbatch")}
+    floats = {name: _floats(spans[name]) for name in ("posted", "start", "end")}
     columns = integers | floats
     if len({column.shape for column in columns.values()}) != 1:
         raise ValueError("columns of different lengths")
@@ -90,18 +89,33 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
     for column, limit in ((integers["rank"], num_ranks), (integers["kind"], len(kinds))):
         if column.size and not (0 <= column.min() and column.max() < limit):
             raise ValueError("a span names a rank or kind that does not exist")
-    if not all(np.isfinite(column).all() for column in floats.values()):
-        raise ValueError("a time is not a number")
     memory = [
-        MemorySamples(
-            np.array(sample["times"], dtype=np.float64), np.array(sample["nbytes"], dtype=np.int64)
-        )
+        MemorySamples(_floats(sample["times"]), _integers(sample["nbytes"]))
         for sample in ours["memory"]
     ]
+    if len(memory) not in (0, num_ranks):
+        raise ValueError("memory is not of all ranks")
+    if any(sample.times.size != sample.nbytes.size for sample in memory):
+        raise ValueError("memory samples of different lengths")
     meta = ours["meta"]
     if not isinstance(meta, dict):
         raise ValueError("meta is not an object")
     return Timeline(num_ranks, kinds, memory=memory, meta=meta, **columns)
+
+
+def _integers(values: list[Any]) -> Integers:
+    if any(type(value) is not int for value in values):
+        raise ValueError("a column of integers has something else in it")
+    return np.array(values, dtype=np.int64)
+
+
+def _floats(values: list[Any]) -> Floats:
+    if any(type(value) not in (int, float) for value in values):
+        raise ValueError("a column of times has something else in it")
+    column = np.array(values, dtype=np.float64)
+    if not np.isfinite(column).all():
+        raise ValueError("a time is not a number")
+    return column
 
 
 def _events(timeline: Timeline) -> list[dict[str, Any]]:

@@ -46,7 +46,8 @@ def _check_deadlock(program: Program, meetings: list[tuple[Instruction, ...]]) -
             meeting_of[member.uid] = number
     for instruction in everything:
         for other in waits[instruction.uid]:
-            if other.rank != instruction.rank or other.index >= instruction.index:
+            earlier = other.rank == instruction.rank and other.index < instruction.index
+            if not earlier or program.ranks[other.rank][other.index] is not other:
                 raise ValueError(
                     f"rank {instruction.rank}: {instruction.label} waits for {other.label}, "
                     f"which is not earlier in the list of this rank"

@@ -34,7 +34,7 @@ def layers(experiment: Experiment) -> list[Layer]:
         kind=f"embedding {shape} v{w.vocab}",
         parameters=w.vocab * h + w.sequence * h,
         moved_bytes=3 * hidden_bytes,
-        saved_bytes=8 * (tokens + w.sequence),
+        saved_bytes=8 * tokens,
         output_bytes=hidden_bytes,
     )
     # Two batched products over all heads: Q·Kᵀ and scores·V.

@@ -1,0 +1,352 @@
+"""Calibration: what this machine needs for each distinct piece of a program.
+
+Segment passes are timed while the other ranks compute as well, as many at once as there
+are cores; transfers are measured by running small programs through the executor itself,
+so that what is measured is what a program pays.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from runtime.clock import Clock
+from runtime.data import TORCH_DTYPE, microbatch
+from runtime.executor import Executor
+from runtime.groups import Groups
+from runtime.measure import RankRecord, merge
+from runtime.models import Segment, boundary
+from runtime.operations import backward_pass, forward_pass, sgd
+from runtime.progress import Progress
+from runtime.streams import Stream, synchronize
+from simulator.costs import pass_key
+from simulator.experiment import Experiment
+from simulator.profile import Profile, Timing
+from simulator.program import COLLECTIVES, Instruction, Op, Program, Task
+from simulator.timeline import Timeline
+from simulator.workloads import describe
+
+ROUND_S = 0.25
+SIZES = (8, 1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
+OVERLAPPED = 12
+
+
+class Calibrator:
+    """Measures one rank of `program`; every rank must make the same calls together.
+
+    `transfers` once, then `round` as often as wanted (in turn with the measured steps),
+    then `profile`.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        program: Program,
+        rank: int,
+        device: torch.device,
+        clock: Clock,
+        progress: Progress,
+    ):
+        self.experiment, self.program, self.rank = experiment, program, rank
+        self.device, self.clock, self.progress = device, clock, progress
+        self.samples: dict[str, list[float]] = {}
+        self.overlapped: dict[str, list[float]] = {}
+        self.messages: dict[int, float] = {}
+        self.all_reduces: dict[int, dict[int, float]] = {}
+        self.wake_s = self.issue_s = 0.0
+        self.transfer_cores = 0.0
+        self.work = {} if experiment.workload.model == "unit" else self._passes()
+
+    # Segment passes ------------------------------------------------------------------
+
+    def _passes(self) -> dict[str, Callable[[Callable[[str, float], None]], None]]:
+        """Per distinct segment of this rank a function that times its passes."""
+        layers, dtype = describe(self.experiment), self.experiment.workload.dtype
+        work: dict[str, Callable[[Callable[[str, float], None]], None]] = {}
+        for instruction in self.program.ranks[self.rank]:
+            task = instruction.task
+            key = pass_key(task.op, layers[slice(*task.layers)], dtype)
+            if key in work:
+                continue
+            if task.op is Op.FORWARD:
+                other = pass_key(Op.BACKWARD, layers[slice(*task.layers)], dtype)
+                work[key] = self._time_passes(task, key, other)
+            elif task.op is Op.OPTIMIZER_STEP:
+                work[key] = self._time_step(task, key)
+        return work
+
+    def _time_passes(
+        self, task: Task, forward_key: str, backward_key: str
+    ) -> Callable[[Callable[[str, float], None]], None]:
+        segment = Segment(self.experiment, *task.layers, self.device)
+        batch, target = microbatch(self.experiment, 0, 0, self.device)
+        shape, dtype = boundary(self.experiment)
+        x = torch.randn(shape, dtype=dtype, device=self.device) if segment.first else batch
+        gradient = None if segment.is_loss else torch.randn(shape, dtype=dtype, device=self.device)
+
+        def run(note: Callable[[str, float], None]) -> None:
+            start = time.perf_counter()
+            _, graph = forward_pass(segment, x, target, 1.0)
+            synchronize(self.device)
+            middle = time.perf_counter()
+            backward_pass(graph, gradient)
+            synchronize(self.device)
+            note(forward_key, middle - start)
+            note(backward_key, time.perf_counter() - middle)
+
+        return run
+
+    def _time_step(self, task: Task, key: str) -> Callable[[Callable[[str, float], None]], None]:
+        segments = [
+            Segment(self.experiment, *layers, self.device)
+            for layers in sorted(
+                {i.task.layers for i in self.program.ranks[self.rank] if i.task.op is Op.FORWARD}
+            )
+            if task.layers[0] <= layers[0] and layers[1] <= task.layers[1]
+        ]
+
+        def run(note: Callable[[str, float], None]) -> None:
+            start = time.perf_counter()
+            for segment in segments:
+                sgd(segment, 1e-9)
+            synchronize(self.device)
+            note(key, time.perf_counter() - start)
+
+        return run
+
+    def _sweep(self, into: dict[str, list[float]]) -> None:
+        def note(key: str, seconds: float) -> None:
+            into.setdefault(key, []).append(seconds)
+
+        for run in self.work.values():
+            self.progress.leave()
+            run(note)
+
+    def round(self) -> None:
+        """Time every pass for about a quarter of a second, as many ranks at once as cores."""
+        self.progress.leave()
+        at_once = min(cores(), self.program.num_ranks)
+        for first in range(0, self.program.num_ranks, at_once):
+            end = self.clock.common_start() + ROUND_S
+            if first <= self.rank < first + at_once:
+                discard: dict[str, list[float]] = {}
+                self._sweep(self.samples if self.samples else discard)  # the very first warms up
+                while self.clock.now() < end:
+                    self._sweep(self.samples)
+        dist.barrier()
+
+    # Transfers -----------------------------------------------------------------------
+
+    def transfers(self, report: Callable[[float, str], None]) -> None:
+        """Messages, all-reduces, host overhead, and what a transfer takes from compute."""
+        self.issue_s = self._host_overhead()
+        if self.program.num_ranks < 2:
+            return
+        for number, nbytes in enumerate(SIZES):
+            report(0.5 * number / len(SIZES), f"messages of {nbytes} bytes")
+            self._messages(nbytes)
+        wanted: dict[int, set[int]] = {self.program.num_ranks: set(SIZES)}
+        for instruction in self.program:
+            if instruction.task.op in COLLECTIVES:
+                sizes = wanted.setdefault(len(instruction.task.group), set(SIZES[:4]))
+                sizes.add(instruction.task.nbytes)
+        cases = [(size, nbytes) for size, many in sorted(wanted.items()) for nbytes in sorted(many)]
+        for number, (size, nbytes) in enumerate(cases):
+            report(0.5 + 0.4 * number / len(cases), f"all-reduce of {nbytes} bytes")
+            self._all_reduce(tuple(range(size)), nbytes)
+        report(0.9, "overlap")
+        self._overlap()
+
+    def _run(self, program: Program, repeats: int) -> Timeline:
+        """Execute a small program; its timeline on every rank."""
+        groups = Groups(program, self.experiment.run.timeout_s)
+        executor = Executor(
+            self.experiment, program, self.rank, self.device, groups, self.progress
+        )
+        dtype = TORCH_DTYPE[self.experiment.workload.dtype]
+        posted, end = [], []
+        for _ in range(repeats + 1):
+            for instruction in program.ranks[self.rank]:
+                task = instruction.task
+                values = torch.zeros(
+                    -(-task.nbytes // dtype.itemsize), dtype=dtype, device=self.device
+                )
+                if task.op is Op.SEND:
+                    executor.tensors[task.tensor, instruction.microbatch] = values
+                elif task.op in COLLECTIVES:
+                    executor.buffers.setdefault(task.tensor, values)
+            origin = self.clock.common_start()
+            executor.step({})
+            executor.forget()
+            shift = self.clock.offset - origin
+            posted.append([time + shift for time in executor.posted])
+            end.append([time + shift for time in executor.end])
+        executor.close()
+        self.progress.leave()
+        record = RankRecord(posted[1:], end[1:], [], 0)
+        records: list[Any] = [None] * program.num_ranks
+        dist.all_gather_object(records, record)
+        for group in groups.all():
+            dist.destroy_process_group(group)
+        return merge(program, records)[0]
+
+    def _host_overhead(self) -> float:
+        """Host time per compute instruction beyond its work: that of instructions without."""
+        nothing = Task(op=Op.OPTIMIZER_STEP, stage=0)
+        lists = [[Instruction(nothing) for _ in range(200)] for _ in self.program.ranks]
+        timeline = self._run(Program(lists), 3)
+        mine = timeline.rank == self.rank
+        return float(np.median(np.diff(timeline.start[mine])))
+
+    def _messages(self, nbytes: int) -> None:
+        """Ping-pong between ranks 0 and 1."""
+        lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
+        last: list[tuple[Instruction, ...]] = [(), ()]
+        for number in range(2 * (12 if nbytes <= 1 << 20 else 4)):
+            source = number % 2
+            for rank, op in ((source, Op.SEND), (1 - source, Op.RECV)):
+                task = _message(op, 1 - rank, nbytes, number % 2)
+                instruction = Instruction(task, number, last[rank] if op is Op.SEND else ())
+                lists[rank].append(instruction)
+                last[rank] = (instruction,)
+        timeline = self._run(Program(lists), 3)
+        received = timeline.of_kind(lambda kind: kind.op == "RECV")
+        self.messages[nbytes] = float(np.median((timeline.end - timeline.start)[received]))
+        if nbytes == SIZES[0]:
+            sent = timeline.of_kind(lambda kind: kind.op == "SEND") & (timeline.rank == 1)
+            ends = timeline.end[received & (timeline.rank == 1)]
+            gaps = timeline.posted[sent] - ends[: int(sent.sum())]
+            self.wake_s = max(float(np.median(gaps)), 0.0)
+
+    def _all_reduce(self, group: tuple[int, ...], nbytes: int) -> None:
+        task = Task(
+            op=Op.ALL_REDUCE, stage=0, stream="data", group=group, tensor="calibration", nbytes=nbytes
+        )
+        repeats = 8 if nbytes <= 1 << 20 else 4
+        lists = [
+            [Instruction(task) for _ in range(repeats)] if rank in group else []
+            for rank in range(self.program.num_ranks)
+        ]
+        timeline = self._run(Program(lists), 3)
+        durations = (timeline.end - timeline.start)[timeline.rank == group[0]]
+        self.all_reduces.setdefault(len(group), {})[nbytes] = float(np.median(durations))
+
+    def _overlap(self) -> None:
+        """Compute beside all-reduces: the slowdown of compute is the share of a core that
+        a transfer takes, if ranks fill the cores."""
+        sizes = [i.task.nbytes for i in self.program if i.task.op in COLLECTIVES]
+        if not sizes or not self.work or self.program.num_ranks > cores():
+            return
+        dtype = TORCH_DTYPE[self.experiment.workload.dtype]
+        values = torch.zeros(max(sizes) // dtype.itemsize, dtype=dtype, device=self.device)
+        for _ in range(3):
+            self._sweep(self.samples)
+        self.samples.clear()
+        ratios = []
+        for _ in range(3):
+            alone: dict[str, list[float]] = {}
+            end = self.clock.common_start() + ROUND_S
+            while self.clock.now() < end:
+                self._sweep(alone)
+            self.clock.common_start()
+            beside: dict[str, list[float]] = {}
+            stream = Stream("overlap", self.device)
+            ticket = stream.submit(
+                lambda: [dist.all_reduce(values) for _ in range(OVERLAPPED)] and None
+            )
+            while not ticket.done.is_set():
+                self._sweep(beside)
+            stream.close()
+            ratios.append(_total(beside) / _total(alone))
+        slower = torch.tensor([float(np.median(ratios))], dtype=torch.float64, device=self.device)
+        dist.all_reduce(slower)
+        mean = float(slower[0]) / self.program.num_ranks
+        self.transfer_cores = min(max(mean * cores() / self.program.num_ranks - 1.0, 0.0), 1.0)
+
+    # Result --------------------------------------------------------------------------
+
+    def profile(self) -> dict[str, Any] | None:
+        """The profile as JSON on rank 0, None elsewhere."""
+        everything: list[Any] | None = [None] * self.program.num_ranks if self.rank == 0 else None
+        dist.gather_object(self.samples, everything)
+        if everything is None:
+            return None
+        merged: dict[str, list[float]] = {}
+        for samples in everything:
+            for key, seconds in samples.items():
+                merged.setdefault(key, []).extend(seconds)
+        dtype = self.experiment.workload.dtype
+        profile = Profile(
+            machine=machine(),
+            device=self.device.type,
+            passes={key: Timing.of(seconds) for key, seconds in sorted(merged.items())},
+            messages=_ascending(self.messages.items()),
+            all_reduces={size: _ascending(p.items()) for size, p in self.all_reduces.items()},
+            issue_s=self.issue_s,
+            wake_s=self.wake_s,
+            transfer_cores=self.transfer_cores,
+            peak_flops={dtype: matmul_flops(TORCH_DTYPE[dtype], self.device)},
+        )
+        return asdict(profile)
+
+
+def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:
+    stream = f"{'send' if op is Op.SEND else 'recv'}:{peer}"
+    name = f"act:{direction}"
+    return Task(op=op, stage=0, stream=stream, peer=peer, tensor=name, nbytes=nbytes)
+
+
+def _total(samples: dict[str, list[float]]) -> float:
+    return sum(float(np.median(seconds)) for seconds in samples.values())
+
+
+def _ascending(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+    return sorted(points)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def matmul_flops(dtype: torch.dtype, device: torch.device, size: int = 512) -> float:
+    """The best of a few square matrix products, FLOP/s: what MFU is relative to on a CPU."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        torch.mm(a, a)
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def machine() -> dict[str, Any]:
+    """What identifies this machine and its software."""
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            processor = next(
+                (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+                processor,
+            )
+    except OSError:
+        pass
+    return {
+        "hostname": socket.gethostname(),
+        "processor": processor,
+        "cores": cores(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,61 @@
+"""One clock for all ranks: offsets between hosts, and a common start for each step."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import torch
+import torch.distributed as dist
+
+PINGS = 15
+LEAD_S = 0.002
+
+
+class Clock:
+    """This rank's monotonic clock, shifted to rank 0's.
+
+    Processes of one host share the monotonic clock; for other hosts the offset is that of
+    the ping with the shortest round trip (Cristian 1989), so it is off by at most half of
+    that round trip.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        hosts: list[str | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(hosts, socket.gethostname())
+        self.offset = 0.0
+        for rank in range(1, len(hosts)):
+            if hosts[rank] != hosts[0] and dist.get_rank() in (0, rank):
+                offset = self._ping(rank)
+                if dist.get_rank() == rank:
+                    self.offset = offset
+        dist.barrier()
+
+    def now(self) -> float:
+        return time.perf_counter() + self.offset
+
+    def _ping(self, other: int) -> float:
+        """On rank `other`: seconds to add to its clock to get rank 0's."""
+        best = (float("inf"), 0.0)
+        for _ in range(PINGS):
+            stamp = torch.zeros(1, dtype=torch.float64, device=self._device)
+            if dist.get_rank() == 0:
+                dist.recv(stamp, other)
+                stamp[0] = time.perf_counter()
+                dist.send(stamp, other)
+            else:
+                sent = time.perf_counter()
+                dist.send(stamp, 0)
+                dist.recv(stamp, 0)
+                back = time.perf_counter()
+                best = min(best, (back - sent, float(stamp[0]) - (sent + back) / 2))
+        return best[1]
+
+    def common_start(self) -> float:
+        """Agree on a moment shortly ahead, sleep until then and return it."""
+        moment = torch.tensor([self.now() + LEAD_S], dtype=torch.float64, device=self._device)
+        dist.all_reduce(moment, op=dist.ReduceOp.MAX)
+        origin = float(moment[0])
+        time.sleep(max(origin - self.now(), 0.0))
+        return origin

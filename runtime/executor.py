@@ -1,0 +1,200 @@
+"""The executor: walks the instruction list of one rank, for real.
+
+It knows operations, not strategies: `runtime.operations` has one function per operation.
+Compute runs in the calling thread in list order; communication is handed to its stream
+when the walk reaches it. Semantics are those of `simulator.program`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from runtime.groups import Groups
+from runtime.ledger import Ledger
+from runtime.models import Segment
+from runtime.operations import OPERATIONS, Graph
+from runtime.progress import Progress
+from runtime.streams import Stream, Ticket, synchronize
+from simulator.experiment import Experiment
+from simulator.program import COMPUTE_STREAM, Instruction, Op, Program
+
+Pace = Callable[[Instruction], float]
+
+
+class ExecutionError(RuntimeError):
+    """An instruction failed; the message names rank and instruction."""
+
+
+class Executor:
+    """One rank of a program with its model segments, streams and tensors.
+
+    Args:
+        experiment, program: what to run; `program` is validated.
+        rank: of this process.
+        device: where tensors live.
+        groups: communicators of the program.
+        progress: where others can see which instruction this rank is in.
+        pace: seconds that each instruction is stretched to, or None (see ``run.pace``).
+
+    Attributes:
+        tensors: boundary tensors by (logical name, microbatch).
+        graphs: what a backward pass starts from, by (first layer, microbatch).
+        buffers: resident tensors by logical name (gradient buffers).
+        keep_gradients: copy each segment's gradients to `last_gradients` before a step.
+        fault: (instruction label, kind) to fail at, see `inject`.
+        losses: of the microbatches of the current step, on the rank that computes them.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        program: Program,
+        rank: int,
+        device: torch.device,
+        groups: Groups,
+        progress: Progress,
+        pace: Pace | None = None,
+    ):
+        self.experiment, self.program, self.rank = experiment, program, rank
+        self.device, self.groups, self.progress, self.pace = device, groups, progress, pace
+        self.timeout_s = experiment.run.timeout_s
+        # Each microbatch's loss is a mean; their mean over the global batch is trained.
+        self.loss_scale = 1.0 / (experiment.parallel.data * experiment.parallel.microbatches)
+        self.instructions = program.ranks[rank]
+        passes = {i.task.layers for i in self.instructions if i.task.op is Op.FORWARD}
+        self.segments = {
+            layers: Segment(experiment, *layers, device) for layers in sorted(passes)
+        }
+        self.tensors: dict[tuple[str, int], Tensor] = {}
+        self.graphs: dict[tuple[int, int], Graph] = {}
+        self.buffers = {
+            f"gradients:{first}": segment.gradients_flat
+            for (first, _), segment in self.segments.items()
+        }
+        self.batches: dict[int, tuple[Tensor, Tensor]] = {}
+        self.losses: list[Tensor] = []
+        self.ledger = Ledger(sum(self.resident_bytes().values()))
+        names = dict.fromkeys(i.task.stream for i in self.instructions)
+        self.streams = {name: Stream(name, device) for name in names if name != COMPUTE_STREAM}
+        count = len(self.instructions)
+        self.posted, self.end = [0.0] * count, [0.0] * count
+        self.keep_gradients = False
+        self.last_gradients: dict[tuple[int, int], Tensor] = {}
+        self.fault: tuple[str, str] | None = None
+
+    def resident_bytes(self) -> dict[str, int]:
+        """What this rank really holds throughout."""
+        segments = self.segments.values()
+        return {
+            "parameters": sum(s.parameters_flat.nbytes for s in segments),
+            "gradients": sum(s.gradients_flat.nbytes for s in segments),
+        }
+
+    def step(self, batches: dict[int, tuple[Tensor, Tensor]]) -> None:
+        """Run the program once; fills `posted` and `end` (host clock, seconds).
+
+        Args:
+            batches: input and target per microbatch of this replica.
+
+        Raises:
+            ExecutionError: an instruction failed or waited longer than the timeout.
+        """
+        self.batches = batches
+        self.losses.clear()
+        self.ledger.restart()
+        tickets: dict[int, Ticket] = {}
+        for instruction in self.instructions:
+            self.progress.enter(instruction.index)
+            if instruction.task.stream == COMPUTE_STREAM:
+                self._await(instruction, tickets)
+                try:
+                    self._execute(instruction)
+                except ExecutionError:
+                    raise
+                except Exception as error:
+                    raise self._failed(instruction, error) from error
+            else:
+                tickets[instruction.uid] = self._queue(instruction, tickets)
+        for instruction in self.instructions:
+            if instruction.uid in tickets:
+                self._wait_for(instruction, tickets[instruction.uid])
+
+    def put(self, name: str, microbatch: int, tensor: Tensor, time_s: float) -> None:
+        """Hold a boundary tensor under its logical name."""
+        self.tensors[name, microbatch] = tensor
+        self.ledger.hold((name, microbatch), tensor.nbytes, time_s)
+
+    def release(self, instruction: Instruction) -> None:
+        """Let go of what the program says the instruction frees."""
+        now = time.perf_counter()
+        for name in instruction.task.frees:
+            key = (name, instruction.microbatch)
+            self.tensors.pop(key, None)
+            self.ledger.release(key, now)
+
+    def forget(self) -> None:
+        """Drop every boundary tensor (calibration programs free nothing)."""
+        self.tensors.clear()
+        self.ledger.clear()
+
+    def close(self) -> None:
+        for stream in self.streams.values():
+            stream.close()
+
+    def _queue(self, instruction: Instruction, tickets: dict[int, Ticket]) -> Ticket:
+        """Hand `instruction` to its stream; what it waits for there is other streams."""
+        others = [tickets[other.uid] for other in instruction.after if other.uid in tickets]
+
+        def work() -> None:
+            for ticket in others:
+                ticket.wait(self.timeout_s)
+            self._execute(instruction)
+
+        return self.streams[instruction.task.stream].submit(work)
+
+    def _await(self, instruction: Instruction, tickets: dict[int, Ticket]) -> None:
+        for other in instruction.after:
+            if other.uid in tickets:
+                self._wait_for(other, tickets[other.uid])
+                self.progress.enter(instruction.index)
+
+    def _wait_for(self, instruction: Instruction, ticket: Ticket) -> None:
+        self.progress.wait(instruction.index)
+        try:
+            ticket.wait(self.timeout_s)
+        except Exception as error:
+            raise self._failed(instruction, error) from error
+
+    def _failed(self, instruction: Instruction, error: Exception) -> ExecutionError:
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        return ExecutionError(f"rank {self.rank}, {instruction.label}: {first_line}")
+
+    def _execute(self, instruction: Instruction) -> None:
+        index = instruction.index
+        if self.fault and self.fault[0] == instruction.label:
+            inject(self.fault[1])
+        begin = time.perf_counter()
+        self.posted[index] = begin
+        OPERATIONS[instruction.task.op](self, instruction)
+        synchronize(self.device)
+        if self.pace is not None:
+            if instruction.task.stream != COMPUTE_STREAM:
+                begin = time.perf_counter()  # a transfer begins when both sides are there
+            rest = begin + self.pace(instruction) - time.perf_counter()
+            if rest > 0:
+                time.sleep(rest)
+        self.end[index] = time.perf_counter()
+
+
+def inject(kind: str) -> None:
+    """Fail on purpose: ``exit`` (the process is gone), ``hang``, or ``raise``."""
+    if kind == "exit":
+        os._exit(17)
+    if kind == "hang":
+        time.sleep(86400)
+    raise RuntimeError("injected fault")

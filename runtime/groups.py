@@ -1,0 +1,52 @@
+"""Process groups, made once per program."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from simulator.program import COLLECTIVES, MESSAGES, Program
+
+Group = dist.ProcessGroup | None
+
+
+class Groups:
+    """The communicators a program needs; every rank must create them, in the same order.
+
+    Collectives get one per stream and set of ranks. Messages share one communicator on
+    gloo, where tags tell them apart; NCCL has no tags and runs a communicator in order, so
+    there every ordered pair of ranks gets its own.
+    """
+
+    def __init__(self, program: Program, timeout_s: float):
+        timeout = timedelta(seconds=timeout_s)
+        collectives: dict[tuple[str, tuple[int, ...]], None] = {}
+        pairs: dict[tuple[int, int], None] = {}
+        for instruction in program:
+            task = instruction.task
+            if task.op in COLLECTIVES:
+                collectives[task.stream, task.group] = None
+            elif task.op in MESSAGES:
+                pair = (instruction.rank, task.peer)
+                pairs[pair if task.stream.startswith("send") else pair[::-1]] = None
+        self._collectives: dict[tuple[str, tuple[int, ...]], Group] = {
+            key: dist.new_group(list(key[1]), timeout=timeout) for key in sorted(collectives)
+        }
+        self._pairs: dict[tuple[int, int], Group] = {}
+        if dist.get_backend() == "nccl":
+            self._pairs = {
+                pair: dist.new_group(sorted(pair), timeout=timeout) for pair in sorted(pairs)
+            }
+
+    def all(self) -> list[Group]:
+        """The groups this rank is a member of."""
+        mine = dist.get_rank()
+        groups = [g for (_, ranks), g in self._collectives.items() if mine in ranks]
+        return groups + [g for pair, g in self._pairs.items() if mine in pair]
+
+    def collective(self, stream: str, ranks: tuple[int, ...]) -> Group:
+        return self._collectives[stream, ranks]
+
+    def message(self, source: int, target: int) -> Group:
+        return self._pairs.get((source, target))

@@ -1,0 +1,40 @@
+"""What the launching process asks of the ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.experiment import Experiment, parse
+
+
+@dataclass
+class Job:
+    """An experiment and what to do with it.
+
+    Attributes:
+        measure: run the iterations.
+        calibrate: measure passes and transfers, in turn with the iterations.
+        return_tensors: the result holds all parameters and the last gradients (tests).
+        fault: (rank, instruction label, kind) to inject; kind is exit, hang or raise.
+    """
+
+    experiment: Experiment
+    measure: bool = True
+    calibrate: bool = False
+    return_tensors: bool = False
+    fault: tuple[int, str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "experiment": self.experiment.model_dump(exclude_unset=True),
+            "measure": self.measure,
+            "calibrate": self.calibrate,
+            "return_tensors": self.return_tensors,
+            "fault": self.fault,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Job:
+        fault = data["fault"]
+        return cls(**(data | {"experiment": parse(data["experiment"]), "fault": fault and tuple(fault)}))

@@ -1,0 +1,112 @@
+"""From what each rank recorded to one measured timeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from simulator.program import Program
+from simulator.timeline import Floats, MemorySamples, Timeline
+
+
+@dataclass
+class RankRecord:
+    """What one rank measured, in seconds from the common start of each iteration.
+
+    Attributes:
+        posted, end: per iteration and instruction of the rank.
+        memory: (time, change in bytes) over the last iteration.
+        resident: bytes held throughout.
+    """
+
+    posted: list[list[float]]
+    end: list[list[float]]
+    memory: list[tuple[float, int]]
+    resident: int
+
+
+@dataclass
+class Measurement:
+    """A run: its timeline (the median of every instruction over the iterations), the time
+    of each iteration, the loss of each, and the norm of all parameters at the end."""
+
+    timeline: Timeline
+    iteration_times: list[float]
+    losses: list[float]
+    parameters_norm: float
+
+    @property
+    def noise_floor(self) -> float:
+        """Half the distance from the 10th to the 90th percentile of the iteration time,
+        over its median: an error below it cannot be told from noise."""
+        low, middle, high = np.percentile(self.iteration_times, [10, 50, 90])
+        return float((high - low) / (2 * middle)) if middle > 0 else 0.0
+
+    def statistics(self) -> dict[str, float]:
+        low, middle, high = (float(v) for v in np.percentile(self.iteration_times, [10, 50, 90]))
+        return {
+            "iteration_time_s": middle,
+            "iteration_time_p10_s": low,
+            "iteration_time_p90_s": high,
+        }
+
+
+def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[float]]:
+    """The measured timeline and the time of each iteration.
+
+    A communication starts when its last participant has posted it; all clocks are already
+    aligned. Medians of pointwise ordered samples are ordered, so the median timeline obeys
+    the program's dependencies as every single iteration does.
+    """
+    posted = np.concatenate([np.array(r.posted, dtype=np.float64) for r in records], axis=1)
+    end = np.concatenate([np.array(r.end, dtype=np.float64) for r in records], axis=1)
+    start = posted.copy()
+    for participants in program.meetings:
+        members = [member.uid for member in participants]
+        start[:, members] = posted[:, members].max(axis=1, keepdims=True)
+    end = np.maximum(end, start)
+    memory = [_samples(record) for record in records]
+    timeline = Timeline.of_program(
+        program, _median(posted), _median(start), _median(end), memory=memory
+    )
+    return timeline, [float(t) for t in end.max(axis=1)]
+
+
+def _median(samples: Floats) -> Floats:
+    return np.median(samples, axis=0)
+
+
+def _samples(record: RankRecord) -> MemorySamples:
+    changes = sorted(record.memory, key=lambda change: (change[0], change[1]))
+    times = np.array([0.0, *(time for time, _ in changes)])
+    held = np.cumsum([record.resident, *(change for _, change in changes)])
+    return MemorySamples(times, held.astype(np.int64))
+
+
+def to_json(measurement: Measurement) -> dict[str, Any]:
+    """For the pipe between processes (not a file format)."""
+    timeline = measurement.timeline
+    return {
+        "posted": timeline.posted.tolist(),
+        "start": timeline.start.tolist(),
+        "end": timeline.end.tolist(),
+        "memory": [[m.times.tolist(), m.nbytes.tolist()] for m in timeline.memory],
+        "iteration_times": measurement.iteration_times,
+        "losses": measurement.losses,
+        "parameters_norm": measurement.parameters_norm,
+    }
+
+
+def from_json(program: Program, data: dict[str, Any]) -> Measurement:
+    timeline = Timeline.of_program(
+        program,
+        *(np.array(data[column]) for column in ("posted", "start", "end")),
+        memory=[
+            MemorySamples(np.array(times), np.array(nbytes)) for times, nbytes in data["memory"]
+        ],
+    )
+    return Measurement(
+        timeline, data["iteration_times"], data["losses"], data["parameters_norm"]
+    )

@@ -1,0 +1,96 @@
+"""The modules of `simulator.workloads.gpt`: embedding, attention, MLP, head with its loss."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from simulator.experiment import Experiment
+
+
+class Embedding(nn.Module):
+    """Bytes (batch, sequence) → (batch, sequence, hidden): token plus learned position."""
+
+    def __init__(self, vocab: int, sequence: int, hidden: int):
+        super().__init__()
+        self.token = nn.Embedding(vocab, hidden)
+        self.position = nn.Embedding(sequence, hidden)
+        self.register_buffer("places", torch.arange(sequence), persistent=False)
+        for table in (self.token, self.position):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        position: Tensor = self.position(self.places)
+        return self.token(tokens) + position
+
+
+class Attention(nn.Module):
+    """x + causal multi-head self-attention of norm(x), computed explicitly."""
+
+    def __init__(self, hidden: int, heads: int, sequence: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(hidden)
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.projection = nn.Linear(hidden, hidden)
+        future = torch.ones(sequence, sequence, dtype=torch.bool).triu(1)
+        mask = torch.zeros(sequence, sequence).masked_fill(future, float("-inf"))
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, sequence, hidden = x.shape
+        width = hidden // self.heads
+        q, k, v = (
+            part.view(batch, sequence, self.heads, width)
+            .transpose(1, 2)
+            .reshape(batch * self.heads, sequence, width)
+            for part in self.qkv(self.norm(x)).split(hidden, dim=2)
+        )
+        mask: Tensor = self.mask  # type: ignore[assignment]
+        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=1 / math.sqrt(width))
+        mixed = torch.bmm(scores.softmax(dim=-1), v)
+        merged = mixed.view(batch, self.heads, sequence, width).transpose(1, 2)
+        projected: Tensor = self.projection(merged.reshape(batch, sequence, hidden))
+        return x + projected
+
+
+class Mlp(nn.Module):
+    """x + fc2(GELU(fc1(norm(x))))."""
+
+    def __init__(self, hidden: int, ffn: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.fc1 = nn.Linear(hidden, ffn)
+        self.fc2 = nn.Linear(ffn, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(functional.gelu(self.fc1(self.norm(x))))
+        return x + out
+
+
+class Head(nn.Module):
+    """Final norm, logits and mean cross-entropy: a scalar."""
+
+    def __init__(self, hidden: int, vocab: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.logits = nn.Linear(hidden, vocab, bias=False)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        logits: Tensor = self.logits(self.norm(x))
+        return functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+
+
+def layer(experiment: Experiment, index: int) -> nn.Module:
+    """Layer `index` of `simulator.workloads.gpt.layers`, freshly initialised."""
+    w = experiment.workload
+    if index == 0:
+        return Embedding(w.vocab, w.sequence, w.hidden)
+    if index == 2 * w.layers + 1:
+        return Head(w.hidden, w.vocab)
+    if index % 2:
+        return Attention(w.hidden, w.heads, w.sequence)
+    return Mlp(w.hidden, w.ffn)

@@ -1,0 +1,151 @@
+"""One function per operation of the program language, on real tensors.
+
+Each takes the executor and the instruction. Nothing here knows a strategy.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from runtime.ledger import SavedBytes
+from runtime.models import boundary
+from simulator.program import Instruction, Op
+
+if TYPE_CHECKING:
+    from runtime.executor import Executor
+    from runtime.models import Segment
+
+Graph = tuple[Tensor, object]
+"""(input, what backward starts from: the loss, or the output's gradient edge or None)."""
+
+
+def forward_pass(
+    segment: Segment, x: Tensor, target: Tensor, loss_scale: float
+) -> tuple[Tensor, Graph]:
+    """Run a segment; returns its detached output and the graph for `backward_pass`.
+
+    Only the edge of the graph is kept, not the output itself, so that the output's memory
+    is free once it has been sent (as Megatron-LM's deallocate_output_tensor).
+    """
+    if segment.first > 0:
+        x.requires_grad_(True)
+    output = segment(x, target)
+    if segment.is_loss:
+        return output.detach(), (x, output * loss_scale if output.requires_grad else None)
+    edge = torch.autograd.graph.get_gradient_edge(output) if output.requires_grad else None
+    return output.detach(), (x, edge)
+
+
+def backward_pass(graph: Graph, gradient: Tensor | None) -> Tensor | None:
+    """Accumulate parameter gradients; returns the gradient of the input, if it has one."""
+    x, root = graph
+    if root is not None:
+        torch.autograd.backward((root,), (gradient,))  # type: ignore[arg-type]
+    result, x.grad = x.grad, None
+    return result
+
+
+def forward(executor: Executor, instruction: Instruction) -> None:
+    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    first, last = task.layers
+    segment = executor.segments[task.layers]
+    batch, target = executor.batches[microbatch]
+    x = executor.tensors[f"act:{first}", microbatch] if first else batch
+    known = executor.ledger.saved_bytes.get(first)
+    if known is None:  # count once; every microbatch saves the same
+        boundary_tensor = [x] if first else []
+        with SavedBytes([*boundary_tensor, *segment.parameters(), *segment.buffers()]) as saved:
+            output, graph = forward_pass(segment, x, target, executor.loss_scale)
+        known = executor.ledger.saved_bytes[first] = saved.nbytes
+    else:
+        output, graph = forward_pass(segment, x, target, executor.loss_scale)
+    executor.graphs[first, microbatch] = graph
+    executor.ledger.hold((f"saved:{first}", microbatch), known, begin)
+    if segment.is_loss:
+        executor.losses.append(output)
+    else:
+        executor.put(f"act:{last}", microbatch, output, begin)
+
+
+def backward(executor: Executor, instruction: Instruction) -> None:
+    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    first, last = task.layers
+    incoming = executor.tensors.get((f"grad:{last}", microbatch))
+    gradient = backward_pass(executor.graphs.pop((first, microbatch)), incoming)
+    if first:
+        if gradient is None:
+            raise RuntimeError(f"layer {first} has no gradient for its input")
+        executor.put(f"grad:{first}", microbatch, gradient, begin)
+    executor.release(instruction)
+
+
+def send(executor: Executor, instruction: Instruction) -> None:
+    task = instruction.task
+    tensor = executor.tensors[task.tensor, instruction.microbatch]
+    dist.send(
+        tensor.contiguous(),
+        task.peer,
+        group=executor.groups.message(executor.rank, task.peer),
+        tag=tag(instruction),
+    )
+    executor.release(instruction)
+
+
+def receive(executor: Executor, instruction: Instruction) -> None:
+    task, begin = instruction.task, time.perf_counter()
+    shape, dtype = boundary(executor.experiment)
+    tensor = torch.empty(-(-task.nbytes // dtype.itemsize), dtype=dtype, device=executor.device)
+    if tensor.numel() == math.prod(shape):
+        tensor = tensor.view(shape)
+    executor.put(task.tensor, instruction.microbatch, tensor, begin)
+    dist.recv(
+        tensor,
+        task.peer,
+        group=executor.groups.message(task.peer, executor.rank),
+        tag=tag(instruction),
+    )
+
+
+def all_reduce(executor: Executor, instruction: Instruction) -> None:
+    task = instruction.task
+    group = executor.groups.collective(task.stream, task.group)
+    dist.all_reduce(executor.buffers[task.tensor], group=group)
+
+
+def optimizer_step(executor: Executor, instruction: Instruction) -> None:
+    """Plain SGD on the flat buffers, then gradients start again from zero."""
+    first, last = instruction.task.layers
+    for (begin, end), segment in executor.segments.items():
+        if first <= begin and end <= last:
+            if executor.keep_gradients:
+                executor.last_gradients[begin, end] = segment.gradients_flat.clone()
+            sgd(segment, executor.experiment.run.learning_rate)
+
+
+def sgd(segment: Segment, learning_rate: float) -> None:
+    segment.parameters_flat.add_(segment.gradients_flat, alpha=-learning_rate)
+    segment.gradients_flat.zero_()
+
+
+def tag(instruction: Instruction) -> int:
+    """The same on both sides and different for all messages of a step between two ranks."""
+    kind, _, boundary_index = instruction.task.tensor.partition(":")
+    number = 2 * int(boundary_index) + (kind == "grad")
+    return number * 65536 + instruction.microbatch % 65536
+
+
+OPERATIONS: dict[Op, Callable[[Executor, Instruction], None]] = {
+    Op.FORWARD: forward,
+    Op.BACKWARD: backward,
+    Op.SEND: send,
+    Op.RECV: receive,
+    Op.ALL_REDUCE: all_reduce,
+    Op.OPTIMIZER_STEP: optimizer_step,
+}

@@ -1,0 +1,144 @@
+"""What one rank does with an experiment, in a process group that exists already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from runtime.calibrate import Calibrator
+from runtime.clock import Clock
+from runtime.data import microbatch
+from runtime.executor import Executor, Pace
+from runtime.groups import Groups
+from runtime.job import Job
+from runtime.measure import Measurement, RankRecord, merge, to_json
+from runtime.progress import Progress
+from simulator.cluster import resolve
+from simulator.costs import CostModel
+from simulator.experiment import Experiment
+from simulator.program import Program
+from simulator.strategies import lower, mesh_of
+
+Report = Callable[[float, str], None]
+"""Called on rank 0 with the share of the work that is done (0 to 1) and what comes next."""
+
+
+def run_job(
+    job: Job, rank: int, device: torch.device, progress: Progress, report: Report
+) -> dict[str, Any] | None:
+    """Run `job` on this rank; the result, as JSON, is returned on rank 0 (None elsewhere)."""
+    experiment = job.experiment
+    program = lower(experiment)
+    groups = Groups(program, experiment.run.timeout_s)
+    clock = Clock(device)
+    calibrator = None
+    if job.calibrate:
+        calibrator = Calibrator(experiment, program, rank, device, clock, progress)
+        calibrator.transfers(lambda share, what: report(0.3 * share, what))
+    executor = Executor(
+        experiment, program, rank, device, groups, progress, pace_of(experiment, program)
+    )
+    if job.fault and job.fault[0] == rank:
+        executor.fault = (job.fault[1], job.fault[2])
+    try:
+        measurement = _iterate(job, executor, clock, calibrator, report) if job.measure else None
+        if calibrator and not job.measure:
+            for number in range(experiment.run.iterations):
+                calibrator.round()
+                report(0.3 + 0.7 * (number + 1) / experiment.run.iterations, "segment passes")
+        profile = calibrator.profile() if calibrator else None
+        tensors = _tensors(executor) if job.return_tensors else None
+    finally:
+        executor.close()
+    if rank != 0:
+        return None
+    return {
+        "hash": program.hash(),
+        "measurement": to_json(measurement) if measurement else None,
+        "profile": profile,
+        "tensors": tensors,
+    }
+
+
+def pace_of(experiment: Experiment, program: Program) -> Pace | None:
+    """The durations that instructions are stretched to: `unit` always, others by run.pace."""
+    if experiment.workload.model != "unit" and experiment.run.pace is None:
+        return None
+    return CostModel(program, experiment, resolve(experiment)).seconds
+
+
+def _iterate(
+    job: Job, executor: Executor, clock: Clock, calibrator: Calibrator | None, report: Report
+) -> Measurement | None:
+    experiment, program = job.experiment, executor.program
+    run, parallel = experiment.run, experiment.parallel
+    replica = mesh_of(experiment).coordinate(executor.rank)["data"]
+    posted: list[list[float]] = []
+    end: list[list[float]] = []
+    losses: list[float] = []
+    origin = 0.0
+    total = run.warmup + run.iterations
+    begin = 0.3 if calibrator else 0.0
+    for number in range(total):
+        report(begin + (1 - begin) * number / total, "warm-up" if number < run.warmup else "step")
+        if calibrator:
+            calibrator.round()
+        batches = {
+            index: microbatch(
+                experiment, number, replica * parallel.microbatches + index, executor.device
+            )
+            for index in range(parallel.microbatches)
+        }
+        executor.keep_gradients = job.return_tensors and number == total - 1
+        origin = clock.common_start()
+        executor.step(batches)
+        loss = torch.zeros(1, dtype=torch.float64, device=executor.device)
+        for part in executor.losses:
+            loss += part.double() * executor.loss_scale
+        dist.all_reduce(loss)
+        if number >= run.warmup:
+            shift = clock.offset - origin
+            posted.append([time + shift for time in executor.posted])
+            end.append([time + shift for time in executor.end])
+            losses.append(float(loss[0]))
+    executor.progress.leave()
+    memory = [(time + clock.offset - origin, change) for time, change in executor.ledger.changes]
+    record = RankRecord(posted, end, memory, sum(executor.resident_bytes().values()))
+    norm = parameters_norm(executor, replica)
+    records: list[Any] | None = [None] * program.num_ranks if executor.rank == 0 else None
+    dist.gather_object(record, records)
+    if records is None:
+        return None
+    timeline, times = merge(program, records)
+    return Measurement(timeline, times, losses, norm)
+
+
+def parameters_norm(executor: Executor, replica: int) -> float:
+    """L2 norm over the whole model, each parameter counted once."""
+    square = torch.zeros(1, dtype=torch.float64, device=executor.device)
+    if replica == 0:
+        for segment in executor.segments.values():
+            square += segment.parameters_flat.double().square().sum()
+    dist.all_reduce(square)
+    return float(square.sqrt()[0])
+
+
+def _tensors(executor: Executor) -> dict[str, Any] | None:
+    """Parameters and last gradients of every layer range, from replica 0's ranks and up."""
+    mine = {
+        f"{first}:{last}": (
+            segment.parameters_flat.double().tolist(),
+            executor.last_gradients[first, last].double().tolist(),
+        )
+        for (first, last), segment in executor.segments.items()
+    }
+    everything: list[Any] | None = [None] * executor.program.num_ranks
+    if executor.rank != 0:
+        everything = None
+    dist.gather_object(mine, everything)
+    if everything is None:
+        return None
+    return {str(rank): part for rank, part in enumerate(everything)}

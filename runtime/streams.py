@@ -1,0 +1,83 @@
+"""Streams of one rank: instructions of a stream run in order, streams run beside each other.
+
+The compute stream is the calling thread. Every other stream is a thread with a queue, on
+GPUs with a CUDA stream of its own: what it runs blocks that thread until it is finished,
+so its end is known exactly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+
+import torch
+
+
+class Ticket:
+    """The end of one queued instruction: wait for it, then look whether it failed."""
+
+    __slots__ = ("done", "error")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+
+    def wait(self, timeout_s: float) -> None:
+        """Block until the instruction has ended.
+
+        Raises:
+            TimeoutError: it has not within `timeout_s`.
+            BaseException: what the instruction raised.
+        """
+        if not self.done.wait(timeout_s):
+            raise TimeoutError(f"no answer within {timeout_s:g} s")
+        if self.error is not None:
+            raise self.error
+
+
+class Stream:
+    """A thread that runs what it is given, one after the other."""
+
+    def __init__(self, name: str, device: torch.device):
+        self._queue: queue.SimpleQueue[tuple[Callable[[], None], Ticket] | None] = (
+            queue.SimpleQueue()
+        )
+        self._device = device
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[], None]) -> Ticket:
+        ticket = Ticket()
+        self._queue.put((work, ticket))
+        return ticket
+
+    def close(self) -> None:
+        """Let what is queued finish, then end the thread."""
+        self._queue.put(None)
+        self._thread.join(timeout=1.0)
+
+    def _loop(self) -> None:
+        with on_own_cuda_stream(self._device):
+            while (item := self._queue.get()) is not None:
+                work, ticket = item
+                try:
+                    work()
+                except BaseException as error:  # handed to whoever waits
+                    ticket.error = error
+                ticket.done.set()
+
+
+def on_own_cuda_stream(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """On a GPU, a new CUDA stream for this thread; on a CPU nothing."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    torch.cuda.set_device(device)
+    return torch.cuda.stream(torch.cuda.Stream(device))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until this thread's CUDA stream has run dry, so that clocks tell the truth."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()

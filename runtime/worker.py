@@ -1,0 +1,146 @@
+"""The processes behind `runtime.launch`: an agent that imports torch once and forks ranks.
+
+Run as ``python -m runtime.worker FOLDER FD…`` with one inherited socket per rank. Ranks
+take jobs as JSON lines from their socket and answer on it. When the launching process is
+gone (standard input closes) or a rank dies, the agent kills what is left.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from runtime import progress
+from runtime.executor import ExecutionError
+from runtime.job import Job
+from runtime.session import run_job
+from simulator.experiment import ExperimentError
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    folder, *descriptors = arguments
+    sockets = [int(number) for number in descriptors]
+    torch.set_num_threads(1)
+    children = {}
+    for rank in range(len(sockets)):
+        pid = os.fork()
+        if pid == 0:
+            for other in sockets[:rank] + sockets[rank + 1 :]:
+                os.close(other)
+            os._exit(_rank_main(Path(folder), rank, len(sockets), sockets[rank]))
+        children[pid] = rank
+    for descriptor in sockets:
+        os.close(descriptor)
+    try:
+        while children:
+            readable, _, _ = select.select([sys.stdin], [], [], 0.1)
+            if readable and not sys.stdin.read(1):
+                break
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            children.pop(pid, None)
+            # A rank that is gone is seen by the launcher, whose socket to it closes.
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return 0
+
+
+def _rank_main(folder: Path, rank: int, num_ranks: int, descriptor: int) -> int:
+    """Take jobs until the socket closes; the exit status of the rank's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    channel = socket.socket(fileno=descriptor)
+    mine = progress.Progress(progress.attach(folder / "progress"), rank)
+    with channel.makefile("r", encoding="utf-8") as lines:
+        for line in lines:
+            message = json.loads(line)
+            if rank >= message["num_ranks"]:
+                continue
+            try:
+                answer = _work(message, folder, rank, channel, mine)
+            except (ExecutionError, ExperimentError, RuntimeError, TimeoutError) as error:
+                text = str(error).splitlines()[0] if str(error) else type(error).__name__
+                _say(channel, {"error": text, "instruction": isinstance(error, ExecutionError)})
+                return 1
+            _say(channel, {"result": answer})
+    return 0
+
+
+def _work(
+    message: dict[str, Any],
+    folder: Path,
+    rank: int,
+    channel: socket.socket,
+    mine: progress.Progress,
+) -> dict[str, Any] | None:
+    job = Job.from_json(message["job"])
+    num_ranks = message["num_ranks"]
+    device = device_of(job, rank)
+    store = dist.FileStore(str(folder / message["rendezvous"]), num_ranks)
+    join(job, store, rank, num_ranks, device)
+    try:
+        return run_job(
+            job, rank, device, mine, lambda share, what: _report(channel, rank, share, what)
+        )
+    finally:
+        dist.destroy_process_group()
+
+
+def _report(channel: socket.socket, rank: int, share: float, what: str) -> None:
+    if rank == 0:
+        _say(channel, {"progress": share, "what": what})
+
+
+def _say(channel: socket.socket, message: dict[str, Any]) -> None:
+    channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+def device_of(job: Job, local_rank: int) -> torch.device:
+    """The CPU, or the GPU of this local rank.
+
+    Raises:
+        ExperimentError: there is no such GPU.
+    """
+    if job.experiment.run.device == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise ExperimentError(
+            f"run.device = 'cuda': local rank {local_rank} needs a GPU of its own, this host has "
+            f"{count}; allowed: 'cpu', or at most {count} ranks"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def join(
+    job: Job, store: dist.Store | None, rank: int, num_ranks: int, device: torch.device
+) -> None:
+    """Enter the process group: NCCL on GPUs, gloo on CPUs."""
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=num_ranks,
+        timeout=timedelta(seconds=job.experiment.run.timeout_s),
+        device_id=device if device.type == "cuda" else None,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
