@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,9 +171,7 @@ class Calibrator:
     def _run(self, program: Program, repeats: int) -> Timeline:
         """Execute a small program; its timeline on every rank."""
         groups = Groups(program, self.experiment.run.timeout_s)
-        executor = Executor(
-            self.experiment, program, self.rank, self.device, groups, self.progress
-        )
+        executor = Executor(self.experiment, program, self.rank, self.device, groups, self.progress)
         dtype = TORCH_DTYPE[self.experiment.workload.dtype]
         posted, end = [], []
         for _ in range(repeats + 1):
@@ -230,7 +229,12 @@ class Calibrator:
 
     def _all_reduce(self, group: tuple[int, ...], nbytes: int) -> None:
         task = Task(
-            op=Op.ALL_REDUCE, stage=0, stream="data", group=group, tensor="calibration", nbytes=nbytes
+            op=Op.ALL_REDUCE,
+            stage=0,
+            stream="data",
+            group=group,
+            tensor="calibration",
+            nbytes=nbytes,
         )
         repeats = 8 if nbytes <= 1 << 20 else 4
         lists = [
@@ -261,9 +265,7 @@ class Calibrator:
             self.clock.common_start()
             beside: dict[str, list[float]] = {}
             stream = Stream("overlap", self.device)
-            ticket = stream.submit(
-                lambda: [dist.all_reduce(values) for _ in range(OVERLAPPED)] and None
-            )
+            ticket = stream.submit(lambda: _all_reduce_often(values))
             while not ticket.done.is_set():
                 self._sweep(beside)
             stream.close()
@@ -298,6 +300,11 @@ class Calibrator:
             peak_flops={dtype: matmul_flops(TORCH_DTYPE[dtype], self.device)},
         )
         return asdict(profile)
+
+
+def _all_reduce_often(values: torch.Tensor) -> None:
+    for _ in range(OVERLAPPED):
+        dist.all_reduce(values)
 
 
 def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:
@@ -335,7 +342,7 @@ def machine() -> dict[str, Any]:
     """What identifies this machine and its software."""
     processor = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
             processor = next(
                 (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
                 processor,

@@ -67,9 +67,7 @@ class Executor:
         self.loss_scale = 1.0 / (experiment.parallel.data * experiment.parallel.microbatches)
         self.instructions = program.ranks[rank]
         passes = {i.task.layers for i in self.instructions if i.task.op is Op.FORWARD}
-        self.segments = {
-            layers: Segment(experiment, *layers, device) for layers in sorted(passes)
-        }
+        self.segments = {layers: Segment(experiment, *layers, device) for layers in sorted(passes)}
         self.tensors: dict[tuple[str, int], Tensor] = {}
         self.graphs: dict[tuple[int, int], Graph] = {}
         self.buffers = {

@@ -37,4 +37,6 @@ class Job:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Job:
         fault = data["fault"]
-        return cls(**(data | {"experiment": parse(data["experiment"]), "fault": fault and tuple(fault)}))
+        return cls(
+            **(data | {"experiment": parse(data["experiment"]), "fault": fault and tuple(fault)})
+        )

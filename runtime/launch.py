@@ -131,7 +131,7 @@ class _Watch:
         self.counters: list[int] = []
 
     def result(self) -> dict[str, Any]:
-        buffers = {rank: b"" for rank in range(self.num_ranks)}
+        buffers = dict.fromkeys(range(self.num_ranks), b"")
         with selectors.DefaultSelector() as selector:
             for rank in buffers:
                 selector.register(self.workers._channels[rank], selectors.EVENT_READ, rank)

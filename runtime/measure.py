@@ -107,6 +107,4 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
             MemorySamples(np.array(times), np.array(nbytes)) for times, nbytes in data["memory"]
         ],
     )
-    return Measurement(
-        timeline, data["iteration_times"], data["losses"], data["parameters_norm"]
-    )
+    return Measurement(timeline, data["iteration_times"], data["losses"], data["parameters_norm"])

@@ -11,6 +11,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -69,12 +70,13 @@ class Stream:
                 ticket.done.set()
 
 
-def on_own_cuda_stream(device: torch.device) -> contextlib.AbstractContextManager[object]:
+def on_own_cuda_stream(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """On a GPU, a new CUDA stream for this thread; on a CPU nothing."""
     if device.type != "cuda":
         return contextlib.nullcontext()
     torch.cuda.set_device(device)
-    return torch.cuda.stream(torch.cuda.Stream(device))
+    own: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.stream(own)
 
 
 def synchronize(device: torch.device) -> None:

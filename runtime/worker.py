@@ -128,9 +128,7 @@ def device_of(job: Job, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def join(
-    job: Job, store: dist.Store | None, rank: int, num_ranks: int, device: torch.device
-) -> None:
+def join(job: Job, store: Any, rank: int, num_ranks: int, device: torch.device) -> None:
     """Enter the process group: NCCL on GPUs, gloo on CPUs."""
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",

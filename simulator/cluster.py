@@ -94,7 +94,9 @@ class Cluster:
 
 def preset_names() -> list[str]:
     folder = resources.files("simulator") / "clusters"
-    return sorted(entry.name[: -len(".toml")] for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name[: -len(".toml")] for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def load_preset(name: str) -> Cluster:
@@ -112,7 +114,9 @@ def load_preset(name: str) -> Cluster:
 def _from_toml(data: dict[str, Any]) -> Cluster:
     device, host, link = data["device"], data.get("host", {}), data["link"]
     count = int(data["nodes"]["devices_per_node"])
-    intra = Link(link["latency_us"] * 1e-6, link["bandwidth_gbyte"] * 1e9 * link.get("efficiency", 1.0))
+    intra = Link(
+        link["latency_us"] * 1e-6, link["bandwidth_gbyte"] * 1e9 * link.get("efficiency", 1.0)
+    )
     network = intra
     if "network" in data:
         nic = data["network"]
@@ -184,7 +188,8 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
         raise ExperimentError(
             f"parallel: data × pipeline × … = {experiment.world_size} ranks; cluster "
             f"{cluster.name} has {cluster.nodes} × {cluster.devices_per_node} = {available} "
-            f"devices; raise cluster.nodes to {-(-experiment.world_size // cluster.devices_per_node)}"
+            f"devices; raise cluster.nodes to "
+            f"{-(-experiment.world_size // cluster.devices_per_node)}"
         )
     return cluster
 

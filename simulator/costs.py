@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from simulator.cluster import Cluster
 from simulator.contention import Demand
 from simulator.experiment import Experiment
-from simulator.program import COMMUNICATION, COMPUTE_STREAM, MESSAGES, Instruction, Op, Program, Task
+from simulator.program import (
+    COMMUNICATION,
+    COMPUTE_STREAM,
+    MESSAGES,
+    Instruction,
+    Op,
+    Program,
+    Task,
+)
 from simulator.workloads import Layer, describe
 
 
 def pass_key(op: Op, layers: Sequence[Layer], dtype: str) -> str:
     """Names a segment pass in a profile: equal keys, equal work."""
-    runs: list[list[object]] = []
-    for layer in layers:
-        if runs and runs[-1][0] == layer.kind:
-            runs[-1][1] = int(str(runs[-1][1])) + 1
-        else:
-            runs.append([layer.kind, 1])
-    segment = " + ".join(kind if count == 1 else f"{kind} ×{count}" for kind, count in runs)
+    segment = " + ".join(layer.kind for layer in layers)
     return f"{op.value} {dtype}: {segment}"
 
 

@@ -191,11 +191,12 @@ def _explain(error: ValidationError) -> str:
     location = first["loc"]
     key = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
-        section = Experiment.model_fields[str(location[0])].annotation if len(location) > 1 else None
-        known = section.model_fields if section is not None else Experiment.model_fields
-        return f"{key}: unknown key; known here: {', '.join(known)}"
-    allowed = first["msg"].replace("Input should be", "allowed:").replace(
-        "Input should", "allowed: should"
+        section = getattr(Experiment(), str(location[0])) if len(location) > 1 else Experiment()
+        return f"{key}: unknown key; known here: {', '.join(type(section).model_fields)}"
+    allowed = (
+        first["msg"]
+        .replace("Input should be", "allowed:")
+        .replace("Input should", "allowed: should")
     )
     return f"{key} = {first['input']!r}: {allowed}"
 

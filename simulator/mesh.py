@@ -29,8 +29,7 @@ class Mesh:
         """The ranks that differ from `rank` in `axis` only, in order of that axis."""
         place = list(np.unravel_index(rank, self.ranks.shape))
         selector = tuple(
-            slice(None) if name == axis else index
-            for name, index in zip(AXES, place, strict=True)
+            slice(None) if name == axis else index for name, index in zip(AXES, place, strict=True)
         )
         return tuple(int(member) for member in self.ranks[selector])
 

@@ -97,7 +97,9 @@ def bubble(timeline: Timeline) -> tuple[float, float]:
 def model_flops(experiment: Experiment) -> float:
     """Of one training step over all ranks, forward and backward, without recomputation."""
     parallel = experiment.parallel
-    return sum(layer.flops for layer in describe(experiment)) * parallel.data * parallel.microbatches
+    return (
+        sum(layer.flops for layer in describe(experiment)) * parallel.data * parallel.microbatches
+    )
 
 
 def summarize(
@@ -127,4 +129,3 @@ def summarize(
         "tokens_per_s": tokens / total if timed else None,
         "ranks": rank_metrics(timeline),
     }
-

@@ -1,8 +1,8 @@
 """Timelines as pictures: one row a rank, time to the right, predicted above measured.
 
-Hue says which microbatch; lightness and hatching say which operation, so that a print in
-grey or a colour-blind reader loses only the former, which the number in the bar restores.
-The bars of one operation are one collection: the cost is linear in the spans.
+Hue says which microbatch, lightness and hatching which operation: without colour vision
+only the microbatch is lost, and the number in the bar restores it. The bars of one
+operation are one collection, so that the cost is linear in the spans.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ DETAILED_SPANS = 5_000  # with more, neither edges nor hatches: they clutter and
 HATCHED_PIXELS = 6  # narrower bars have no hatch
 MOST_NUMBERS = 400  # of an operation in a panel
 STYLE: dict[Any, Any] = {"hatch.linewidth": 0.7, "font.size": 9.0, "font.family": "DejaVu Sans"}
+STYLE |= {"text.parse_math": False, "axes.axisbelow": True}
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 # The colours of Okabe & Ito, then of Paul Tol's "muted"; neighbours differ most.
@@ -89,9 +90,7 @@ def draw_comparison(
 ) -> None:
     """Draw `predicted` above `measured` on one time axis to the picture `path`.
 
-    Raises:
-        ValueError: as for `draw_timeline`, or different numbers of ranks.
-        OSError: `path` cannot be written.
+    Raises as `draw_timeline` does, and ValueError for different numbers of ranks.
     """
     _save([predicted, measured], path, title)
 
@@ -116,15 +115,13 @@ def rectangles(timeline: Timeline) -> Floats:
     apart = ~timeline.is_compute
     highest, lowest = _compute_lane(timeline)
     top, bottom = timeline.rank + highest, timeline.rank + lowest
-    if apart.any():
-        key = timeline.rank[apart] * len(streams) + stream[apart]
-        used, place = np.unique(key, return_inverse=True)
-        first = np.searchsorted(used, used // len(streams) * len(streams))
-        lane = (np.arange(used.size) - first) % MOST_LANES
-        highest, lowest = COMMUNICATION_LANES
-        height = (lowest - highest) / (lane.max() + 1)
-        top[apart] = timeline.rank[apart] + highest + lane[place] * height
-        bottom[apart] = top[apart] + 0.85 * height
+    key = timeline.rank[apart] * len(streams) + stream[apart]
+    used, place = np.unique(key, return_inverse=True)
+    lane = (np.arange(used.size) - np.searchsorted(used, used - used % len(streams))) % MOST_LANES
+    highest, lowest = COMMUNICATION_LANES
+    height = (lowest - highest) / (lane.max(initial=0) + 1)
+    top[apart] = timeline.rank[apart] + highest + lane[place] * height
+    bottom[apart] = top[apart] + 0.85 * height
     return np.stack([timeline.start, timeline.end, top, bottom], axis=1)
 
 
@@ -132,10 +129,8 @@ def shade(colour: str, luminance: float) -> Floats:
     """`colour` mixed with white or black to a relative luminance (gamma 2.2), RGB 0 to 1."""
     linear = np.array(to_rgb(colour)) ** 2.2
     now = float(linear @ (0.2126, 0.7152, 0.0722))
-    if luminance > now:
-        linear += (1.0 - linear) * (luminance - now) / (1.0 - now)
-    else:
-        linear *= luminance / now
+    white = max(luminance - now, 0.0) / (1.0 - now)
+    linear = linear * min(luminance / now, 1.0) * (1.0 - white) + white
     return np.clip(linear, 0.0, 1.0) ** (1 / 2.2)
 
 
@@ -157,9 +152,8 @@ def _compute_lane(timeline: Timeline) -> tuple[float, float]:
 
 
 def _compute_only(timeline: Timeline) -> Timeline:
-    chosen = timeline.is_compute
     columns = ("rank", "kind", "microbatch", "posted", "start", "end")
-    return replace(timeline, **{name: getattr(timeline, name)[chosen] for name in columns})
+    return replace(timeline, **{c: getattr(timeline, c)[timeline.is_compute] for c in columns})
 
 
 def _looks(timelines: Sequence[Timeline]) -> list[Look]:
@@ -199,8 +193,7 @@ def _figure(timelines: Sequence[Timeline], title: str) -> Figure:
         shown = [_compute_only(timeline) for timeline in timelines]
     detailed = max(map(len, shown)) <= DETAILED_SPANS
     figure = Figure(figsize=(WIDTH, height), dpi=DPI)
-    if title:
-        figure.suptitle(title, y=1 - 0.15 / height, va="top", fontsize=13, fontweight="bold")
+    figure.suptitle(title, y=1 - 0.15 / height, va="top", fontsize=13, fontweight="bold")
     for number, (timeline, part) in enumerate(zip(timelines, shown, strict=True), start=1):
         bottom = height - over - number * (above + body)
         box = (LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, body / height)
@@ -213,10 +206,7 @@ def _figure(timelines: Sequence[Timeline], title: str) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / scale:g}")
         axes.tick_params(labelbottom=number == len(timelines))
         axes.axvline(time, color="black", linestyle="--", linewidth=1.0, zorder=3)
-        axes.annotate(
-            duration, (time, 0.5), (3, 0), xycoords=("data", "axes fraction"),
-            textcoords="offset points", rotation=90, va="center", fontsize=9,
-        )  # fmt: skip
+        axes.text(time + 0.003 * last, ranks / 2, duration, rotation=90, va="center")
         _draw_rows(axes, part, time, detailed)
     figure.axes[-1].set_xlabel(f"time ({unit})")
     _draw_legend(figure, shown, detailed)
@@ -250,16 +240,13 @@ def _draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> N
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="black", alpha=0.12, linewidth=0.6)
-    axes.set_axisbelow(True)
 
 
-def _draw_boxes(
-    axes: Axes, look: Look, columns: Any, microbatch: Integers | None = None, **style: Any
-) -> None:
+def _draw_boxes(axes: Axes, look: Look, columns: Any, microbatch: Any = -1, **style: Any) -> None:
     """One collection of rectangles: left, right, top, bottom, coloured by microbatch."""
     boxes = np.stack(np.broadcast_arrays(*columns), axis=1)
     corners: Any = boxes[:, [[0, 2], [1, 2], [1, 3], [0, 3]]]
-    number = np.full(len(boxes), -1) if microbatch is None else microbatch
+    number = np.broadcast_to(microbatch, len(boxes))
     faces = palette(look)[np.where(number < 0, len(CYCLE), number % len(CYCLE))]
     style = {"linewidth": 0.0, "zorder": 1, "rasterized": len(boxes) > DETAILED_SPANS, **style}
     axes.add_collection(PolyCollection(corners, facecolor=faces, **style), autolim=False)
@@ -275,12 +262,11 @@ def _draw_numbers(axes: Axes, look: Look, columns: Floats, microbatch: Integers)
     if size < 5.0 or spans.size > MOST_NUMBERS:
         return
     colours, ink = palette(look), "white" if look.luminance[1] < 0.35 else "black"
-    for span in spans:
-        halo = withStroke(linewidth=2.0, foreground=colours[microbatch[span] % len(CYCLE)])
+    for span, number in zip(spans, microbatch[spans], strict=True):
+        halo = withStroke(linewidth=2.0, foreground=colours[number % len(CYCLE)])
         axes.text(
-            (left[span] + right[span]) / 2, (top[span] + bottom[span]) / 2, f"{microbatch[span]}",
-            color=ink, fontsize=size, ha="center", va="center_baseline", zorder=4,
-            path_effects=[halo] if look.hatch else [],
+            (left[span] + right[span]) / 2, (top[span] + bottom[span]) / 2, str(number), color=ink,
+            fontsize=size, ha="center", va="center_baseline", zorder=4, path_effects=[halo],
         )  # fmt: skip
 
 
@@ -288,25 +274,24 @@ def _draw_legend(figure: Figure, timelines: Sequence[Timeline], detailed: bool) 
     """Operations in one line, microbatch colours in the next, under the time axis."""
 
     def swatch(looks: Iterable[Look], numbers: Iterable[int]) -> tuple[Patch, ...]:
-        pairs = [(look, palette(look)[n % len(CYCLE)]) for n in numbers for look in looks]
-        if not detailed:
-            return tuple(Patch(facecolor=colour) for _, colour in pairs)
         return tuple(
-            Patch(facecolor=colour, edgecolor=look.edge, hatch=look.hatch, linewidth=0.4)
-            for look, colour in pairs
+            Patch(facecolor=palette(k)[n % len(CYCLE)], edgecolor=k.edge, hatch=k.hatch, lw=0.4)
+            for n in numbers
+            for k in looks
         )
 
-    looks = _looks(timelines)
+    looks = [look if detailed else look._replace(hatch="") for look in _looks(timelines)]
     first: dict[str, Any] = {k.label: swatch([k], range(3 if k.coloured else 1)) for k in looks}
     if any((timeline.start > timeline.posted).any() for timeline in timelines):
         first[WAITING.label] = Line2D([], [], color=palette(WAITING)[0])
     first[IDLE.label] = Patch(facecolor=palette(IDLE)[0])
     looks = [look for look in looks if look.coloured][:2]
     count = 1 + max(int(timeline.microbatch.max()) for timeline in timelines) if looks else 0
-    second = {str(n) if n else "microbatch 0": swatch(looks, [n]) for n in range(count)}
     if count > len(CYCLE):
         every = swatch(looks[:1], range(len(CYCLE)))
         second = {f"colour = microbatch, repeating every {len(CYCLE)}": every}
+    else:
+        second = {str(n) if n else "microbatch 0": swatch(looks, [n]) for n in range(count)}
     for number, line in enumerate(filter(None, (first, second))):
         figure.legend(
             [*line.values()], [*line], ncols=len(line), frameon=False, columnspacing=1.4,

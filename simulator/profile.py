@@ -73,7 +73,9 @@ class Profile:
         if size in self.all_reduces:
             return interpolate(self.all_reduces[size], nbytes)
         nearest = min(self.all_reduces, key=lambda other: (abs(other - size), other))
-        scale = ring_all_reduce(size, nbytes, 1e-4, 1e9) / ring_all_reduce(nearest, nbytes, 1e-4, 1e9)
+        scale = ring_all_reduce(size, nbytes, 1e-4, 1e9) / ring_all_reduce(
+            nearest, nbytes, 1e-4, 1e9
+        )
         return interpolate(self.all_reduces[nearest], nbytes) * scale
 
 
@@ -105,7 +107,9 @@ def save_profile(profile: Profile, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps({"format": FORMAT, **asdict(profile)}, indent=1), encoding="utf-8")
+    partial.write_text(
+        json.dumps({"format": FORMAT, **asdict(profile)}, indent=1), encoding="utf-8"
+    )
     partial.replace(path)
 
 
@@ -118,28 +122,36 @@ def load_profile(path: str | Path) -> Profile:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ExperimentError(f"cluster.profile = {str(path)!r}: {error.strerror or error}") from None
+        raise ExperimentError(
+            f"cluster.profile = {str(path)!r}: {error.strerror or error}"
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise ExperimentError(f"cluster.profile = {str(path)!r}: truncated or not JSON") from None
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise ExperimentError(f"cluster.profile = {str(path)!r}: not a {FORMAT} file")
     try:
-        data["passes"] = {key: Timing(**value) for key, value in data["passes"].items()}
-        data["messages"] = _points(data["messages"])
-        data["all_reduces"] = {
-            int(size): _points(points) for size, points in data["all_reduces"].items()
-        }
-        profile = Profile(**data)
-        positive = [profile.machine["cores"], *profile.peak_flops.values()]
-        times = [timing.median_s for timing in profile.passes.values()]
-        _check_numbers(positive + times + [profile.issue_s, profile.transfer_cores])
-        if not all(positive) or not all(profile.all_reduces.values()):
-            raise ValueError("no cores, no FLOP/s, or a group size without points")
-        return profile
+        return parse_profile(data)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ExperimentError(
             f"cluster.profile = {str(path)!r}: damaged: {type(error).__name__}: {error}"
         ) from None
+
+
+def parse_profile(data: dict[str, Any]) -> Profile:
+    """A profile from its JSON object; raises KeyError, TypeError or ValueError if damaged."""
+    data = dict(data)
+    data["passes"] = {key: Timing(**value) for key, value in data["passes"].items()}
+    data["messages"] = _points(data["messages"])
+    data["all_reduces"] = {
+        int(size): _points(points) for size, points in data["all_reduces"].items()
+    }
+    profile = Profile(**data)
+    positive = [profile.machine["cores"], *profile.peak_flops.values()]
+    times = [timing.median_s for timing in profile.passes.values()]
+    _check_numbers([*positive, *times, profile.issue_s, profile.wake_s, profile.transfer_cores])
+    if not all(positive) or not all(profile.all_reduces.values()):
+        raise ValueError("no cores, no FLOP/s, or a group size without points")
+    return profile
 
 
 def _points(rows: list[list[float]]) -> Points:

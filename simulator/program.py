@@ -15,13 +15,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 
 COMPUTE_STREAM = "compute"
 
 
-class Op(str, Enum):
+class Op(StrEnum):
     """Operations, named as in `torch.distributed.pipelining` where it has a name."""
 
     FORWARD = "F"
@@ -75,11 +75,13 @@ class Task:
         return self.mnemonic or self.op.value
 
     def label(self, microbatch: int) -> str:
-        """``2F0``, ``0SEND_F3``, ``1B2.0`` (segment 0 of the stage), ``0REDUCE_GRAD``."""
-        text = f"{self.stage}{self.name}"
-        if microbatch >= 0:
-            text += str(microbatch)
-        return text if self.segment < 0 else f"{text}.{self.segment}"
+        return label_of(self.stage, self.name, microbatch, self.segment)
+
+
+def label_of(stage: int, name: str, microbatch: int, segment: int) -> str:
+    """``2F0``, ``0SEND_F3``, ``1B2.0`` (segment 0 of the stage), ``0REDUCE_GRAD``."""
+    text = f"{stage}{name}" if microbatch < 0 else f"{stage}{name}{microbatch}"
+    return text if segment < 0 else f"{text}.{segment}"
 
 
 class Instruction:

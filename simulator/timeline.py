@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.program import COLLECTIVES, COMMUNICATION, COMPUTE_STREAM, Program, Task
+from simulator.program import COLLECTIVES, COMMUNICATION, COMPUTE_STREAM, Program, Task, label_of
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -40,10 +40,7 @@ class Kind(NamedTuple):
         return self.op in {op.value for op in COLLECTIVES}
 
     def label(self, microbatch: int) -> str:
-        text = f"{self.stage}{self.name}"
-        if microbatch >= 0:
-            text += str(microbatch)
-        return text if self.segment < 0 else f"{text}.{self.segment}"
+        return label_of(self.stage, self.name, microbatch, self.segment)
 
 
 class MemorySamples(NamedTuple):
@@ -114,7 +111,8 @@ class Timeline:
         return float(self.end.max()) if len(self) else 0.0
 
     def label(self, span: int) -> str:
-        return self.kinds[self.kind[span]].label(int(self.microbatch[span]))
+        kind = self.kinds[int(self.kind[span])]
+        return kind.label(int(self.microbatch[span]))
 
     def labels(self) -> list[str]:
         return [self.label(span) for span in range(len(self))]

@@ -87,7 +87,7 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
         raise ValueError("columns of different lengths")
     num_ranks = int(ours["num_ranks"])
     for column, limit in ((integers["rank"], num_ranks), (integers["kind"], len(kinds))):
-        if column.size and not (0 <= column.min() and column.max() < limit):
+        if column.size and not (column.min() >= 0 and column.max() < limit):
             raise ValueError("a span names a rank or kind that does not exist")
     memory = [
         MemorySamples(_floats(sample["times"]), _integers(sample["nbytes"]))
@@ -100,7 +100,7 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
     meta = ours["meta"]
     if not isinstance(meta, dict):
         raise ValueError("meta is not an object")
-    return Timeline(num_ranks, kinds, memory=memory, meta=meta, **columns)
+    return Timeline(num_ranks, kinds, memory=memory, meta=meta, **integers, **floats)
 
 
 def _integers(values: list[Any]) -> Integers:
@@ -161,7 +161,13 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
     for rank, sample in enumerate(timeline.memory):
         for time, nbytes in zip(sample.times.tolist(), sample.nbytes.tolist(), strict=True):
             events.append(
-                {"ph": "C", "name": "memory", "pid": rank, "ts": time * 1e6, "args": {"bytes": nbytes}}
+                {
+                    "ph": "C",
+                    "name": "memory",
+                    "pid": rank,
+                    "ts": time * 1e6,
+                    "args": {"bytes": nbytes},
+                }
             )
     return events
 

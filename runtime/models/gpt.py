@@ -23,8 +23,8 @@ class Embedding(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        position: Tensor = self.position(self.places)
-        return self.token(tokens) + position
+        embedded: Tensor = self.token(tokens) + self.position(self.places)
+        return embedded
 
 
 class Attention(nn.Module):

@@ -48,9 +48,7 @@ def lower(experiment: Experiment) -> Program:
         place = mesh.coordinate(rank)["pipeline"]
         passes = schedule.order(parallel.pipeline, place, parallel.microbatches)
         instructions = lower_passes(rank, passes, stages, layers)
-        instructions = reduce_gradients(
-            instructions, mesh.group(rank, "data"), layers, value_bytes
-        )
+        instructions = reduce_gradients(instructions, mesh.group(rank, "data"), layers, value_bytes)
         owned = [(stage.index, stage.first, stage.last) for stage in stages.values()]
         lists.append(step(instructions, owned, layers))
         parameters = sum(

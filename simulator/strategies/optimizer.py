@@ -19,9 +19,7 @@ def step(
     for index, first, last in stages:
         if not any(layer.parameters for layer in layers[first:last]):
             continue
-        reduced = [
-            i for i in instructions if i.task.op in COLLECTIVES and i.task.stage == index
-        ]
+        reduced = [i for i in instructions if i.task.op in COLLECTIVES and i.task.stage == index]
         task = Task(op=Op.OPTIMIZER_STEP, stage=index, layers=(first, last))
         built.append(Instruction(task, after=reduced))
     return built

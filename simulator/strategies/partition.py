@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from simulator.workloads import Layer
 
@@ -49,7 +50,7 @@ def split_stages(layers: Sequence[Layer], num_stages: int) -> list[Range]:
         cuts.append(choice[cuts[-1]])
     cuts.append(0)
     cuts.reverse()
-    return [(bounds[a], bounds[b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(bounds[a], bounds[b]) for a, b in pairwise(cuts)]
 
 
 def split_buckets(

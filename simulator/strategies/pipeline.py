@@ -92,7 +92,7 @@ def _compute_task(op: Op, stage: Stage, segment: int, layers: Sequence[Layer]) -
     output = Tensor(activation(last), layers[last - 1].output_bytes)
     needs_input_gradient = first > 0
     if op is Op.FORWARD:
-        allocates = (saved, output) if last < len(layers) else (saved,)
+        allocates: tuple[Tensor, ...] = (saved, output) if last < len(layers) else (saved,)
         frees: tuple[str, ...] = ()
     else:
         allocates = ()

@@ -1,0 +1,71 @@
+"""Run an experiment under torchrun: ``torchrun --nproc-per-node N -m runtime FILE.toml``.
+
+The same flags as ``twinline run``. torchrun starts the ranks, on one host or several, and
+ends the others when one fails; rank 0 prints and saves the measured timeline.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import typer
+
+from runtime.cli import OUT, report_run
+from runtime.executor import ExecutionError
+from runtime.job import Job
+from runtime.progress import Progress
+from runtime.session import run_job
+from runtime.worker import device_of, join
+from simulator import cli
+from simulator.cli import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
+from simulator.cluster import resolve
+from simulator.experiment import ExperimentError, load
+from simulator.strategies import lower
+
+
+def run(
+    file: File = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
+    gantt: Gantt = None,
+    trace: Trace = None,
+) -> None:
+    """Execute the experiment on the ranks that torchrun started."""
+    if "RANK" not in os.environ:
+        fail("start with `torchrun --nproc-per-node N -m runtime FILE.toml`, or `twinline run`", 2)
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    trace = trace or OUT / "measured.json"
+    try:
+        check_outputs(gantt, trace)
+        experiment = load(file, set_ or ())
+        if experiment.world_size != world:
+            raise ExperimentError(
+                f"parallel: data × pipeline × … = {experiment.world_size} ranks; torchrun "
+                f"started {world}; allowed: --nproc-per-node × --nnodes = {experiment.world_size}"
+            )
+        job = Job(experiment)
+        device = device_of(job, int(os.environ.get("LOCAL_RANK", "0")))
+        program = lower(experiment)
+        cluster = resolve(experiment, cli.saved_profile(experiment))
+    except ExperimentError as error:
+        if rank == 0:
+            print(f"twinline: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    torch.set_num_threads(1)
+    join(job, None, rank, world, device)
+    try:
+        answer = run_job(job, rank, device, Progress(), lambda share, what: None)
+    except ExecutionError as error:
+        print(f"twinline: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # other threads may still wait for a peer that will not come
+    dist.destroy_process_group()
+    if answer is not None:
+        report_run(experiment, program, cluster, answer, as_json, gantt, Path(trace))
+
+
+if __name__ == "__main__":
+    typer.run(run)

@@ -1,0 +1,285 @@
+"""The commands that need no torch: predict, program, strategies, and compare of traces."""
+
+from __future__ import annotations
+
+import functools
+import json
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from simulator.cluster import Cluster, preset_names, resolve
+from simulator.comparison import compare as compare_timelines
+from simulator.costs import CostModel
+from simulator.engine import simulate
+from simulator.experiment import Experiment, ExperimentError, load, parse
+from simulator.metrics import summarize
+from simulator.plot import draw_comparison, draw_timeline
+from simulator.profile import Profile, default_path, load_profile
+from simulator.program import Program
+from simulator.report import print_comparison, print_result, seconds
+from simulator.strategies import lower
+from simulator.strategies.catalogue import catalogue
+from simulator.strategies.pipelining_csv import to_csv
+from simulator.timeline import Timeline
+from simulator.trace import TraceError, load_trace, save_trace
+
+File = Annotated[
+    str | None, typer.Argument(metavar="[FILE.toml]", help="Experiment; default: a built-in one.")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. parallel.microbatches=8."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Gantt = Annotated[
+    Path | None, typer.Option("--gantt", metavar="OUT.png", help="Draw the timeline.")
+]
+Trace = Annotated[
+    Path | None,
+    typer.Option("--trace", metavar="OUT.json", help="Save the timeline (opens in Perfetto)."),
+]
+
+app = typer.Typer(
+    name="simulator",
+    no_args_is_help=True,
+    add_completion=False,
+    help="Predict parallel-training timelines (the part of twinline that needs no torch).",
+)
+stderr = Console(stderr=True)
+
+
+def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn a user's mistake into one line on stderr and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (ExperimentError, TraceError) as error:
+            fail(str(error), 2)
+
+    return wrapped
+
+
+def fail(message: str, code: int) -> None:
+    print(f"twinline: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def check_outputs(gantt: Path | None, *traces: Path | None) -> None:
+    """Refuse an output that cannot be written before any work is done."""
+    for option, path in [("--gantt", gantt), *(("--trace", path) for path in traces)]:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise ExperimentError(f"{option} {path}: is a folder; name a file")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExperimentError(f"{option} {path}: {error.strerror or error}") from None
+    suffix = gantt.suffix.lower() if gantt else ".png"
+    if suffix not in (".png", ".svg", ".pdf"):
+        raise ExperimentError(f"--gantt {gantt}: allowed: .png, .svg, .pdf")
+
+
+def saved_profile(experiment: Experiment) -> Profile | None:
+    """The profile kept for this machine, unless the experiment names a cluster or is paced."""
+    choice, path = experiment.cluster, default_path()
+    if choice.preset or choice.profile or experiment.run.pace or not path.exists():
+        return None
+    try:
+        profile = load_profile(path)
+    except ExperimentError as error:
+        stderr.print(f"[yellow]ignored:[/yellow] {error}", highlight=False)
+        return None
+    same_host = profile.machine.get("hostname") == socket.gethostname()
+    return profile if same_host and profile.device == experiment.run.device else None
+
+
+def predicted_timeline(
+    experiment: Experiment, program: Program, cluster: Cluster
+) -> tuple[Timeline, list[str]]:
+    """Simulate; also returns notes on what was estimated instead of measured."""
+    costs = CostModel(program, experiment, cluster)
+    timeline = simulate(program, costs)
+    timeline.meta = metadata("predicted", experiment, program) | {"cluster": cluster.name}
+    notes = []
+    if costs.estimated:
+        notes.append(
+            f"{len(costs.estimated)} segment passes are not in the profile and were estimated; "
+            "`twinline calibrate` with this experiment measures them"
+        )
+    return timeline, notes
+
+
+def metadata(source: str, experiment: Experiment, program: Program) -> dict[str, Any]:
+    """What a saved timeline says of its origin."""
+    return {
+        "source": source,
+        "hash": program.hash(),
+        "experiment": experiment.model_dump(exclude_unset=True),
+    }
+
+
+def describe_plan(experiment: Experiment) -> str:
+    """The plan in a few words: gpt, data 2 × pipeline 4, 1f1b, 8 microbatches."""
+    parallel = experiment.parallel
+    degrees = {axis: getattr(parallel, axis) for axis in ("data", "pipeline")}
+    mesh = " × ".join(f"{axis} {n}" for axis, n in degrees.items() if n > 1) or "one rank"
+    schedule = f", {parallel.schedule}" if parallel.pipeline > 1 else ""
+    count = parallel.microbatches
+    return f"{experiment.workload.model}, {mesh}{schedule}, {count} microbatch{'es' * (count > 1)}"
+
+
+def peak_flops(experiment: Experiment, cluster: Cluster) -> float | None:
+    return cluster.device.peak_flops.get(experiment.workload.dtype)
+
+
+@app.command()
+@user_errors
+def predict(
+    file: File = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
+    gantt: Gantt = None,
+    trace: Trace = None,
+) -> None:
+    """Simulate one training step and print its timeline's figures."""
+    check_outputs(gantt, trace)
+    experiment = load(file, set_ or ())
+    cluster = resolve(experiment, saved_profile(experiment))
+    program = lower(experiment)
+    timeline, notes = predicted_timeline(experiment, program, cluster)
+    result = summarize(
+        timeline, experiment, peak_flops(experiment, cluster), program.hash(), len(program)
+    )
+    result |= {"cluster": cluster.name, "notes": notes}
+    if gantt:
+        draw_timeline(timeline, gantt, title=f"{describe_plan(experiment)} on {cluster.name}")
+    if trace:
+        save_trace(timeline, trace)
+    if as_json:
+        print(json.dumps(result))
+        return
+    console = Console(highlight=False)
+    print_result(console, f"predicted on {cluster.name}", result)
+    for note in notes:
+        console.print(f"[yellow]note:[/yellow] {note}")
+    for path in filter(None, (gantt, trace)):
+        console.print(f"wrote {path}")
+
+
+@app.command()
+@user_errors
+def program(
+    file: File = None,
+    set_: Sets = None,
+    compute_only: Annotated[
+        bool,
+        typer.Option("--compute-only", help="Passes only: torch.distributed.pipelining's CSV."),
+    ] = False,
+) -> None:
+    """Print the instruction lists as CSV, one row a rank (the program's hash on stderr)."""
+    experiment = load(file, set_ or ())
+    lowered = lower(experiment)
+    print(
+        f"program {lowered.hash()}: {describe_plan(experiment)}; {lowered.num_ranks} ranks, "
+        f"{len(lowered)} instructions",
+        file=sys.stderr,
+    )
+    print(to_csv(lowered, compute_only=compute_only), end="")
+
+
+@app.command()
+def strategies() -> None:
+    """The table of what exists, simulated and executed."""
+    from rich.table import Table
+
+    table = Table("strategy", "how to ask for it", "simulated", "executed", "what it is")
+    for entry in catalogue():
+        table.add_row(entry.name, entry.setting, "yes", "yes", entry.summary)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"clusters: {', '.join(preset_names())}, or a calibrated profile")
+
+
+def compare_saved(predicted: Path, measured: Path, as_json: bool, gantt: Path | None) -> None:
+    """Compare two saved traces."""
+    timelines = {"predicted": load_trace(predicted), "measured": load_trace(measured)}
+    metas = [timeline.meta for timeline in timelines.values()]
+    try:
+        experiment = parse(metas[1]["experiment"])
+    except (KeyError, ExperimentError) as error:
+        raise TraceError(f"{measured}: names no experiment ({error})") from None
+    lowered: Program | None = lower(experiment)
+    if lowered is not None and {meta.get("hash") for meta in metas} != {lowered.hash()}:
+        lowered = None  # another program, or written by another version: no attribution
+    peak = metas[1].get("peak_flops")
+    iteration_times = metas[1].get("iteration_time_s")
+    try:
+        comparison = compare_timelines(
+            timelines["predicted"],
+            timelines["measured"],
+            lowered,
+            iteration_times,
+            metas[1].get("noise_floor"),
+        )
+    except ValueError as error:
+        raise TraceError(f"{predicted} and {measured}: {error}") from None
+    results = {}
+    for name, timeline in timelines.items():
+        result = summarize(
+            timeline, experiment, peak, str(timeline.meta.get("hash")), len(timeline)
+        )
+        results[name] = result | timeline.meta.get("statistics", {})
+    show_comparison(experiment, timelines, results, comparison, as_json, gantt)
+
+
+def show_comparison(
+    experiment: Experiment,
+    timelines: dict[str, Timeline],
+    results: dict[str, dict[str, Any]],
+    comparison: Any,
+    as_json: bool,
+    gantt: Path | None,
+) -> None:
+    """Draw and print a comparison."""
+    if gantt:
+        error = comparison.iteration_time_error
+        draw_comparison(
+            timelines["predicted"],
+            timelines["measured"],
+            gantt,
+            title=f"{describe_plan(experiment)}: iteration time predicted "
+            f"{seconds(results['predicted']['iteration_time_s'])}, measured "
+            f"{seconds(results['measured']['iteration_time_s'])} (error {error:+.1%})",
+        )
+    if as_json:
+        print(json.dumps(results | comparison.to_json()))
+        return
+    console = Console(highlight=False)
+    print_result(console, "measured", results["measured"])
+    print_comparison(console, results["predicted"], results["measured"], comparison)
+
+
+@app.command()
+@user_errors
+def compare(
+    predicted: Annotated[Path, typer.Option(metavar="TRACE", help="A predicted timeline.")],
+    measured: Annotated[Path, typer.Option(metavar="TRACE", help="A measured timeline.")],
+    as_json: AsJson = False,
+    gantt: Gantt = None,
+) -> None:
+    """Compare two saved timelines of the same program."""
+    check_outputs(gantt)
+    compare_saved(predicted, measured, as_json, gantt)
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,126 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from simulator.comparison import Comparison
+
+
+def seconds(value: float) -> str:
+    """A duration with a unit a person reads: 1.23 s, 45.6 ms, 7.8 µs."""
+    size = abs(value)
+    if size >= 1 or size == 0:
+        return f"{value:.3g} s" if size < 100 else f"{value:.0f} s"
+    if size >= 1e-3:
+        return f"{value * 1e3:.3g} ms"
+    return f"{value * 1e6:.3g} µs"
+
+
+def nbytes(value: float) -> str:
+    """Bytes in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def percent(value: float | None, signed: bool = False) -> str:
+    if value is None:
+        return "–"
+    return f"{value:+.1%}" if signed else f"{value:.1%}"
+
+
+def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
+    """One timeline: its figures, then a row per rank."""
+    program = result["program"]
+    console.print(
+        f"[bold]{title}[/bold]  program {program['hash']}: {program['ranks']} ranks, "
+        f"{program['instructions']} instructions"
+    )
+    line = f"iteration {seconds(result['iteration_time_s'])}"
+    if "iteration_time_p10_s" in result:
+        low, high = result["iteration_time_p10_s"], result["iteration_time_p90_s"]
+        line += f" (p10 {seconds(low)}, p90 {seconds(high)})"
+    line += f"   bubble fraction {result['bubble_fraction']:.3f}"
+    if result["tokens_per_s"] is not None:
+        line += f"   {result['tokens_per_s']:,.0f} tokens/s"
+    if result["mfu"] is not None:
+        line += f"   MFU {percent(result['mfu'])}"
+    console.print(line)
+    table = Table("rank", "compute", "exposed comm", "idle", "peak memory", "in flight")
+    for column in table.columns:
+        column.justify = "right"
+    shown = result["ranks"][:16]
+    for row in shown:
+        table.add_row(
+            str(row["rank"]),
+            seconds(row["compute_s"]),
+            seconds(row["exposed_comm_s"]),
+            seconds(row["idle_s"]),
+            nbytes(row["peak_memory_bytes"]),
+            str(row["peak_inflight_microbatches"]),
+        )
+    console.print(table)
+    if len(shown) < len(result["ranks"]):
+        console.print(f"… and {len(result['ranks']) - len(shown)} more ranks (all in --json)")
+    if "losses" in result:
+        losses = result["losses"]
+        console.print(
+            f"loss {losses[0]:.4f} → {losses[-1]:.4f} over {len(losses)} iterations, "
+            f"parameters norm {result['parameters_norm']:.6f}"
+        )
+
+
+def print_comparison(
+    console: Console,
+    predicted: dict[str, Any],
+    measured: dict[str, Any],
+    comparison: Comparison,
+) -> None:
+    """Predicted beside measured, the errors with the noise floor, and the reasons."""
+    table = Table("", "predicted", "measured", "error", title="predicted against measured")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row(
+        "iteration time",
+        seconds(predicted["iteration_time_s"]),
+        seconds(measured["iteration_time_s"]),
+        percent(comparison.iteration_time_error, signed=True),
+    )
+    table.add_row(
+        "bubble fraction",
+        f"{predicted['bubble_fraction']:.3f}",
+        f"{measured['bubble_fraction']:.3f}",
+        f"{predicted['bubble_fraction'] - measured['bubble_fraction']:+.3f}",
+    )
+    peaks = [max(row["peak_memory_bytes"] for row in r["ranks"]) for r in (predicted, measured)]
+    table.add_row(
+        "peak memory (worst rank)",
+        nbytes(peaks[0]),
+        nbytes(peaks[1]),
+        percent(comparison.peak_memory_error, signed=True),
+    )
+    table.add_row(
+        "instruction starts, mean |Δ|", "", "", percent(comparison.instruction_start_error)
+    )
+    table.add_section()
+    for name, count, mine, theirs in comparison.rows:
+        error = percent((mine - theirs) / theirs, signed=True) if theirs > 0 else "–"
+        table.add_row(f"{name} (median of {count})", seconds(mine), seconds(theirs), error)
+    console.print(table)
+    if comparison.noise_floor is not None:
+        console.print(
+            f"noise floor {percent(comparison.noise_floor)}: half the p10–p90 spread of the "
+            "measured iterations; an error below it is not an error"
+        )
+    if comparison.attribution is not None:
+        parts = ", ".join(
+            f"{name.removesuffix('_s').replace('_', ' ')} {value * 1e3:+.2f} ms"
+            for name, value in comparison.attribution.items()
+        )
+        console.print(f"from predicted to measured: {parts}")

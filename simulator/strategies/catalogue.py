@@ -1,0 +1,38 @@
+"""What exists, for ``twinline strategies``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from simulator.strategies.schedules import SCHEDULES
+
+
+class Entry(NamedTuple):
+    """One strategy: its name, the keys that ask for it, and what it is."""
+
+    name: str
+    setting: str
+    summary: str
+
+
+def catalogue() -> list[Entry]:
+    """Every strategy; each is simulated and executed from the same program."""
+    schedules = [
+        Entry(name, f'parallel.pipeline > 1, schedule = "{name}"', module.SUMMARY)
+        for name, module in SCHEDULES.items()
+    ]
+    return [
+        Entry("one device", "the default degrees", "no parallelism"),
+        Entry("gradient accumulation", "parallel.microbatches > 1", "several passes, one step"),
+        Entry(
+            "data parallel",
+            "parallel.data > 1, bucket_mb",
+            "synchronous; bucketed all-reduce overlaps the backward pass",
+        ),
+        *schedules,
+        Entry(
+            "data × pipeline",
+            "parallel.data > 1, parallel.pipeline > 1",
+            "replicas of a pipeline; any schedule",
+        ),
+    ]
