@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import typer
 
 from runtime.cli import OUT, report_run
+from runtime.execution import execution_of
 from runtime.executor import ExecutionError
 from runtime.job import Job
 from runtime.progress import Progress
 from runtime.session import run_job
 from runtime.worker import device_of, join
-from simulator import cli
 from simulator.cli import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
 from simulator.cluster import resolve
 from simulator.experiment import ExperimentError, load
+from simulator.prediction import saved_profile
 from simulator.strategies import lower
 
 
@@ -50,7 +50,7 @@ def run(
         job = Job(experiment)
         device = device_of(job, int(os.environ.get("LOCAL_RANK", "0")))
         program = lower(experiment)
-        cluster = resolve(experiment, cli.saved_profile(experiment))
+        cluster = resolve(experiment, saved_profile(experiment))
     except ExperimentError as error:
         if rank == 0:
             print(f"twinline: {error}", file=sys.stderr)
@@ -64,7 +64,7 @@ def run(
         os._exit(1)  # other threads may still wait for a peer that will not come
     dist.destroy_process_group()
     if answer is not None:
-        report_run(experiment, program, cluster, answer, as_json, gantt, Path(trace))
+        report_run(execution_of(experiment, program, cluster, answer), as_json, gantt, trace)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def _work(
     job = Job.from_json(message["job"])
     num_ranks = message["num_ranks"]
     device = device_of(job, rank)
-    store = dist.FileStore(str(folder / message["rendezvous"]), num_ranks)
+    store = dist.FileStore(str(folder / message["rendezvous"]), num_ranks)  # type: ignore[attr-defined]
     join(job, store, rank, num_ranks, device)
     try:
         return run_job(

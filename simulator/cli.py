@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +12,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from simulator.cluster import Cluster, preset_names, resolve
+from simulator.cluster import preset_names
 from simulator.comparison import compare as compare_timelines
-from simulator.costs import CostModel
-from simulator.engine import simulate
 from simulator.experiment import Experiment, ExperimentError, load, parse
 from simulator.metrics import summarize
 from simulator.plot import draw_comparison, draw_timeline
-from simulator.profile import Profile, default_path, load_profile
+from simulator.prediction import predict as simulated
 from simulator.program import Program
-from simulator.report import print_comparison, print_result, seconds
+from simulator.report import describe_plan, print_comparison, print_result, seconds
 from simulator.strategies import lower
 from simulator.strategies.catalogue import catalogue
 from simulator.strategies.pipelining_csv import to_csv
@@ -88,59 +85,6 @@ def check_outputs(gantt: Path | None, *traces: Path | None) -> None:
         raise ExperimentError(f"--gantt {gantt}: allowed: .png, .svg, .pdf")
 
 
-def saved_profile(experiment: Experiment) -> Profile | None:
-    """The profile kept for this machine, unless the experiment names a cluster or is paced."""
-    choice, path = experiment.cluster, default_path()
-    if choice.preset or choice.profile or experiment.run.pace or not path.exists():
-        return None
-    try:
-        profile = load_profile(path)
-    except ExperimentError as error:
-        stderr.print(f"[yellow]ignored:[/yellow] {error}", highlight=False)
-        return None
-    same_host = profile.machine.get("hostname") == socket.gethostname()
-    return profile if same_host and profile.device == experiment.run.device else None
-
-
-def predicted_timeline(
-    experiment: Experiment, program: Program, cluster: Cluster
-) -> tuple[Timeline, list[str]]:
-    """Simulate; also returns notes on what was estimated instead of measured."""
-    costs = CostModel(program, experiment, cluster)
-    timeline = simulate(program, costs)
-    timeline.meta = metadata("predicted", experiment, program) | {"cluster": cluster.name}
-    notes = []
-    if costs.estimated:
-        notes.append(
-            f"{len(costs.estimated)} segment passes are not in the profile and were estimated; "
-            "`twinline calibrate` with this experiment measures them"
-        )
-    return timeline, notes
-
-
-def metadata(source: str, experiment: Experiment, program: Program) -> dict[str, Any]:
-    """What a saved timeline says of its origin."""
-    return {
-        "source": source,
-        "hash": program.hash(),
-        "experiment": experiment.model_dump(exclude_unset=True),
-    }
-
-
-def describe_plan(experiment: Experiment) -> str:
-    """The plan in a few words: gpt, data 2 × pipeline 4, 1f1b, 8 microbatches."""
-    parallel = experiment.parallel
-    degrees = {axis: getattr(parallel, axis) for axis in ("data", "pipeline")}
-    mesh = " × ".join(f"{axis} {n}" for axis, n in degrees.items() if n > 1) or "one rank"
-    schedule = f", {parallel.schedule}" if parallel.pipeline > 1 else ""
-    count = parallel.microbatches
-    return f"{experiment.workload.model}, {mesh}{schedule}, {count} microbatch{'es' * (count > 1)}"
-
-
-def peak_flops(experiment: Experiment, cluster: Cluster) -> float | None:
-    return cluster.device.peak_flops.get(experiment.workload.dtype)
-
-
 @app.command()
 @user_errors
 def predict(
@@ -153,23 +97,18 @@ def predict(
     """Simulate one training step and print its timeline's figures."""
     check_outputs(gantt, trace)
     experiment = load(file, set_ or ())
-    cluster = resolve(experiment, saved_profile(experiment))
-    program = lower(experiment)
-    timeline, notes = predicted_timeline(experiment, program, cluster)
-    result = summarize(
-        timeline, experiment, peak_flops(experiment, cluster), program.hash(), len(program)
-    )
-    result |= {"cluster": cluster.name, "notes": notes}
+    prediction = simulated(experiment)
+    timeline, cluster = prediction.timeline, prediction.cluster.name
     if gantt:
-        draw_timeline(timeline, gantt, title=f"{describe_plan(experiment)} on {cluster.name}")
+        draw_timeline(timeline, gantt, title=f"{describe_plan(experiment)} on {cluster}")
     if trace:
         save_trace(timeline, trace)
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps(prediction.result))
         return
     console = Console(highlight=False)
-    print_result(console, f"predicted on {cluster.name}", result)
-    for note in notes:
+    print_result(console, f"predicted on {cluster}", prediction.result)
+    for note in prediction.notes:
         console.print(f"[yellow]note:[/yellow] {note}")
     for path in filter(None, (gantt, trace)):
         console.print(f"wrote {path}")
@@ -221,13 +160,13 @@ def compare_saved(predicted: Path, measured: Path, as_json: bool, gantt: Path | 
     if lowered is not None and {meta.get("hash") for meta in metas} != {lowered.hash()}:
         lowered = None  # another program, or written by another version: no attribution
     peak = metas[1].get("peak_flops")
-    iteration_times = metas[1].get("iteration_time_s")
+    statistics = metas[1].get("statistics", {})
     try:
         comparison = compare_timelines(
             timelines["predicted"],
             timelines["measured"],
             lowered,
-            iteration_times,
+            statistics.get("iteration_time_s"),
             metas[1].get("noise_floor"),
         )
     except ValueError as error:

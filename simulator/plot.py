@@ -36,7 +36,7 @@ DETAILED_SPANS = 5_000  # with more, neither edges nor hatches: they clutter and
 HATCHED_PIXELS = 6  # narrower bars have no hatch
 MOST_NUMBERS = 400  # of an operation in a panel
 STYLE: dict[Any, Any] = {"hatch.linewidth": 0.7, "font.size": 9.0, "font.family": "DejaVu Sans"}
-STYLE |= {"text.parse_math": False, "axes.axisbelow": True}
+STYLE |= {"text.parse_math": False, "axes.axisbelow": True, "legend.frameon": False}
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 # The colours of Okabe & Ito, then of Paul Tol's "muted"; neighbours differ most.
@@ -110,12 +110,11 @@ def rectangles(timeline: Timeline) -> Floats:
     communication stream of the rank has a lane of its own, in order of the names. With no
     communication at all, compute fills the row.
     """
-    streams = sorted({kind.stream for kind in timeline.kinds})
-    stream = np.array([streams.index(kind.stream) for kind in timeline.kinds])[timeline.kind]
+    streams, stream_of_kind = np.unique([k.stream for k in timeline.kinds], return_inverse=True)
     apart = ~timeline.is_compute
     highest, lowest = _compute_lane(timeline)
     top, bottom = timeline.rank + highest, timeline.rank + lowest
-    key = timeline.rank[apart] * len(streams) + stream[apart]
+    key = timeline.rank[apart] * len(streams) + stream_of_kind[timeline.kind[apart]]
     used, place = np.unique(key, return_inverse=True)
     lane = (np.arange(used.size) - np.searchsorted(used, used - used % len(streams))) % MOST_LANES
     highest, lowest = COMMUNICATION_LANES
@@ -164,15 +163,14 @@ def _looks(timelines: Sequence[Timeline]) -> list[Look]:
 
 def _save(timelines: Sequence[Timeline], path: str | Path, title: str) -> None:
     path = Path(path)
-    allowed = Figure().canvas.get_supported_filetypes()
-    suffix = path.suffix.lower().removeprefix(".")
-    if suffix not in allowed:
-        names = ", ".join(f".{name}" for name in sorted(allowed))
-        raise ValueError(f"{path}: no such picture format {path.suffix!r}; allowed: {names}")
+    known = Figure().canvas.get_supported_filetypes().keys() - {"pgf", "raw", "rgba"}
+    allowed = sorted(f".{name}" for name in known)
+    if path.suffix.lower() not in allowed:
+        raise ValueError(f"{path}: not a picture's suffix; allowed: {', '.join(allowed)}")
     with matplotlib.rc_context(STYLE):
         figure = _figure(timelines, title)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format=suffix, dpi=DPI)
+        figure.savefig(path, format=path.suffix.lower()[1:], dpi=DPI)
 
 
 def _figure(timelines: Sequence[Timeline], title: str) -> Figure:
@@ -233,8 +231,9 @@ def _draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> N
             style["edgecolor"] = look.edge
             style["hatch"] = look.hatch if np.median(widths) >= HATCHED_PIXELS else None
         _draw_boxes(axes, look, columns, microbatch, **style)
-        if look.coloured:
-            _draw_numbers(axes, look, columns, microbatch)
+        whole = timeline.of_kind(lambda kind: kind.segment <= 0)[spans]  # one number a pass
+        if look.coloured and whole.any():
+            _draw_numbers(axes, look, columns[:, whole], microbatch[whole])
     step = next(n for n in (2**i for i in range(40)) if n * row > 0.18 * DPI)
     axes.set_yticks(((top + bottom) / 2)[::step], [f"rank {rank}" for rank in rows[::step]])
     axes.tick_params(axis="y", length=0)
@@ -288,13 +287,13 @@ def _draw_legend(figure: Figure, timelines: Sequence[Timeline], detailed: bool) 
     looks = [look for look in looks if look.coloured][:2]
     count = 1 + max(int(timeline.microbatch.max()) for timeline in timelines) if looks else 0
     if count > len(CYCLE):
-        every = swatch(looks[:1], range(len(CYCLE)))
-        second = {f"colour = microbatch, repeating every {len(CYCLE)}": every}
+        second = {f"colour = microbatch modulo {len(CYCLE)}": swatch(looks[:1], range(len(CYCLE)))}
     else:
         second = {str(n) if n else "microbatch 0": swatch(looks, [n]) for n in range(count)}
     for number, line in enumerate(filter(None, (first, second))):
+        letters = sum(len(label) + 8 for label in line)  # 185 fill the width in 9 points
         figure.legend(
-            [*line.values()], [*line], ncols=len(line), frameon=False, columnspacing=1.4,
+            [*line.values()], [*line], ncols=len(line), fontsize=9.0 * min(1.0, 185 / letters),
             loc="center", bbox_to_anchor=(0.5, (0.45 - 0.25 * number) / figure.get_figheight()),
-            handlelength=2.5, handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
+            columnspacing=1.4, handlelength=2.5, handler_map={tuple: HandlerTuple(None, pad=0.0)},
         )  # fmt: skip

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from simulator.comparison import Comparison
+from simulator.experiment import Experiment
+from simulator.mesh import AXES
 
 
 def seconds(value: float) -> str:
@@ -33,6 +35,17 @@ def percent(value: float | None, signed: bool = False) -> str:
     if value is None:
         return "–"
     return f"{value:+.1%}" if signed else f"{value:.1%}"
+
+
+def describe_plan(experiment: Experiment) -> str:
+    """The plan in a few words: gpt, data 2 × pipeline 4, 1f1b, 8 microbatches."""
+    parallel = experiment.parallel
+    degrees = {axis: getattr(parallel, axis) for axis in AXES}
+    mesh = " × ".join(f"{axis} {n}" for axis, n in degrees.items() if n > 1) or "one rank"
+    schedule = f", {parallel.schedule}" if parallel.pipeline > 1 else ""
+    count = parallel.microbatches
+    many = "es" if count > 1 else ""
+    return f"{experiment.workload.model}, {mesh}{schedule}, {count} microbatch{many}"
 
 
 def print_result(console: Console, title: str, result: dict[str, Any]) -> None:

@@ -80,13 +80,13 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
     if any(type(v) is not t for kind in kinds for v, t in zip(kind, KIND_TYPES, strict=True)):
         raise ValueError("a kind's field has the wrong type")
     spans = ours["spans"]
-    integers = {name: _integers(spans[name]) for name in ("rank", "kind", "microbatch")}
-    floats = {name: _floats(spans[name]) for name in ("posted", "start", "end")}
-    columns = integers | floats
-    if len({column.shape for column in columns.values()}) != 1:
+    rank, kind, microbatch = (_integers(spans[name]) for name in ("rank", "kind", "microbatch"))
+    posted, start, end = (_floats(spans[name]) for name in ("posted", "start", "end"))
+    columns = (rank, kind, microbatch, posted, start, end)
+    if len({column.shape for column in columns}) != 1:
         raise ValueError("columns of different lengths")
     num_ranks = int(ours["num_ranks"])
-    for column, limit in ((integers["rank"], num_ranks), (integers["kind"], len(kinds))):
+    for column, limit in ((rank, num_ranks), (kind, len(kinds))):
         if column.size and not (column.min() >= 0 and column.max() < limit):
             raise ValueError("a span names a rank or kind that does not exist")
     memory = [
@@ -100,7 +100,7 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
     meta = ours["meta"]
     if not isinstance(meta, dict):
         raise ValueError("meta is not an object")
-    return Timeline(num_ranks, kinds, memory=memory, meta=meta, **integers, **floats)
+    return Timeline(num_ranks, kinds, *columns, memory=memory, meta=meta)
 
 
 def _integers(values: list[Any]) -> Integers:

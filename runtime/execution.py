@@ -1,0 +1,163 @@
+"""From an experiment to a measured timeline, and to its comparison with the prediction."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runtime.job import Job
+from runtime.launch import OnProgress, Workers
+from runtime.measure import Measurement, from_json
+from simulator.cluster import Cluster, resolve
+from simulator.comparison import Comparison
+from simulator.comparison import compare as compare_timelines
+from simulator.experiment import Experiment, ExperimentError
+from simulator.metrics import summarize
+from simulator.prediction import Prediction, metadata, predict, saved_profile
+from simulator.profile import Profile, default_path, load_profile, parse_profile, save_profile
+from simulator.program import Program
+from simulator.strategies import lower
+
+
+@dataclass
+class Execution:
+    """A real run; `result` is the JSON object of ``twinline run``."""
+
+    experiment: Experiment
+    program: Program
+    measurement: Measurement
+    result: dict[str, Any]
+
+
+@dataclass
+class Outcome:
+    """A prediction and a real run of the same program, compared."""
+
+    prediction: Prediction
+    execution: Execution
+    comparison: Comparison
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of ``twinline compare``."""
+        return {
+            "predicted": self.prediction.result,
+            "measured": self.execution.result,
+        } | self.comparison.to_json()
+
+
+def execute(
+    experiment: Experiment,
+    on_progress: OnProgress | None = None,
+    workers: Workers | None = None,
+) -> Execution:
+    """Run `experiment` on processes of this machine.
+
+    Args:
+        on_progress: called with the share done (0 to 1) and what is being done.
+        workers: processes to use; None: new ones, ended afterwards.
+
+    Raises:
+        ExperimentError: the experiment is wrong, or torch is not installed.
+        LaunchError: a rank failed; names the rank and the instruction.
+    """
+    program = lower(experiment)
+    cluster = resolve(experiment, saved_profile(experiment))
+    answer = _launch(Job(experiment), on_progress, workers)
+    return execution_of(experiment, program, cluster, answer)
+
+
+def compare(
+    experiment: Experiment,
+    on_progress: OnProgress | None = None,
+    workers: Workers | None = None,
+) -> Outcome:
+    """Predict and run `experiment`.
+
+    Unless the experiment names a cluster or is paced, this machine is calibrated in turn
+    with the measured steps (machines drift), and the profile is kept.
+    """
+    program = lower(experiment)
+    named = experiment.cluster.preset or experiment.cluster.profile or experiment.run.pace
+    given = experiment.workload.model == "unit" or bool(named)
+    cluster = resolve(experiment) if given else None
+    answer = _launch(Job(experiment, calibrate=not given), on_progress, workers)
+    if cluster is None:
+        profile = keep_profile(parse_profile(answer["profile"]), default_path())
+        cluster = resolve(experiment, profile)
+    prediction = predict(experiment, cluster, program)
+    execution = execution_of(experiment, program, cluster, answer)
+    comparison = compare_timelines(
+        prediction.timeline,
+        execution.measurement.timeline,
+        program,
+        execution.result["iteration_time_s"],
+        execution.measurement.noise_floor,
+    )
+    return Outcome(prediction, execution, comparison)
+
+
+def calibrate(
+    experiment: Experiment, path: Path | None = None, on_progress: OnProgress | None = None
+) -> Profile:
+    """Measure this machine for `experiment` and keep the profile at `path` (None: this
+    user's cache)."""
+    if experiment.workload.model == "unit":
+        raise ExperimentError("workload.model = 'unit': has nothing to measure; allowed: mlp, gpt")
+    answer = _launch(Job(experiment, measure=False, calibrate=True), on_progress, None)
+    return keep_profile(parse_profile(answer["profile"]), path or default_path())
+
+
+def execution_of(
+    experiment: Experiment, program: Program, cluster: Cluster, answer: dict[str, Any]
+) -> Execution:
+    """What rank 0 answered, with its figures; completes the timeline's metadata."""
+    measurement = from_json(program, answer["measurement"])
+    timeline = measurement.timeline
+    peak_flops = cluster.device.peak_flops.get(experiment.workload.dtype)
+    statistics: dict[str, Any] = dict(measurement.statistics())
+    result = summarize(timeline, experiment, peak_flops, program.hash(), len(program))
+    for rate in ("mfu", "hfu", "tokens_per_s"):
+        if result[rate] is not None:
+            result[rate] *= result["iteration_time_s"] / statistics["iteration_time_s"]
+    statistics |= {
+        "losses": measurement.losses,
+        "parameters_norm": measurement.parameters_norm,
+    }
+    source = "measured" if experiment.run.pace is None else "paced"
+    timeline.meta = metadata(source, experiment, program) | {
+        "iterations": len(measurement.iteration_times),
+        "noise_floor": measurement.noise_floor,
+        "peak_flops": peak_flops,
+        "statistics": statistics,
+    }
+    return Execution(experiment, program, measurement, result | statistics)
+
+
+def keep_profile(profile: Profile, path: Path) -> Profile:
+    """Save `profile`, with what an older one of the same machine has besides."""
+    if path.exists():
+        try:
+            older = load_profile(path)
+        except ExperimentError:
+            older = None
+        if older and older.machine.get("hostname") == profile.machine.get("hostname"):
+            profile = replace(
+                profile,
+                passes=older.passes | profile.passes,
+                all_reduces=older.all_reduces | profile.all_reduces,
+                messages=profile.messages or older.messages,
+                peak_flops=older.peak_flops | profile.peak_flops,
+            )
+    save_profile(profile, path)
+    return profile
+
+
+def _launch(job: Job, on_progress: OnProgress | None, workers: Workers | None) -> dict[str, Any]:
+    if importlib.util.find_spec("torch") is None:
+        raise ExperimentError("torch is not installed: pip install 'twinline[runtime]'")
+    if workers is not None:
+        return workers.run(job, on_progress)
+    with Workers(job.experiment.world_size) as own:
+        return own.run(job, on_progress)
