@@ -9,15 +9,15 @@ share a resource (`simulator.contention`) and so stretch each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import simpy
 
 from simulator.contention import Demand, SharedResources
+from simulator.gc_pause import paused_gc
 from simulator.memory import memory_samples
-from simulator.program import COMPUTE_STREAM, Instruction, Program
+from simulator.program import Instruction, Program
 from simulator.timeline import Timeline
 
 
@@ -55,17 +55,19 @@ class Engine:
         self.program, self.costs = program, costs
         self.environment = simpy.Environment()
         self.shared = SharedResources(self.environment, costs.capacities)
+        self.seconds = [costs.seconds(instruction) for instruction in program]
+        self.delays = [costs.delay(instruction) for instruction in program]
         count = len(program)
         self.posted = [0.0] * count
         self.start = [0.0] * count
         self.end = [-1.0] * count
-        self.meeting: dict[int, tuple[Instruction, ...]] = {}
-        for participants in program.meetings:
+        self.meeting = [-1] * count
+        for number, participants in enumerate(program.meetings):
             for member in participants:
-                self.meeting[member.uid] = participants
-        self.absent = {id(p): len(p) for p in program.meetings}
+                self.meeting[member.uid] = number
+        self.absent = [len(participants) for participants in program.meetings]
         self.waiting: dict[int, list[_Stream]] = {}
-        self.stream_of: dict[int, _Stream] = {}
+        self.stream_of: list[_Stream] = []
         self.todo: list[_Stream] = []
 
     def run(self) -> Timeline:
@@ -77,13 +79,11 @@ class Engine:
         for instructions in self.program.ranks:
             streams: dict[str, _Stream] = {}
             for instruction in instructions:
-                name = instruction.task.stream
-                if name not in streams:
-                    streams[name] = _Stream()
-                stream = streams[name]
+                stream = streams.get(instruction.task.stream)
+                if stream is None:
+                    stream = streams[instruction.task.stream] = _Stream()
                 stream.queue.append(instruction)
-                if name != COMPUTE_STREAM:
-                    self.stream_of[instruction.uid] = stream
+                self.stream_of.append(stream)
             self.todo += streams.values()
         self.todo.reverse()
         self._drain()
@@ -103,9 +103,9 @@ class Engine:
 
     def _follow(self, stream: _Stream) -> None:
         """Start everything at the head of `stream` whose predecessors have ended."""
-        end, costs = self.end, self.costs
-        while not stream.busy and stream.head < len(stream.queue):
-            instruction = stream.queue[stream.head]
+        end, queue = self.end, stream.queue
+        while not stream.busy and stream.head < len(queue):
+            instruction = queue[stream.head]
             ready = stream.free
             for other in instruction.after:
                 ended = end[other.uid]
@@ -114,58 +114,53 @@ class Engine:
                     return
                 if ended > ready:
                     ready = ended
-            ready += costs.delay(instruction)
             uid = instruction.uid
-            self.posted[uid] = ready
+            self.posted[uid] = ready = ready + self.delays[uid]
             stream.head += 1
             stream.busy = True
-            participants = self.meeting.get(uid)
-            if participants is None:
-                self._begin((instruction,), ready, (stream,))
+            number = self.meeting[uid]
+            if number < 0:
+                self._begin((instruction,), ready)
                 continue
-            self.absent[id(participants)] -= 1
-            if self.absent[id(participants)] == 0:
-                arrived = max(self.posted[member.uid] for member in participants)
-                streams = tuple(self.stream_of[member.uid] for member in participants)
-                self._begin(participants, arrived, streams)
+            self.absent[number] -= 1
+            if self.absent[number] == 0:
+                participants = self.program.meetings[number]
+                self._begin(participants, max(self.posted[member.uid] for member in participants))
 
-    def _begin(
-        self, participants: tuple[Instruction, ...], time: float, streams: tuple[_Stream, ...]
-    ) -> None:
-        seconds = self.costs.seconds(participants[0])
-        demand = self.costs.demand(participants)
+    def _begin(self, participants: tuple[Instruction, ...], time: float) -> None:
+        """Everyone is there: `participants` start at `time`, which may be ahead of the clock."""
+        seconds = self.seconds[participants[0].uid]
         for member in participants:
             self.start[member.uid] = time
-        if not demand or seconds <= 0:
-            self._finish(participants, streams, time + seconds)
+        demand = self.costs.demand(participants) if seconds > 0 else ()
+        if not demand:
+            self._finish(participants, time + seconds)
             return
 
         def finish(now: float) -> None:
-            self._finish(participants, streams, max(now, time))  # the clock rounds
+            self._finish(participants, max(now, time))  # the clock rounds
             self._drain()
 
-        self._at(time, lambda: self.shared.start(seconds, demand, finish))
-
-    def _at(self, time: float, action: Callable[[], None]) -> None:
         timeout = self.environment.timeout(max(time - self.environment.now, 0.0))
-        timeout.callbacks.append(lambda _: action())
+        timeout.callbacks.append(lambda _: self.shared.start(seconds, demand, finish))
 
-    def _finish(
-        self, participants: tuple[Instruction, ...], streams: tuple[_Stream, ...], time: float
-    ) -> None:
-        for member, stream in zip(participants, streams, strict=True):
-            self.end[member.uid] = time
+    def _finish(self, participants: tuple[Instruction, ...], time: float) -> None:
+        for member in participants:
+            uid = member.uid
+            self.end[uid] = time
+            stream = self.stream_of[uid]
             stream.free, stream.busy = time, False
-            self._list(stream)
-            for waiting in self.waiting.pop(member.uid, ()):
-                self._list(waiting)
-
-    def _list(self, stream: _Stream) -> None:
-        if not stream.listed:
-            stream.listed = True
-            self.todo.append(stream)
+            if not stream.listed:
+                stream.listed = True
+                self.todo.append(stream)
+            if uid in self.waiting:
+                for waiting in self.waiting.pop(uid):
+                    if not waiting.listed:
+                        waiting.listed = True
+                        self.todo.append(waiting)
 
 
 def simulate(program: Program, costs: Costs) -> Timeline:
     """The predicted timeline of one training step."""
-    return Engine(program, costs).run()
+    with paused_gc():
+        return Engine(program, costs).run()

@@ -39,12 +39,13 @@ STYLE: dict[Any, Any] = {"hatch.linewidth": 0.7, "font.size": 9.0, "font.family"
 STYLE |= {"text.parse_math": False, "axes.axisbelow": True, "legend.frameon": False}
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
-# The colours of Okabe & Ito, then of Paul Tol's "muted"; neighbours differ most.
+# Okabe & Ito and Paul Tol's "muted", so ordered that neighbours differ to any colour vision.
 CYCLE = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#332288",
-    "#D55E00", "#56B4E9", "#882255", "#999933", "#AA4499", "#44AA99",
+    "#0072B2", "#E69F00", "#56B4E9", "#AA4499", "#009E73", "#F0E442",
+    "#332288", "#CC79A7", "#999933", "#882255", "#44AA99", "#D55E00",
 )  # fmt: skip
 GREY = "#808080"
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear red, green, blue
 
 
 class Look(NamedTuple):
@@ -62,10 +63,10 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    "F": Look("forward", (0.36, 0.72), coloured=True),
-    "B": Look("backward", (0.06, 0.22), "///", coloured=True),
-    "I": Look("backward, input", (0.16, 0.32), "///", coloured=True),
-    "W": Look("backward, weights", (0.03, 0.12), "...", coloured=True),
+    "F": Look("forward", (0.34, 0.68), coloured=True),
+    "B": Look("backward", (0.05, 0.20), "///", coloured=True),
+    "I": Look("backward, input", (0.13, 0.25), "///", coloured=True),
+    "W": Look("backward, weights", (0.03, 0.11), "...", coloured=True),
     "STEP": Look("optimizer step", (0.04, 0.04)),
     "SEND": Look("send", (0.25, 0.25), "////"),
     "RECV": Look("receive", (0.50, 0.50), "\\\\\\\\"),
@@ -127,7 +128,7 @@ def rectangles(timeline: Timeline) -> Floats:
 def shade(colour: str, luminance: float) -> Floats:
     """`colour` mixed with white or black to a relative luminance (gamma 2.2), RGB 0 to 1."""
     linear = np.array(to_rgb(colour)) ** 2.2
-    now = float(linear @ (0.2126, 0.7152, 0.0722))
+    now = float(linear @ LUMINANCE)
     white = max(luminance - now, 0.0) / (1.0 - now)
     linear = linear * min(luminance / now, 1.0) * (1.0 - white) + white
     return np.clip(linear, 0.0, 1.0) ** (1 / 2.2)
@@ -135,10 +136,10 @@ def shade(colour: str, luminance: float) -> Floats:
 
 def palette(look: Look) -> Floats:
     """RGB per colour of the cycle, bright ones brighter, then the grey for no microbatch."""
-    low, high = look.luminance
-    bright = [low + (high - low) * sum(to_rgb(colour)) / 3 for colour in CYCLE]
+    brightness = np.array([to_rgb(colour) for colour in CYCLE]) ** 2.2 @ LUMINANCE
+    steps = np.linspace(*look.luminance, len(CYCLE))[brightness.argsort().argsort()]
     hues = CYCLE if look.coloured else [GREY] * len(CYCLE)
-    return np.array([*map(shade, hues, bright), shade(GREY, (low + high) / 2)])
+    return np.array([*map(shade, hues, steps), shade(GREY, sum(look.luminance) / 2)])
 
 
 def look_of(kind: Kind) -> Look:
@@ -183,8 +184,7 @@ def _figure(timelines: Sequence[Timeline], title: str) -> Figure:
     last = max(timeline.iteration_time for timeline in timelines) or 1e-6
     scale, unit = next((known for known in UNITS if last >= known[0]), UNITS[-1])
     over, above, below = 0.4 if title else 0.1, 0.4, 1.15  # inches: title, panel title, rest
-    room = (MAX_HEIGHT - over - below) / len(timelines) - above
-    body = min(max(ROW_HEIGHT * ranks, 1.0), room)
+    body = min(max(ROW_HEIGHT * ranks, 1.0), (MAX_HEIGHT - over - below) / len(timelines) - above)
     height = over + below + len(timelines) * (above + body)
     shown = timelines
     if body * DPI / ranks < THINNEST_ROW and all(t.is_compute.any() for t in timelines):

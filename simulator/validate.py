@@ -14,8 +14,7 @@ def validate(program: Program) -> None:
             before it exists, or never freed. The message names ranks and instructions.
     """
     _check_streams(program)
-    meetings = program.meetings
-    _check_deadlock(program, meetings)
+    _check_deadlock(program)
     for instructions in program.ranks:
         _check_tensors(instructions)
 
@@ -35,50 +34,64 @@ def predecessors(program: Program) -> list[list[Instruction]]:
     return waits
 
 
-def _check_deadlock(program: Program, meetings: list[tuple[Instruction, ...]]) -> None:
-    waits = predecessors(program)
-    followers: list[list[int]] = [[] for _ in waits]
-    pending = [0] * len(waits)
-    everything = list(program)
-    meeting_of: dict[int, int] = {}
-    for number, meeting in enumerate(meetings):
-        for member in meeting:
-            meeting_of[member.uid] = number
-    for instruction in everything:
-        for other in waits[instruction.uid]:
+def _check_deadlock(program: Program) -> None:
+    """Follow every stream as far as it gets, without times: all must get to their ends."""
+    for instruction in program:
+        for other in instruction.after:
             earlier = other.rank == instruction.rank and other.index < instruction.index
             if not earlier or program.ranks[other.rank][other.index] is not other:
                 raise ValueError(
                     f"rank {instruction.rank}: {instruction.label} waits for {other.label}, "
                     f"which is not earlier in the list of this rank"
                 )
-            followers[other.uid].append(instruction.uid)
-        pending[instruction.uid] = len(waits[instruction.uid])
-    arrivals = [len(meeting) for meeting in meetings]
-    ready = [uid for uid, count in enumerate(pending) if count == 0]
-    done = [False] * len(waits)
-
-    def finish(uid: int) -> None:
-        done[uid] = True
-        for follower in followers[uid]:
-            pending[follower] -= 1
-            if pending[follower] == 0:
-                ready.append(follower)
-
-    while ready:
-        uid = ready.pop()
-        if uid not in meeting_of:
-            finish(uid)
-            continue
-        number = meeting_of[uid]
-        arrivals[number] -= 1
-        if arrivals[number] == 0:
-            for member in meetings[number]:
-                finish(member.uid)
+    meeting = [-1] * len(program)
+    for number, participants in enumerate(program.meetings):
+        for member in participants:
+            meeting[member.uid] = number
+    absent = [len(participants) for participants in program.meetings]
+    done = [False] * len(program)
+    waiting: dict[int, list[list[Instruction]]] = {}  # reversed streams, by what they wait for
+    stream_of: dict[int, list[Instruction]] = {}
+    todo: list[list[Instruction]] = []
+    for instructions in program.ranks:
+        streams: dict[str, list[Instruction]] = {}
+        for instruction in reversed(instructions):
+            stream = streams.setdefault(instruction.task.stream, [])
+            stream.append(instruction)
+            if meeting[instruction.uid] >= 0:
+                stream_of[instruction.uid] = stream
+        todo += streams.values()
+    while todo:
+        stream = todo.pop()
+        while stream:
+            instruction = stream[-1]
+            uid = instruction.uid
+            blocker = next((o.uid for o in instruction.after if not done[o.uid]), None)
+            if blocker is not None:
+                waiting.setdefault(blocker, []).append(stream)
+                break
+            number = meeting[uid]
+            if number < 0:
+                stream.pop()
+                done[uid] = True
+                if uid in waiting:
+                    todo += waiting.pop(uid)
+                continue
+            absent[number] -= 1
+            if absent[number]:
+                break  # the last participant to come takes this stream further
+            for member in program.meetings[number]:
+                theirs = stream_of[member.uid]
+                theirs.pop()
+                done[member.uid] = True
+                if theirs is not stream:
+                    todo.append(theirs)
+                if member.uid in waiting:
+                    todo += waiting.pop(member.uid)
     if not all(done):
         stuck: dict[int, Instruction] = {}
-        for instruction in everything:
-            if not done[instruction.uid] and pending[instruction.uid] == 0:
+        for instruction in program:
+            if not done[instruction.uid]:
                 stuck.setdefault(instruction.rank, instruction)
         where = "; ".join(f"rank {rank} waits in {i.label}" for rank, i in stuck.items())
         raise ValueError(f"deadlock: {where}")

@@ -8,6 +8,7 @@ such pass, and its line here.
 from __future__ import annotations
 
 from simulator.experiment import Experiment, ExperimentError
+from simulator.gc_pause import paused_gc
 from simulator.mesh import Mesh
 from simulator.program import Program
 from simulator.strategies.data_parallel import reduce_gradients
@@ -37,6 +38,18 @@ def lower(experiment: Experiment) -> Program:
     Raises:
         ExperimentError: the plan has no valid program; the message says why.
     """
+    with paused_gc():
+        program = _lower(experiment)
+        try:
+            validate(program)
+        except ValueError as error:
+            raise ExperimentError(
+                f"parallel.schedule = {experiment.parallel.schedule!r}: {error}"
+            ) from None
+    return program
+
+
+def _lower(experiment: Experiment) -> Program:
     mesh, layers = mesh_of(experiment), describe(experiment)
     parallel = experiment.parallel
     ranges = split_stages(layers, parallel.pipeline * parallel.virtual_stages)
@@ -57,12 +70,7 @@ def lower(experiment: Experiment) -> Program:
         resident.append(
             {"parameters": parameters * value_bytes, "gradients": parameters * value_bytes}
         )
-    program = Program(lists, resident, num_stages=len(ranges))
-    try:
-        validate(program)
-    except ValueError as error:
-        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
-    return program
+    return Program(lists, resident, num_stages=len(ranges))
 
 
 def _stages_of(
