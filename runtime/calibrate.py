@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,30 +81,44 @@ class Calibrator:
             if key in work:
                 continue
             if task.op is Op.FORWARD:
-                other = pass_key(Op.BACKWARD, layers[slice(*task.layers)], dtype)
-                work[key] = self._time_passes(task, key, other)
+                segment = layers[slice(*task.layers)]
+                work[key] = self._time_passes(task, partial(pass_key, layers=segment, dtype=dtype))
             elif task.op is Op.OPTIMIZER_STEP:
                 work[key] = self._time_step(task, key)
         return work
 
     def _time_passes(
-        self, task: Task, forward_key: str, backward_key: str
+        self, task: Task, key: Callable[[Op], str]
     ) -> Callable[[Callable[[str, float], None]], None]:
         segment = Segment(self.experiment, *task.layers, self.device)
         batch, target = microbatch(self.experiment, 0, 0, self.device)
-        shape, dtype = boundary(self.experiment)
-        x = torch.randn(shape, dtype=dtype, device=self.device) if segment.first else batch
-        gradient = None if segment.is_loss else torch.randn(shape, dtype=dtype, device=self.device)
+
+        def random(index: int) -> torch.Tensor:
+            shape, dtype = boundary(self.experiment, index)
+            return torch.randn(shape, dtype=dtype, device=self.device)
+
+        x = random(segment.first) if segment.first else batch
+        gradient = None if segment.is_loss else random(segment.last)
+        split = any(
+            i.task.op is Op.BACKWARD_WEIGHT and i.task.layers == task.layers
+            for i in self.program.ranks[self.rank]
+        )
 
         def run(note: Callable[[str, float], None]) -> None:
             start = time.perf_counter()
-            _, graph = forward_pass(segment, x, target, 1.0)
+            _, graph = forward_pass(segment, x, target, 1.0, split)
             synchronize(self.device)
             middle = time.perf_counter()
             backward_pass(graph, gradient)
             synchronize(self.device)
-            note(forward_key, middle - start)
-            note(backward_key, time.perf_counter() - middle)
+            end = time.perf_counter()
+            note(key(Op.FORWARD), middle - start)
+            note(key(Op.BACKWARD_INPUT if split else Op.BACKWARD), end - middle)
+            deferred = graph[2]
+            if deferred is not None:
+                deferred.run()
+                synchronize(self.device)
+                note(key(Op.BACKWARD_WEIGHT), time.perf_counter() - end)
 
         return run
 
@@ -309,7 +324,7 @@ def _all_reduce_often(values: torch.Tensor) -> None:
 
 def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:
     stream = f"{'send' if op is Op.SEND else 'recv'}:{peer}"
-    name = f"act:{direction}"
+    name = f"calibration:{direction}"
     return Task(op=op, stage=0, stream=stream, peer=peer, tensor=name, nbytes=nbytes)
 
 

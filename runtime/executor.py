@@ -14,14 +14,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from runtime.data import TORCH_DTYPE
+from runtime.deferral import Deferred
 from runtime.groups import Groups
 from runtime.ledger import Ledger
-from runtime.models import Segment
+from runtime.models import Segment, boundary
 from runtime.operations import OPERATIONS, Graph
 from runtime.progress import Progress
 from runtime.streams import Stream, Ticket, synchronize
 from simulator.experiment import Experiment
-from simulator.program import COMPUTE_STREAM, Instruction, Op, Program
+from simulator.program import COMPUTE_STREAM, Instruction, Op, Program, Task
 
 Pace = Callable[[Instruction], float]
 
@@ -44,6 +46,8 @@ class Executor:
     Attributes:
         tensors: boundary tensors by (logical name, microbatch).
         graphs: what a backward pass starts from, by (first layer, microbatch).
+        split: layer ranges whose backward is split; deferred: their weight gradients to
+            come, by (first layer, microbatch).
         buffers: resident tensors by logical name (gradient buffers).
         keep_gradients: copy each segment's gradients to `last_gradients` before a step.
         fault: (instruction label, kind) to fail at, see `inject`.
@@ -70,10 +74,18 @@ class Executor:
         self.segments = {layers: Segment(experiment, *layers, device) for layers in sorted(passes)}
         self.tensors: dict[tuple[str, int], Tensor] = {}
         self.graphs: dict[tuple[int, int], Graph] = {}
+        self.deferred: dict[tuple[int, int], Deferred] = {}
+        self.split = {i.task.layers for i in self.instructions if i.task.op is Op.BACKWARD_WEIGHT}
         self.buffers = {
             f"gradients:{first}": segment.gradients_flat
             for (first, _), segment in self.segments.items()
         }
+        received = {
+            int(i.task.tensor.partition(":")[2])
+            for i in self.instructions
+            if i.task.op is Op.RECV and not i.task.tensor.startswith("calibration")
+        }
+        self.boundaries = {index: boundary(experiment, index) for index in received}
         self.batches: dict[int, tuple[Tensor, Tensor]] = {}
         self.losses: list[Tensor] = []
         self.ledger = Ledger(sum(self.resident_bytes().values()))
@@ -121,6 +133,16 @@ class Executor:
         for instruction in self.instructions:
             if instruction.uid in tickets:
                 self._wait_for(instruction, tickets[instruction.uid])
+
+    def empty(self, task: Task) -> Tensor:
+        """A buffer for what `task` receives."""
+        kind, _, index = task.tensor.partition(":")
+        if kind in ("act", "grad"):
+            shape, dtype = self.boundaries[int(index)]
+        else:
+            dtype = TORCH_DTYPE[self.experiment.workload.dtype]
+            shape = (-(-task.nbytes // dtype.itemsize),)
+        return torch.empty(shape, dtype=dtype, device=self.device)
 
     def put(self, name: str, microbatch: int, tensor: Tensor, time_s: float) -> None:
         """Hold a boundary tensor under its logical name."""

@@ -5,7 +5,6 @@ Each takes the executor and the instruction. Nothing here knows a strategy.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,38 +13,44 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from runtime.deferral import Deferred
 from runtime.ledger import SavedBytes
-from runtime.models import boundary
 from simulator.program import Instruction, Op
 
 if TYPE_CHECKING:
     from runtime.executor import Executor
     from runtime.models import Segment
 
-Graph = tuple[Tensor, object]
-"""(input, what backward starts from: the loss, or the output's gradient edge or None)."""
+Graph = tuple[Tensor, object, Deferred | None]
+"""Input; what backward starts from (the loss, the output's gradient edge, or None); where
+weight gradients are left to, if the backward is split."""
 
 
 def forward_pass(
-    segment: Segment, x: Tensor, target: Tensor, loss_scale: float
+    segment: Segment, x: Tensor, target: Tensor, loss_scale: float, split: bool = False
 ) -> tuple[Tensor, Graph]:
     """Run a segment; returns its detached output and the graph for `backward_pass`.
 
+    `split`: its backward will be split into input and weight parts.
     Only the edge of the graph is kept, not the output itself, so that the output's memory
     is free once it has been sent (as Megatron-LM's deallocate_output_tensor).
     """
     if segment.first > 0:
         x.requires_grad_(True)
+    deferred = Deferred() if split else None
+    segment.defer_weight_gradients(deferred)
     output = segment(x, target)
-    if segment.is_loss:
-        return output.detach(), (x, output * loss_scale if output.requires_grad else None)
-    edge = torch.autograd.graph.get_gradient_edge(output) if output.requires_grad else None
-    return output.detach(), (x, edge)
+    root: object = None
+    if output.requires_grad and segment.is_loss:
+        root = output * loss_scale
+    elif output.requires_grad:
+        root = torch.autograd.graph.get_gradient_edge(output)
+    return output.detach(), (x, root, deferred)
 
 
 def backward_pass(graph: Graph, gradient: Tensor | None) -> Tensor | None:
     """Accumulate parameter gradients; returns the gradient of the input, if it has one."""
-    x, root = graph
+    x, root, _ = graph
     if root is not None:
         torch.autograd.backward((root,), (gradient,))  # type: ignore[arg-type]
     result, x.grad = x.grad, None
@@ -58,14 +63,15 @@ def forward(executor: Executor, instruction: Instruction) -> None:
     segment = executor.segments[task.layers]
     batch, target = executor.batches[microbatch]
     x = executor.tensors[f"act:{first}", microbatch] if first else batch
+    split = task.layers in executor.split
     known = executor.ledger.saved_bytes.get(first)
     if known is None:  # count once; every microbatch saves the same
         boundary_tensor = [x] if first else []
         with SavedBytes([*boundary_tensor, *segment.parameters(), *segment.buffers()]) as saved:
-            output, graph = forward_pass(segment, x, target, executor.loss_scale)
+            output, graph = forward_pass(segment, x, target, executor.loss_scale, split)
         known = executor.ledger.saved_bytes[first] = saved.nbytes
     else:
-        output, graph = forward_pass(segment, x, target, executor.loss_scale)
+        output, graph = forward_pass(segment, x, target, executor.loss_scale, split)
     executor.graphs[first, microbatch] = graph
     executor.ledger.hold((f"saved:{first}", microbatch), known, begin)
     if segment.is_loss:
@@ -86,6 +92,22 @@ def backward(executor: Executor, instruction: Instruction) -> None:
     executor.release(instruction)
 
 
+def backward_input(executor: Executor, instruction: Instruction) -> None:
+    first, _ = instruction.task.layers
+    key, begin = (first, instruction.microbatch), time.perf_counter()
+    x, _, deferred = executor.graphs[key]
+    backward(executor, instruction)
+    if deferred is not None:
+        executor.deferred[key] = deferred
+        nbytes = deferred.nbytes(excluding=x if first else None)
+        executor.ledger.hold((f"deferred:{first}", instruction.microbatch), nbytes, begin)
+
+
+def backward_weight(executor: Executor, instruction: Instruction) -> None:
+    executor.deferred.pop((instruction.task.layers[0], instruction.microbatch)).run()
+    executor.release(instruction)
+
+
 def send(executor: Executor, instruction: Instruction) -> None:
     task = instruction.task
     tensor = executor.tensors[task.tensor, instruction.microbatch]
@@ -100,10 +122,7 @@ def send(executor: Executor, instruction: Instruction) -> None:
 
 def receive(executor: Executor, instruction: Instruction) -> None:
     task, begin = instruction.task, time.perf_counter()
-    shape, dtype = boundary(executor.experiment)
-    tensor = torch.empty(-(-task.nbytes // dtype.itemsize), dtype=dtype, device=executor.device)
-    if tensor.numel() == math.prod(shape):
-        tensor = tensor.view(shape)
+    tensor = executor.empty(task)
     executor.put(task.tensor, instruction.microbatch, tensor, begin)
     dist.recv(
         tensor,
@@ -144,6 +163,8 @@ def tag(instruction: Instruction) -> int:
 OPERATIONS: dict[Op, Callable[[Executor, Instruction], None]] = {
     Op.FORWARD: forward,
     Op.BACKWARD: backward,
+    Op.BACKWARD_INPUT: backward_input,
+    Op.BACKWARD_WEIGHT: backward_weight,
     Op.SEND: send,
     Op.RECV: receive,
     Op.ALL_REDUCE: all_reduce,

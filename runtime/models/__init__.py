@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from runtime.data import TORCH_DTYPE
+from runtime.deferral import Deferred, Linear
 from runtime.models import gpt, mlp, unit
 from simulator.experiment import Experiment
 from simulator.workloads import describe
@@ -29,12 +31,12 @@ def build_layer(experiment: Experiment, index: int, device: torch.device) -> nn.
     return layer.to(device=device, dtype=TORCH_DTYPE[experiment.workload.dtype])
 
 
-def boundary(experiment: Experiment) -> tuple[tuple[int, ...], torch.dtype]:
-    """Shape and dtype of the tensor handed from one layer to the next."""
-    w = experiment.workload
-    if w.model == "unit":
-        return (1,), torch.float64
-    return (experiment.microbatch_size, w.sequence, w.hidden), TORCH_DTYPE[w.dtype]
+def boundary(experiment: Experiment, index: int) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and dtype of the tensor that enters layer `index` (index > 0)."""
+    layer = describe(experiment)[index - 1]
+    count = layer.output_bytes // math.prod(layer.output_shape)
+    dtype = TORCH_DTYPE[experiment.workload.dtype]
+    return layer.output_shape, dtype if count == dtype.itemsize else torch.float64
 
 
 class Segment(nn.Module):
@@ -49,6 +51,7 @@ class Segment(nn.Module):
         super().__init__()
         self.first, self.last = first, last
         self.is_loss = last == len(describe(experiment))
+        self.deferred: Deferred | None = None
         self.layers = nn.ModuleList(
             build_layer(experiment, index, device) for index in range(first, last)
         )
@@ -71,6 +74,13 @@ class Segment(nn.Module):
             )
             yield parameter, values, gradient
             offset = end
+
+    def defer_weight_gradients(self, into: Deferred | None) -> None:
+        """Leave the weight gradients of coming passes to `into` (None: compute them)."""
+        self.deferred = into
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.deferred = into
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """The output, or for the last segment the loss of the microbatch (a scalar)."""

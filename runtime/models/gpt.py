@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from runtime.deferral import Linear
 from simulator.experiment import Experiment
 
 
@@ -34,8 +35,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(hidden)
-        self.qkv = nn.Linear(hidden, 3 * hidden)
-        self.projection = nn.Linear(hidden, hidden)
+        self.qkv = Linear(hidden, 3 * hidden)
+        self.projection = Linear(hidden, hidden)
         future = torch.ones(sequence, sequence, dtype=torch.bool).triu(1)
         mask = torch.zeros(sequence, sequence).masked_fill(future, float("-inf"))
         self.register_buffer("mask", mask, persistent=False)
@@ -63,8 +64,8 @@ class Mlp(nn.Module):
     def __init__(self, hidden: int, ffn: int):
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
-        self.fc1 = nn.Linear(hidden, ffn)
-        self.fc2 = nn.Linear(ffn, hidden)
+        self.fc1 = Linear(hidden, ffn)
+        self.fc2 = Linear(ffn, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(functional.gelu(self.fc1(self.norm(x))))
@@ -77,7 +78,7 @@ class Head(nn.Module):
     def __init__(self, hidden: int, vocab: int):
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
-        self.logits = nn.Linear(hidden, vocab, bias=False)
+        self.logits = Linear(hidden, vocab, bias=False)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         logits: Tensor = self.logits(self.norm(x))

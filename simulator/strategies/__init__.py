@@ -14,8 +14,8 @@ from simulator.program import Program
 from simulator.strategies.data_parallel import reduce_gradients
 from simulator.strategies.optimizer import step
 from simulator.strategies.partition import split_buckets, split_stages
-from simulator.strategies.pipeline import Stage, lower_passes
-from simulator.strategies.schedules import SCHEDULES
+from simulator.strategies.pipeline import Stage, lower_passes, messages_to
+from simulator.strategies.schedules import SCHEDULES, Plan
 from simulator.validate import validate
 from simulator.workloads import Layer, describe
 
@@ -52,15 +52,27 @@ def lower(experiment: Experiment) -> Program:
 def _lower(experiment: Experiment) -> Program:
     mesh, layers = mesh_of(experiment), describe(experiment)
     parallel = experiment.parallel
-    ranges = split_stages(layers, parallel.pipeline * parallel.virtual_stages)
+    plan = Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
     value_bytes = experiment.workload.dtype_bytes
     schedule = SCHEDULES[parallel.schedule]
+    refusal = schedule.refusal(plan)
+    if refusal:
+        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r} with {refusal}")
+    ranges, placement = split_stages(layers, plan.num_stages), schedule.placement(plan)
+    orders = [schedule.order(plan, place) for place in range(plan.num_ranks)]
     lists, resident = [], []
-    for rank in range(mesh.world_size):
-        stages = _stages_of(rank, experiment, mesh, layers, ranges)
-        place = mesh.coordinate(rank)["pipeline"]
-        passes = schedule.order(parallel.pipeline, place, parallel.microbatches)
-        instructions = lower_passes(rank, passes, stages, layers)
+    stages_of = [
+        _stages_of(rank, experiment, mesh, layers, ranges, placement)
+        for rank in range(mesh.world_size)
+    ]
+    for rank, stages in enumerate(stages_of):
+        pipeline = mesh.group(rank, "pipeline")
+        sent = {
+            peer: messages_to(rank, orders[place], stages_of[peer], peer)
+            for place, peer in enumerate(pipeline)
+        }
+        passes = orders[pipeline.index(rank)]
+        instructions = lower_passes(rank, passes, stages, layers, sent)
         instructions = reduce_gradients(instructions, mesh.group(rank, "data"), layers, value_bytes)
         owned = [(stage.index, stage.first, stage.last) for stage in stages.values()]
         lists.append(step(instructions, owned, layers))
@@ -79,13 +91,15 @@ def _stages_of(
     mesh: Mesh,
     layers: list[Layer],
     ranges: list[tuple[int, int]],
+    placement: list[int],
 ) -> dict[int, Stage]:
-    """The stages that `rank` owns, by stage index: every p-th, as in Megatron-LM."""
+    """The stages that `rank` owns, by stage index, with their neighbours' ranks."""
     pipeline = mesh.group(rank, "pipeline")
     place = pipeline.index(rank)
-    degree = len(pipeline)
     stages = {}
-    for index in range(place, len(ranges), degree):
+    for index in range(len(ranges)):
+        if placement[index] != place:
+            continue
         segments = [ranges[index]]
         if experiment.parallel.data > 1:
             segments = split_buckets(
@@ -97,8 +111,8 @@ def _stages_of(
         stages[index] = Stage(
             index=index,
             segments=segments,
-            previous_rank=pipeline[(place - 1) % degree] if index else None,
-            next_rank=pipeline[(place + 1) % degree] if index + 1 < len(ranges) else None,
+            previous_rank=pipeline[placement[index - 1]] if index else None,
+            next_rank=pipeline[placement[index + 1]] if index + 1 < len(ranges) else None,
         )
     return stages
 

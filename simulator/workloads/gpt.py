@@ -26,6 +26,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     tokens = batch * w.sequence
     h, ffn, heads = w.hidden, w.ffn, w.heads
     shape = f"b{batch} s{w.sequence} h{h}"
+    out = (batch, w.sequence, h)
     hidden_bytes = tokens * h * width
     norm_statistics = 2 * tokens * max(width, 4)
     scores = batch * heads * w.sequence * w.sequence
@@ -35,6 +36,7 @@ def layers(experiment: Experiment) -> list[Layer]:
         parameters=w.vocab * h + w.sequence * h,
         moved_bytes=3 * hidden_bytes,
         saved_bytes=8 * tokens,
+        output_shape=out,
         output_bytes=hidden_bytes,
     )
     # Two batched products over all heads: Q·Kᵀ and scores·V.
@@ -48,6 +50,8 @@ def layers(experiment: Experiment) -> list[Layer]:
         backward_weight_flops=projections,
         moved_bytes=14 * hidden_bytes + 5 * scores * width,
         saved_bytes=5 * hidden_bytes + norm_statistics + scores * width,
+        deferred_bytes=6 * hidden_bytes,  # both products' inputs, gradients of Q, K, V and output
+        output_shape=out,
         output_bytes=hidden_bytes,
     )
     products = linear(tokens, h, ffn) + linear(tokens, ffn, h)
@@ -59,6 +63,8 @@ def layers(experiment: Experiment) -> list[Layer]:
         backward_weight_flops=products,
         moved_bytes=6 * hidden_bytes + 4 * tokens * ffn * width,
         saved_bytes=hidden_bytes + 2 * tokens * ffn * width + norm_statistics,
+        deferred_bytes=2 * hidden_bytes + 2 * tokens * ffn * width,
+        output_shape=out,
         output_bytes=hidden_bytes,
         starts_block=False,
     )
@@ -75,6 +81,7 @@ def layers(experiment: Experiment) -> list[Layer]:
         + tokens * w.vocab * width  # log-softmax output
         + 8 * tokens  # targets
         + width,  # the loss's total weight
+        deferred_bytes=hidden_bytes + tokens * w.vocab * width,
         starts_block=False,
     )
     # The first block stays with the embedding: a stage cannot begin between them.

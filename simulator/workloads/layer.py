@@ -21,6 +21,11 @@ class Layer:
             the other.
         saved_bytes: kept for the backward pass by autograd, without the layer's input
             and without parameters.
+        deferred_bytes: kept from the backward pass for inputs to the one for weights where
+            the two are split: inputs of weight products and gradients of their outputs,
+            without the layer's own input.
+        defers_input: the layer's own input is the input of a weight product.
+        output_shape: of the tensor handed to the next layer.
         output_bytes: of the tensor handed to the next layer (0 for a loss).
         starts_block: a pipeline stage may begin here.
         seconds: fixed (forward, backward input, backward weight) times instead of a cost
@@ -34,6 +39,9 @@ class Layer:
     backward_weight_flops: float = 0.0
     moved_bytes: float = 0.0
     saved_bytes: int = 0
+    deferred_bytes: int = 0
+    defers_input: bool = False
+    output_shape: tuple[int, ...] = ()
     output_bytes: int = 0
     starts_block: bool = True
     seconds: tuple[float, float, float] | None = None

@@ -29,6 +29,9 @@ def layers(experiment: Experiment) -> list[Layer]:
             moved_bytes=4 * hidden_bytes + 4 * ffn_bytes,
             # The first block's input is a batch, held by autograd, not by a boundary.
             saved_bytes=2 * ffn_bytes + (hidden_bytes if first else 0),
+            deferred_bytes=hidden_bytes + 2 * ffn_bytes + (hidden_bytes if first else 0),
+            defers_input=True,
+            output_shape=(experiment.microbatch_size, w.sequence, h),
             output_bytes=hidden_bytes,
         )
 

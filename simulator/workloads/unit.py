@@ -13,6 +13,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     w = experiment.workload
     stage = Layer(
         kind="unit",
+        output_shape=(1,),
         output_bytes=MESSAGE_BYTES,
         seconds=(w.forward, w.backward_input, w.backward_weight),
     )

@@ -7,12 +7,22 @@ Backward passes run in the order of the forward passes, as in
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.passes import Pass, backward, forward
+from simulator.strategies.schedules.passes import (
+    Pass,
+    Plan,
+    backward,
+    forward,
+    loop,
+    one_stage_a_rank,
+)
 
 SUMMARY = "GPipe: all forward passes, then all backward passes"
 
 
-def order(num_stages: int, rank: int, num_microbatches: int) -> list[Pass]:
+placement, refusal = loop, one_stage_a_rank
+
+
+def order(plan: Plan, rank: int) -> list[Pass]:
     """F0 … F(m-1) B0 … B(m-1)."""
-    microbatches = range(num_microbatches)
+    microbatches = range(plan.num_microbatches)
     return [forward(rank, m) for m in microbatches] + [backward(rank, m) for m in microbatches]

@@ -6,15 +6,25 @@ this is gradient accumulation.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.passes import Pass, backward, forward
+from simulator.strategies.schedules.passes import (
+    Pass,
+    Plan,
+    backward,
+    forward,
+    loop,
+    one_stage_a_rank,
+)
 
 SUMMARY = "layer-wise model parallel: one microbatch at a time through all stages"
 
 
-def order(num_stages: int, rank: int, num_microbatches: int) -> list[Pass]:
+placement, refusal = loop, one_stage_a_rank
+
+
+def order(plan: Plan, rank: int) -> list[Pass]:
     """F0 B0 F1 B1 … on every rank."""
     return [
         step
-        for microbatch in range(num_microbatches)
+        for microbatch in range(plan.num_microbatches)
         for step in (forward(rank, microbatch), backward(rank, microbatch))
     ]

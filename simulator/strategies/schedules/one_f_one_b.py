@@ -6,16 +6,27 @@ min(m, p-r) microbatches.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.passes import Pass, backward, forward
+from simulator.strategies.schedules.passes import (
+    Pass,
+    Plan,
+    backward,
+    forward,
+    loop,
+    one_stage_a_rank,
+)
 
 SUMMARY = "1F1B: warm-up, then one forward and one backward in turn"
 
 
-def order(num_stages: int, rank: int, num_microbatches: int) -> list[Pass]:
+placement, refusal = loop, one_stage_a_rank
+
+
+def order(plan: Plan, rank: int) -> list[Pass]:
     """p-1-r warm-up forwards, then F and B in turn, then the remaining backwards."""
-    warmup = min(num_microbatches, num_stages - 1 - rank)
+    total = plan.num_microbatches
+    warmup = min(total, plan.num_ranks - 1 - rank)
     passes = [forward(rank, m) for m in range(warmup)]
-    for m in range(num_microbatches - warmup):
+    for m in range(total - warmup):
         passes += [forward(rank, warmup + m), backward(rank, m)]
-    passes += [backward(rank, m) for m in range(num_microbatches - warmup, num_microbatches)]
+    passes += [backward(rank, m) for m in range(total - warmup, total)]
     return passes

@@ -1,0 +1,72 @@
+"""Backward split in two: gradients of inputs now, gradients of weights later.
+
+Layers whose weight gradients are matrix products note what those need while autograd
+computes the gradients of inputs, and run them when told to (Qi et al. 2023, "Zero Bubble
+Pipeline Parallelism", section 2). Small parameters (norms) get theirs with the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Deferred:
+    """Weight gradients that are still to be computed, and the tensors they hold."""
+
+    def __init__(self) -> None:
+        self._work: list[Callable[[], None]] = []
+        self._held: list[Tensor] = []
+
+    def add(self, work: Callable[[], None], *held: Tensor) -> None:
+        self._work.append(work)
+        self._held += held
+
+    def nbytes(self, excluding: Tensor | None = None) -> int:
+        """Of the storages held, each once, without that of `excluding`."""
+        sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._held}
+        if excluding is not None:
+            sizes.pop(excluding.untyped_storage().data_ptr(), None)
+        return sum(sizes.values())
+
+    def run(self) -> None:
+        for work in self._work:
+            work()
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` that can defer its weight gradient: set `deferred` to do so."""
+
+    deferred: Deferred | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.deferred is None:
+            return super().forward(x)
+        apply: Callable[..., Tensor] = _SplitLinear.apply
+        return apply(x, self.weight, self.bias, self.deferred)
+
+
+class _SplitLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, into: Deferred) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.bias, ctx.into = bias, into
+        return functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+        x, weight = ctx.saved_tensors
+        gradient, bias = gradients[0], ctx.bias
+
+        def weight_gradient() -> None:
+            flat = gradient.flatten(0, -2)
+            weight.grad.addmm_(flat.t(), x.flatten(0, -2))
+            if bias is not None:
+                bias.grad += flat.sum(0)
+
+        ctx.into.add(weight_gradient, x, gradient)
+        return (gradient @ weight if ctx.needs_input_grad[0] else None), None, None, None

@@ -1,0 +1,129 @@
+"""Worker processes started once for all tests, and runs shared by the tests that ask for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from runtime.job import Job
+from runtime.launch import Workers
+from runtime.measure import Measurement, from_json
+from runtime.models import build_layer
+from simulator.experiment import Experiment, Parallel, Run, Workload, parse
+from simulator.program import Program
+from simulator.strategies import lower, mesh_of
+
+torch.set_num_threads(1)  # as the ranks: the order of sums inside an operator is the same
+
+SECTIONS = {"workload": Workload, "parallel": Parallel, "run": Run}
+TINY: dict[str, Any] = {
+    "model": "gpt",
+    "layers": 4,
+    "hidden": 16,
+    "heads": 2,
+    "sequence": 8,
+    "dtype": "fp64",
+    "iterations": 2,
+    "warmup": 0,
+    "learning_rate": 0.1,
+}
+
+Named = dict[tuple[int, str], Tensor]
+"""Tensors of the whole model by (layer, parameter name)."""
+
+
+def make(**keys: Any) -> Experiment:
+    """A tiny experiment; keys of all sections, without their section."""
+    if keys.get("model") == "unit":
+        data: dict[str, dict[str, Any]] = {"workload": {}, "run": {"iterations": 2, "warmup": 0}}
+    else:
+        data = {}
+        keys = TINY | keys
+    for key, value in keys.items():
+        section = next(name for name, model in SECTIONS.items() if key in model.model_fields)
+        data.setdefault(section, {})[key] = value
+    return parse(data)
+
+
+@dataclass
+class Ran:
+    """What a real run gave; `parameters` and `gradients` per replica, whole model."""
+
+    experiment: Experiment
+    program: Program
+    hash: str
+    measurement: Measurement
+    parameters: list[Named] = field(default_factory=list)
+    gradients: list[Named] = field(default_factory=list)
+
+
+def named(experiment: Experiment, ranges: dict[tuple[int, int], Tensor]) -> Named:
+    """Cut flat tensors of layer ranges into the parameters of the model."""
+    tensors: Named = {}
+    for (first, last), flat in sorted(ranges.items()):
+        offset = 0
+        for index in range(first, last):
+            layer = build_layer(experiment, index, torch.device("cpu"))
+            for name, parameter in layer.named_parameters():
+                end = offset + parameter.numel()
+                tensors[index, name] = flat[offset:end].view(parameter.shape)
+                offset = end
+        assert offset == flat.numel()
+    return tensors
+
+
+def collect(experiment: Experiment, answer: dict[str, Any]) -> Ran:
+    program = lower(experiment)
+    ran = Ran(
+        experiment, program, answer["hash"], from_json(program, answer["measurement"]), [], []
+    )
+    if answer["tensors"] is None:
+        return ran
+    mesh = mesh_of(experiment)
+    for replica in range(experiment.parallel.data):
+        for which, into in enumerate((ran.parameters, ran.gradients)):
+            ranges = {}
+            for rank, parts in answer["tensors"].items():
+                if mesh.coordinate(int(rank))["data"] == replica:
+                    for layers, pair in parts.items():
+                        first, _, last = layers.partition(":")
+                        flat = torch.tensor(pair[which], dtype=torch.float64)
+                        ranges[int(first), int(last)] = flat
+            into.append(named(experiment, ranges))
+    return ran
+
+
+@pytest.fixture(scope="session")
+def workers() -> Iterator[Workers]:
+    """Four ranks for the whole session; a test that makes a run fail needs its own."""
+    with Workers(4) as four:
+        yield four
+
+
+@pytest.fixture(scope="session")
+def experiment() -> Callable[..., Experiment]:
+    """`make`, for tests: the modules here cannot import each other."""
+    return make
+
+
+@pytest.fixture(scope="session")
+def run(workers: Workers) -> Callable[..., Ran]:
+    """Run ``make(**keys)`` with its tensors returned; equal keys are run once a session."""
+    done: dict[str, Ran] = {}
+
+    def run(**keys: Any) -> Ran:
+        name = json.dumps(keys, sort_keys=True)
+        if name not in done:
+            experiment = make(**keys)
+            tensors = experiment.workload.model != "unit"
+            answer = workers.run(Job(experiment, return_tensors=tensors))
+            done[name] = collect(experiment, answer)
+        return done[name]
+
+    return run

@@ -1,0 +1,193 @@
+"""Every strategy trains the model that one process trains with plain torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from runtime.data import microbatch
+from runtime.models import build_layer
+from simulator.experiment import Experiment
+from simulator.workloads import describe
+
+TOLERANCE = 1e-10
+CPU = torch.device("cpu")
+
+PIPELINES = [
+    {"schedule": "gpipe", "pipeline": 2, "microbatches": 4},
+    {"schedule": "gpipe", "model": "mlp", "layers": 5, "pipeline": 3, "microbatches": 2},
+    {"schedule": "gpipe", "pipeline": 4, "microbatches": 4},
+    {"schedule": "1f1b", "pipeline": 2, "microbatches": 4},
+    {"schedule": "1f1b", "pipeline": 2, "microbatches": 1},
+    {"schedule": "1f1b", "layers": 5, "pipeline": 3, "microbatches": 5},
+    {"schedule": "1f1b", "model": "mlp", "layers": 5, "pipeline": 2, "microbatches": 3},
+    {"schedule": "1f1b", "model": "mlp", "layers": 5, "pipeline": 4, "microbatches": 2},
+    {"schedule": "1f1b", "pipeline": 4, "microbatches": 6},
+    {"schedule": "naive", "pipeline": 2, "microbatches": 2},
+    {"schedule": "naive", "model": "mlp", "layers": 6, "pipeline": 3, "microbatches": 4},
+    {"schedule": "naive", "pipeline": 4, "microbatches": 2},
+]
+ACCUMULATION = [{"microbatches": 1}, {"microbatches": 3}, {"model": "mlp", "microbatches": 5}]
+REPLICAS = [
+    {"data": 2, "microbatches": 2},
+    {"data": 2, "model": "mlp", "bucket_mb": 0.02},
+    {"data": 3, "microbatches": 2, "bucket_mb": 1e-6},
+    {"data": 3, "model": "mlp", "layers": 5, "bucket_mb": 1e-6},
+    {"data": 4, "microbatches": 2, "bucket_mb": 0.03},
+    {"data": 4, "model": "mlp", "microbatches": 3},
+    {"data": 2, "pipeline": 2, "schedule": "gpipe", "microbatches": 3, "bucket_mb": 0.03},
+    {"data": 2, "pipeline": 2, "schedule": "1f1b", "microbatches": 2, "bucket_mb": 1e-6},
+    {"data": 2, "pipeline": 2, "schedule": "naive", "microbatches": 2},
+    {"data": 2, "pipeline": 2, "model": "mlp", "layers": 5, "microbatches": 4},
+]
+
+
+def name_of(keys: dict[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in keys.items())
+
+
+def reference(experiment: Experiment) -> tuple[Any, Any, list[float]]:
+    """(parameters, last gradients, losses) of one process that takes every microbatch in
+    turn: nothing of the executor, of segments or of flat buffers."""
+    layers = [build_layer(experiment, i, CPU) for i in range(len(describe(experiment)))]
+    parameters = {
+        (index, name): parameter
+        for index, layer in enumerate(layers)
+        for name, parameter in layer.named_parameters()
+    }
+    count = experiment.parallel.data * experiment.parallel.microbatches
+    gradients, losses = {}, []
+    for step in range(experiment.run.warmup + experiment.run.iterations):
+        total = 0.0
+        for parameter in parameters.values():
+            parameter.grad = None
+        for index in range(count):
+            x, target = microbatch(experiment, step, index, CPU)
+            for layer in layers[:-1]:
+                x = layer(x)
+            loss = layers[-1](x, target)
+            (loss * (1.0 / count)).backward()
+            total += loss.item() / count
+        gradients = {key: parameter.grad.clone() for key, parameter in parameters.items()}
+        with torch.no_grad():
+            for parameter in parameters.values():
+                parameter -= experiment.run.learning_rate * parameter.grad
+        losses.append(total)
+    values = {key: parameter.detach() for key, parameter in parameters.items()}
+    return values, gradients, losses[experiment.run.warmup :]
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    """Tensor by tensor, relative to the largest magnitude in each."""
+    assert ours.keys() == theirs.keys()
+    for key, expected in theirs.items():
+        scale = expected.abs().max().item()
+        assert scale > 0, f"{key} says nothing"
+        difference = (ours[key] - expected).abs().max().item()
+        assert difference <= TOLERANCE * scale, f"{key}: {difference / scale:.3g}"
+
+
+@pytest.mark.parametrize("keys", PIPELINES + ACCUMULATION + REPLICAS, ids=name_of)
+def test_gradients_parameters_and_losses_are_those_of_one_process(run, keys):
+    ran = run(**keys)
+    parameters, gradients, losses = reference(ran.experiment)
+    for replica in range(ran.experiment.parallel.data):
+        assert_close(ran.gradients[replica], gradients)
+        assert_close(ran.parameters[replica], parameters)
+    assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
+    norm = sum(float(value.square().sum()) for value in parameters.values()) ** 0.5
+    assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
+
+
+@pytest.mark.parametrize("keys", PIPELINES + ACCUMULATION, ids=name_of)
+def test_without_replicas_not_a_bit_is_different(run, keys):
+    """The same products and the same order of sums (backward passes run in the order of
+    the microbatches in every schedule), so nothing may differ at all."""
+    ran = run(**keys)
+    parameters, gradients, _ = reference(ran.experiment)
+    for ours, theirs in ((ran.gradients[0], gradients), (ran.parameters[0], parameters)):
+        assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
+
+
+@pytest.mark.parametrize("keys", REPLICAS, ids=name_of)
+def test_replicas_stay_equal_to_the_bit(run, keys):
+    ran = run(**keys)
+    for replica in range(1, ran.experiment.parallel.data):
+        for mine, first in (
+            (ran.gradients[replica], ran.gradients[0]),
+            (ran.parameters[replica], ran.parameters[0]),
+        ):
+            assert all(torch.equal(mine[key], first[key]) for key in first)
+
+
+def test_tiny_buckets_make_many_segments(run):
+    """The cases above are what they claim to be."""
+    whole = run(**REPLICAS[0]).program
+    cut = run(**REPLICAS[2]).program
+    for program, count in ((whole, 1), (cut, 10)):  # embedding, 4 × (attention, mlp), head
+        reduces = [i.label for i in program.ranks[0] if i.task.op == "ALL_REDUCE"]
+        assert len(reduces) == len(set(reduces)) == count
+
+
+def test_stages_are_equal_and_unequal(run):
+    def sizes(keys: dict[str, Any]) -> list[int]:
+        program = run(**keys).program
+        steps = [i.task.layers for i in program if i.task.op == "STEP"]
+        return [last - first for first, last in steps]
+
+    equal = {"schedule": "naive", "model": "mlp", "layers": 6, "pipeline": 3, "microbatches": 4}
+    assert sizes(equal) == [2, 2, 3]  # the loss is a layer without parameters
+    assert sizes(PIPELINES[6]) == [3, 3]
+    assert len(set(sizes(PIPELINES[7]))) > 1
+
+
+@pytest.mark.parametrize("model", ["gpt", "mlp"])
+def test_the_strategy_changes_neither_losses_nor_parameters(run, model):
+    """Same seed, global batch and microbatch size: the same 4 × 2 samples a step."""
+    plans = [
+        {"microbatches": 4},
+        {"pipeline": 2, "microbatches": 4, "schedule": "1f1b"},
+        {"pipeline": 4, "microbatches": 4, "schedule": "gpipe"},
+        {"pipeline": 3, "microbatches": 4, "schedule": "naive"},
+        {"data": 2, "microbatches": 2, "bucket_mb": 0.01},
+        {"data": 4, "microbatches": 1},
+        {"data": 2, "pipeline": 2, "microbatches": 2},
+    ]
+    batch = {"model": model, "global_batch": 8, "iterations": 3}
+    first, *others = (run(**batch, **plan).measurement for plan in plans)
+    assert len(first.losses) == 3
+    assert first.losses[0] != first.losses[2]
+    for other in others:
+        assert other.losses == pytest.approx(first.losses, rel=1e-12)
+        assert other.parameters_norm == pytest.approx(first.parameters_norm, rel=1e-12)
+
+
+def test_another_seed_is_another_run(run):
+    """The equalities above do not hold for just anything."""
+    keys = {"pipeline": 2, "microbatches": 4, "schedule": "gpipe"}
+    one, other = run(**keys).measurement, run(**keys, seed=1).measurement
+    assert one.losses != pytest.approx(other.losses, rel=1e-6)
+    assert one.parameters_norm != pytest.approx(other.parameters_norm, rel=1e-9)
+
+
+def test_a_run_repeats_to_the_bit(run):
+    """`warmup` and measured iterations take the same steps, whatever they are called."""
+    keys = {"data": 2, "pipeline": 2, "schedule": "1f1b", "microbatches": 2, "bucket_mb": 1e-6}
+    one, other = run(**keys), run(**keys, warmup=1, iterations=1)
+    assert one.measurement.losses[1:] == other.measurement.losses
+    assert all(torch.equal(v, other.parameters[0][k]) for k, v in one.parameters[0].items())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05), ("fp16", 0.01)]
+)
+def test_narrower_types_compute_the_same_to_their_precision(run, dtype, tolerance):
+    """Parameters are drawn in fp32 and rounded, data are bytes: only rounding differs."""
+    keys = {"data": 2, "pipeline": 2, "microbatches": 2, "iterations": 1, "bucket_mb": 0.01}
+    exact, rounded = run(**keys), run(**keys, dtype=dtype)
+    assert rounded.measurement.losses == pytest.approx(exact.measurement.losses, rel=tolerance)
+    for key, gradient in exact.gradients[0].items():
+        error = (rounded.gradients[0][key] - gradient).norm() / gradient.norm()
+        assert error < tolerance, key

@@ -1,0 +1,321 @@
+"""The engine against its own definition, by hand and on random plans and costs.
+
+Random times are multiples of 1/8, so that without contention every sum is exact.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from simulator import Experiment, ExperimentError, Program, load, lower, parse, predict
+from simulator.cluster import resolve
+from simulator.contention import Demand
+from simulator.engine import simulate
+from simulator.program import Instruction, Op, Task
+from simulator.strategies.schedules import SCHEDULES
+from simulator.timeline import Timeline
+from simulator.trace import save_trace
+from simulator.validate import predecessors
+
+SLACK = 1e-9
+
+
+class Table:
+    """Costs from lists that are read round and round, by instruction."""
+
+    def __init__(
+        self,
+        seconds: list[float],
+        delays: list[float] | None = None,
+        cores: float | None = None,
+        nodes: int = 1,
+    ):
+        self.table, self.delays, self.nodes = seconds, delays or [0.0], nodes
+        self.capacities = {} if cores is None else {f"node{n}": cores for n in range(nodes)}
+
+    def seconds(self, instruction: Instruction) -> float:
+        return self.table[instruction.uid % len(self.table)]
+
+    def delay(self, instruction: Instruction) -> float:
+        return self.delays[instruction.uid % len(self.delays)]
+
+    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
+        amount = 1.0 if len(participants) == 1 else 0.5
+        uses = [(f"node{member.rank % self.nodes}", amount) for member in participants]
+        return tuple(uses) if self.capacities else ()
+
+
+eighths = st.integers(0, 16).map(lambda n: n / 8)
+tables = st.lists(eighths, min_size=1, max_size=40)
+
+
+@st.composite
+def programs(draw) -> Program:
+    """Any small plan that lowers."""
+    pipeline = draw(st.integers(1, 4))
+    model = draw(st.sampled_from(["unit", "mlp", "gpt"]))
+    data = {
+        "workload": {
+            "model": model,
+            "layers": draw(st.integers(pipeline, 6)),
+            "hidden": 8,
+            "heads": 2,
+            "sequence": 4,
+        },
+        "parallel": {
+            "pipeline": pipeline,
+            "data": draw(st.integers(1, 3)),
+            "microbatches": draw(st.integers(1, 5)),
+            "schedule": draw(st.sampled_from(sorted(SCHEDULES))),
+            "bucket_mb": draw(st.sampled_from([0.001, 0.004, 0.01, 25])),
+        },
+    }
+    try:
+        return lower(parse(data))
+    except ExperimentError:
+        assume(False)
+        raise
+
+
+def check_semantics(program: Program, timeline: Timeline, costs: Table) -> None:
+    """Every instruction starts as soon as `simulator.program` allows, and not before."""
+    start, end, posted = (column.tolist() for column in (timeline.start, timeline.end, timeline.posted))
+    waits = predecessors(program)
+    meeting = {member.uid: members for members in program.meetings for member in members}
+    for instruction in program:
+        uid = instruction.uid
+        ready = max((end[other.uid] for other in waits[uid]), default=0.0)
+        assert posted[uid] == ready + costs.delay(instruction)
+        members = meeting.get(uid, (instruction,))
+        assert start[uid] == max(posted[member.uid] for member in members)
+        assert {end[member.uid] for member in members} == {end[uid]}
+        seconds = costs.seconds(members[0])
+        if costs.capacities:
+            assert end[uid] >= start[uid]
+            assert end[uid] - start[uid] >= seconds - SLACK
+        else:
+            assert end[uid] == start[uid] + seconds
+
+
+def check_passes(program: Program, timeline: Timeline) -> None:
+    """The data flow of training, whatever the schedule and its instructions say."""
+    forward: dict[tuple[int, int, int], tuple[float, float]] = {}
+    backward: dict[tuple[int, int, int], tuple[float, float]] = {}
+    replica_size = max(i.task.stage for i in program) + 1
+    assert program.num_stages == replica_size
+    groups = program.num_ranks * program.num_stages // replica_size
+    assert groups >= 1
+    pipeline = len({i.rank for i in program if i.rank < program.num_ranks})
+    assert pipeline == program.num_ranks
+    for i in program:
+        spans = {Op.FORWARD: forward, Op.BACKWARD: backward, Op.BACKWARD_INPUT: backward}
+        if i.task.op not in spans:
+            continue
+        table = spans[i.task.op]
+        key = (replica(program, i), i.task.stage, i.microbatch)
+        begin, end = float(timeline.start[i.uid]), float(timeline.end[i.uid])
+        earlier = table.get(key, (begin, end))
+        table[key] = (min(begin, earlier[0]), max(end, earlier[1]))
+    assert forward.keys() == backward.keys()
+    for (copy, stage, microbatch), (begin, end) in forward.items():
+        assert end <= backward[copy, stage, microbatch][0]
+        if stage > 0:
+            assert forward[copy, stage - 1, microbatch][1] <= begin
+            assert (
+                backward[copy, stage, microbatch][1] <= backward[copy, stage - 1, microbatch][0]
+            )
+
+
+def replica(program: Program, instruction: Instruction) -> int:
+    """Ranks of one replica are consecutive (tensor, context and expert degrees are 1)."""
+    stages = {i.task.stage for i in program.ranks[0]}
+    copies = sum({i.task.stage for i in rank} == stages for rank in program.ranks)
+    return instruction.rank // (program.num_ranks // copies)
+
+
+@given(programs(), tables, st.lists(eighths, max_size=7), st.sampled_from([None, 1.0, 2.0, 3.5]))
+def test_any_plan_runs_as_defined(
+    program: Program, seconds: list[float], delays: list[float], cores: float | None
+) -> None:
+    costs = Table(seconds, delays, cores, nodes=2)
+    timeline = simulate(program, costs)
+    check_semantics(program, timeline, costs)
+    check_passes(program, timeline)
+    for rank, instructions in enumerate(program.ranks):
+        last: dict[str, float] = {}
+        for instruction in instructions:  # a stream runs one span at a time, in list order
+            stream, uid = instruction.task.stream, instruction.uid
+            assert timeline.start[uid] >= last.get(stream, 0.0)
+            last[stream] = float(timeline.end[uid])
+        resident = sum(program.resident[rank].values())
+        held = timeline.memory[rank].nbytes
+        assert held[0] == held[-1] == resident
+        if min(seconds) > 0:
+            assert held.min() == resident
+
+
+@given(programs(), tables, st.lists(st.integers(0, 8), min_size=1, max_size=9))
+def test_slower_is_never_earlier(program: Program, seconds: list[float], more: list[int]) -> None:
+    slower = [seconds[n % len(seconds)] + more[n % len(more)] / 8 for n in range(360)]
+    same = [seconds[n % len(seconds)] for n in range(360)]
+    fast, slow = (simulate(program, Table(table)) for table in (same, slower))
+    assert (slow.end >= fast.end).all()
+    assert (slow.start >= fast.start).all()
+
+
+@given(programs(), tables, st.sampled_from([0.5, 1.0, 2.0]))
+def test_sharing_slows_everything_and_wastes_nothing(
+    program: Program, seconds: list[float], cores: float
+) -> None:
+    alone = simulate(program, Table(seconds))
+    costs = Table(seconds, cores=cores)
+    shared = simulate(program, costs)
+    assert (shared.end >= alone.end - SLACK).all()
+    work = sum(
+        costs.seconds(members[0]) * sum(amount for _, amount in costs.demand(members))
+        for members in [*program.meetings, *((i,) for i in program if i.task.peer < 0 and not i.task.group)]
+    )
+    assert work <= cores * shared.iteration_time + SLACK
+    plenty = simulate(program, Table(seconds, cores=1000.0))
+    assert abs(plenty.end - alone.end).max() <= SLACK
+
+
+@given(programs(), tables, st.sampled_from([None, 1.5]))
+def test_two_runs_are_byte_equal(tmp_path_factory, program: Program, seconds, cores) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    for name in ("first", "second"):
+        save_trace(simulate(program, Table(seconds, cores=cores)), folder / name)
+    assert (folder / "first").read_bytes() == (folder / "second").read_bytes()
+
+
+def task(op: Op = Op.FORWARD, **more) -> Task:
+    return Task(op, stage=0, **more)
+
+
+SEND = task(Op.SEND, stream="send:1", peer=1, tensor="x", nbytes=8)
+RECEIVE = task(Op.RECV, stream="recv:0", peer=0, tensor="x", nbytes=8)
+
+
+def test_a_message_by_hand() -> None:
+    """Rank 0: F 2 s, then sends. Rank 1: F 1 s beside a receive posted at once."""
+    produce, consume, busy = (Instruction(task(), m) for m in range(3))
+    send, receive = Instruction(SEND, 0, (produce,)), Instruction(RECEIVE)
+    consume.after = (receive,)
+    program = Program([[produce, send], [receive, busy, consume]])
+    timeline = simulate(program, Table([2.0, 0.5, 0.5, 1.0, 4.0]))
+    assert timeline.posted.tolist() == [0.0, 2.0, 0.0, 0.0, 2.5]
+    assert timeline.start.tolist() == [0.0, 2.0, 2.0, 0.0, 2.5]
+    assert timeline.end.tolist() == [2.0, 2.5, 2.5, 1.0, 6.5]
+    assert timeline.iteration_time == 6.5
+
+
+def test_a_sender_waits_for_its_receiver_and_its_stream_with_it() -> None:
+    busy = Instruction(task())
+    sends = [Instruction(SEND, m) for m in range(2)]
+    receives = [Instruction(RECEIVE, 0, (busy,)), Instruction(RECEIVE, 1)]
+    program = Program([sends, [busy, *receives]])
+    timeline = simulate(program, Table([0.25, 0.25, 3.0, 9.0, 9.0]))
+    assert timeline.posted.tolist()[:2] == [0.0, 3.25]
+    assert timeline.start.tolist() == [3.0, 3.25, 0.0, 3.0, 3.25]
+
+
+def test_a_collective_starts_with_the_last_to_come() -> None:
+    group = task(Op.ALL_REDUCE, stream="data", group=(0, 1, 2), tensor="g", nbytes=8)
+    ranks = []
+    for _ in range(3):
+        first = Instruction(task())
+        ranks.append([first, Instruction(group, -1, (first,))])
+    timeline = simulate(Program(ranks), Table([1.0, 0.5, 3.0, 0.0, 2.0, 0.0]))
+    assert timeline.posted[1::2].tolist() == [1.0, 3.0, 2.0]
+    assert timeline.start[1::2].tolist() == [3.0] * 3
+    assert timeline.end[1::2].tolist() == [3.5] * 3  # the first member's seconds count
+
+
+def test_delays_come_before_the_start_and_add_up() -> None:
+    program = Program([[Instruction(task(), m) for m in range(3)]])
+    timeline = simulate(program, Table([1.0], delays=[0.5, 0.25, 0.0]))
+    assert timeline.posted.tolist() == timeline.start.tolist() == [0.5, 1.75, 2.75]
+    assert timeline.iteration_time == 3.75
+
+
+def test_nothing_to_do() -> None:
+    timeline = simulate(Program([[], []]), Table([1.0]))
+    assert (len(timeline), timeline.iteration_time) == (0, 0.0)
+
+
+def gpipe(p: int, m: int) -> Experiment:
+    return load(
+        None,
+        [
+            "workload.model=unit",
+            "parallel.schedule=gpipe",
+            f"parallel.pipeline={p}",
+            f"parallel.microbatches={m}",
+        ],
+    )
+
+
+class ComputeOnly(Table):
+    """A second a pass on shared cores; messages are free."""
+
+    def seconds(self, instruction: Instruction) -> float:
+        return 0.0 if instruction.task.peer >= 0 else 1.0
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("cores", [1.0, 2.0, 3.0, 4.0])
+def test_four_ranks_on_fewer_cores(m: int, cores: float) -> None:
+    """GPipe's wave has 1, 2, …, min(m, 4), …, 2, 1 ranks at work; k ranks on c cores take
+    max(1, k/c) of the time."""
+    timeline = simulate(lower(gpipe(4, m)), ComputeOnly([], cores=cores))
+    wave = [sum(0 <= step - rank < m for rank in range(4)) for step in range(m + 3)]
+    expected = 2 * sum(max(1.0, working / cores) for working in wave)
+    assert timeline.iteration_time == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("ranks", "cores"), [(2, 1.0), (4, 2.0), (4, 4.0), (6, 1.5)])
+def test_replicas_share_cores_evenly(ranks: int, cores: float) -> None:
+    program = lower(load(None, ["workload.model=unit", "parallel.pipeline=1",
+                                f"parallel.data={ranks}", "parallel.microbatches=3"]))  # fmt: skip
+    timeline = simulate(program, ComputeOnly([], cores=cores))
+    assert timeline.iteration_time == pytest.approx(6 * ranks / cores, rel=1e-12)
+
+
+def test_no_span_ends_before_it_starts() -> None:
+    """The clock adds differences: 0.14 + ((0.14 + 8.71) - 0.14) < 0.14 + 8.71."""
+    first, between, last = A, B, C = (Instruction(task(), m) for m in range(3))
+    assert (A, B, C) == (first, between, last)
+
+    class Shared(Table):
+        def demand(self, participants: tuple[Instruction, ...]) -> Demand:
+            return () if participants == (between,) else (("node0", 1.0),)
+
+    timeline = simulate(Program([[first, between, last]]), Shared([0.14, 8.71, 1e-30], cores=1.0))
+    assert (timeline.end >= timeline.start).all()
+
+
+@pytest.mark.parametrize(("replicas", "nodes", "bandwidth", "latency"), [
+    (2, 1, 300e9 * 0.78, 3e-6),
+    (8, 1, 300e9 * 0.78, 3e-6),
+    (16, 2, 1600e9 / 8 * 0.85, 6e-6),  # the node's NICs carry the ring between nodes
+])  # fmt: skip
+def test_a_ring_all_reduce_in_a_simulated_step(replicas, nodes, bandwidth, latency) -> None:
+    """2(n-1)/n · bytes/bandwidth + 2(n-1) · latency, n replicas of 4·(2·64·256+320) bytes."""
+    experiment = load(
+        None,
+        [
+            *("workload.model=mlp", "workload.layers=1", "workload.hidden=64"),
+            *("parallel.pipeline=1", f"parallel.data={replicas}", "parallel.microbatches=1"),
+            "cluster.preset=dgx-a100-80gb",
+        ],
+    )
+    cluster = resolve(experiment)
+    assert cluster.nodes == nodes
+    timeline = predict(experiment, cluster).timeline
+    spans = timeline.of_kind(lambda kind: kind.op == "ALL_REDUCE")
+    assert spans.sum() == replicas
+    n, nbytes = replicas, 4 * (2 * 64 * 256 + 256 + 64)
+    expected = 2 * (n - 1) / n * nbytes / bandwidth + 2 * (n - 1) * latency
+    assert timeline.end[spans] - timeline.start[spans] == pytest.approx(expected, rel=1e-6)
