@@ -223,12 +223,12 @@ def _check_workload(experiment: Experiment) -> None:
 
 
 def _check_parallel(parallel: Parallel) -> None:
-    from simulator.strategies.schedules import SCHEDULES
+    from simulator.strategies.schedules import schedule_named
 
-    if parallel.schedule not in SCHEDULES:
-        raise ExperimentError(
-            f"parallel.schedule = {parallel.schedule!r}: allowed: {', '.join(SCHEDULES)}"
-        )
+    try:
+        schedule_named(parallel.schedule)
+    except ValueError as error:
+        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
     later = {
         "tensor": ("tensor parallelism", 1),
         "context": ("context parallelism", 1),

@@ -24,7 +24,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from simulator.metrics import union_length
-from simulator.timeline import Floats, Integers, Kind, Timeline
+from simulator.timeline import Floats, Kind, Timeline
 
 DPI = 150
 WIDTH, MAX_HEIGHT, ROW_HEIGHT = 13.0, 16.0, 0.62  # inches
@@ -45,6 +45,7 @@ CYCLE = (
     "#332288", "#CC79A7", "#999933", "#882255", "#44AA99", "#D55E00",
 )  # fmt: skip
 GREY = "#808080"
+EDGES = {True: "#ffffff99", False: "#333333"}  # and hatches: of coloured looks, of grey ones
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear red, green, blue
 
 
@@ -55,11 +56,6 @@ class Look(NamedTuple):
     luminance: tuple[float, float]
     hatch: str = ""
     coloured: bool = False
-
-    @property
-    def edge(self) -> str:
-        """The colour of edges and hatches."""
-        return "#ffffff99" if self.coloured else "#333333"
 
 
 LOOKS = {
@@ -228,12 +224,12 @@ def _draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> N
         style: dict[str, Any] = {"zorder": 2}
         if detailed:
             style["linewidth"] = np.clip(0.1 * widths, 0.0 if look.coloured else 0.3, 0.7)
-            style["edgecolor"] = look.edge
+            style["edgecolor"] = EDGES[look.coloured]
             style["hatch"] = look.hatch if np.median(widths) >= HATCHED_PIXELS else None
         _draw_boxes(axes, look, columns, microbatch, **style)
-        whole = timeline.of_kind(lambda kind: kind.segment <= 0)[spans]  # one number a pass
-        if look.coloured and whole.any():
-            _draw_numbers(axes, look, columns[:, whole], microbatch[whole])
+        if detailed and look.coloured:
+            stage = np.array([kind.stage for kind in timeline.kinds])[timeline.kind[spans]]
+            _draw_numbers(axes, look, columns, np.stack([columns[2], stage, microbatch]))
     step = next(n for n in (2**i for i in range(40)) if n * row > 0.18 * DPI)
     axes.set_yticks(((top + bottom) / 2)[::step], [f"rank {rank}" for rank in rows[::step]])
     axes.tick_params(axis="y", length=0)
@@ -251,9 +247,13 @@ def _draw_boxes(axes: Axes, look: Look, columns: Any, microbatch: Any = -1, **st
     axes.add_collection(PolyCollection(corners, facecolor=faces, **style), autolim=False)
 
 
-def _draw_numbers(axes: Axes, look: Look, columns: Floats, microbatch: Integers) -> None:
-    """Write the microbatches into the bars, in one size that fits most of them."""
-    left, right, top, bottom = columns
+def _draw_numbers(axes: Axes, look: Look, columns: Floats, passes: Floats) -> None:
+    """Write microbatches, once over the bars of a pass (row, stage, microbatch), in one size."""
+    keys, first, place = np.unique(passes, axis=1, return_index=True, return_inverse=True)
+    left, right, top, bottom = columns[:, first]
+    np.minimum.at(left, place.ravel(), columns[0])
+    np.maximum.at(right, place.ravel(), columns[1])
+    microbatch = keys[2].astype(np.int64)
     width, height = np.ptp(axes.transData.transform([(0, 0), (1, 1)]), axis=0) * 72 / DPI  # points
     fits = (right - left) * width / (0.64 * len(str(microbatch.max())) + 0.4)
     size = min(9.0, 0.98 * np.quantile(fits, 0.05), 0.7 * height * (bottom - top).min())
@@ -274,7 +274,7 @@ def _draw_legend(figure: Figure, timelines: Sequence[Timeline], detailed: bool) 
 
     def swatch(looks: Iterable[Look], numbers: Iterable[int]) -> tuple[Patch, ...]:
         return tuple(
-            Patch(facecolor=palette(k)[n % len(CYCLE)], edgecolor=k.edge, hatch=k.hatch, lw=0.4)
+            Patch(fc=palette(k)[n % len(CYCLE)], ec=EDGES[k.coloured], hatch=k.hatch, lw=0.4)
             for n in numbers
             for k in looks
         )

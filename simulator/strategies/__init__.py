@@ -15,7 +15,7 @@ from simulator.strategies.data_parallel import reduce_gradients
 from simulator.strategies.optimizer import step
 from simulator.strategies.partition import split_buckets, split_stages
 from simulator.strategies.pipeline import Stage, lower_passes, messages_to
-from simulator.strategies.schedules import SCHEDULES, Plan
+from simulator.strategies.schedules import Plan, schedule_named
 from simulator.validate import validate
 from simulator.workloads import Layer, describe
 
@@ -54,7 +54,7 @@ def _lower(experiment: Experiment) -> Program:
     parallel = experiment.parallel
     plan = Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
     value_bytes = experiment.workload.dtype_bytes
-    schedule = SCHEDULES[parallel.schedule]
+    schedule = schedule_named(parallel.schedule)
     refusal = schedule.refusal(plan)
     if refusal:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r} with {refusal}")

@@ -25,7 +25,7 @@ SECTIONS = {"workload": Workload, "parallel": Parallel, "run": Run}
 TINY: dict[str, Any] = {
     "model": "gpt",
     "layers": 4,
-    "hidden": 16,
+    "hidden": 8,
     "heads": 2,
     "sequence": 8,
     "dtype": "fp64",

@@ -57,12 +57,12 @@ def reference(experiment: Experiment) -> tuple[Any, Any, list[float]]:
         for index, layer in enumerate(layers)
         for name, parameter in layer.named_parameters()
     }
+    optimizer = torch.optim.SGD(parameters.values(), lr=experiment.run.learning_rate)
     count = experiment.parallel.data * experiment.parallel.microbatches
     gradients, losses = {}, []
     for step in range(experiment.run.warmup + experiment.run.iterations):
         total = 0.0
-        for parameter in parameters.values():
-            parameter.grad = None
+        optimizer.zero_grad()
         for index in range(count):
             x, target = microbatch(experiment, step, index, CPU)
             for layer in layers[:-1]:
@@ -71,9 +71,7 @@ def reference(experiment: Experiment) -> tuple[Any, Any, list[float]]:
             (loss * (1.0 / count)).backward()
             total += loss.item() / count
         gradients = {key: parameter.grad.clone() for key, parameter in parameters.items()}
-        with torch.no_grad():
-            for parameter in parameters.values():
-                parameter -= experiment.run.learning_rate * parameter.grad
+        optimizer.step()
         losses.append(total)
     values = {key: parameter.detach() for key, parameter in parameters.items()}
     return values, gradients, losses[experiment.run.warmup :]

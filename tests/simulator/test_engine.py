@@ -103,18 +103,13 @@ def check_passes(program: Program, timeline: Timeline) -> None:
     """The data flow of training, whatever the schedule and its instructions say."""
     forward: dict[tuple[int, int, int], tuple[float, float]] = {}
     backward: dict[tuple[int, int, int], tuple[float, float]] = {}
-    replica_size = max(i.task.stage for i in program) + 1
-    assert program.num_stages == replica_size
-    groups = program.num_ranks * program.num_stages // replica_size
-    assert groups >= 1
-    pipeline = len({i.rank for i in program if i.rank < program.num_ranks})
-    assert pipeline == program.num_ranks
+    replica_size = program.num_ranks // copies(program)
     for i in program:
         spans = {Op.FORWARD: forward, Op.BACKWARD: backward, Op.BACKWARD_INPUT: backward}
         if i.task.op not in spans:
             continue
         table = spans[i.task.op]
-        key = (replica(program, i), i.task.stage, i.microbatch)
+        key = (i.rank // replica_size, i.task.stage, i.microbatch)
         begin, end = float(timeline.start[i.uid]), float(timeline.end[i.uid])
         earlier = table.get(key, (begin, end))
         table[key] = (min(begin, earlier[0]), max(end, earlier[1]))
@@ -128,11 +123,10 @@ def check_passes(program: Program, timeline: Timeline) -> None:
             )
 
 
-def replica(program: Program, instruction: Instruction) -> int:
-    """Ranks of one replica are consecutive (tensor, context and expert degrees are 1)."""
+def copies(program: Program) -> int:
+    """Replicas of the pipeline, each a run of consecutive ranks (in these plans)."""
     stages = {i.task.stage for i in program.ranks[0]}
-    copies = sum({i.task.stage for i in rank} == stages for rank in program.ranks)
-    return instruction.rank // (program.num_ranks // copies)
+    return sum({i.task.stage for i in rank} == stages for rank in program.ranks)
 
 
 @given(programs(), tables, st.lists(eighths, max_size=7), st.sampled_from([None, 1.0, 2.0, 3.5]))
@@ -201,7 +195,7 @@ RECEIVE = task(Op.RECV, stream="recv:0", peer=0, tensor="x", nbytes=8)
 def test_a_message_by_hand() -> None:
     """Rank 0: F 2 s, then sends. Rank 1: F 1 s beside a receive posted at once."""
     produce, consume, busy = (Instruction(task(), m) for m in range(3))
-    send, receive = Instruction(SEND, 0, (produce,)), Instruction(RECEIVE)
+    send, receive = Instruction(SEND, 0, (produce,)), Instruction(RECEIVE, 0)
     consume.after = (receive,)
     program = Program([[produce, send], [receive, busy, consume]])
     timeline = simulate(program, Table([2.0, 0.5, 0.5, 1.0, 4.0]))
@@ -284,15 +278,21 @@ def test_replicas_share_cores_evenly(ranks: int, cores: float) -> None:
 
 
 def test_no_span_ends_before_it_starts() -> None:
-    """The clock adds differences: 0.14 + ((0.14 + 8.71) - 0.14) < 0.14 + 8.71."""
-    first, between, last = A, B, C = (Instruction(task(), m) for m in range(3))
-    assert (A, B, C) == (first, between, last)
+    """A simpy clock adds differences: X + (T - X) < T. Rank 1 is ready to send at T, which is
+    known when the clock is at X, the end of rank 0's pass on a shared core."""
+    x, t = 0.05, 0.21
+    assert x + (t - x) < t
+    first, other = Instruction(task()), Instruction(task())
+    receive = Instruction(RECEIVE, 0, (first,))
+    send = Instruction(SEND, 0, (other,))
 
     class Shared(Table):
         def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-            return () if participants == (between,) else (("node0", 1.0),)
+            return () if participants == (other,) else (("node0", 1.0),)
 
-    timeline = simulate(Program([[first, between, last]]), Shared([0.14, 8.71, 1e-30], cores=1.0))
+    program = Program([[other, send], [first, receive]])
+    timeline = simulate(program, Shared([t, 1e-30, x, 1e-30], cores=1.0))
+    assert timeline.start.tolist() == [0.0, t, 0.0, t]
     assert (timeline.end >= timeline.start).all()
 
 

@@ -10,15 +10,44 @@ One file a schedule; each exports
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import Protocol
 
 from simulator.strategies.schedules import gpipe, naive, one_f_one_b
 from simulator.strategies.schedules.passes import Pass, Plan
 
-SCHEDULES: dict[str, ModuleType] = {
+
+class Schedule(Protocol):
+    """The interface of a schedule file (and of `pipelining_csv.CsvSchedule`)."""
+
+    SUMMARY: str
+
+    def order(self, plan: Plan, rank: int) -> list[Pass]: ...
+
+    def placement(self, plan: Plan) -> list[int]: ...
+
+    def refusal(self, plan: Plan) -> str | None: ...
+
+
+SCHEDULES: dict[str, Schedule] = {
     "naive": naive,
     "gpipe": gpipe,
     "1f1b": one_f_one_b,
 }
 
-__all__ = ["SCHEDULES", "Pass", "Plan"]
+
+def schedule_named(name: str) -> Schedule:
+    """The schedule that ``parallel.schedule`` names; ``csv:PATH`` reads one from a file.
+
+    Raises:
+        ValueError: there is none of that name, or the file is not a schedule.
+    """
+    if name.startswith("csv:"):
+        from simulator.strategies.pipelining_csv import CsvSchedule
+
+        return CsvSchedule(name.removeprefix("csv:"))
+    if name not in SCHEDULES:
+        raise ValueError(f"allowed: {', '.join(SCHEDULES)}, csv:PATH")
+    return SCHEDULES[name]
+
+
+__all__ = ["SCHEDULES", "Pass", "Plan", "Schedule", "schedule_named"]

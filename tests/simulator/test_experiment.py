@@ -1,0 +1,278 @@
+"""Every mistake in an experiment is refused in one line: key, value, what is allowed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator import Experiment, ExperimentError, load, parse
+
+SECTIONS = ("workload", "parallel", "cluster", "run")
+
+
+def refusal(overrides: list[str], path: str | None = None) -> str:
+    with pytest.raises(ExperimentError) as error:
+        load(path, overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def value(override: str) -> Any:
+    """What --set made of the right-hand side, read back from the key it was given for."""
+    section, _, key = override.partition("=")[0].partition(".")
+    return getattr(getattr(load(None, [override]), section), key)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("workload.model=mlp", "mlp"),
+        ('workload.model="mlp"', "mlp"),
+        ("workload.model='mlp'", "mlp"),
+        (" workload.model = mlp ", "mlp"),
+        ("workload.layers=6", 6),
+        ("workload.layers=1_000", 1000),
+        ("workload.hidden=0x100", 256),
+        ("parallel.bucket_mb=0.5", 0.5),
+        ("parallel.bucket_mb=1e-3", 0.001),
+        ("parallel.bucket_mb=2", 2.0),
+        ("parallel.sequence_parallel=false", False),
+        ("parallel.schedule=1f1b", "1f1b"),
+        ("cluster.profile=/tmp/a b=c.json", "/tmp/a b=c.json"),
+        ("cluster.profile=1.2.3", "1.2.3"),
+        ("run.pace=2 # twice as slow", 2.0),
+    ],
+)
+def test_set(override: str, expected: object) -> None:
+    found = value(override)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_later_settings_win() -> None:
+    experiment = load(None, ["parallel.pipeline=4", "parallel.pipeline=1"])
+    assert experiment.parallel.pipeline == 1
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["", "=", "layers", "layers=3", "workload=3", "workload.=3", "workload.layers", "=3"],
+)
+def test_set_that_is_not_an_assignment(override: str) -> None:
+    assert refusal([override]) == f"--set {override}: expected section.key=value"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["workload.model=foo"], "workload.model = 'foo': allowed: 'unit', 'mlp' or 'gpt'"),
+        (["workload.model="], "workload.model = '': allowed: 'unit', 'mlp' or 'gpt'"),
+        (
+            ["workload.dtype=int8"],
+            "workload.dtype = 'int8': allowed: 'fp64', 'fp32', 'bf16' or 'fp16'",
+        ),
+        (["workload.layers=0"], "workload.layers = 0: allowed: greater than or equal to 1"),
+        (["workload.layers=-4"], "workload.layers = -4: allowed: greater than or equal to 1"),
+        (["workload.layers=true"], "workload.layers = True: allowed: a valid integer"),
+        (["workload.layers='4'"], "workload.layers = '4': allowed: a valid integer"),
+        (["workload.layers=4.0"], "workload.layers = 4.0: allowed: a valid integer"),
+        (["workload.layers=[4]"], "workload.layers = [4]: allowed: a valid integer"),
+        (["workload.layers=[[["], "workload.layers = '[[[': allowed: a valid integer"),
+        (["parallel.bucket_mb=nan"], "parallel.bucket_mb = nan: allowed: a finite number"),
+        (["parallel.bucket_mb=inf"], "parallel.bucket_mb = inf: allowed: a finite number"),
+        (["parallel.bucket_mb=0"], "parallel.bucket_mb = 0: allowed: greater than 0"),
+        (["parallel.bucket_mb=true"], "parallel.bucket_mb = True: allowed: a valid number"),
+        (["parallel.bucket_mb='1'"], "parallel.bucket_mb = '1': allowed: a valid number"),
+        (["parallel.data=65537"], "parallel.data = 65537: allowed: less than or equal to 65536"),
+        (["parallel.zero=4"], "parallel.zero = 4: allowed: less than or equal to 3"),
+        (["parallel.sequence_parallel=1"], "parallel.sequence_parallel = 1: allowed: a valid bo"),
+        (["parallel.schedule=7"], "parallel.schedule = 7: allowed: a valid string"),
+        (["parallel.schedule=zigzag"], "parallel.schedule = 'zigzag': allowed: naive, gpipe, 1f1b"),
+        (["cluster.nodes=0"], "cluster.nodes = 0: allowed: greater than or equal to 1"),
+        (["cluster.node_bandwidth_gbit=-1"], "cluster.node_bandwidth_gbit = -1: allowed: greater"),
+        (["run.device=tpu"], "run.device = 'tpu': allowed: 'cpu' or 'cuda'"),
+        (["run.timeout_s=-inf"], "run.timeout_s = -inf: allowed: a finite number"),
+        (["run.warmup=-1"], "run.warmup = -1: allowed: greater than or equal to 0"),
+        (["foo.x=1"], "foo: unknown key; known here: workload, parallel, cluster, run"),
+        (["workload.foo=1"], "workload.foo: unknown key; known here: model, layers, hidden, "),
+        (["parallel.x.y=1"], "parallel.x.y: unknown key; known here: data, pipeline, "),
+        (["run.Device=cpu"], "run.Device: unknown key; known here: iterations, "),
+        (
+            ["workload.heads=3", "workload.hidden=256"],
+            "workload.heads = 3: must divide workload.hidden = 256; nearest that does: 2",
+        ),
+        (["workload.vocab=255"], "workload.vocab = 255: .*allowed: 256 or more"),
+        (["workload.forward=1"], "workload.forward = 1.0: only for workload.model = 'unit'"),
+        (
+            ["workload.model=mlp", "workload.p2p=0"],
+            "workload.p2p = 0.0: only for workload.model = 'unit'",
+        ),
+        (
+            ["workload.global_batch=30", "parallel.data=3", "parallel.microbatches=4"],
+            "workload.global_batch = 30: must be a multiple of data × microbatches = "
+            "3 × 4 = 12; nearest: 24",
+        ),
+        (
+            ["workload.global_batch=1", "parallel.microbatches=4"],
+            "workload.global_batch = 1: .* = 1 × 4 = 4; nearest: 4",
+        ),
+        (
+            ["parallel.pipeline=5", "workload.layers=4"],
+            "parallel.pipeline = 5: more stages than workload.layers = 4; allowed: 1 to 4",
+        ),
+        (
+            ["cluster.preset=laptop", "cluster.profile=mine.json"],
+            "cluster.profile = 'mine.json': cluster.preset is set too; give one of them",
+        ),
+    ],
+)
+def test_refused_in_one_line(overrides: list[str], message: str) -> None:
+    found = refusal(overrides)
+    for part in message.split(".*"):
+        assert part in found
+    assert found.startswith(message.split(".*")[0])
+
+
+@pytest.mark.parametrize("setting", ["tensor=2", "context=2", "expert=2", "zero=1",
+                                     "sequence_parallel=true", "recompute=full"])  # fmt: skip
+def test_what_is_not_built_is_refused_not_ignored(setting: str) -> None:
+    key, _, _ = setting.partition("=")
+    message = refusal([f"parallel.{setting}"])
+    assert message.startswith(f"parallel.{key} = ")
+    assert "not built yet; allowed: " in message
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("wrong", [3, "text", [1], None, True])
+def test_a_section_is_a_table(section: str, wrong: object) -> None:
+    with pytest.raises(ExperimentError, match=f"^{section} = ") as error:
+        parse({section: wrong})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_of_the_wrong_type_is_refused(section: str) -> None:
+    for key in type(getattr(Experiment(), section)).model_fields:
+        with pytest.raises(ExperimentError, match=rf"^{section}\.{key} = \{{\}}: allowed: "):
+            parse({section: {key: {}}})
+        with pytest.raises(ExperimentError, match=rf"^{section}\.{key}: unknown|^{section}\.{key}x"):
+            parse({section: {f"{key}x": 1}})
+
+
+jsonish = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+keys = [
+    (section, key)
+    for section in SECTIONS
+    for key in type(getattr(Experiment(), section)).model_fields
+    if key not in ("hidden", "heads")  # a huge hidden takes long to find a divisor of
+]
+
+
+@given(st.sampled_from(keys), jsonish)
+def test_a_value_is_kept_or_refused_by_name(place: tuple[str, str], wild: object) -> None:
+    section, key = place
+    try:
+        experiment = parse({section: {key: wild}})
+    except ExperimentError as error:
+        assert "\n" not in str(error)
+        assert f"{section}." in str(error)
+        return
+    kept = getattr(getattr(experiment, section), key)
+    assert kept == wild
+    assert not isinstance(kept, float) or math.isfinite(kept)
+    assert isinstance(kept, bool) == isinstance(wild, bool)
+
+
+def write(folder: Path, text: str | bytes) -> str:
+    path = folder / "experiment.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def test_a_file_with_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, "[workload]\nmodel = 'mlp'\nlayers = 3\n[run]\npace = 2.5\n")
+    experiment = load(path, ["workload.layers=5", "parallel.data=2"])
+    assert experiment == parse(
+        {
+            "workload": {"model": "mlp", "layers": 5},
+            "run": {"pace": 2.5},
+            "parallel": {"data": 2},
+        }
+    )
+    assert experiment.parallel.pipeline == 1  # the built-in experiment is not mixed in
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("workload", "not TOML"),
+        ("[workload]\nlayers = \n", "not TOML"),
+        ("[workload]\nlayers = 1\nlayers = 2\n", "not TOML"),
+        (b"\xff\xfe", "not TOML"),
+        ("[workload]\nlayers = " + "9" * 5000, "not TOML"),
+        ("workload = 3", "workload = 3: "),
+        ("[[run]]\nseed = 1", "run = "),
+        ("[workload.layers]\nx = 1", "workload.layers = {'x': 1}: allowed: a valid integer"),
+        ("layers = 3", "layers: unknown key; known here: workload"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
+    path = write(tmp_path, text)
+    found = refusal([], path)
+    assert found.startswith(f"{path}: {message}" if message == "not TOML" else message)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert refusal([], str(tmp_path / "none.toml")).endswith("none.toml: No such file or directory")
+    assert refusal([], str(tmp_path)) == f"{tmp_path}: Is a directory"
+
+
+def test_an_override_of_something_that_is_no_table(tmp_path: Path) -> None:
+    path = write(tmp_path, "workload = 3")
+    assert refusal(["workload.layers=2"], path) == "workload = 3: expected a table [workload]"
+
+
+def test_the_file_is_not_changed_by_overrides() -> None:
+    first = load(None, ["workload.layers=7"])
+    assert (first.workload.layers, load(None).workload.layers) == (7, 4)
+
+
+def test_world_size_and_batches() -> None:
+    plan = {"data": 3, "pipeline": 2, "microbatches": 5}
+    experiment = parse({"parallel": plan})
+    assert experiment.world_size == 6
+    assert (experiment.global_batch, experiment.microbatch_size) == (60, 4)
+    given_batch = parse({"parallel": plan, "workload": {"global_batch": 30}})
+    assert (given_batch.global_batch, given_batch.microbatch_size) == (30, 2)
+    unit = parse({"parallel": plan, "workload": {"model": "unit"}})
+    assert (unit.global_batch, unit.microbatch_size) == (15, 1)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 200))
+def test_a_batch_is_whole_or_refused_with_the_nearest_one(data: int, m: int, batch: int) -> None:
+    plan = {"parallel": {"data": data, "microbatches": m}, "workload": {"global_batch": batch}}
+    if batch % (data * m) == 0:
+        assert parse(plan).microbatch_size * data * m == batch
+        return
+    with pytest.raises(ExperimentError) as error:
+        parse(plan)
+    nearest = int(str(error.value).rpartition("nearest: ")[2])
+    assert nearest > 0
+    assert nearest % (data * m) == 0
+    assert all(abs(nearest - batch) <= abs(k * data * m - batch) for k in range(1, 201))
+
+
+def test_sizes_left_out() -> None:
+    experiment = parse({"workload": {"hidden": 12, "dtype": "bf16"}})
+    assert (experiment.workload.ffn, experiment.workload.dtype_bytes) == (48, 2)
+    assert parse({"workload": {"ffn_hidden": 7}}).workload.ffn == 7
