@@ -28,7 +28,7 @@ from runtime.executor import Executor
 from runtime.groups import Groups
 from runtime.measure import RankRecord, merge
 from runtime.models import Segment, boundary
-from runtime.operations import backward_pass, forward_pass, sgd
+from runtime.operations import backward_pass, forward_pass
 from runtime.progress import Progress
 from runtime.streams import Stream, synchronize
 from simulator.costs import pass_key
@@ -134,7 +134,7 @@ class Calibrator:
         def run(note: Callable[[str, float], None]) -> None:
             start = time.perf_counter()
             for segment in segments:
-                sgd(segment, 1e-9)
+                segment.update(1e-9)
             synchronize(self.device)
             note(key, time.perf_counter() - start)
 

@@ -34,8 +34,9 @@ class Deferred:
         return sum(sizes.values())
 
     def run(self) -> None:
-        for work in self._work:
-            work()
+        with torch.no_grad():
+            for work in self._work:
+                work()
 
 
 class Linear(nn.Linear):
@@ -54,17 +55,17 @@ class _SplitLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, into: Deferred) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.bias, ctx.into = bias, into
+        ctx.parameters, ctx.into = (weight, bias), into  # what hooks unpack has no `grad`
         return functional.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
-        gradient, bias = gradients[0], ctx.bias
+        gradient, (parameter, bias) = gradients[0], ctx.parameters
 
         def weight_gradient() -> None:
             flat = gradient.flatten(0, -2)
-            weight.grad.addmm_(flat.t(), x.flatten(0, -2))
+            parameter.grad.addmm_(flat.t(), x.flatten(0, -2))
             if bias is not None:
                 bias.grad += flat.sum(0)
 

@@ -124,6 +124,7 @@ def execution_of(
     statistics |= {
         "losses": measurement.losses,
         "parameters_norm": measurement.parameters_norm,
+        "staleness": measurement.staleness,
     }
     source = "measured" if experiment.run.pace is None else "paced"
     timeline.meta = metadata(source, experiment, program) | {

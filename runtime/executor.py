@@ -23,7 +23,9 @@ from runtime.operations import OPERATIONS, Graph
 from runtime.progress import Progress
 from runtime.streams import Stream, Ticket, synchronize
 from simulator.experiment import Experiment
-from simulator.program import COMPUTE_STREAM, Instruction, Op, Program, Task
+from simulator.program import COMPUTE_STREAM, Instruction, Op, Program, Task, tensor_key
+from simulator.staleness import Staleness
+from simulator.strategies import updates_of
 
 Pace = Callable[[Instruction], float]
 
@@ -51,6 +53,7 @@ class Executor:
         buffers: resident tensors by logical name (gradient buffers).
         keep_gradients: copy each segment's gradients to `last_gradients` before a step.
         fault: (instruction label, kind) to fail at, see `inject`.
+        staleness: how old the weights were that each gradient was computed with.
         losses: of the microbatches of the current step, on the rank that computes them.
     """
 
@@ -67,8 +70,8 @@ class Executor:
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.groups, self.progress, self.pace = device, groups, progress, pace
         self.timeout_s = experiment.run.timeout_s
-        # Each microbatch's loss is a mean; their mean over the global batch is trained.
-        self.loss_scale = 1.0 / (experiment.parallel.data * experiment.parallel.microbatches)
+        # Each microbatch's loss is a mean; the mean over those of an update is trained.
+        self.loss_scale = 1.0 / (experiment.parallel.data * updates_of(experiment).every)
         self.instructions = program.ranks[rank]
         passes = {i.task.layers for i in self.instructions if i.task.op is Op.FORWARD}
         self.segments = {layers: Segment(experiment, *layers, device) for layers in sorted(passes)}
@@ -86,6 +89,7 @@ class Executor:
             if i.task.op is Op.RECV and not i.task.tensor.startswith("calibration")
         }
         self.boundaries = {index: boundary(experiment, index) for index in received}
+        self.staleness = Staleness()
         self.batches: dict[int, tuple[Tensor, Tensor]] = {}
         self.losses: list[Tensor] = []
         self.ledger = Ledger(sum(self.resident_bytes().values()))
@@ -117,6 +121,9 @@ class Executor:
         self.batches = batches
         self.losses.clear()
         self.ledger.restart()
+        self.staleness = Staleness()
+        for segment in self.segments.values():
+            segment.restart()
         tickets: dict[int, Ticket] = {}
         for instruction in self.instructions:
             self.progress.enter(instruction.index)
@@ -153,9 +160,16 @@ class Executor:
         """Let go of what the program says the instruction frees."""
         now = time.perf_counter()
         for name in instruction.task.frees:
-            key = (name, instruction.microbatch)
+            key = tensor_key(name, instruction.microbatch)
             self.tensors.pop(key, None)
+            if name.startswith("stash:"):
+                self._forget_weights(instruction.task.stage, int(name.partition("@")[2]))
             self.ledger.release(key, now)
+
+    def _forget_weights(self, stage: int, version: int) -> None:
+        layers = {i.task.layers for i in self.instructions if i.task.stage == stage}
+        for layers_of_segment in layers & self.segments.keys():
+            self.segments[layers_of_segment].forget(version)
 
     def forget(self) -> None:
         """Drop every boundary tensor (calibration programs free nothing)."""

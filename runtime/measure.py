@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,14 @@ class RankRecord:
 @dataclass
 class Measurement:
     """A run: its timeline (the median of every instruction over the iterations), the time
-    of each iteration, the loss of each, and the norm of all parameters at the end."""
+    of each iteration, the loss of each, the norm of all parameters at the end, and how many
+    versions old the weights of each stage were (see `simulator.staleness`)."""
 
     timeline: Timeline
     iteration_times: list[float]
     losses: list[float]
     parameters_norm: float
+    staleness: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def noise_floor(self) -> float:
@@ -96,6 +98,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
         "iteration_times": measurement.iteration_times,
         "losses": measurement.losses,
         "parameters_norm": measurement.parameters_norm,
+        "staleness": measurement.staleness,
     }
 
 
@@ -107,4 +110,10 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
             MemorySamples(np.array(times), np.array(nbytes)) for times, nbytes in data["memory"]
         ],
     )
-    return Measurement(timeline, data["iteration_times"], data["losses"], data["parameters_norm"])
+    return Measurement(
+        timeline,
+        data["iteration_times"],
+        data["losses"],
+        data["parameters_norm"],
+        data["staleness"],
+    )

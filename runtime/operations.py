@@ -15,7 +15,7 @@ from torch import Tensor
 
 from runtime.deferral import Deferred
 from runtime.ledger import SavedBytes
-from simulator.program import Instruction, Op
+from simulator.program import Instruction, Op, tensor_key
 
 if TYPE_CHECKING:
     from runtime.executor import Executor
@@ -64,6 +64,7 @@ def forward(executor: Executor, instruction: Instruction) -> None:
     batch, target = executor.batches[microbatch]
     x = executor.tensors[f"act:{first}", microbatch] if first else batch
     split = task.layers in executor.split
+    version = segment.use(task.version)
     known = executor.ledger.saved_bytes.get(first)
     if known is None:  # count once; every microbatch saves the same
         boundary_tensor = [x] if first else []
@@ -72,6 +73,7 @@ def forward(executor: Executor, instruction: Instruction) -> None:
         known = executor.ledger.saved_bytes[first] = saved.nbytes
     else:
         output, graph = forward_pass(segment, x, target, executor.loss_scale, split)
+    executor.staleness.use(task.stage, microbatch, version)
     executor.graphs[first, microbatch] = graph
     executor.ledger.hold((f"saved:{first}", microbatch), known, begin)
     if segment.is_loss:
@@ -89,6 +91,8 @@ def backward(executor: Executor, instruction: Instruction) -> None:
         if gradient is None:
             raise RuntimeError(f"layer {first} has no gradient for its input")
         executor.put(f"grad:{first}", microbatch, gradient, begin)
+    if task.op is Op.BACKWARD:
+        executor.staleness.contribute(task.stage, microbatch)
     executor.release(instruction)
 
 
@@ -105,6 +109,7 @@ def backward_input(executor: Executor, instruction: Instruction) -> None:
 
 def backward_weight(executor: Executor, instruction: Instruction) -> None:
     executor.deferred.pop((instruction.task.layers[0], instruction.microbatch)).run()
+    executor.staleness.contribute(instruction.task.stage, instruction.microbatch)
     executor.release(instruction)
 
 
@@ -139,18 +144,21 @@ def all_reduce(executor: Executor, instruction: Instruction) -> None:
 
 
 def optimizer_step(executor: Executor, instruction: Instruction) -> None:
-    """Plain SGD on the flat buffers, then gradients start again from zero."""
-    first, last = instruction.task.layers
-    for (begin, end), segment in executor.segments.items():
-        if first <= begin and end <= last:
+    task, begin = instruction.task, time.perf_counter()
+    keep_old = bool(task.allocates)
+    for layers, segment in executor.segments.items():
+        if task.layers[0] <= layers[0] and layers[1] <= task.layers[1]:
             if executor.keep_gradients:
-                executor.last_gradients[begin, end] = segment.gradients_flat.clone()
-            sgd(segment, executor.experiment.run.learning_rate)
-
-
-def sgd(segment: Segment, learning_rate: float) -> None:
-    segment.parameters_flat.add_(segment.gradients_flat, alpha=-learning_rate)
-    segment.gradients_flat.zero_()
+                executor.last_gradients[layers] = segment.gradients_flat.clone()
+            executor.staleness.update(task.stage, segment.newest)
+            segment.update(executor.experiment.run.learning_rate, keep_old)
+    for tensor in task.allocates:
+        nbytes = sum(
+            executor.segments[layers].version_bytes(task.version)
+            for layers in executor.segments
+            if task.layers[0] <= layers[0] and layers[1] <= task.layers[1]
+        )
+        executor.ledger.hold(tensor_key(tensor.name, instruction.microbatch), nbytes, begin)
 
 
 def tag(instruction: Instruction) -> int:

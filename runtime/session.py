@@ -97,7 +97,7 @@ def _iterate(
         executor.step(batches)
         loss = torch.zeros(1, dtype=torch.float64, device=executor.device)
         for part in executor.losses:
-            loss += part.double() * executor.loss_scale
+            loss += part.double() / (parallel.data * parallel.microbatches)
         dist.all_reduce(loss)
         if number >= run.warmup:
             shift = clock.offset - origin
@@ -108,12 +108,16 @@ def _iterate(
     memory = [(time + clock.offset - origin, change) for time, change in executor.ledger.changes]
     record = RankRecord(posted, end, memory, sum(executor.resident_bytes().values()))
     norm = parameters_norm(executor, replica)
+    mine = executor.staleness.to_json() if replica == 0 else []
+    everyone: list[Any] = [None] * program.num_ranks
+    dist.all_gather_object(everyone, mine)
+    stale = [row for rows in everyone for row in rows]
     records: list[Any] | None = [None] * program.num_ranks if executor.rank == 0 else None
     dist.gather_object(record, records)
     if records is None:
         return None
     timeline, times = merge(program, records)
-    return Measurement(timeline, times, losses, norm)
+    return Measurement(timeline, times, losses, norm, sorted(stale, key=lambda r: int(r["stage"])))
 
 
 def parameters_norm(executor: Executor, replica: int) -> float:

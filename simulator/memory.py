@@ -18,9 +18,8 @@ def memory_samples(program: Program, posted: Floats, end: Floats) -> list[Memory
     first = 0
     for rank, instructions in enumerate(program.ranks):
         sizes: dict[str, int] = {}
-        for instruction in instructions:
-            for tensor in instruction.task.allocates:
-                sizes[tensor.name] = tensor.nbytes
+        for task in {id(i.task): i.task for i in instructions}.values():
+            sizes.update((tensor.name, tensor.nbytes) for tensor in task.allocates)
         allocated: dict[int, int] = {}
         freed: dict[int, int] = {}
         for instruction in instructions:

@@ -13,7 +13,8 @@ from simulator.experiment import Experiment, ExperimentError
 from simulator.metrics import summarize
 from simulator.profile import Profile, default_path, load_profile
 from simulator.program import Program
-from simulator.strategies import lower
+from simulator.staleness import staleness_of
+from simulator.strategies import lower, mesh_of
 from simulator.timeline import Timeline
 
 
@@ -67,6 +68,8 @@ def predict(
         )
     peak_flops = cluster.device.peak_flops.get(experiment.workload.dtype)
     result = summarize(timeline, experiment, peak_flops, program.hash(), len(program))
+    pipeline = mesh_of(experiment).group(0, "pipeline")
+    result["staleness"] = staleness_of(program, list(pipeline))
     result |= {"cluster": cluster.name, "notes": notes}
     return Prediction(experiment, program, cluster, timeline, result, notes)
 

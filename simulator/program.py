@@ -54,7 +54,10 @@ class Task:
     `layers` is the half-open range of model layers it works on, `stage` the (virtual)
     pipeline stage, `segment` the piece of that stage (-1: the whole stage). `tensor` is
     what is sent or reduced, with `nbytes` the payload of one rank; both sides of a
-    message name the same. Names in `allocates` and `frees` are per microbatch.
+    message name the same. Names in `allocates` and `frees` are per microbatch unless they
+    have an ``@`` (see `tensor_key`). `version` (-1: what is current) counts the updates
+    within the step: a forward pass uses those weights, an optimizer step supersedes them;
+    one that allocates leaves the old weights to passes still to come.
     """
 
     op: Op
@@ -69,6 +72,7 @@ class Task:
     nbytes: int = 0
     allocates: tuple[Tensor, ...] = ()
     frees: tuple[str, ...] = ()
+    version: int = -1
 
     @property
     def name(self) -> str:
@@ -76,6 +80,11 @@ class Task:
 
     def label(self, microbatch: int) -> str:
         return label_of(self.stage, self.name, microbatch, self.segment)
+
+
+def tensor_key(name: str, microbatch: int) -> tuple[str, int]:
+    """Identity of a tensor on its rank: one a microbatch, or one a step (``stash:0@1``)."""
+    return (name, -1) if "@" in name else (name, microbatch)
 
 
 def label_of(stage: int, name: str, microbatch: int, segment: int) -> str:

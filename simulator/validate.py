@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.program import COMMUNICATION, COMPUTE_STREAM, Instruction, Program
+from simulator.program import COMMUNICATION, COMPUTE_STREAM, Instruction, Program, tensor_key
 
 
 def validate(program: Program) -> None:
@@ -104,7 +104,7 @@ def _check_tensors(instructions: list[Instruction]) -> None:
     for instruction in instructions:
         rank, label, microbatch = instruction.rank, instruction.label, instruction.microbatch
         for tensor in instruction.task.allocates:
-            key = (tensor.name, microbatch)
+            key = tensor_key(tensor.name, microbatch)
             if key in held:
                 raise ValueError(
                     f"rank {rank}: {label} allocates {tensor.name} of microbatch {microbatch}, "
@@ -112,7 +112,7 @@ def _check_tensors(instructions: list[Instruction]) -> None:
                 )
             held[key] = instruction
         for name in instruction.task.frees:
-            key = (name, microbatch)
+            key = tensor_key(name, microbatch)
             if key not in held:
                 earlier = f"{freed[key].label} already freed it" if key in freed else "never made"
                 raise ValueError(

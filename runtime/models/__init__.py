@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,8 @@ class Segment(nn.Module):
     buffers, so that a collective or an optimizer step is one operation on one tensor.
 
     Attributes:
-        parameters_flat, gradients_flat: all parameters of the segment, in layer order.
+        gradients_flat: of all parameters of the segment, in layer order.
+        newest: version of the newest weights, counted from the start of a training step.
     """
 
     def __init__(self, experiment: Experiment, first: int, last: int, device: torch.device):
@@ -56,24 +57,78 @@ class Segment(nn.Module):
             build_layer(experiment, index, device) for index in range(first, last)
         )
         dtype = TORCH_DTYPE[experiment.workload.dtype]
+        self._slots = [
+            (module, name)
+            for module in self.modules()
+            for name in dict(module.named_parameters(recurse=False))
+        ]
         count = sum(p.numel() for p in self.parameters())
-        self.parameters_flat = torch.empty(count, dtype=dtype, device=device)
         self.gradients_flat = torch.zeros(count, dtype=dtype, device=device)
-        for parameter, values, gradient in self._views():
-            values.copy_(parameter.data)
-            parameter.data = values
-            parameter.grad = gradient
+        flat = torch.empty(count, dtype=dtype, device=device)
+        self.newest = self._active = 0
+        self._versions = {0: (flat, self._leaves(flat))}
+        for (module, name), leaf in zip(self._slots, self._versions[0][1], strict=True):
+            leaf.data.copy_(getattr(module, name).data)
+        self._install(0)
 
-    def _views(self) -> Iterator[tuple[nn.Parameter, Tensor, Tensor]]:
-        offset = 0
-        for parameter in self.parameters():
-            end = offset + parameter.numel()
-            values, gradient = (
-                flat[offset:end].view(parameter.shape)
-                for flat in (self.parameters_flat, self.gradients_flat)
-            )
-            yield parameter, values, gradient
+    @property
+    def parameters_flat(self) -> Tensor:
+        """The newest weights."""
+        return self._versions[self.newest][0]
+
+    def _leaves(self, flat: Tensor) -> list[nn.Parameter]:
+        """Parameters that are views of `flat`, their gradients views of the one buffer."""
+        leaves, offset = [], 0
+        for module, name in self._slots:
+            shape = getattr(module, name).shape
+            end = offset + shape.numel()
+            leaf = nn.Parameter(flat[offset:end].view(shape))
+            leaf.grad = self.gradients_flat[offset:end].view(shape)
+            leaves.append(leaf)
             offset = end
+        return leaves
+
+    def _install(self, version: int) -> None:
+        for (module, name), leaf in zip(self._slots, self._versions[version][1], strict=True):
+            module._parameters[name] = leaf
+        self._active = version
+
+    def use(self, version: int) -> int:
+        """Let coming passes use the weights of `version` (-1: the newest); which it is."""
+        version = self.newest if version < 0 else version
+        if version != self._active:
+            self._install(version)
+        return version
+
+    def update(self, learning_rate: float, keep_old: bool = False) -> None:
+        """Plain SGD on the flat buffers; gradients start again from zero.
+
+        With `keep_old` the new weights are new tensors: graphs of passes in flight still
+        hold the old ones.
+        """
+        flat, leaves = self._versions[self.newest]
+        if keep_old:
+            flat = flat.add(self.gradients_flat, alpha=-learning_rate)
+            leaves = self._leaves(flat)
+        else:
+            flat.add_(self.gradients_flat, alpha=-learning_rate)
+            del self._versions[self.newest]
+        self.newest += 1
+        self._versions[self.newest] = (flat, leaves)
+        self.gradients_flat.zero_()
+
+    def version_bytes(self, version: int) -> int:
+        return self._versions[version][0].nbytes
+
+    def forget(self, version: int) -> None:
+        """Drop superseded weights."""
+        del self._versions[version]
+
+    def restart(self) -> None:
+        """Count versions from 0 again."""
+        self._versions = {0: self._versions[self.newest]}
+        self.newest = 0
+        self._install(0)
 
     def defer_weight_gradients(self, into: Deferred | None) -> None:
         """Leave the weight gradients of coming passes to `into` (None: compute them)."""

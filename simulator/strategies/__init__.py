@@ -12,10 +12,10 @@ from simulator.gc_pause import paused_gc
 from simulator.mesh import Mesh
 from simulator.program import Program
 from simulator.strategies.data_parallel import reduce_gradients
-from simulator.strategies.optimizer import step
 from simulator.strategies.partition import split_buckets, split_stages
 from simulator.strategies.pipeline import Stage, lower_passes, messages_to
-from simulator.strategies.schedules import Plan, schedule_named
+from simulator.strategies.schedules import Plan, Updates, schedule_named
+from simulator.strategies.updates import insert_updates
 from simulator.validate import validate
 from simulator.workloads import Layer, describe
 
@@ -30,6 +30,12 @@ def mesh_of(experiment: Experiment) -> Mesh:
         context=parallel.context,
         tensor=parallel.tensor,
     )
+
+
+def plan_of(experiment: Experiment) -> Plan:
+    """What the schedule is given."""
+    parallel = experiment.parallel
+    return Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
 
 
 def lower(experiment: Experiment) -> Program:
@@ -52,7 +58,7 @@ def lower(experiment: Experiment) -> Program:
 def _lower(experiment: Experiment) -> Program:
     mesh, layers = mesh_of(experiment), describe(experiment)
     parallel = experiment.parallel
-    plan = Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
+    plan = plan_of(experiment)
     value_bytes = experiment.workload.dtype_bytes
     schedule = schedule_named(parallel.schedule)
     refusal = schedule.refusal(plan)
@@ -60,6 +66,7 @@ def _lower(experiment: Experiment) -> Program:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r} with {refusal}")
     ranges, placement = split_stages(layers, plan.num_stages), schedule.placement(plan)
     orders = [schedule.order(plan, place) for place in range(plan.num_ranks)]
+    updates = updates_of(experiment)
     lists, resident = [], []
     stages_of = [
         _stages_of(rank, experiment, mesh, layers, ranges, placement)
@@ -73,9 +80,18 @@ def _lower(experiment: Experiment) -> Program:
         }
         passes = orders[pipeline.index(rank)]
         instructions = lower_passes(rank, passes, stages, layers, sent)
-        instructions = reduce_gradients(instructions, mesh.group(rank, "data"), layers, value_bytes)
+        instructions = reduce_gradients(
+            instructions,
+            mesh.group(rank, "data"),
+            layers,
+            value_bytes,
+            updates.every,
+            plan.num_microbatches,
+        )
         owned = [(stage.index, stage.first, stage.last) for stage in stages.values()]
-        lists.append(step(instructions, owned, layers))
+        lists.append(
+            insert_updates(instructions, owned, layers, value_bytes, updates, plan.num_microbatches)
+        )
         parameters = sum(
             layer.parameters for _, first, last in owned for layer in layers[first:last]
         )
@@ -83,6 +99,14 @@ def _lower(experiment: Experiment) -> Program:
             {"parameters": parameters * value_bytes, "gradients": parameters * value_bytes}
         )
     return Program(lists, resident, num_stages=len(ranges))
+
+
+def updates_of(experiment: Experiment) -> Updates:
+    """When the experiment's schedule updates the weights: asynchronous ones say so."""
+    choose = getattr(schedule_named(experiment.parallel.schedule), "updates", None)
+    plan = plan_of(experiment)
+    updates: Updates = choose(plan) if choose else Updates(every=plan.num_microbatches)
+    return updates
 
 
 def _stages_of(

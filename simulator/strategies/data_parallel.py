@@ -20,14 +20,18 @@ def reduce_gradients(
     group: tuple[int, ...],
     layers: Sequence[Layer],
     value_bytes: int,
+    every: int,
+    num_microbatches: int,
 ) -> list[Instruction]:
-    """Insert an all-reduce over `group` after the last backward pass of every segment."""
+    """Insert an all-reduce over `group` after the last backward pass of every segment
+    before each update, which come `every` microbatches."""
     if len(group) == 1:
         return instructions
-    last: dict[tuple[int, int], Instruction] = {}
+    once = every >= num_microbatches
+    last: dict[tuple[tuple[int, int], int], Instruction] = {}
     for instruction in instructions:
         if instruction.task.op in BACKWARDS:
-            last[instruction.task.layers] = instruction
+            last[instruction.task.layers, instruction.microbatch // every] = instruction
     final = set(last.values())
     built: list[Instruction] = []
     for instruction in instructions:
@@ -46,5 +50,6 @@ def reduce_gradients(
                 tensor=f"gradients:{first}",
                 nbytes=parameters * value_bytes,
             )
-            built.append(Instruction(task, after=(instruction,)))
+            microbatch = -1 if once else instruction.microbatch
+            built.append(Instruction(task, microbatch, (instruction,)))
     return built

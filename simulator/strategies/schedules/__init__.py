@@ -5,6 +5,7 @@ One file a schedule; each exports
 * ``order(plan, rank)``: the passes of pipeline rank `rank`, in order;
 * ``placement(plan)``: which pipeline rank owns each stage;
 * ``refusal(plan)``: why it cannot schedule `plan` (what is allowed), or None;
+* ``updates(plan)``, asynchronous schedules only: when weights change within a step;
 * `SUMMARY`: the line that ``twinline strategies`` prints.
 """
 
@@ -12,8 +13,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from simulator.strategies.schedules import gpipe, naive, one_f_one_b
-from simulator.strategies.schedules.passes import Pass, Plan
+from simulator.strategies.schedules import gpipe, naive, one_f_one_b, pipedream, pipedream_2bw
+from simulator.strategies.schedules.passes import Pass, Plan, Updates
 
 
 class Schedule(Protocol):
@@ -32,6 +33,8 @@ SCHEDULES: dict[str, Schedule] = {
     "naive": naive,
     "gpipe": gpipe,
     "1f1b": one_f_one_b,
+    "pipedream": pipedream,
+    "pipedream-2bw": pipedream_2bw,
 }
 
 
@@ -50,4 +53,4 @@ def schedule_named(name: str) -> Schedule:
     return SCHEDULES[name]
 
 
-__all__ = ["SCHEDULES", "Pass", "Plan", "Schedule", "schedule_named"]
+__all__ = ["SCHEDULES", "Pass", "Plan", "Schedule", "Updates", "schedule_named"]

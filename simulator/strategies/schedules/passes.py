@@ -20,6 +20,17 @@ class Plan(NamedTuple):
         return self.num_ranks * self.virtual_stages
 
 
+class Updates(NamedTuple):
+    """How often weights change within a training step.
+
+    `every` microbatches. A forward pass uses the newest weights or, with `delay`, those of
+    `delay` updates before the one that its own gradient goes into.
+    """
+
+    every: int
+    delay: int | None = None
+
+
 class Pass(NamedTuple):
     """One forward or backward pass of a (virtual) stage for one microbatch."""
 
