@@ -1,0 +1,133 @@
+"""What the lessons share: running a plan here, tables, instruction lists, the gap explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runtime import Outcome, Workers, compare
+from simulator import Experiment, Prediction, Program, Timeline
+from simulator.costs import CostModel
+from simulator.plot import draw_comparison, draw_timeline
+from simulator.program import COMPUTE_STREAM, Op
+from simulator.report import describe_plan, percent, seconds
+from simulator.validate import validate
+
+PICTURES = Path("twinline-out") / "lessons"
+
+# Two models for clusters that nobody has at home.
+GPT_1B = {
+    "model": "gpt", "layers": 24, "hidden": 2048, "heads": 16, "sequence": 2048,
+    "vocab": 51200, "dtype": "bf16",
+}  # fmt: skip
+GPT_30B = {
+    "model": "gpt", "layers": 48, "hidden": 7168, "heads": 56, "sequence": 2048,
+    "vocab": 51200, "dtype": "bf16",
+}  # fmt: skip
+
+
+def run_here(name: str, experiment: Experiment, workers: Workers) -> Outcome:
+    """Predict `experiment` for this machine and run it on `workers`; says that it does.
+
+    The machine is calibrated between the measured steps, so that a machine whose speed
+    drifts is predicted at the speed it had.
+    """
+    print(f"running {name} ({describe_plan(experiment)}): some ten seconds …", flush=True)
+    return compare(experiment, workers=workers)
+
+
+def work_seconds(prediction: Prediction) -> list[float]:
+    """Per rank, the seconds its compute takes when nothing is communicated beside it."""
+    costs = CostModel(prediction.program, prediction.experiment, prediction.cluster)
+    return [
+        sum(costs.seconds(i) for i in instructions if i.task.stream == COMPUTE_STREAM)
+        for instructions in prediction.program.ranks
+    ]
+
+
+def buckets(program: Program) -> list[int]:
+    """The bytes of every all-reduce of rank 0, in order."""
+    return [i.task.nbytes for i in program.ranks[0] if i.task.op is Op.ALL_REDUCE]
+
+
+def peak_memory(result: dict[str, Any]) -> int:
+    """Bytes on the rank that needs the most."""
+    return max(rank["peak_memory_bytes"] for rank in result["ranks"])
+
+
+def in_flight(result: dict[str, Any]) -> str:
+    """Per rank, the most microbatches held at once."""
+    return "/".join(str(rank["peak_inflight_microbatches"]) for rank in result["ranks"])
+
+
+def gib(nbytes: float) -> str:
+    return f"{nbytes / 2**30:.1f} GiB"
+
+
+def fits(prediction: Prediction) -> bool:
+    """Whether every rank's peak memory is within its device's."""
+    return peak_memory(prediction.result) <= prediction.cluster.device.memory_bytes
+
+
+def draw(name: str, title: str, *timelines: Timeline) -> None:
+    """Draw one timeline, or two one above the other, to ``twinline-out/lessons/NAME``."""
+    path = PICTURES / name
+    if len(timelines) == 1:
+        draw_timeline(timelines[0], path, title=title)
+    else:
+        draw_comparison(*timelines, path, title=title)
+    print(f"wrote {path}")
+
+
+def show_program(program: Program, ranks: Sequence[int] | None = None) -> None:
+    """The instructions of some ranks in order: label, stream, what they wait for."""
+    for rank in range(program.num_ranks) if ranks is None else ranks:
+        print(f"rank {rank}")
+        for instruction in program.ranks[rank]:
+            waits = ", ".join(other.label for other in instruction.after)
+            after = f"after {waits}" if waits else ""
+            stream = f"[{instruction.task.stream}]"
+            print(f"    {instruction.label:<15} {stream:<10} {after}".rstrip())
+
+
+def show_table(header: Sequence[str], *rows: Sequence[str]) -> None:
+    """A plain table: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    print()
+    for row in (header, ["-" * width for width in widths], *rows):
+        first, *rest = row
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *cells]))
+    print()
+
+
+def show_gap(name: str, outcome: Outcome) -> None:
+    """The error of the step time against the noise, and what it consists of."""
+    comparison = outcome.comparison
+    error, noise = comparison.iteration_time_error, comparison.noise_floor or 0.0
+    predicted, measured = outcome.prediction.result, outcome.execution.result
+    print(
+        f"{name}: step simulated {seconds(predicted['iteration_time_s'])}, measured "
+        f"{seconds(measured['iteration_time_s'])}, error {percent(error, signed=True)}, "
+        f"noise {percent(noise)}: "
+        + ("nothing to explain" if abs(error) <= noise else "more than noise")
+    )
+    for cause, value in (comparison.attribution or {}).items():
+        text = cause.removesuffix("_s").replace("_", " ")
+        print(f"    {text:<14} {value * 1e3:+9.2f} ms")
+    for operation, count, mine, theirs in comparison.rows:
+        print(
+            f"    {operation:<14} simulated {seconds(mine):>8}, measured {seconds(theirs):>8} "
+            f"(median of {count})"
+        )
+
+
+def show_refusal(program: Program) -> None:
+    """Ask the validator about a program that is wrong, and print its answer."""
+    try:
+        validate(program)
+    except ValueError as error:
+        print(f"refused: {error}")
+    else:
+        raise AssertionError("the validator accepted a program that cannot run")

@@ -1,0 +1,216 @@
+"""Every lesson runs to its end; the checker refuses the stubs and accepts right answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lessons import check, support
+from simulator import parse, predict
+
+LESSONS = Path(check.__file__).parent
+SCRIPTS = {path.stem[:2]: path for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))}
+
+EXPECTED = {
+    "01": (
+        ["01-simulated", "01-compare-1", "01-compare-2"],
+        ["their orders differ", "0REDUCE_GRAD.1  [data]     after 0B0.1", "speed-up of 2 ranks"],
+    ),
+    "02": (
+        ["02-simulated", "02-compare"],
+        ["does not fit: 155.3 GiB", "bubble fraction  ", "naive: step simulated"],
+    ),
+    "03": (
+        ["03-simulated", "03-compare-gpipe", "03-compare-1f1b"],
+        ["deadlock: rank 0 waits in 0RECV_B0; rank 1 waits in 1RECV_F1", "2/1       2/1"],
+    ),
+}
+
+SOLUTIONS = {
+    "01": """
+def all_reduce_seconds(ranks, nbytes, bandwidth, latency):
+    return 2 * (ranks - 1) / ranks * nbytes / bandwidth + 2 * (ranks - 1) * latency
+
+def bucket_mb():
+    return 100.0
+
+def microbatches():
+    return 5
+""",
+    "02": """
+def bubble_fraction(ranks):
+    return (ranks - 1) / ranks
+
+def stages_for_gpt3():
+    return 11
+
+def uneven_bubble():
+    return 0.75
+""",
+    "03": """
+import math
+
+def microbatches_for(ranks, bubble):
+    return math.ceil((ranks - 1) * (1 - bubble) / bubble - 1e-9)
+
+def order(ranks, rank, microbatches):
+    first = min(microbatches, ranks - rank)
+    passes = [f"F{m}" for m in range(first)]
+    for m in range(microbatches):
+        passes.append(f"B{m}")
+        if first + m < microbatches:
+            passes.append(f"F{first + m}")
+    return passes
+
+def plan():
+    return {"schedule": "1f1b", "microbatches": 64}
+""",
+}
+
+
+def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    root = str(LESSONS.parent)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("number", EXPECTED)
+def test_lesson_runs_to_its_end(number, tmp_path):
+    done = run(tmp_path, SCRIPTS[number])
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    pictures, lines = EXPECTED[number]
+    for line in lines:
+        assert line in done.stdout
+    for picture in pictures:
+        assert (tmp_path / "twinline-out/lessons" / f"{picture}.png").stat().st_size > 10_000
+
+
+def test_every_lesson_is_tested():
+    assert SCRIPTS.keys() == EXPECTED.keys() == SOLUTIONS.keys() == check.CHECKS.keys()
+
+
+@pytest.mark.parametrize("number", EXPECTED)
+def test_form(number):
+    """Sphinx-gallery syntax, a title, and the parts of a lesson in their order."""
+    text = SCRIPTS[number].read_text(encoding="utf-8")
+    title, underline = text.removeprefix('"""\n').splitlines()[:2]
+    assert title.startswith(f"Lesson {int(number)}: ")
+    assert underline == "=" * len(title)
+    parts = ["**What you will learn**"]
+    parts += [
+        f"\n# {name}\n# {'-' * len(name)}\n"
+        for name in ("The question", "Predict", "Simulate", "Run", "Compare", "Explain the gap")
+    ]
+    parts += [f"\n# {name}\n# {'-' * len(name)}\n" for name in ("Exercises", "Key points")]
+    parts.append("\n# Further reading\n# ---------------\n")
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "\nMY_GUESS = " in text
+    assert f"python -m lessons.check {number}" in text
+
+
+@pytest.mark.parametrize("number", SOLUTIONS)
+def test_stubs_fail(number, capsys):
+    assert check.main([number]) == 1
+    assert capsys.readouterr().out.count("not solved yet") == 3
+
+
+def test_command(tmp_path):
+    done = run(tmp_path, "-m", "lessons.check", "01")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "0 of 3 solved" in done.stdout
+
+
+@pytest.mark.parametrize("number", SOLUTIONS)
+def test_solutions_pass(number, tmp_path, capsys):
+    answers = tmp_path / "answers.py"
+    answers.write_text(SOLUTIONS[number], encoding="utf-8")
+    assert check.main([number.lstrip("0"), "--file", str(answers)]) == 0
+    assert capsys.readouterr().out.count(": pass ") == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "right", "wrong", "hint"),
+    [
+        ("01", "+ 2 * (ranks - 1) * latency", "", "2 ranks, 1e+06 bytes"),
+        ("01", "return 100.0", "return 25.0", "the latency is paid too often"),
+        ("01", "return 100.0", "return 1e6", "too little is left to overlap"),
+        ("01", "return 100.0", "return 'small'", "ValueError"),
+        ("01", "return 5", "return 4", "take more"),
+        ("01", "return 5", "return 6", "take fewer"),
+        ("01", "return 5", "return None", "not a whole number"),
+        ("02", "(ranks - 1) / ranks", "1 / ranks", "the simulator has 0.8750"),
+        ("02", "return 11", "return 10", "96 layers over 10 stages"),
+        ("02", "return 11", "return 12", "take fewer"),
+        ("02", "return 0.75", "return 0.6", "rank-seconds"),
+        ("02", "def uneven_bubble", "def another", "no attribute 'uneven_bubble'"),
+        ("03", "math.ceil(", "1 + math.ceil(", "take fewer"),
+        ("03", "min(microbatches, ranks - rank)", "microbatches", "in flight [4, 4]"),
+        ("03", "min(microbatches, ranks - rank)", "1", "the formula has 150 ms"),
+        ("03", "ranks - rank)", "ranks - rank) if rank else 1", "ms, the formula has"),
+        ("03", "ranks - rank)", "ranks - rank) if rank % 2 else 1", "the formula has"),
+        ("03", "return passes", "return passes[1:]", "stage 0, microbatch 0"),
+        ("03", "return passes", "return passes + ['X0']", "not an action"),
+        ("03", "return passes", "return passes[::-1]", "allowed: F B"),
+        ("03", '"1f1b", "microbatches": 64', '"gpipe", "microbatches": 64', "does not fit"),
+        ("03", '"microbatches": 64', '"microbatches": 16', "the target is 0.16"),
+        ("03", '"microbatches": 64', '"microbatch": 64', "expected the keys"),
+    ],
+)
+def test_wrong_answers_get_a_hint(number, right, wrong, hint, tmp_path):
+    """The exercise is the function (of three) in which the answer was changed."""
+    solution = SOLUTIONS[number]
+    assert right in solution
+    path = tmp_path / "answers.py"
+    path.write_text(solution.replace(right, wrong, 1), encoding="utf-8")
+    before = solution[: solution.index(right) + len("def ")]
+    exercise = before.count("\ndef ") - 1
+    passed, line = check.verdict(check.CHECKS[number][exercise], check.load(path))
+    assert not passed
+    assert hint in line
+
+
+@pytest.mark.parametrize("text", ["def broken(:", "import nowhere_at_all", None])
+def test_answers_that_cannot_be_read(text, tmp_path, capsys):
+    answers = tmp_path / "answers.py"
+    if text is not None:
+        answers.write_text(text, encoding="utf-8")
+    assert check.main(["01", "--file", str(answers)]) == 1
+    assert str(answers) in capsys.readouterr().out
+
+
+def test_unknown_lesson(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        check.main(["99"])
+    assert exit_.value.code == 2
+    assert "choose one of 01, 02, 03" in capsys.readouterr().err
+
+
+def step_ms(workload, **parallel) -> float:
+    experiment = {"workload": workload, "parallel": parallel, "cluster": {"preset": "dgx-h100"}}
+    return 1e3 * predict(parse(experiment)).result["iteration_time_s"]
+
+
+def test_numbers_quoted_in_the_prose():
+    one_sequence = support.GPT_1B | {"global_batch": 64}
+    assert f"{step_ms(one_sequence, data=64, bucket_mb=25.0):.1f}" == "78.8"
+    assert f"{step_ms(one_sequence, data=64, bucket_mb=1e6):.1f}" == "76.1"
+    whole = parse(
+        {"workload": check.GPT_3 | {"global_batch": 1}, "cluster": {"preset": "dgx-h100"}}
+    )
+    assert support.gib(support.peak_memory(predict(whole).result)) == "797.1 GiB"
+    cluster = {"preset": "dgx-h100", "node_bandwidth_gbit": 100.0}
+    workload = support.GPT_1B | {"global_batch": 64}
+    slow = predict(parse({"workload": workload, "parallel": {"data": 16}, "cluster": cluster}))
+    assert 6 < 16 * support.work_seconds(slow)[0] / slow.result["iteration_time_s"] < 7
