@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sysconfig
 from functools import lru_cache
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from simulator.experiment import Experiment
+from simulator.experiment import IMAGE_MODELS, Experiment
+from simulator.workloads.bert import masked_positions
 
 CORPUS_BYTES = 4 << 20
+
+MASK = 0
+"""The token of a hidden one: a byte that no text has."""
 
 TORCH_DTYPE = {
     "fp64": torch.float64,
@@ -38,24 +43,64 @@ def microbatch(
     """Input and target of one microbatch; `index` counts over all replicas of a step.
 
     The same (seed, step, index) gives the same data whatever the strategy. gpt: bytes of
-    shape (batch, sequence) and the bytes that follow each. mlp: windows of `hidden` bytes,
-    scaled to ±0.5, shape (batch, sequence, hidden), and the windows after them. unit: one
-    number.
+    shape (batch, sequence) and the bytes that follow each. bert: bytes of that shape, some
+    hidden (`hide`), and where and what those were, (2, batch, masked). mlp: windows of
+    `hidden` bytes, scaled to ±0.5, shape (batch, sequence, hidden), and the windows after
+    them. Image models: bytes scaled to ±0.5, shape (batch, 3, size, size), and for each
+    image a label, which is the byte that follows it modulo `classes`. unit: one number.
     """
     w = experiment.workload
     if w.model == "unit":
         return torch.ones(1, dtype=torch.float64, device=device), torch.zeros(0, device=device)
     batch = experiment.microbatch_size
-    length = w.sequence if w.model == "gpt" else w.sequence * w.hidden
-    shift = 1 if w.model == "gpt" else w.hidden
-    text = corpus()
     random = np.random.default_rng((experiment.run.seed, step, index))
-    starts = random.integers(0, len(text) - length - shift, size=batch)
-    windows = torch.stack([text[s : s + length + shift] for s in starts.tolist()])
-    inputs, targets = windows[:, :length], windows[:, shift:]
+    if w.model in IMAGE_MODELS:
+        shape: tuple[int, ...] = (3, w.image_size, w.image_size)
+        read = windows(random, batch, math.prod(shape) + 1)
+        images = scaled(read[:, :-1].reshape(batch, *shape), w.dtype)
+        return images.to(device), (read[:, -1].long() % w.classes).to(device)
+    if w.model == "bert":
+        inputs, targets = hide(random, windows(random, batch, w.sequence).long())
+        return inputs.to(device), targets.to(device)
     if w.model == "gpt":
-        return inputs.long().to(device), targets.long().to(device)
-    shape = (batch, w.sequence, w.hidden)
-    dtype = TORCH_DTYPE[w.dtype]
-    scaled = [(part.reshape(shape).to(dtype) / 255 - 0.5).to(device) for part in (inputs, targets)]
-    return scaled[0], scaled[1]
+        read = windows(random, batch, w.sequence + 1)
+        return read[:, :-1].long().to(device), read[:, 1:].long().to(device)
+    length, shape = w.sequence * w.hidden, (batch, w.sequence, w.hidden)
+    read = windows(random, batch, length + w.hidden)
+    inputs, targets = read[:, :length].reshape(shape), read[:, w.hidden :].reshape(shape)
+    return scaled(inputs, w.dtype).to(device), scaled(targets, w.dtype).to(device)
+
+
+def windows(random: np.random.Generator, count: int, length: int) -> torch.Tensor:
+    """`count` pieces of the corpus, (count, length) bytes; one longer than the corpus
+    starts over at its end."""
+    text = corpus()
+    if length >= len(text):
+        text = text.repeat(-(-length // len(text)) + 1)
+    starts = random.integers(0, len(text) - length, size=count)
+    return torch.stack([text[start : start + length] for start in starts.tolist()])
+
+
+def scaled(values: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Bytes as numbers from -0.5 to 0.5."""
+    return values.to(TORCH_DTYPE[dtype]) / 255 - 0.5
+
+
+def hide(random: np.random.Generator, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masked-token task (Devlin et al. 2019, section 3.1): of the positions drawn in each
+    sequence 80 % become the mask, 10 % another byte, and 10 % stay as they are.
+
+    Returns:
+        The tokens so changed; positions (counted over the whole microbatch, row by row)
+        and what was there, (2, batch, masked).
+    """
+    batch, sequence = tokens.shape
+    count = masked_positions(sequence)
+    order = random.random((batch, sequence)).argsort(axis=1)
+    positions = torch.from_numpy(np.sort(order[:, :count], axis=1))
+    answers = tokens.gather(1, positions)
+    others = torch.from_numpy(random.integers(1, 256, size=(batch, count)))
+    chance = torch.from_numpy(random.random((batch, count)))
+    shown = torch.where(chance < 0.8, MASK, torch.where(chance < 0.9, others, answers))
+    row = torch.arange(batch).unsqueeze(1) * sequence
+    return tokens.scatter(1, positions, shown), torch.stack([row + positions, answers])

@@ -1,8 +1,8 @@
 """Backward split in two: gradients of inputs now, gradients of weights later.
 
-Layers whose weight gradients are matrix products note what those need while autograd
-computes the gradients of inputs, and run them when told to (Qi et al. 2023, "Zero Bubble
-Pipeline Parallelism", section 2). Small parameters (norms) get theirs with the inputs.
+Layers whose weight gradients are matrix products or convolutions note what those need
+while autograd computes the gradients of inputs, and run them when told to (Qi et al. 2023,
+"Zero Bubble Pipeline Parallelism", section 2). Small parameters (norms) get theirs with the inputs.
 """
 
 from __future__ import annotations
@@ -71,3 +71,62 @@ class _SplitLinear(torch.autograd.Function):
 
         ctx.into.add(weight_gradient, x, gradient)
         return (gradient @ weight if ctx.needs_input_grad[0] else None), None, None, None
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` that can defer its weight gradient: set `deferred` to do so.
+
+    For zero padding given as a number, without dilation or groups.
+    """
+
+    deferred: Deferred | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.deferred is None:
+            return super().forward(x)
+        apply: Callable[..., Tensor] = _SplitConv2d.apply
+        return apply(x, self.weight, self.bias, self.deferred, self.stride, self.padding)
+
+
+class _SplitConv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        into: Deferred,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.parameters, ctx.into, ctx.stride, ctx.padding = (weight, bias), into, stride, padding
+        return functional.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gradient, (parameter, bias) = gradients[0], ctx.parameters
+        stride, padding = ctx.stride, ctx.padding
+
+        def part(which: list[bool]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+            """The parts of the backward pass that torch computes in one call: gradients of
+            input, weight and bias."""
+            sizes = None if bias is None else bias.shape
+            dilation, transposed, output_padding, groups = [1, 1], False, [0, 0], 1
+            found: tuple[Tensor | None, Tensor | None, Tensor | None]
+            found = torch.ops.aten.convolution_backward(
+                *(gradient, x, weight, sizes, stride, padding, dilation),
+                *(transposed, output_padding, groups, which),
+            )
+            return found
+
+        def weight_gradient() -> None:
+            _, of_weight, of_bias = part([False, True, bias is not None])
+            parameter.grad += of_weight
+            if bias is not None:
+                bias.grad += of_bias
+
+        ctx.into.add(weight_gradient, x, gradient)
+        of_input = part([True, False, False])[0] if ctx.needs_input_grad[0] else None
+        return of_input, None, None, None, None, None

@@ -57,7 +57,7 @@ class Workers:
             ],
             pass_fds=[s.fileno() for s in theirs],
             stdin=subprocess.PIPE,
-            stdout=sys.stderr.fileno() if hasattr(sys.stderr, "fileno") else None,
+            stdout=_stderr(),
             env=os.environ | _environment(),
             start_new_session=True,  # Ctrl-C reaches the launcher only, which ends the rest
         )
@@ -100,14 +100,13 @@ class Workers:
 
     def close(self) -> None:
         """End every process; idempotent."""
-        if self._agent.poll() is None:
-            if self._agent.stdin:
-                self._agent.stdin.close()  # the agent then kills its ranks
-            try:
-                self._agent.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._agent.pid, signal.SIGKILL)
-                self._agent.wait()
+        if self._agent.stdin:
+            self._agent.stdin.close()  # the agent then kills its ranks
+        try:
+            self._agent.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._agent.pid, signal.SIGKILL)
+            self._agent.wait()
         for channel in self._channels:
             channel.close()
         self._folder.cleanup()
@@ -208,6 +207,14 @@ def _is_consequence(error: str) -> bool:
     lowered = error.lower()
     words = ("timed out", "timeout", "no answer within", "connection", "socket", "peer")
     return any(word in lowered for word in words)
+
+
+def _stderr() -> int | None:
+    """The descriptor of standard error; None where that is not a file, as in a notebook."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError):
+        return None
 
 
 def _environment() -> dict[str, str]:

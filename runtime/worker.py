@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -56,6 +57,7 @@ def main(arguments: list[str]) -> int:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+        shutil.rmtree(folder, ignore_errors=True)  # the launcher may be gone
     return 0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Degree = Annotated[int, Field(ge=1, le=65536)]
@@ -28,22 +28,57 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Workload(_Section):
-    """What is trained. Sizes as in Megatron-LM; seconds for `unit` only."""
+SHAPE = ("layers", "hidden", "heads", "sequence", "vocab", "ffn_hidden")
+BERT_SIZES = {
+    "base": dict(zip(SHAPE, (12, 768, 12, 512, 30522, 3072), strict=True)),
+    "large": dict(zip(SHAPE, (24, 1024, 16, 512, 30522, 4096), strict=True)),
+}
+"""Devlin et al. 2019, section 3; the sequence is the longest that is trained."""
 
-    model: Literal["unit", "mlp", "gpt"] = "gpt"
+ModelName = Literal["unit", "mlp", "gpt", "bert", "alexnet", "vgg16", "resnet50"]
+IMAGE_MODELS = ("alexnet", "vgg16", "resnet50")
+
+
+class Workload(_Section):
+    """What is trained.
+
+    Attributes:
+        layers, hidden, heads, sequence, vocab, ffn_hidden: of gpt, bert and mlp, as in
+            Megatron-LM.
+        size: of bert, "base" or "large": stands for all of those.
+        image_size, classes: of alexnet, vgg16 and resnet50: side of the square images of
+            three channels, and what they are sorted into.
+        global_batch: sequences or images per training step over all replicas.
+        forward, backward_input, backward_weight, p2p: seconds, for unit only.
+    """
+
+    model: ModelName = "gpt"
     layers: Positive = 4
     hidden: Positive = 128
     heads: Positive = 4
     sequence: Positive = 64
     vocab: Positive = 256
     ffn_hidden: Positive | None = None
+    size: Literal["base", "large"] | None = None
+    image_size: Positive = 224
+    classes: Positive = 1000
     global_batch: Positive | None = None
     dtype: Literal["fp64", "fp32", "bf16", "fp16"] = "fp32"
     forward: Seconds = 0.01
     backward_input: Seconds = 0.01
     backward_weight: Seconds = 0.01
     p2p: Seconds = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out_size(cls, given: Any) -> Any:
+        size = given.get("size") if isinstance(given, dict) else None
+        return BERT_SIZES[size] | given if size in ("base", "large") else given
+
+    @property
+    def tokens_per_sample(self) -> int:
+        """Of the unit that throughput counts: tokens of a sequence, or 1 for an image."""
+        return 1 if self.model in IMAGE_MODELS else self.sequence
 
     @property
     def ffn(self) -> int:
@@ -55,7 +90,14 @@ class Workload(_Section):
 
 
 class Parallel(_Section):
-    """Degrees of the device mesh and how the pipeline is scheduled."""
+    """Degrees of the device mesh and how the pipeline is scheduled.
+
+    Attributes:
+        memory_limit: of schedule "zb-auto": how many microbatches' activations of its stage
+            a rank may hold at once; unset, 2 × pipeline - 1.
+        split: blocks per stage (of virtual stages too, first to last), instead of the split
+            that makes the largest stage as small as it can be.
+    """
 
     data: Degree = 1
     pipeline: Degree = 1
@@ -69,6 +111,8 @@ class Parallel(_Section):
     sequence_parallel: bool = False
     recompute: Literal["none", "selective", "full"] = "none"
     bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
+    memory_limit: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    split: list[Positive] | None = None
 
     @property
     def world_size(self) -> int:
@@ -136,13 +180,16 @@ def parse(data: dict[str, Any]) -> Experiment:
     Raises:
         ExperimentError: unknown key, wrong type or impossible value.
     """
+    from simulator.workloads.checks import check_keys, check_size
+
     try:
         experiment = Experiment.model_validate(data)
     except ValidationError as error:
         raise ExperimentError(_explain(error)) from None
-    _check_workload(experiment)
+    check_keys(experiment.workload)
     _check_parallel(experiment.parallel)
     _check_batch(experiment)
+    check_size(experiment)
     if experiment.cluster.preset and experiment.cluster.profile:
         raise ExperimentError(
             f"cluster.profile = {experiment.cluster.profile!r}: cluster.preset is set too; "
@@ -156,9 +203,8 @@ def load(path: str | None, overrides: Iterable[str] = ()) -> Experiment:
 
     `overrides` are ``dotted.key=value`` strings, the value in TOML (quotes optional).
     """
-    if path is None:
-        data = {section: dict(keys) for section, keys in DEFAULT.items()}
-    else:
+    data: dict[str, Any] = {}
+    if path is not None:
         try:
             data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -167,7 +213,15 @@ def load(path: str | None, overrides: Iterable[str] = ()) -> Experiment:
             raise ExperimentError(f"{path}: not TOML: {error}") from None
     for override in overrides:
         _apply_override(data, override)
-    return parse(data)
+    return parse(_with_default(data) if path is None else data)
+
+
+def _with_default(given: dict[str, Any]) -> dict[str, Any]:
+    """The built-in experiment with what is given instead; its shape is no image model's."""
+    workload = given.get("workload", {})
+    shaped = workload.get("model") not in IMAGE_MODELS and "size" not in workload
+    default = DEFAULT if shaped else DEFAULT | {"workload": {}}
+    return given | {section: keys | given.get(section, {}) for section, keys in default.items()}
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -201,27 +255,6 @@ def _explain(error: ValidationError) -> str:
     return f"{key} = {first['input']!r}: {allowed}"
 
 
-def _check_workload(experiment: Experiment) -> None:
-    workload = experiment.workload
-    if workload.model == "gpt" and workload.hidden % workload.heads:
-        divisors = [n for n in range(1, workload.hidden + 1) if workload.hidden % n == 0]
-        nearest = min(divisors, key=lambda n: abs(n - workload.heads))
-        raise ExperimentError(
-            f"workload.heads = {workload.heads}: must divide workload.hidden = "
-            f"{workload.hidden}; nearest that does: {nearest}"
-        )
-    if workload.model == "gpt" and workload.vocab < 256:
-        raise ExperimentError(
-            f"workload.vocab = {workload.vocab}: text is read as bytes; allowed: 256 or more"
-        )
-    if workload.model != "unit":
-        for key in ("forward", "backward_input", "backward_weight", "p2p"):
-            if key in workload.model_fields_set:
-                raise ExperimentError(
-                    f"workload.{key} = {getattr(workload, key)}: only for workload.model = 'unit'"
-                )
-
-
 def _check_parallel(parallel: Parallel) -> None:
     from simulator.strategies.schedules import schedule_named
 
@@ -233,7 +266,6 @@ def _check_parallel(parallel: Parallel) -> None:
         "tensor": ("tensor parallelism", 1),
         "context": ("context parallelism", 1),
         "expert": ("expert parallelism", 1),
-        "virtual_stages": ("an interleaved schedule", 1),
         "zero": ("sharded data parallelism", 0),
         "sequence_parallel": ("sequence parallelism", False),
         "recompute": ("recomputation", "none"),
@@ -244,6 +276,17 @@ def _check_parallel(parallel: Parallel) -> None:
             raise ExperimentError(
                 f"parallel.{key} = {value!r}: {what} is not built yet; allowed: {only!r}"
             )
+    if parallel.memory_limit is not None and parallel.schedule != "zb-auto":
+        raise ExperimentError(
+            f"parallel.memory_limit = {parallel.memory_limit:g}: only for parallel.schedule = "
+            f"'zb-auto', not {parallel.schedule!r}"
+        )
+    stages = parallel.pipeline * parallel.virtual_stages
+    if parallel.split is not None and len(parallel.split) != stages:
+        raise ExperimentError(
+            f"parallel.split = {parallel.split}: {len(parallel.split)} numbers; allowed: one for "
+            f"each of pipeline × virtual_stages = {stages} stages"
+        )
 
 
 def _check_batch(experiment: Experiment) -> None:
@@ -254,9 +297,4 @@ def _check_batch(experiment: Experiment) -> None:
             f"workload.global_batch = {experiment.global_batch}: must be a multiple of "
             f"data × microbatches = {parallel.data} × {parallel.microbatches} = {parts}; "
             f"nearest: {max(parts, round(experiment.global_batch / parts) * parts)}"
-        )
-    if experiment.workload.model != "unit" and parallel.pipeline > experiment.workload.layers:
-        raise ExperimentError(
-            f"parallel.pipeline = {parallel.pipeline}: more stages than workload.layers = "
-            f"{experiment.workload.layers}; allowed: 1 to {experiment.workload.layers}"
         )

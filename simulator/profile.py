@@ -91,9 +91,9 @@ def interpolate(points: Points, nbytes: float) -> float:
     if points[0][0] <= nbytes <= points[-1][0]:
         sizes, times = zip(*points, strict=True)
         return float(np.interp(nbytes, sizes, times))
-    (size_a, time_a), (size_b, time_b) = points[:2] if nbytes < points[0][0] else points[-2:]
-    slope = max((time_b - time_a) / (size_b - size_a), 0.0)
-    return max(time_a + slope * (nbytes - size_a), 0.0)
+    (size, time), (inner_size, inner_time) = points[:2] if nbytes < points[0][0] else points[:-3:-1]
+    slope = max((inner_time - time) / (inner_size - size), 0.0)
+    return max(time + slope * (nbytes - size), 0.0)
 
 
 def default_path() -> Path:

@@ -196,10 +196,19 @@ def match_rendezvous(program: Program) -> list[tuple[Instruction, ...]]:
             is sent; names the ranks and the instructions.
     """
     queues: dict[tuple[object, ...], dict[int, list[Instruction]]] = {}
-    for instruction in program:
-        if instruction.task.op in COMMUNICATION:
-            members = queues.setdefault(rendezvous_key(instruction), {})
-            members.setdefault(instruction.rank, []).append(instruction)
+    for rank, instructions in enumerate(program.ranks):
+        queue_of: dict[int, list[Instruction] | None] = {}  # by identity of the task
+        for instruction in instructions:
+            task = instruction.task
+            if id(task) not in queue_of:
+                queue_of[id(task)] = None
+                if task.op in COMMUNICATION:
+                    members = queues.setdefault(rendezvous_key(instruction), {})
+                    queue_of[id(task)] = members.setdefault(rank, [])
+            queue = queue_of[id(task)]
+            if queue is not None:
+                queue.append(instruction)
+    agreed: set[tuple[int, ...]] = set()
     meetings: list[tuple[Instruction, ...]] = []
     for key, members in queues.items():
         first = next(iter(members.values()))[0]
@@ -216,7 +225,10 @@ def match_rendezvous(program: Program) -> list[tuple[Instruction, ...]]:
                     f"rank {missing.rank}: {missing.label} has no partner on rank {rank}"
                 )
         for meeting in zip(*(members[rank] for rank in expected), strict=True):  # type: ignore[index]
-            check_agreement(meeting)
+            tasks = tuple([id(member.task) for member in meeting])
+            if tasks not in agreed or len({member.microbatch for member in meeting}) > 1:
+                check_agreement(meeting)
+                agreed.add(tasks)
             meetings.append(meeting)
     return meetings
 
@@ -224,15 +236,16 @@ def match_rendezvous(program: Program) -> list[tuple[Instruction, ...]]:
 def check_agreement(meeting: tuple[Instruction, ...]) -> None:
     """Refuse participants that would exchange different things."""
 
-    def what(instruction: Instruction) -> tuple[object, ...]:
+    def what(instruction: Instruction) -> str:
         task = instruction.task
         op = "message" if task.op in MESSAGES else task.op.value
-        return (op, task.tensor, instruction.microbatch, task.nbytes)
+        which = f" of microbatch {instruction.microbatch}" if instruction.microbatch >= 0 else ""
+        return f"{op} {task.tensor}{which}, {task.nbytes} bytes"
 
     first = meeting[0]
     for other in meeting[1:]:
         if what(other) != what(first):
             raise ValueError(
-                f"rank {first.rank}: {first.label} would meet rank {other.rank}: {other.label} "
-                f"({what(first)} against {what(other)}): their orders differ"
+                f"rank {first.rank}: {first.label} ({what(first)}) would meet rank {other.rank}: "
+                f"{other.label} ({what(other)}): their orders differ"
             )

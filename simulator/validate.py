@@ -66,9 +66,13 @@ def _check_deadlock(program: Program) -> None:
         while stream:
             instruction = stream[-1]
             uid = instruction.uid
-            blocker = next((o.uid for o in instruction.after if not done[o.uid]), None)
-            if blocker is not None:
-                waiting.setdefault(blocker, []).append(stream)
+            blocked = False
+            for other in instruction.after:
+                if not done[other.uid]:
+                    waiting.setdefault(other.uid, []).append(stream)
+                    blocked = True
+                    break
+            if blocked:
                 break
             number = meeting[uid]
             if number < 0:
@@ -100,31 +104,40 @@ def _check_deadlock(program: Program) -> None:
 def _check_tensors(instructions: list[Instruction]) -> None:
     """Follow every tensor of one rank, in list order (an order the rank can execute)."""
     held: dict[tuple[str, int], Instruction] = {}
-    freed: dict[tuple[str, int], Instruction] = {}
     for instruction in instructions:
-        rank, label, microbatch = instruction.rank, instruction.label, instruction.microbatch
-        for tensor in instruction.task.allocates:
+        task, microbatch = instruction.task, instruction.microbatch
+        for tensor in task.allocates:
             key = tensor_key(tensor.name, microbatch)
             if key in held:
                 raise ValueError(
-                    f"rank {rank}: {label} allocates {tensor.name} of microbatch {microbatch}, "
+                    f"rank {instruction.rank}: {instruction.label} allocates {_tensor(key)}, "
                     f"which {held[key].label} already holds"
                 )
             held[key] = instruction
-        for name in instruction.task.frees:
+        for name in task.frees:
             key = tensor_key(name, microbatch)
-            if key not in held:
-                earlier = f"{freed[key].label} already freed it" if key in freed else "never made"
+            if held.pop(key, None) is None:
                 raise ValueError(
-                    f"rank {rank}: {label} frees {name} of microbatch {microbatch}: {earlier}"
+                    f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)}: "
+                    f"{_history(instructions, instruction, key)}"
                 )
-            del held[key]
-            freed[key] = instruction
-    for (name, microbatch), owner in held.items():
+    for key, owner in held.items():
         raise ValueError(
-            f"rank {owner.rank}: {owner.label} allocates {name} of microbatch {microbatch}, "
-            f"which is never freed"
+            f"rank {owner.rank}: {owner.label} allocates {_tensor(key)}, which is never freed"
         )
+
+
+def _tensor(key: tuple[str, int]) -> str:
+    name, microbatch = key
+    return name if microbatch < 0 else f"{name} of microbatch {microbatch}"
+
+
+def _history(instructions: list[Instruction], until: Instruction, key: tuple[str, int]) -> str:
+    """Why `key` is not held when `until` frees it."""
+    for earlier in reversed(instructions[: until.index]):
+        if key in [tensor_key(name, earlier.microbatch) for name in earlier.task.frees]:
+            return f"{earlier.label} already freed it"
+    return "never made"
 
 
 def _check_streams(program: Program) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from runtime.data import TORCH_DTYPE
-from runtime.deferral import Deferred, Linear
-from runtime.models import gpt, mlp, unit
+from runtime.deferral import Conv2d, Deferred, Linear
+from runtime.models import bert, convnet, gpt, mlp, resnet50, unit
 from simulator.experiment import Experiment
 from simulator.workloads import describe
 
@@ -19,6 +19,10 @@ MODELS: dict[str, Callable[[Experiment, int], nn.Module]] = {
     "unit": unit.layer,
     "mlp": mlp.layer,
     "gpt": gpt.layer,
+    "bert": bert.layer,
+    "alexnet": convnet.alexnet,
+    "vgg16": convnet.vgg16,
+    "resnet50": resnet50.layer,
 }
 
 
@@ -134,7 +138,7 @@ class Segment(nn.Module):
         """Leave the weight gradients of coming passes to `into` (None: compute them)."""
         self.deferred = into
         for module in self.modules():
-            if isinstance(module, Linear):
+            if isinstance(module, Linear | Conv2d):
                 module.deferred = into
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:

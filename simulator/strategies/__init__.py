@@ -12,9 +12,9 @@ from simulator.gc_pause import paused_gc
 from simulator.mesh import Mesh
 from simulator.program import Program
 from simulator.strategies.data_parallel import reduce_gradients
-from simulator.strategies.partition import split_buckets, split_stages
-from simulator.strategies.pipeline import Stage, lower_passes, messages_to
-from simulator.strategies.schedules import Plan, Updates, schedule_named
+from simulator.strategies.partition import Range, split_buckets, split_stages, stage_costs
+from simulator.strategies.pipeline import Stage, lower_passes, messages_from
+from simulator.strategies.schedules import Pass, Plan, Updates, schedule_named
 from simulator.strategies.updates import insert_updates
 from simulator.validate import validate
 from simulator.workloads import Layer, describe
@@ -33,9 +33,41 @@ def mesh_of(experiment: Experiment) -> Mesh:
 
 
 def plan_of(experiment: Experiment) -> Plan:
-    """What the schedule is given."""
+    """What the schedule is given.
+
+    Both interpreters must get the same program, so costs are what the experiment alone
+    says, whatever the cluster: the seconds of `unit`, else FLOPs, with messages for free.
+
+    Raises:
+        ExperimentError: the schedule refuses it, or the model has too few blocks.
+    """
     parallel = experiment.parallel
-    return Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
+    plan = Plan(
+        parallel.pipeline,
+        parallel.microbatches,
+        parallel.virtual_stages,
+        p2p=experiment.workload.p2p,
+        memory_limit=parallel.memory_limit,
+    )
+    refusal = schedule_named(parallel.schedule).refusal(plan)
+    if refusal:
+        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r} with {refusal}")
+    layers = describe(experiment)
+    return plan._replace(costs=stage_costs(layers, ranges_of(experiment, layers)))
+
+
+def ranges_of(experiment: Experiment, layers: list[Layer]) -> list[Range]:
+    """The layers of each stage: as ``parallel.split`` says, or balanced.
+
+    Raises:
+        ExperimentError: the model has too few blocks, or not as many as the split.
+    """
+    parallel = experiment.parallel
+    try:
+        return split_stages(layers, parallel.pipeline * parallel.virtual_stages, parallel.split)
+    except ValueError as error:
+        key = "virtual_stages" if parallel.split is None else "split"
+        raise ExperimentError(f"parallel.{key} = {getattr(parallel, key)}: {error}") from None
 
 
 def lower(experiment: Experiment) -> Program:
@@ -61,10 +93,7 @@ def _lower(experiment: Experiment) -> Program:
     plan = plan_of(experiment)
     value_bytes = experiment.workload.dtype_bytes
     schedule = schedule_named(parallel.schedule)
-    refusal = schedule.refusal(plan)
-    if refusal:
-        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r} with {refusal}")
-    ranges, placement = split_stages(layers, plan.num_stages), schedule.placement(plan)
+    ranges, placement = ranges_of(experiment, layers), schedule.placement(plan)
     orders = [schedule.order(plan, place) for place in range(plan.num_ranks)]
     updates = updates_of(experiment)
     lists, resident = [], []
@@ -72,14 +101,14 @@ def _lower(experiment: Experiment) -> Program:
         _stages_of(rank, experiment, mesh, layers, ranges, placement)
         for rank in range(mesh.world_size)
     ]
+    place_of = [mesh.coordinate(rank)["pipeline"] for rank in range(mesh.world_size)]
+    incoming: list[dict[int, list[Pass]]] = [{} for _ in stages_of]
+    for source, stages in enumerate(stages_of):
+        for target, started in messages_from(source, orders[place_of[source]], stages).items():
+            incoming[target][source] = started
     for rank, stages in enumerate(stages_of):
-        pipeline = mesh.group(rank, "pipeline")
-        sent = {
-            peer: messages_to(rank, orders[place], stages_of[peer], peer)
-            for place, peer in enumerate(pipeline)
-        }
-        passes = orders[pipeline.index(rank)]
-        instructions = lower_passes(rank, passes, stages, layers, sent)
+        passes = orders[place_of[rank]]
+        instructions = lower_passes(rank, passes, stages, layers, incoming[rank])
         instructions = reduce_gradients(
             instructions,
             mesh.group(rank, "data"),

@@ -2,54 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
+
+import numpy as np
 
 from simulator.workloads import Layer
 
 Range = tuple[int, int]
 
 
-def split_stages(layers: Sequence[Layer], num_stages: int) -> list[Range]:
+def split_stages(
+    layers: Sequence[Layer], num_stages: int, split: Sequence[int] | None = None
+) -> list[Range]:
     """Consecutive layer ranges, one a stage, that minimise the cost of the largest stage.
 
-    Exact, by dynamic programming over the places where a stage may begin; among equals
-    the first (lowest) boundaries win. Cost is FLOPs of forward and backward, or the given
-    seconds for `unit`.
+    Cost is FLOPs of forward and backward, or the given seconds for `unit`. Exact, by
+    dynamic programming over the places where a stage may begin, in O(stages × blocks²);
+    among equals the first (lowest) boundaries win.
+
+    Args:
+        split: blocks per stage, instead of all this.
 
     Raises:
-        ValueError: more stages than blocks.
+        ValueError: more stages than blocks, or a split into other numbers than there are.
     """
     starts = [index for index, layer in enumerate(layers) if layer.starts_block or index == 0]
-    if num_stages > len(starts):
-        raise ValueError(f"{num_stages} stages for {len(starts)} blocks")
-    bounds = [*starts, len(layers)]
+    bounds, blocks = [*starts, len(layers)], len(starts)
+    if num_stages > blocks:
+        raise ValueError(f"{num_stages} stages for {blocks} blocks; allowed: {blocks} or fewer")
+    if split is not None:
+        if len(split) != num_stages or sum(split) != blocks or min(split) < 1:
+            raise ValueError(
+                f"{sum(split)} blocks in {len(split)} stages; allowed: {num_stages} numbers from "
+                f"1 that add up to the {blocks} blocks of the model"
+            )
+        return _ranges(bounds, [0, *accumulate(split)])
+    if num_stages == blocks:
+        return _ranges(bounds, range(blocks + 1))
     prefix = [0.0]
     for layer in layers:
-        prefix.append(prefix[-1] + (sum(layer.seconds) if layer.seconds else layer.flops))
-
-    def cost(first: int, last: int) -> float:
-        return prefix[bounds[last]] - prefix[bounds[first]]
-
-    blocks = len(starts)
+        prefix.append(prefix[-1] + sum(_work(layer)))
+    before = np.array([prefix[bound] for bound in bounds])  # each block
     # best[b]: least possible largest stage over the first b blocks in the stages so far.
-    best = [cost(0, b) if b else float("inf") for b in range(blocks + 1)]
+    best = before - before[0]
     choices: list[list[int]] = []
-    for _ in range(num_stages - 1):
-        following = [float("inf")] * (blocks + 1)
-        choice = [0] * (blocks + 1)
-        for b in range(1, blocks + 1):
-            for cut in range(1, b):
-                candidate = max(best[cut], cost(cut, b))
-                if candidate < following[b]:
-                    following[b], choice[b] = candidate, cut
+    for stages in range(2, num_stages + 1):
+        following, choice = np.full(blocks + 1, np.inf), [0] * (blocks + 1)
+        for b in range(stages, blocks + 1):
+            largest = np.maximum(best[stages - 1 : b], before[b] - before[stages - 1 : b])
+            cut = int(largest.argmin())
+            following[b], choice[b] = largest[cut], cut + stages - 1
         best = following
         choices.append(choice)
     cuts = [blocks]
     for choice in reversed(choices):
         cuts.append(choice[cuts[-1]])
-    cuts.append(0)
-    cuts.reverse()
+    return _ranges(bounds, [0, *reversed(cuts)])
+
+
+def stage_costs(
+    layers: Sequence[Layer], ranges: Sequence[Range]
+) -> tuple[tuple[float, float, float], ...]:
+    """Of each stage (forward, backward for inputs, for weights): `unit`'s seconds, or FLOPs."""
+    works = [[_work(layer) for layer in layers[first:last]] for first, last in ranges]
+    return tuple((sum(f), sum(i), sum(w)) for f, i, w in (zip(*work, strict=True) for work in works))
+
+
+def _work(layer: Layer) -> tuple[float, float, float]:
+    flops = (layer.forward_flops, layer.backward_input_flops, layer.backward_weight_flops)
+    return layer.seconds or flops
+
+
+def _ranges(bounds: Sequence[int], cuts: Iterable[int]) -> list[Range]:
     return [(bounds[a], bounds[b]) for a, b in pairwise(cuts)]
 
 

@@ -88,21 +88,26 @@ def lower_passes(
     return built
 
 
-def messages_to(
-    target: int, passes: Sequence[Pass], stages: dict[int, Stage], source: int
-) -> list[Pass]:
-    """The passes on `target` that start from what `source` sends, in sending order.
+def messages_from(
+    source: int, passes: Sequence[Pass], stages: dict[int, Stage]
+) -> dict[int, list[Pass]]:
+    """Per target rank the passes there that start from what `source` sends, in its order.
 
     Args:
         passes, stages: of rank `source`.
     """
-    sent = []
+    sent: dict[int, list[Pass]] = {}
     for step in passes:
         stage = stages[step.stage]
-        if step.op is Op.FORWARD and stage.next_rank == target != source:
-            sent.append(Pass(Op.FORWARD, step.stage + 1, step.microbatch))
-        elif step.op in SENDING_BACKWARDS and stage.previous_rank == target != source:
-            sent.append(Pass(Op.BACKWARD, step.stage - 1, step.microbatch))
+        if step.op is Op.FORWARD:
+            target, started = stage.next_rank, Pass(Op.FORWARD, step.stage + 1, step.microbatch)
+        elif step.op in SENDING_BACKWARDS:
+            target = stage.previous_rank
+            started = Pass(Op.BACKWARD, step.stage - 1, step.microbatch)
+        else:
+            continue
+        if target is not None and target != source:
+            sent.setdefault(target, []).append(started)
     return sent
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from simulator.experiment import Experiment
-from simulator.workloads import gpt, mlp, unit
+from simulator.workloads import alexnet, bert, gpt, mlp, resnet50, unit, vgg16
 from simulator.workloads.layer import Layer
 
 MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
     "unit": unit.layers,
     "mlp": mlp.layers,
     "gpt": gpt.layers,
+    "bert": bert.layers,
+    "alexnet": alexnet.layers,
+    "vgg16": vgg16.layers,
+    "resnet50": resnet50.layers,
 }
 
 

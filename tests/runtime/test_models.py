@@ -12,7 +12,7 @@ from runtime.data import microbatch
 from runtime.ledger import SavedBytes
 from runtime.models import Segment, boundary, build_layer
 from runtime.operations import backward_pass, forward_pass
-from simulator.strategies.pipeline import saved_bytes
+from simulator.strategies.pipeline import deferred_bytes, saved_bytes
 from simulator.workloads import describe
 
 CPU = torch.device("cpu")
@@ -33,24 +33,27 @@ def name_of(keys):
     return "-".join(str(value) for value in keys.values())
 
 
-def one_pass(experiment, first, last):
+def one_pass(experiment, first, last, split=False):
     """(description, what really was) of forward and backward through layers [first, last)."""
     layers = describe(experiment)
     segment = Segment(experiment, first, last, CPU)
     batch, target = microbatch(experiment, 0, 0, CPU)
-    shape, dtype = boundary(experiment)
-    x = torch.randn(shape, dtype=dtype) if first else batch
-    gradient = None if segment.is_loss else torch.randn(shape, dtype=dtype)
+
+    def random(index):
+        shape, dtype = boundary(experiment, index)
+        return torch.randn(shape, dtype=dtype)
+
+    x = random(first) if first else batch
+    gradient = None if segment.is_loss else random(last)
     excluded = [*([x] if first else []), *segment.parameters(), *segment.buffers()]
     with FlopCounterMode(display=False) as forward, SavedBytes(excluded) as saved:
-        output, graph = forward_pass(segment, x, target, 1.0)
+        output, graph = forward_pass(segment, x, target, 1.0, split)
     with FlopCounterMode(display=False) as backward:
         input_gradient = backward_pass(graph, gradient)
     mine = layers[first:last]
     described = {
         "parameters": sum(layer.parameters for layer in mine),
         "forward": sum(layer.forward_flops for layer in mine),
-        "backward": sum(layer.flops - layer.forward_flops for layer in mine),
         "saved": saved_bytes(layers, first, last),
         "output": 0 if segment.is_loss else layers[last - 1].output_bytes,
         "input gradient": layers[first - 1].output_bytes if first else 0,
@@ -58,22 +61,61 @@ def one_pass(experiment, first, last):
     real = {
         "parameters": segment.parameters_flat.numel(),
         "forward": forward.get_total_flops(),
-        "backward": backward.get_total_flops(),
         "saved": saved.nbytes,
         "output": 0 if segment.is_loss else output.nbytes,
         "input gradient": input_gradient.nbytes if input_gradient is not None else 0,
     }
+    into_input = sum(layer.backward_input_flops for layer in mine)
+    into_weight = sum(layer.backward_weight_flops for layer in mine)
+    if not split:
+        described["backward"] = into_input + into_weight
+        real["backward"] = backward.get_total_flops()
+        return described, real
+    described["backward"] = (into_input, into_weight)
+    described["deferred"] = deferred_bytes(layers, first, last)
+    deferred = graph[2]
+    real["deferred"] = deferred.nbytes(excluding=x if first else None)
+    in_place = {torch.ops.aten.addmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * b[1]}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as weight:
+        deferred.run()
+    real["backward"] = (backward.get_total_flops(), weight.get_total_flops())
     return described, real
 
 
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
 @pytest.mark.parametrize("keys", SHAPE_AND_TYPE, ids=name_of)
-def test_every_layer_and_every_segment_is_as_described(experiment, keys):
+def test_every_layer_and_every_segment_is_as_described(experiment, keys, split):
     tiny = experiment(**keys)
     count = len(describe(tiny))
     for first in range(count):
         for last in range(first + 1, count + 1):
-            described, real = one_pass(tiny, first, last)
+            described, real = one_pass(tiny, first, last, split)
             assert real == described, f"layers {first} to {last}"
+
+
+@pytest.mark.parametrize("model", ["gpt", "mlp"])
+def test_a_split_backward_adds_up_to_the_whole(experiment, model):
+    """Input gradient to the bit; weight gradients accumulate, and only when told to."""
+    tiny = experiment(model=model, layers=2)
+    last = len(describe(tiny))
+    shape, dtype = boundary(tiny, 1)
+    torch.manual_seed(0)
+    x, target = torch.randn(shape, dtype=dtype), microbatch(tiny, 0, 0, CPU)[1]
+    gradients = []
+    for split in (False, True):
+        segment = Segment(tiny, 1, last, CPU)
+        for _ in range(2):
+            graph = forward_pass(segment, x.clone(), target, 1.0, split)[1]
+            into_input = backward_pass(graph, None)
+            weights = [p.grad for p in segment.parameters() if p.dim() > 1]
+            if split:
+                before = [weight.clone() for weight in weights]
+                graph[2].run()
+                assert not any(map(torch.equal, before, weights))
+        gradients.append((into_input, segment.gradients_flat))
+    (whole_input, whole), (split_input, parts) = gradients
+    assert torch.equal(whole_input, split_input)
+    assert float((whole - parts).abs().max()) <= 1e-14 * float(whole.abs().max())
 
 
 @pytest.mark.parametrize("keys", SHAPES, ids=name_of)

@@ -99,6 +99,24 @@ def test_gradients_parameters_and_losses_are_those_of_one_process(run, keys):
     assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
 
 
+SPLIT = """\
+0F0,0F1,0I0,0F2,0W0,0I1,0W1,0I2,0W2
+1F0,1I0,1F1,1I1,1W0,1F2,1I2,1W1,1W2
+"""
+
+
+@pytest.mark.parametrize("keys", [{}, {"model": "mlp"}, {"data": 2, "bucket_mb": 0.01}], ids=name_of)
+def test_a_split_backward_changes_no_gradient(run, tmp_path_factory, keys):
+    path = tmp_path_factory.mktemp("csv") / "split.csv"
+    path.write_text(SPLIT)
+    ran = run(schedule=f"csv:{path}", pipeline=2, microbatches=3, **keys)
+    assert "0W2" in "".join(i.label for i in ran.program.ranks[0])
+    parameters, gradients, losses = reference(ran.experiment)
+    assert_close(ran.gradients[0], gradients)
+    assert_close(ran.parameters[0], parameters)
+    assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
+
+
 @pytest.mark.parametrize("keys", PIPELINES + ACCUMULATION, ids=name_of)
 def test_without_replicas_not_a_bit_is_different(run, keys):
     """The same products and the same order of sums (backward passes run in the order of

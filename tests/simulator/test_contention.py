@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import simpy
 from hypothesis import given
@@ -29,8 +31,7 @@ def test_rates_are_max_min_fair(demands: list[Demand], capacities: dict[str, flo
     assert all(0 < rate <= 1 + EPSILON for rate in rates)
     load = {
         name: sum(
-            rate * dict(demand).get(name, 0.0)
-            for rate, demand in zip(rates, demands, strict=True)
+            rate * dict(demand).get(name, 0.0) for rate, demand in zip(rates, demands, strict=True)
         )
         for name in capacities
     }
@@ -150,7 +151,7 @@ def test_a_core_is_never_idle_while_there_is_work(jobs, cores: float) -> None:
     spans = [(start, end) for (start, _), end in zip(jobs, ends, strict=True)]
     moments = sorted({time for span in spans for time in span})
     done = 0.0
-    for begin, end in zip(moments, moments[1:], strict=False):
+    for begin, end in pairwise(moments):
         active = sum(a <= begin and end <= b for a, b in spans)
         done += min(active, cores) * (end - begin)
     assert done == pytest.approx(sum(seconds for _, seconds in jobs), rel=1e-9)

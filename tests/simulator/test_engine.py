@@ -5,8 +5,10 @@ Random times are multiples of 1/8, so that without contention every sum is exact
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from hypothesis import assume, given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, Program, load, lower, parse, predict
@@ -14,6 +16,7 @@ from simulator.cluster import resolve
 from simulator.contention import Demand
 from simulator.engine import simulate
 from simulator.program import Instruction, Op, Task
+from simulator.strategies.pipelining_csv import to_csv
 from simulator.strategies.schedules import SCHEDULES
 from simulator.timeline import Timeline
 from simulator.trace import save_trace
@@ -53,35 +56,37 @@ tables = st.lists(eighths, min_size=1, max_size=40)
 
 @st.composite
 def programs(draw) -> Program:
-    """Any small plan that lowers."""
-    pipeline = draw(st.integers(1, 4))
-    model = draw(st.sampled_from(["unit", "mlp", "gpt"]))
+    """Any small plan that lowers, of whatever schedules there are."""
+    pipeline, virtual = draw(st.integers(1, 4)), draw(st.integers(1, 2))
     data = {
         "workload": {
-            "model": model,
-            "layers": draw(st.integers(pipeline, 6)),
+            "model": draw(st.sampled_from(["unit", "mlp", "gpt"])),
+            "layers": draw(st.integers(2 * pipeline, 9)),
             "hidden": 8,
-            "heads": 2,
             "sequence": 4,
         },
         "parallel": {
             "pipeline": pipeline,
             "data": draw(st.integers(1, 3)),
-            "microbatches": draw(st.integers(1, 5)),
+            "microbatches": draw(st.integers(1, 5) | st.integers(1, 3).map(lambda n: n * pipeline)),
             "schedule": draw(st.sampled_from(sorted(SCHEDULES))),
             "bucket_mb": draw(st.sampled_from([0.001, 0.004, 0.01, 25])),
         },
     }
-    try:
-        return lower(parse(data))
-    except ExperimentError:
-        assume(False)
-        raise
+    for virtual_stages in (virtual, 3 - virtual):  # some schedules want one, some two
+        data["parallel"]["virtual_stages"] = virtual_stages
+        try:
+            return lower(parse(data))
+        except ExperimentError as refusal:  # of the plan, not of a program that went wrong
+            assert not re.search(r"rank \d", str(refusal)), refusal
+    return reject()
 
 
 def check_semantics(program: Program, timeline: Timeline, costs: Table) -> None:
     """Every instruction starts as soon as `simulator.program` allows, and not before."""
-    start, end, posted = (column.tolist() for column in (timeline.start, timeline.end, timeline.posted))
+    start, end, posted = (
+        column.tolist() for column in (timeline.start, timeline.end, timeline.posted)
+    )
     waits = predecessors(program)
     meeting = {member.uid: members for members in program.meetings for member in members}
     for instruction in program:
@@ -101,26 +106,25 @@ def check_semantics(program: Program, timeline: Timeline, costs: Table) -> None:
 
 def check_passes(program: Program, timeline: Timeline) -> None:
     """The data flow of training, whatever the schedule and its instructions say."""
-    forward: dict[tuple[int, int, int], tuple[float, float]] = {}
-    backward: dict[tuple[int, int, int], tuple[float, float]] = {}
+    spans: dict[Op, dict[tuple[int, int, int], tuple[float, float]]] = {}
     replica_size = program.num_ranks // copies(program)
     for i in program:
-        spans = {Op.FORWARD: forward, Op.BACKWARD: backward, Op.BACKWARD_INPUT: backward}
-        if i.task.op not in spans:
-            continue
-        table = spans[i.task.op]
         key = (i.rank // replica_size, i.task.stage, i.microbatch)
+        op = Op.BACKWARD if i.task.op is Op.BACKWARD_INPUT else i.task.op
         begin, end = float(timeline.start[i.uid]), float(timeline.end[i.uid])
-        earlier = table.get(key, (begin, end))
+        table = spans.setdefault(op, {})
+        earlier = table.get(key, (begin, end))  # another segment of the stage
         table[key] = (min(begin, earlier[0]), max(end, earlier[1]))
+    forward, backward = spans[Op.FORWARD], spans[Op.BACKWARD]
     assert forward.keys() == backward.keys()
     for (copy, stage, microbatch), (begin, end) in forward.items():
         assert end <= backward[copy, stage, microbatch][0]
         if stage > 0:
             assert forward[copy, stage - 1, microbatch][1] <= begin
-            assert (
-                backward[copy, stage, microbatch][1] <= backward[copy, stage - 1, microbatch][0]
-            )
+            ended = backward[copy, stage, microbatch][1]
+            assert ended <= backward[copy, stage - 1, microbatch][0]
+    for key, (begin, _) in spans.get(Op.BACKWARD_WEIGHT, {}).items():
+        assert backward[key][1] <= begin
 
 
 def copies(program: Program) -> int:
@@ -150,6 +154,54 @@ def test_any_plan_runs_as_defined(
             assert held.min() == resident
 
 
+def random_order(p: int, m: int, split: bool, owner: list[int], random) -> str:
+    """A schedule that some execution of the passes would have: any feasible one."""
+    ends = ("I", "W") if split else ("B",)
+    todo = {(op, s, b) for s in range(p) for b in range(m) for op in ("F", *ends)}
+    done: set[tuple[str, int, int]] = set()
+
+    def needs(op: str, s: int, b: int) -> set[tuple[str, int, int]]:
+        if op == "F":
+            return {("F", s - 1, b)} if s else set()
+        if op == "W":
+            return {("I", s, b)}
+        return {("F", s, b)} | ({(ends[0], s + 1, b)} if s + 1 < p else set())
+
+    rows: list[list[str]] = [[] for _ in range(p)]
+    while todo:
+        step = random.choice(sorted(step for step in todo if needs(*step) <= done))
+        todo.remove(step)
+        done.add(step)
+        op, stage, microbatch = step
+        rows[owner[stage]].append(f"{stage}{op}{microbatch}")
+    return "".join(",".join(row) + "\n" for row in rows)
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.booleans(),
+    st.permutations(range(4)),
+    st.randoms(),
+    tables,
+    st.sampled_from([None, 1.5]),
+)
+def test_any_feasible_order_runs(
+    tmp_path_factory, p, m, split, ranks, random, seconds, cores
+) -> None:
+    """Whatever the order of the passes and the places of the stages: no deadlock."""
+    path = tmp_path_factory.getbasetemp() / "order.csv"
+    owner = [rank for rank in ranks if rank < p]
+    path.write_text(random_order(p, m, split, owner, random))
+    plan = {"pipeline": p, "microbatches": m, "schedule": f"csv:{path}"}
+    program = lower(parse({"workload": {"model": "unit"}, "parallel": plan}))
+    assert to_csv(program, compute_only=True) == path.read_text()
+    costs = Table(seconds, cores=cores)
+    timeline = simulate(program, costs)
+    check_semantics(program, timeline, costs)
+    check_passes(program, timeline)
+
+
 @given(programs(), tables, st.lists(st.integers(0, 8), min_size=1, max_size=9))
 def test_slower_is_never_earlier(program: Program, seconds: list[float], more: list[int]) -> None:
     slower = [seconds[n % len(seconds)] + more[n % len(more)] / 8 for n in range(360)]
@@ -169,7 +221,10 @@ def test_sharing_slows_everything_and_wastes_nothing(
     assert (shared.end >= alone.end - SLACK).all()
     work = sum(
         costs.seconds(members[0]) * sum(amount for _, amount in costs.demand(members))
-        for members in [*program.meetings, *((i,) for i in program if i.task.peer < 0 and not i.task.group)]
+        for members in [
+            *program.meetings,
+            *((i,) for i in program if i.task.peer < 0 and not i.task.group),
+        ]
     )
     assert work <= cores * shared.iteration_time + SLACK
     plenty = simulate(program, Table(seconds, cores=1000.0))

@@ -21,7 +21,8 @@ def largest(costs: list[int], ranges: list[tuple[int, int]]) -> int:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=9), st.integers(1, 9)
+    st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=9),
+    st.integers(1, 9),
 )
 def test_stages_are_as_good_as_any(chain: list[tuple[int, bool]], num_stages: int) -> None:
     layers = [layer(cost, starts=starts) for cost, starts in chain]
@@ -33,7 +34,11 @@ def test_stages_are_as_good_as_any(chain: list[tuple[int, bool]], num_stages: in
         return
     ranges = split_stages(layers, num_stages)
     assert len(ranges) == num_stages
-    assert [ranges[0][0], *(end for _, end in ranges)] == [0, *(a for a, _ in ranges[1:]), len(costs)]
+    assert [ranges[0][0], *(end for _, end in ranges)] == [
+        0,
+        *(a for a, _ in ranges[1:]),
+        len(costs),
+    ]
     assert all(first < last for first, last in ranges)
     assert {first for first, _ in ranges[1:]} <= set(places)
     best = min(
@@ -54,9 +59,7 @@ def test_stages_are_as_good_as_any(chain: list[tuple[int, bool]], num_stages: in
         ([5], 1, [(0, 1)]),
     ],
 )
-def test_stages_by_hand(
-    costs: list[int], stages: int, expected: list[tuple[int, int]]
-) -> None:
+def test_stages_by_hand(costs: list[int], stages: int, expected: list[tuple[int, int]]) -> None:
     assert split_stages([layer(cost) for cost in costs], stages) == expected
 
 

@@ -107,9 +107,7 @@ def test_a_stage_in_segments_runs_backward_in_reverse() -> None:
 def test_tensors_of_a_stage_by_hand(bucket_mb: float) -> None:
     """MLP of two blocks and a loss, one microbatch, one stage or one segment per block."""
     size = ["workload.layers=2", "workload.hidden=8", "workload.sequence=2"]
-    cut = program(
-        "gpipe", 1, 1, "mlp", *size, "parallel.data=2", f"parallel.bucket_mb={bucket_mb}"
-    )
+    cut = program("gpipe", 1, 1, "mlp", *size, "parallel.data=2", f"parallel.bucket_mb={bucket_mb}")
     passes = {i.label: i.task for i in cut.ranks[0]}
     activation, perceptron = 4 * 2 * 8 * 4, 2 * 4 * 2 * 32 * 4  # input; fc1 out and GELU out
     if bucket_mb == 25:

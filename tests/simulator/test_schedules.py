@@ -42,7 +42,9 @@ def run(*arguments, **more) -> Prediction:
 def orders(schedule: str, p: int, m: int) -> list[str]:
     """The passes of every rank, without their stage, which is the rank."""
     rows = to_csv(lower(plan(schedule, p, m)), compute_only=True).splitlines()
-    labels = [[label.partition(str(rank)) for label in row.split(",")] for rank, row in enumerate(rows)]
+    labels = [
+        [label.partition(str(rank)) for label in row.split(",")] for rank, row in enumerate(rows)
+    ]
     assert all(before == "" for row in labels for before, _, _ in row)
     return [" ".join(after for _, _, after in row) for row in labels]
 

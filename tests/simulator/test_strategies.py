@@ -42,7 +42,7 @@ def test_the_catalogue_names_every_schedule() -> None:
         assert f'"{name}"' in entries[name].setting
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", ["naive", "gpipe", "1f1b"])
 def test_lowering_is_deterministic(schedule: str) -> None:
     plan = load(None, ["parallel.data=2", f"parallel.schedule={schedule}"])
     assert lower(plan).hash() == lower(plan).hash()

@@ -187,7 +187,7 @@ def test_the_engine_refuses_a_deadlock_too(ranks) -> None:
     if ranks is waits_for_later:  # not a deadlock, only unusual: the list is not its order
         assert simulate(program, Second()).iteration_time == 2.0
         return
-    with pytest.raises(ValueError, match="deadlock: rank 0: .* never starts"):
+    with pytest.raises(ValueError, match=r"deadlock: rank 0: .* never starts"):
         simulate(program, Second())
 
 

@@ -13,7 +13,21 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from simulator.strategies.schedules import gpipe, naive, one_f_one_b, pipedream, pipedream_2bw
+from simulator.strategies.schedules import (
+    dualpipe_v,
+    eager_1f1b,
+    gpipe,
+    interleaved_1f1b,
+    looped_bfs,
+    naive,
+    one_f_one_b,
+    pipedream,
+    pipedream_2bw,
+    zb_auto,
+    zb_h1,
+    zb_h2,
+    zb_v,
+)
 from simulator.strategies.schedules.passes import Pass, Plan, Updates
 
 
@@ -33,6 +47,14 @@ SCHEDULES: dict[str, Schedule] = {
     "naive": naive,
     "gpipe": gpipe,
     "1f1b": one_f_one_b,
+    "eager-1f1b": eager_1f1b,
+    "interleaved-1f1b": interleaved_1f1b,
+    "looped-bfs": looped_bfs,
+    "zb-h1": zb_h1,
+    "zb-h2": zb_h2,
+    "zb-v": zb_v,
+    "dualpipe-v": dualpipe_v,
+    "zb-auto": zb_auto,
     "pipedream": pipedream,
     "pipedream-2bw": pipedream_2bw,
 }

@@ -1,4 +1,4 @@
-"""What the 1F1B family shares: orders of forward and backward passes put in turn."""
+"""What the 1F1B family shares: forward and backward passes put in turn."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from simulator.strategies.schedules.passes import Pass
 def one_forward_one_backward(
     forwards: list[Pass], backwards: list[Pass], warmup: int
 ) -> list[Pass]:
-    """`warmup` forwards (all, if there are fewer), then one forward and one backward in
+    """`warmup` forwards (all, if there are no more), then one forward and one backward in
     turn, then the backwards that are left."""
     warmup = min(warmup, len(forwards))
+    steady = len(forwards) - warmup
     passes = forwards[:warmup]
-    for pair in zip(forwards[warmup:], backwards, strict=False):
+    for pair in zip(forwards[warmup:], backwards[:steady], strict=True):
         passes += pair
-    return passes + backwards[len(forwards) - warmup :]
+    return passes + backwards[steady:]
 
 
 def with_weights(passes: list[Pass], behind: int) -> list[Pass]:
-    """`passes` with a backward pass for weights after each one for inputs, `behind` of
-    them later: it belongs to the input pass that many before. The last follow at the end."""
+    """`passes` with the backward passes for weights: after each one for inputs, that of the
+    one `behind` before it; the last `behind` come at the end."""
     whole: list[Pass] = []
     waiting: deque[Pass] = deque()
     for step in passes:

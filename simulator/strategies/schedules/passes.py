@@ -9,11 +9,19 @@ from simulator.program import Op
 
 class Plan(NamedTuple):
     """What a schedule is given: a pipeline of `num_ranks` ranks, `virtual_stages` model
-    stages on each, and the number of microbatches of a step."""
+    stages on each, and the number of microbatches of a step.
+
+    For schedules that are searched for: `costs`, (F, I, W) of every stage in any unit
+    (empty: all alike), `p2p`, of every message in the same unit, and `memory_limit`, how
+    many microbatches' activations of a stage a rank may hold at once.
+    """
 
     num_ranks: int
     num_microbatches: int
     virtual_stages: int = 1
+    costs: tuple[tuple[float, float, float], ...] = ()
+    p2p: float = 0.0
+    memory_limit: float | None = None
 
     @property
     def num_stages(self) -> int:

@@ -4,41 +4,45 @@ from __future__ import annotations
 
 from simulator.strategies.schedules.passes import Plan
 
+Step = tuple[int, int]  # stage, microbatch
+
+
+def num_rounds(plan: Plan) -> int:
+    """As many rounds as leave no fewer microbatches in each than ranks, at least one."""
+    return max(1, plan.num_microbatches // plan.num_ranks)
+
 
 def round_size(plan: Plan) -> int:
-    """Microbatches a round: as many as ranks, more where they do not divide evenly into
-    m // p rounds, all of them where they are fewer than ranks."""
-    return plan.num_microbatches // max(1, plan.num_microbatches // plan.num_ranks)
+    """Microbatches a round: p where p divides m."""
+    return plan.num_microbatches // num_rounds(plan)
 
 
-def forward_order(plan: Plan, rank: int) -> list[tuple[int, int]]:
-    """(stage, microbatch) of `rank`: a round through its first stage, through its second, …,
-    then the next round."""
-    size = round_size(plan)
+def forward_order(plan: Plan, rank: int) -> list[Step]:
+    """A round through the rank's first stage, through its second, …; then the next round."""
+    total, size = plan.num_microbatches, round_size(plan)
     return [
         (stage, microbatch)
-        for start in range(0, plan.num_microbatches, size)
+        for start in range(0, total, size)
         for stage in range(rank, plan.num_stages, plan.num_ranks)
-        for microbatch in range(start, start + size)
+        for microbatch in range(start, min(start + size, total))
     ]
 
 
-def backward_order(plan: Plan, rank: int) -> list[tuple[int, int]]:
-    """The same with the rank's last stage first."""
-    last = plan.num_stages - 1
+def backward_order(plan: Plan, rank: int) -> list[Step]:
+    """The same from the rank's last stage to its first."""
     mirrored = forward_order(plan, plan.num_ranks - 1 - rank)
-    return [(last - stage, microbatch) for stage, microbatch in mirrored]
+    return [(plan.num_stages - 1 - stage, microbatch) for stage, microbatch in mirrored]
 
 
 def uneven_rounds(plan: Plan) -> str | None:
-    """Why rounds of equal size refuse `plan`, or None."""
-    total, rounds = plan.num_microbatches, max(1, plan.num_microbatches // plan.num_ranks)
-    if total % rounds == 0:
+    """Why the rounds of `plan` are not of equal size, or None; one stage a rank needs none."""
+    total, ranks = plan.num_microbatches, plan.num_ranks
+    if plan.virtual_stages == 1 or total % num_rounds(plan) == 0:
         return None
-    fits = [
-        m for m in range(total - rounds, total + rounds) if m % max(1, m // plan.num_ranks) == 0
-    ]
+    rounds = num_rounds(plan)
+    below = total - total % rounds
+    above = min(below + rounds, (rounds + 1) * ranks)
     return (
-        f"microbatches = {total} on {plan.num_ranks} pipeline ranks; allowed: a multiple of "
-        f"the {rounds} rounds"
+        f"microbatches = {total}; allowed with pipeline = {ranks}: a multiple of the "
+        f"{rounds} rounds (microbatches // pipeline); nearest: {below} or {above}"
     )

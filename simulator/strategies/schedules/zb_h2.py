@@ -1,6 +1,40 @@
+"""ZB-H2, also called ZB2P: no bubble, for twice the memory (Qi et al. 2024, "Zero Bubble
+Pipeline Parallelism", section 2.2).
+
+ZB-H1 with everything twice: two warm-up forwards a hop fill the wait for the first
+backward, and rank r runs the halves for weights 2r microbatches late. With m ≥ 2p-1 and
+W ≤ F, I no rank idles more than (p-1)(F+I-2W) between its first pass and its last, which
+is nothing for F = I = W. Every rank holds min(m, 2p-1) microbatches.
+
+The ranks then end as staggered as they start, (p-1)F apart, and the next step can begin
+before the last one has ended if no step waits for all ranks. The makespan of one step
+alone, m(F+I+W) + (p-1)·max(F, F+I-2W), counts that stagger: for F = I = W it is ZB-H1's.
+"""
+
 from __future__ import annotations
+
 from simulator.strategies.schedules.alternate import one_forward_one_backward, with_weights
-from simulator.strategies.schedules.passes import Pass, Plan, backward_input, forward, loop, one_stage_a_rank
+from simulator.strategies.schedules.passes import (
+    Pass,
+    Plan,
+    backward_input,
+    forward,
+    loop,
+    one_stage_a_rank,
+)
+
+SUMMARY = "zero bubble, twice the memory of zb-h1: no rank waits between its passes"
+
+
+placement, refusal = loop, one_stage_a_rank
+
+
 def order(plan: Plan, rank: int) -> list[Pass]:
-    ms = range(plan.num_microbatches)
-    return with_weights(one_forward_one_backward([forward(rank,m) for m in ms],[backward_input(rank,m) for m in ms], 2*(plan.num_ranks-1-rank)), 2*rank)
+    """Two warm-up forwards a hop; `W` two microbatches late for every hop before."""
+    microbatches = range(plan.num_microbatches)
+    passes = one_forward_one_backward(
+        forwards=[forward(rank, m) for m in microbatches],
+        backwards=[backward_input(rank, m) for m in microbatches],
+        warmup=2 * (plan.num_ranks - 1 - rank),
+    )
+    return with_weights(passes, behind=2 * rank)

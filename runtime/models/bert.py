@@ -1,0 +1,122 @@
+"""The modules of `simulator.workloads.bert`: embedding, attention, MLP, head with its loss."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from runtime.deferral import Linear
+from simulator.experiment import Experiment
+from simulator.workloads.bert import SEGMENTS
+
+STD = 0.02
+EPSILON = 1e-12
+"""Of weights at the start and in norms, as in the paper's code (google-research/bert)."""
+
+
+def norm(hidden: int) -> nn.LayerNorm:
+    return nn.LayerNorm(hidden, eps=EPSILON)
+
+
+def linear(inputs: int, outputs: int) -> Linear:
+    module = Linear(inputs, outputs)
+    nn.init.normal_(module.weight, std=STD)
+    nn.init.zeros_(module.bias)
+    return module
+
+
+class Embedding(nn.Module):
+    """Tokens (batch, sequence) → (batch, sequence, hidden): norm of token plus learned
+    position plus segment, the second half of a sequence being its second segment."""
+
+    def __init__(self, vocab: int, sequence: int, hidden: int):
+        super().__init__()
+        self.token = nn.Embedding(vocab, hidden)
+        self.position = nn.Embedding(sequence, hidden)
+        self.segment = nn.Embedding(SEGMENTS, hidden)
+        self.norm = norm(hidden)
+        places = torch.arange(sequence)
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("segments", places * SEGMENTS // sequence, persistent=False)
+        for table in (self.token, self.position, self.segment):
+            nn.init.normal_(table.weight, std=STD)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        placed = self.position(self.places) + self.segment(self.segments)
+        embedded: Tensor = self.norm(self.token(tokens) + placed)
+        return embedded
+
+
+class Attention(nn.Module):
+    """norm(x + multi-head self-attention of x), every token attending to all."""
+
+    def __init__(self, hidden: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = linear(hidden, 3 * hidden)
+        self.projection = linear(hidden, hidden)
+        self.norm = norm(hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, sequence, hidden = x.shape
+        width = hidden // self.heads
+        q, k, v = (
+            part.view(batch, sequence, self.heads, width)
+            .transpose(1, 2)
+            .reshape(batch * self.heads, sequence, width)
+            for part in self.qkv(x).split(hidden, dim=2)
+        )
+        nothing = q.new_zeros(())  # beta = 0: not even read
+        scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=1 / math.sqrt(width))
+        mixed = torch.bmm(scores.softmax(dim=-1), v)
+        merged = mixed.view(batch, self.heads, sequence, width).transpose(1, 2)
+        projected: Tensor = self.projection(merged.reshape(batch, sequence, hidden))
+        normed: Tensor = self.norm(x + projected)
+        return normed
+
+
+class Mlp(nn.Module):
+    """norm(x + fc2(GELU(fc1(x))))."""
+
+    def __init__(self, hidden: int, ffn: int):
+        super().__init__()
+        self.fc1 = linear(hidden, ffn)
+        self.fc2 = linear(ffn, hidden)
+        self.norm = norm(hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x + self.fc2(functional.gelu(self.fc1(x))))
+        return normed
+
+
+class Head(nn.Module):
+    """Mean cross-entropy of the masked tokens: a scalar.
+
+    The target is (2, batch, masked): positions, counted over the whole microbatch row by
+    row, and the tokens there.
+    """
+
+    def __init__(self, hidden: int, vocab: int):
+        super().__init__()
+        self.transform = linear(hidden, hidden)
+        self.norm = norm(hidden)
+        self.logits = linear(hidden, vocab)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        positions, tokens = target.flatten(1)
+        masked = self.transform(x).flatten(0, 1).index_select(0, positions)
+        logits: Tensor = self.logits(self.norm(functional.gelu(masked)))
+        return functional.cross_entropy(logits, tokens)
+
+
+def layer(experiment: Experiment, index: int) -> nn.Module:
+    """Layer `index` of `simulator.workloads.bert.layers`, freshly initialised."""
+    w = experiment.workload
+    if index == 0:
+        return Embedding(w.vocab, w.sequence, w.hidden)
+    if index == 2 * w.layers + 1:
+        return Head(w.hidden, w.vocab)
+    return Attention(w.hidden, w.heads) if index % 2 else Mlp(w.hidden, w.ffn)

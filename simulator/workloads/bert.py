@@ -1,0 +1,117 @@
+"""BERT (Devlin et al. 2019): bidirectional encoder trained to fill in masked tokens.
+
+Post-norm blocks, attention over the whole sequence computed explicitly, GELU, biases
+everywhere. Token, position and segment embedding are summed and normed; the second half
+of a sequence is its second segment. The head normalises GELU of a hidden × hidden product
+of the masked positions and projects it on the vocabulary. Left out: dropout (so that a run
+repeats), the pooler with the next-sentence task, padding.
+
+The projection on the vocabulary has a weight of its own, where BERT reuses the token
+embedding (one parameter cannot be in two stages). Parameters: base 132,955,194, of which
+the encoder with embeddings has 108,891,648 (published: 110M, which counts 590,592 of the
+pooler); large 366,428,986, of which 334,092,288 (published: 340M, 1,049,600 pooler).
+
+`runtime.models.bert` is the module that computes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from simulator.experiment import Experiment
+from simulator.workloads.layer import Layer, linear
+
+MASKED_SHARE = 0.15
+SEGMENTS = 2
+
+
+def masked_positions(sequence: int) -> int:
+    """Of one sequence. Always the same number: means over microbatches then average to the
+    mean over the batch."""
+    return max(1, round(MASKED_SHARE * sequence))
+
+
+def layers(experiment: Experiment) -> list[Layer]:
+    """Embedding, then attention and MLP of each block, then the head with its loss.
+
+    A norm ends every block, so that the tensor handed on is the input of the next
+    product: autograd keeps it once.
+    """
+    w = experiment.workload
+    batch, width = experiment.microbatch_size, w.dtype_bytes
+    tokens = batch * w.sequence
+    masked = batch * masked_positions(w.sequence)
+    h, ffn, heads = w.hidden, w.ffn, w.heads
+    shape = f"b{batch} s{w.sequence} h{h}"
+    out = (batch, w.sequence, h)
+    hidden_bytes = tokens * h * width
+    norm_statistics = 2 * tokens * max(width, 4)
+    scores = batch * heads * w.sequence * w.sequence
+
+    tables = (w.vocab + w.sequence + SEGMENTS) * h
+    embedding = Layer(
+        kind=f"bert-embedding {shape} v{w.vocab}",
+        parameters=tables + 2 * h,
+        moved_bytes=6 * hidden_bytes,
+        saved_bytes=8 * tokens + hidden_bytes + norm_statistics,
+        output_shape=out,
+        output_bytes=hidden_bytes,
+    )
+    # Two batched products over all heads: Q·Kᵀ and scores·V.
+    core = 2 * linear(batch * heads * w.sequence, h // heads, w.sequence)
+    projections = linear(tokens, h, 3 * h) + linear(tokens, h, h)
+    attention_parameters = 3 * h * h + 3 * h + h * h + h + 2 * h
+    attention = Layer(
+        kind=f"bert-attention {shape} a{heads}",
+        parameters=attention_parameters,
+        forward_flops=projections + core,
+        backward_input_flops=projections + 2 * core,  # two products each for dQ, dK, dS, dV
+        backward_weight_flops=projections,
+        moved_bytes=23 * hidden_bytes + (4 * scores + attention_parameters) * width,
+        saved_bytes=5 * hidden_bytes + norm_statistics + scores * width,
+        deferred_bytes=5 * hidden_bytes,  # projection's input; gradients of Q, K, V and output
+        defers_input=True,
+        output_shape=out,
+        output_bytes=hidden_bytes,
+    )
+    products = linear(tokens, h, ffn) + linear(tokens, ffn, h)
+    mlp_parameters = h * ffn + ffn + ffn * h + h + 2 * h
+    mlp = Layer(
+        kind=f"bert-mlp {shape} f{ffn}",
+        parameters=mlp_parameters,
+        forward_flops=products,
+        backward_input_flops=products,
+        backward_weight_flops=products,
+        moved_bytes=7 * hidden_bytes + (4 * tokens * ffn + mlp_parameters) * width,
+        saved_bytes=hidden_bytes + 2 * tokens * ffn * width + norm_statistics,
+        deferred_bytes=hidden_bytes + 2 * tokens * ffn * width,
+        defers_input=True,
+        output_shape=out,
+        output_bytes=hidden_bytes,
+        starts_block=False,
+    )
+    # The first product is taken at all positions (as Hugging Face's BertForMaskedLM, where
+    # the paper's code takes the masked ones before it), what follows at the masked ones.
+    logits = linear(masked, h, w.vocab)
+    transform = linear(tokens, h, h)
+    head_parameters = h * h + h + 2 * h + h * w.vocab + w.vocab
+    head = Layer(
+        kind=f"bert-head {shape} v{w.vocab}",
+        parameters=head_parameters,
+        forward_flops=transform + logits,
+        backward_input_flops=transform + logits,
+        backward_weight_flops=transform + logits,
+        moved_bytes=2 * hidden_bytes
+        + (7 * masked * h + 4 * masked * w.vocab + head_parameters) * width,
+        saved_bytes=3 * masked * h * width  # inputs of GELU, norm and projection
+        + 2 * masked * max(width, 4)
+        + masked * w.vocab * width  # log-softmax output
+        + 2 * 8 * masked  # positions and tokens there
+        + width,  # the loss's total weight
+        deferred_bytes=hidden_bytes + masked * (h + w.vocab) * width,
+        defers_input=True,
+        starts_block=False,
+    )
+    # The first block stays with the embedding: a stage cannot begin between them.
+    first, *rest = [attention, mlp] * w.layers
+    return [embedding, replace(first, starts_block=False), *rest, head]

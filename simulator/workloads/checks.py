@@ -1,0 +1,92 @@
+"""What of ``[workload]`` is refused: keys the model does not have, sizes it cannot take."""
+
+from __future__ import annotations
+
+from simulator.experiment import (
+    BERT_SIZES,
+    IMAGE_MODELS,
+    SHAPE,
+    Experiment,
+    ExperimentError,
+    Workload,
+)
+from simulator.workloads import describe
+
+TEXT_MODELS = frozenset({"gpt", "bert"})
+SHAPED = TEXT_MODELS | {"mlp", "unit"}
+"""Models with `layers`, `hidden` and so on, and `unit`, which ignores them."""
+
+SMALLEST_IMAGE = {"alexnet": 63, "vgg16": 32, "resnet50": 1}
+"""Side at which every convolution and pool still has an output."""
+
+SMALLEST_SINGLE_IMAGE = 33
+"""ResNet-50's for microbatches of one: its last batch norms need two values per channel."""
+
+MODELS_OF_KEY = {
+    "size": frozenset({"bert"}),
+    **dict.fromkeys(("forward", "backward_input", "backward_weight", "p2p"), frozenset({"unit"})),
+    **dict.fromkeys(SHAPE, SHAPED),
+    **dict.fromkeys(("image_size", "classes"), frozenset(IMAGE_MODELS)),
+}
+
+
+def check_keys(workload: Workload) -> None:
+    """Refuse keys of other models, and values that contradict each other.
+
+    Raises:
+        ExperimentError: with one line that names key, value and what is allowed.
+    """
+    for key, models in MODELS_OF_KEY.items():
+        value = getattr(workload, key)
+        if key in workload.model_fields_set and value is not None and workload.model not in models:
+            raise ExperimentError(
+                f"workload.{key} = {value!r}: only for workload.model = "
+                + " or ".join(repr(model) for model in sorted(models))
+            )
+    for key, value in BERT_SIZES[workload.size].items() if workload.size else ():
+        given = getattr(workload, key)
+        if given != value:
+            raise ExperimentError(
+                f"workload.{key} = {given}: workload.size = {workload.size!r} has {value}; "
+                "give one of them"
+            )
+    if workload.model in TEXT_MODELS and workload.hidden % workload.heads:
+        divisors = [n for n in range(1, workload.hidden + 1) if workload.hidden % n == 0]
+        nearest = min(divisors, key=lambda n: abs(n - workload.heads))
+        raise ExperimentError(
+            f"workload.heads = {workload.heads}: must divide workload.hidden = "
+            f"{workload.hidden}; nearest that does: {nearest}"
+        )
+    if workload.model in TEXT_MODELS and workload.vocab < 256:
+        raise ExperimentError(
+            f"workload.vocab = {workload.vocab}: text is read as bytes; allowed: 256 or more"
+        )
+
+
+def check_size(experiment: Experiment) -> None:
+    """Refuse images too small for the model, and more stages than it has blocks.
+
+    Raises:
+        ExperimentError: with one line that names key, value and what is allowed.
+    """
+    workload, stages = experiment.workload, experiment.parallel.pipeline
+    smallest, condition = SMALLEST_IMAGE.get(workload.model, 0), ""
+    if workload.model == "resnet50" and experiment.microbatch_size == 1:
+        smallest, condition = SMALLEST_SINGLE_IMAGE, " with one image a microbatch"
+    if workload.image_size < smallest:
+        raise ExperimentError(
+            f"workload.image_size = {workload.image_size}: too small for {workload.model}"
+            f"{condition}; allowed: {smallest} or more"
+        )
+    if workload.model == "unit" or stages == 1:
+        return
+    if workload.model in SHAPED:
+        blocks, name = workload.layers, "workload.layers"
+    else:
+        blocks = sum(layer.starts_block for layer in describe(experiment))
+        name = f"blocks of {workload.model}"
+    if stages > blocks:
+        raise ExperimentError(
+            f"parallel.pipeline = {stages}: more stages than {name} = {blocks}; "
+            f"allowed: 1 to {blocks}"
+        )

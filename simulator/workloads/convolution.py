@@ -1,0 +1,155 @@
+"""Convolutions and pools of square images: sizes, FLOPs and the layers made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.workloads.layer import Layer, linear
+
+INDEX_BYTES = 8
+"""Of one position of a maximum, and of one label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What slides over an image: a max-pool, or the window of a convolution."""
+
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+
+    def side(self, size: int) -> int:
+        """Side of the output for an input of side `size`."""
+        return (size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def __str__(self) -> str:
+        return f"k{self.kernel} s{self.stride} p{self.padding}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """A convolution of `inputs` channels to `outputs` channels."""
+
+    inputs: int
+    outputs: int
+    window: Window
+    bias: bool = True
+
+    @property
+    def parameters(self) -> int:
+        weight = self.outputs * self.inputs * self.window.kernel**2
+        return weight + (self.outputs if self.bias else 0)
+
+    def values(self, batch: int, size: int) -> int:
+        """Count of the output's values for `batch` images of side `size`."""
+        return batch * self.outputs * self.window.side(size) ** 2
+
+    def flops(self, batch: int, size: int) -> float:
+        """Of a forward pass, and of each half of the backward pass."""
+        pixels = batch * self.window.side(size) ** 2
+        return linear(pixels, self.inputs * self.window.kernel**2, self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A convolution, ReLU and perhaps a max-pool: one layer."""
+
+    conv: Conv
+    pool: Window | None = None
+
+    def side(self, size: int) -> int:
+        side = self.conv.window.side(size)
+        return self.pool.side(side) if self.pool else side
+
+
+def convolution(block: Block, batch: int, size: int, width: int, first: bool) -> Layer:
+    """Convolution, ReLU and perhaps a max-pool of `batch` images of side `size`.
+
+    Before a pool, ReLU keeps its output, which the pool keeps as well, and the pool the
+    positions of the maxima (int64). A ReLU that ends the layer keeps a byte per value, not
+    the output, which the next layer holds (`runtime.models.convnet.rectify`).
+
+    Args:
+        width: bytes of a value.
+        first: the input is a batch: it needs no gradient, and autograd, not a boundary,
+            holds it.
+    """
+    conv, side = block.conv, block.side(size)
+    inputs = batch * conv.inputs * size**2 * width
+    values = conv.values(batch, size)
+    outputs = batch * conv.outputs * side**2
+    flops = conv.flops(batch, size)
+    saved = values * width + INDEX_BYTES * outputs if block.pool else values
+    return Layer(
+        kind=f"conv{'-first' if first else ''} b{batch} {conv.inputs}x{size}x{size} to "
+        f"{conv.outputs} {conv.window}" + (f" pool {block.pool}" if block.pool else ""),
+        parameters=conv.parameters,
+        forward_flops=flops,
+        backward_input_flops=0.0 if first else flops,
+        backward_weight_flops=flops,
+        moved_bytes=inputs
+        + (4 * values + conv.parameters) * width
+        + (outputs * (width + INDEX_BYTES) if block.pool else values),
+        saved_bytes=saved + (inputs if first else 0),
+        deferred_bytes=values * width + (inputs if first else 0),
+        defers_input=True,
+        output_shape=(batch, conv.outputs, side, side),
+        output_bytes=outputs * width,
+    )
+
+
+def fully_connected(batch: int, inputs: int, outputs: int, width: int) -> Layer:
+    """A matrix product and ReLU."""
+    flops = linear(batch, inputs, outputs)
+    parameters = inputs * outputs + outputs
+    return Layer(
+        kind=f"fully-connected b{batch} {inputs} to {outputs}",
+        parameters=parameters,
+        forward_flops=flops,
+        backward_input_flops=flops,
+        backward_weight_flops=flops,
+        moved_bytes=(batch * inputs + 4 * batch * outputs + parameters) * width + batch * outputs,
+        saved_bytes=batch * outputs,
+        deferred_bytes=batch * outputs * width,
+        defers_input=True,
+        output_shape=(batch, outputs),
+        output_bytes=batch * outputs * width,
+    )
+
+
+def classifier(batch: int, inputs: int, classes: int, width: int) -> Layer:
+    """A matrix product and softmax cross-entropy: log-softmax output, labels and the
+    loss's total weight are kept."""
+    flops = linear(batch, inputs, classes)
+    parameters = inputs * classes + classes
+    return Layer(
+        kind=f"classifier b{batch} {inputs} to {classes}",
+        parameters=parameters,
+        forward_flops=flops,
+        backward_input_flops=flops,
+        backward_weight_flops=flops,
+        moved_bytes=(batch * inputs + 4 * batch * classes + parameters) * width,
+        saved_bytes=batch * classes * width + INDEX_BYTES * batch + width,
+        deferred_bytes=batch * classes * width,
+        defers_input=True,
+    )
+
+
+def chain(
+    blocks: tuple[Block, ...], hidden: tuple[int, ...], image: tuple[int, int, int, int]
+) -> list[Layer]:
+    """Blocks of convolutions, fully connected layers with `hidden` outputs, classifier.
+
+    Args:
+        image: (images, side, classes, bytes of a value).
+    """
+    batch, size, classes, width = image
+    layers = []
+    for index, block in enumerate(blocks):
+        layers.append(convolution(block, batch, size, width, first=index == 0))
+        size = block.side(size)
+    features = blocks[-1].conv.outputs * size**2
+    for outputs in hidden:
+        layers.append(fully_connected(batch, features, outputs, width))
+        features = outputs
+    return [*layers, classifier(batch, features, classes, width)]

@@ -1,0 +1,121 @@
+"""Real tensors take the bytes that the program says, when it says."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.ledger import Ledger
+from simulator.metrics import peak_inflight
+from simulator.prediction import predict
+
+ALONE = [
+    # One stage: nothing waits for another rank, so the order of all changes is certain.
+    {"microbatches": 3},
+    {"model": "mlp", "microbatches": 2, "dtype": "fp32"},
+    {"data": 2, "microbatches": 2},
+    {"data": 2, "model": "mlp", "bucket_mb": 0.02},
+    {"data": 3, "microbatches": 2, "bucket_mb": 1e-6},
+]
+PIPELINES = [
+    {"schedule": "gpipe", "pipeline": 2, "microbatches": 4},
+    {"schedule": "1f1b", "model": "mlp", "layers": 5, "pipeline": 3, "microbatches": 5},
+    {"schedule": "naive", "pipeline": 2, "microbatches": 2, "dtype": "fp32"},
+    {"schedule": "1f1b", "pipeline": 2, "data": 2, "microbatches": 2, "bucket_mb": 1e-6},
+    {"schedule": "pipedream", "pipeline": 2, "microbatches": 4},
+    {"schedule": "pipedream-2bw", "pipeline": 2, "microbatches": 6},
+]
+# Instructions are stretched to many milliseconds each, so that the order in which tensors
+# come and go on different streams is that of the prediction.
+PACED = [
+    {"schedule": "gpipe", "pipeline": 2, "microbatches": 3},
+    {"schedule": "1f1b", "model": "mlp", "pipeline": 2, "microbatches": 3, "dtype": "fp32"},
+    {"schedule": "1f1b", "pipeline": 4, "microbatches": 4},
+    {"schedule": "1f1b", "model": "mlp", "data": 2, "pipeline": 2, "microbatches": 2},
+    {"schedule": "pipedream", "pipeline": 2, "microbatches": 3},
+]
+
+
+def name_of(keys):
+    return ",".join(f"{key}={value}" for key, value in keys.items())
+
+
+@pytest.mark.parametrize("keys", ALONE + PIPELINES, ids=name_of)
+def test_every_tensor_has_the_bytes_the_program_says(run, keys):
+    """Each allocation of each rank, whatever the order in which streams got to it."""
+    ran = run(**keys)
+    for rank, instructions in enumerate(ran.program.ranks):
+        held = ran.measurement.timeline.memory[rank].nbytes
+        assert held[0] == sum(ran.program.resident[rank].values())
+        assert held[-1] == held[0], "something was not given back"
+        changes = np.diff(held)
+        sizes = {t.name: t.nbytes for i in instructions for t in i.task.allocates}
+        allocated = [t.nbytes for i in instructions for t in i.task.allocates]
+        freed = [sizes[name] for i in instructions for name in i.task.frees]
+        assert Counter(changes[changes > 0].tolist()) == Counter(n for n in allocated if n)
+        assert Counter((-changes[changes < 0]).tolist()) == Counter(n for n in freed if n)
+
+
+@pytest.mark.parametrize("keys", ALONE, ids=name_of)
+def test_peak_memory_of_replicas_is_as_predicted(run, keys):
+    ran = run(**keys)
+    predicted = predict(ran.experiment).timeline.memory
+    assert [m.peak for m in ran.measurement.timeline.memory] == [m.peak for m in predicted]
+
+
+@pytest.mark.parametrize("keys", PACED, ids=name_of)
+def test_peak_memory_of_pipelines_is_as_predicted(run, keys):
+    ran = run(**keys, iterations=1, pace=800.0)
+    predicted = predict(ran.experiment).timeline.memory
+    measured = ran.measurement.timeline.memory
+    assert [m.peak for m in measured] == [m.peak for m in predicted]
+    # Pipelines hold different amounts on their ranks, so equality says something.
+    assert len({m.peak for m in measured}) >= keys["pipeline"]
+
+
+@pytest.mark.parametrize("keys", ALONE + PIPELINES, ids=name_of)
+def test_microbatches_in_flight_are_as_predicted(run, keys):
+    ran = run(**keys)
+    measured = peak_inflight(ran.measurement.timeline)
+    assert measured == peak_inflight(predict(ran.experiment).timeline)
+    degree, total = keys.get("pipeline", 1), keys["microbatches"] if "pipeline" in keys else 1
+    if keys.get("schedule") in ("gpipe", "naive") or degree == 1:
+        alone = total if keys.get("schedule") == "gpipe" else 1
+        assert set(measured) == ({alone} if degree > 1 else set(measured))
+    else:
+        places = list(range(degree)) * keys.get("data", 1)
+        assert measured == [min(total, degree - place) for place in places]
+
+
+def test_a_step_that_leaves_something_behind_is_noticed():
+    ledger = Ledger(100)
+    ledger.hold(("act:1", 0), 8, 0.5)
+    with pytest.raises(RuntimeError, match="act:1"):
+        ledger.restart()
+    ledger.release(("act:1", 0), 1.0)
+    assert ledger.changes == [(0.5, 8), (1.0, -8)]
+    ledger.restart()
+    assert ledger.changes == []
+
+
+def test_an_output_is_let_go_once_it_is_sent(experiment):
+    """Of a sent activation only its place in the graph is kept, not its memory."""
+    import gc
+    import weakref
+
+    from runtime.data import microbatch
+    from runtime.models import Segment
+    from runtime.operations import backward_pass, forward_pass
+
+    tiny = experiment()
+    segment = Segment(tiny, 0, 3, torch.device("cpu"))
+    output, graph = forward_pass(segment, *microbatch(tiny, 0, 0, torch.device("cpu")), 1.0)
+    gradient, storage = torch.ones_like(output), weakref.ref(output.untyped_storage())
+    del output
+    gc.collect()
+    assert storage() is None
+    backward_pass(graph, gradient)
+    assert float(segment.gradients_flat.abs().max()) > 0

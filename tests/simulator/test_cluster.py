@@ -1,0 +1,173 @@
+"""Presets in their units, and what an experiment changes in them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from simulator import ExperimentError, load
+from simulator.cluster import Cluster, from_profile, load_preset, preset_names, resolve
+from simulator.experiment import DTYPE_BYTES
+from simulator.profile import Profile, save_profile
+
+
+def cluster(*overrides: str) -> Cluster:
+    return resolve(load(None, list(overrides)))
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_and_is_of_this_world(name: str) -> None:
+    preset = load_preset(name)
+    assert preset.name == name
+    assert preset.source
+    assert set(preset.device.peak_flops) == set(DTYPE_BYTES)
+    assert all(1e9 < peak < 1e17 for peak in preset.device.peak_flops.values())
+    assert 1e9 < preset.device.memory_bandwidth < 1e14
+    assert 1e9 < preset.device.memory_bytes < 1e13
+    assert 0 < preset.device.matmul_efficiency <= 1
+    assert 0 < preset.device.memory_efficiency <= 1
+    for link in (preset.link, preset.network):
+        assert 1e-7 < link.latency_s < 1e-2
+        assert 1e8 < link.bandwidth < 1e13
+    # a host of CPU ranks shares its cores, a GPU does not
+    assert (preset.cores is None) == (preset.device.kind == "gpu")
+
+
+def test_units_of_the_a100_preset() -> None:
+    preset = load_preset("dgx-a100-80gb")
+    assert (preset.nodes, preset.devices_per_node) == (1, 8)
+    assert preset.device.memory_bytes == 80 * 2**30
+    assert preset.device.memory_bandwidth == pytest.approx(2.039e12)
+    assert preset.device.peak_flops["bf16"] == pytest.approx(312e12)
+    assert preset.device.launch_s == pytest.approx(5e-6)
+    assert preset.link.latency_s == pytest.approx(3e-6)
+    assert preset.link.bandwidth == pytest.approx(300e9 * 0.78)
+    assert preset.network.latency_s == pytest.approx(6e-6)
+    assert preset.network.bandwidth == pytest.approx(200e9 / 8 * 0.85)  # 1600 Gbit/s ÷ 8 devices
+
+
+def test_units_of_the_laptop_preset() -> None:
+    preset = load_preset("laptop")
+    assert preset.cores == 2
+    assert 1e-6 < preset.issue_s < 1e-3
+    assert 1e-6 < preset.wake_s < 1e-3
+    assert 0 < preset.transfer_cores <= 1
+
+
+@pytest.mark.parametrize("name", ["dgx", "", "../laptop", "LAPTOP"])
+def test_unknown_presets_are_refused(name: str) -> None:
+    message = f"^cluster.preset = {re.escape(repr(name))}: allowed: dgx-a100-80gb, dgx-h100, laptop"
+    with pytest.raises(ExperimentError, match=message):
+        cluster(f"cluster.preset={name}")
+
+
+def test_the_laptop_is_the_fallback() -> None:
+    assert cluster().name == "laptop"
+    mine = Profile({"cores": 3, "hostname": "here"})
+    assert resolve(load(None), mine).name == "profile of here"
+    assert resolve(load(None, ["cluster.preset=dgx-h100"]), mine).name == "dgx-h100"
+
+
+def test_nodes_grow_with_the_plan() -> None:
+    preset = "cluster.preset=dgx-h100"
+    assert cluster(preset).nodes == 1
+    assert cluster(preset, "parallel.data=17", "parallel.pipeline=1").nodes == 3
+    assert cluster(preset, "cluster.nodes=5").nodes == 5
+
+
+def test_ranks_of_one_host_share_it_however_many() -> None:
+    grown = cluster("parallel.data=8", "parallel.pipeline=1")
+    assert (grown.nodes, grown.devices_per_node, grown.cores) == (1, 8, 2)
+    split = cluster("parallel.data=8", "parallel.pipeline=1", "cluster.devices_per_node=2")
+    assert (split.nodes, split.devices_per_node, split.node(5)) == (4, 2, 2)
+
+
+def test_fewer_devices_per_node_share_its_nics() -> None:
+    preset = load_preset("dgx-h100")
+    half = cluster("cluster.preset=dgx-h100", "cluster.devices_per_node=4")
+    assert half.network.bandwidth == pytest.approx(2 * preset.network.bandwidth)
+    assert half.link == preset.link
+
+
+def test_node_bandwidth_is_of_the_whole_node() -> None:
+    plan = ["parallel.data=4", "parallel.pipeline=1", "cluster.devices_per_node=2"]
+    slow, fast = (cluster(*plan, f"cluster.node_bandwidth_gbit={gbit}") for gbit in (8, 16))
+    assert slow.network.bandwidth == 0.5e9  # bytes/s of each of two devices
+    assert fast.network.bandwidth == 1.0e9
+    assert slow.link == fast.link == load_preset("laptop").link
+
+
+@pytest.mark.parametrize(
+    ("overrides", "ranks", "devices", "nodes"),
+    [
+        (["cluster.nodes=1", "cluster.devices_per_node=2", "parallel.data=3"], 6, 2, 3),
+        (["cluster.preset=dgx-h100", "cluster.nodes=2", "parallel.data=9"], 18, 16, 3),
+    ],
+)
+def test_too_few_devices(overrides: list[str], ranks: int, devices: int, nodes: int) -> None:
+    with pytest.raises(ExperimentError) as error:
+        cluster(*overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    assert f" = {ranks} ranks; " in message
+    assert f" = {devices} devices; raise cluster.nodes to {nodes}" in message
+    assert cluster(*overrides, f"cluster.nodes={nodes}").nodes == nodes  # the advice is good
+
+
+def test_messages_by_hand() -> None:
+    preset = load_preset("dgx-a100-80gb")
+    near, far = preset.message_seconds(0, 7, 10**6), preset.message_seconds(7, 8, 10**6)
+    assert near == pytest.approx(3e-6 + 1e6 / 234e9, rel=1e-12)
+    assert far == pytest.approx(6e-6 + 1e6 / 21.25e9, rel=1e-12)
+    assert preset.message_seconds(8, 7, 10**6) == far
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+@pytest.mark.parametrize("nbytes", [0, 1000, 10**9])
+def test_ring_all_reduce_in_a_node(n: int, nbytes: int) -> None:
+    seconds = load_preset("dgx-a100-80gb").all_reduce_seconds(tuple(range(n)), nbytes)
+    expected = 2 * (n - 1) / n * nbytes / 234e9 + 2 * (n - 1) * 3e-6
+    assert seconds == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("group", "bandwidth"),
+    [
+        ((0, 8), 21.25e9),  # one rank a node: its own share of the NICs
+        ((0, 1, 8, 9), 42.5e9),  # two a node
+        (tuple(range(16)), 170e9),  # all: the whole node's NICs
+    ],
+)
+def test_ring_all_reduce_between_nodes(group: tuple[int, ...], bandwidth: float) -> None:
+    n, seconds = len(group), load_preset("dgx-a100-80gb").all_reduce_seconds(group, 10**8)
+    expected = 2 * (n - 1) / n * 1e8 / bandwidth + 2 * (n - 1) * 6e-6
+    assert seconds == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_profile_is_a_cluster(tmp_path) -> None:
+    profile = Profile(
+        {"cores": 6, "hostname": "box", "date": "today"},
+        messages=[(0, 0.5), (100, 1.5)],
+        all_reduces={2: [(0, 2.0)]},
+        issue_s=0.25,
+        wake_s=0.125,
+        transfer_cores=0.75,
+        peak_flops={"fp32": 7.0},
+    )
+    save_profile(profile, tmp_path / "p.json")
+    found = cluster(f"cluster.profile={tmp_path / 'p.json'}", "parallel.data=50")
+    assert found.name == "profile of box"
+    assert (found.cores, found.issue_s, found.wake_s, found.transfer_cores) == (
+        6,
+        0.25,
+        0.125,
+        0.75,
+    )
+    assert found.device.peak_flops["fp32"] == 7.0
+    assert found.device.peak_flops["bf16"] == load_preset("laptop").device.peak_flops["bf16"]
+    assert found.message_seconds(0, 1, 50) == 1.0
+    assert found.all_reduce_seconds((3, 4), 999) == 2.0
+    assert found.nodes == 1
+    gpu = from_profile(Profile({"cores": 6}, device="cuda"))
+    assert (gpu.cores, gpu.device.kind) == (None, "gpu")

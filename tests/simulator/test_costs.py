@@ -1,0 +1,165 @@
+"""What an instruction costs: roofline, measurement, host, shared cores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from simulator import Experiment, Program, load, lower
+from simulator.cluster import Cluster, from_profile, load_preset, resolve
+from simulator.costs import CostModel, pass_key
+from simulator.profile import Profile, Timing
+from simulator.program import Op
+from simulator.workloads import describe
+
+MLP = [
+    "workload.model=mlp",
+    "workload.layers=2",
+    "workload.hidden=64",
+    "workload.sequence=8",
+    "parallel.pipeline=1",
+    "parallel.microbatches=1",
+]
+A100 = "cluster.preset=dgx-a100-80gb"
+
+
+def model(*overrides: str, cluster: Cluster | None = None) -> tuple[Program, CostModel]:
+    experiment = load(None, [*MLP, *overrides])
+    program = lower(experiment)
+    return program, CostModel(program, experiment, cluster or resolve(experiment))
+
+
+def by_label(program: Program, costs: CostModel, rank: int = 0) -> dict[str, float]:
+    return {i.label: costs.seconds(i) for i in program.ranks[rank]}
+
+
+@pytest.mark.parametrize(("dtype", "width", "peak"), [("bf16", 2, 312e12), ("fp32", 4, 19.5e12)])
+def test_roofline_by_hand(dtype: str, width: int, peak: float) -> None:
+    """FLOPs at 75 % of peak + bytes at 80 % of 2039 GB/s + 5 µs, per layer."""
+    seconds = by_label(*model(A100, f"workload.dtype={dtype}"))
+    tokens = 4 * 8
+    product = 2 * (2 * tokens * 64 * 256)  # fc1 and fc2
+    moved = 4 * tokens * (64 + 256) * width  # of a perceptron
+    loss = 3 * tokens * 64 * width
+
+    def layers(flops: float, nbytes: float, count: int) -> float:
+        return flops / (peak * 0.75) + nbytes / (2039e9 * 0.8) + count * 5e-6
+
+    assert seconds["0F0"] == pytest.approx(layers(2 * product, 2 * moved + loss, 3), rel=1e-12)
+    # weights of both, input of the second and half of it for the first, whose input needs none
+    backward = layers(3.5 * product, 2 * (2 * moved + loss), 3)
+    assert seconds["0B0"] == pytest.approx(backward, rel=1e-12)
+
+
+def test_a_pass_in_the_profile_wins_and_the_others_are_listed() -> None:
+    experiment = load(None, MLP)
+    layers = describe(experiment)
+    key = pass_key(Op.FORWARD, layers, "fp32")
+    profile = Profile({"cores": 2}, passes={key: Timing(0.125, 0.1, 0.2, 9)})
+    program, costs = model(cluster=from_profile(profile))
+    seconds = by_label(program, costs)
+    assert seconds["0F0"] == 0.125
+    assert costs.estimated == {
+        pass_key(op, layers, "fp32") for op in (Op.BACKWARD, Op.OPTIMIZER_STEP)
+    }
+    assert pass_key(Op.FORWARD, layers, "bf16") != key != pass_key(Op.FORWARD, layers[:1], "fp32")
+
+
+def test_without_a_profile_nothing_counts_as_estimated() -> None:
+    program, costs = model(A100)
+    by_label(program, costs)
+    assert costs.estimated == set()
+
+
+def host(**fields: float) -> Cluster:
+    return replace(load_preset("laptop"), issue_s=0.0, wake_s=0.0, **fields)
+
+
+def test_the_host_queues_communication_inside_compute() -> None:
+    """A compute instruction costs one issue for itself and one for each communication
+    queued since the compute before it."""
+    settings = ("parallel.data=2", "parallel.bucket_mb=0.1", "parallel.microbatches=2")
+    free = by_label(*model(*settings, cluster=host()))
+    slow = by_label(*model(*settings, cluster=replace(host(), issue_s=0.5)))
+    issued = {label: round((slow[label] - free[label]) / 0.5, 9) for label in slow}
+    assert issued == {
+        **dict.fromkeys(("0F0.0", "0F0.1", "0B0.1", "0B0.0"), 1.0),
+        **dict.fromkeys(("0F1.0", "0F1.1", "0B1.1"), 1.0),
+        "0REDUCE_GRAD.1": 0.0,
+        "0B1.0": 2.0,
+        "0REDUCE_GRAD.0": 0.0,
+        "0STEP": 2.0,
+    }
+
+
+def test_only_what_waits_for_another_stream_wakes() -> None:
+    program, costs = model("parallel.pipeline=2", cluster=replace(host(), wake_s=0.25))
+    delays = {i.label: costs.delay(i) for i in program if i.task.op is not Op.OPTIMIZER_STEP}
+    waiting = {"0SEND_F0", "0B0", "1F0", "1SEND_B0"}
+    assert {label for label, delay in delays.items() if delay} == waiting | (
+        {"0RECV_B0"} if next(i for i in program if i.label == "0RECV_B0").after else set()
+    )
+    assert set(delays.values()) == {0.0, 0.25}
+
+
+def test_cores_are_shared_per_node() -> None:
+    cluster = host(devices_per_node=2, nodes=2, transfer_cores=0.5)
+    program, costs = model("parallel.pipeline=2", "parallel.data=2", cluster=cluster)
+    assert costs.capacities == {"cores:0": 2, "cores:1": 2}
+    demands = {}
+    for members in program.meetings:
+        demands[tuple(member.rank for member in members)] = dict(costs.demand(members))
+    assert demands == {
+        (0, 1): {"cores:0": 1.0},  # a pipeline message inside a node
+        (1, 0): {"cores:0": 1.0},
+        (2, 3): {"cores:1": 1.0},
+        (3, 2): {"cores:1": 1.0},
+        (0, 2): {"cores:0": 0.5, "cores:1": 0.5},  # gradients between nodes
+        (1, 3): {"cores:0": 0.5, "cores:1": 0.5},
+    }
+    compute = program.ranks[3][-1]
+    assert costs.demand((compute,)) == (("cores:1", 1.0),)
+
+
+@pytest.mark.parametrize("overrides", [[A100], ["run.pace=2"], ["workload.model=unit"]])
+def test_devices_paced_and_unit_runs_share_nothing(overrides: list[str]) -> None:
+    program, costs = model(*overrides)
+    assert costs.capacities == {}
+    assert all(costs.demand((instruction,)) == () for instruction in program)
+    assert all(costs.delay(instruction) == 0 for instruction in program)
+
+
+def test_pace_stretches_everything() -> None:
+    settings = (A100, "parallel.pipeline=2", "parallel.data=2")
+    program, normal = model(*settings)
+    _, slow = model(*settings, "run.pace=8")
+    assert [slow.seconds(i) for i in program] != [0.0] * len(program)
+    paced_program, paced = model(*settings, "run.pace=8")
+    assert paced_program.hash() == program.hash()
+    for mine, theirs in zip(program, paced_program, strict=True):
+        assert paced.seconds(theirs) == 8 * normal.seconds(mine)
+
+
+def test_unit_costs_are_the_users_seconds() -> None:
+    experiment: Experiment = load(
+        None,
+        [
+            *("workload.model=unit", "workload.forward=1", "workload.backward_input=2"),
+            *("workload.backward_weight=4", "workload.p2p=8", "parallel.pipeline=2"),
+            "parallel.microbatches=1",
+        ],
+    )
+    program = lower(experiment)
+    costs = CostModel(program, experiment, resolve(experiment))
+    assert by_label(program, costs) == {"0RECV_B0": 8, "0F0": 1, "0SEND_F0": 8, "0B0": 6}
+
+
+def test_messages_cross_links_and_networks() -> None:
+    """Ranks 7 and 8 sit on different nodes: 6 µs and the NIC's share; 0 and 1 on NVLink."""
+    program, costs = model(A100, "workload.layers=9", "parallel.pipeline=9")
+    nbytes = 4 * 8 * 64 * 4
+    times = {(i.rank, i.task.peer): costs.seconds(i) for i in program if i.task.op is Op.SEND}
+    assert times[0, 1] == times[1, 0] == pytest.approx(3e-6 + nbytes / (300e9 * 0.78), rel=1e-12)
+    network = 6e-6 + nbytes / (1600e9 / 8 / 8 * 0.85)
+    assert times[7, 8] == times[8, 7] == pytest.approx(network, rel=1e-12)

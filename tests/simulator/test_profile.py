@@ -1,0 +1,224 @@
+"""Calibrated profiles: kept without loss, refused when damaged, interpolated."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator import ExperimentError
+from simulator.profile import (
+    Profile,
+    Timing,
+    default_path,
+    interpolate,
+    load_profile,
+    ring_all_reduce,
+    save_profile,
+)
+
+PROFILE = Profile(
+    machine={"cores": 2, "hostname": "box", "torch": "2.13"},
+    device="cuda",
+    passes={"F fp32: x × 3 + y": Timing(0.1, 0.05, 0.30000000000000004, 7)},
+    messages=[(1, 1e-3), (1000, 2e-3)],
+    all_reduces={2: [(8, 1e-4)], 4: [(8, 3e-4), (80, 5e-4)]},
+    issue_s=1e-5,
+    wake_s=2e-5,
+    transfer_cores=0.5,
+    peak_flops={"fp32": 1.5e12},
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "profile.json"
+    save_profile(PROFILE, path)
+    assert load_profile(path) == PROFILE
+    assert list(path.parent.iterdir()) == [path]  # nothing partial is left
+
+
+times = st.floats(0, 1e6)
+points = st.dictionaries(st.integers(0, 10**12), times, min_size=1, max_size=6).map(
+    lambda found: sorted(found.items())
+)
+
+
+@given(
+    st.builds(
+        Profile,
+        machine=st.fixed_dictionaries({"cores": st.integers(1, 99)}),
+        passes=st.dictionaries(
+            st.sampled_from("abc"), st.builds(Timing, times, times, times, st.just(1))
+        ),
+        messages=points | st.just([]),
+        all_reduces=st.dictionaries(st.integers(2, 9), points, max_size=3),
+        issue_s=times,
+        wake_s=times,
+        transfer_cores=times,
+    )
+)
+def test_any_profile_round_trips(tmp_path_factory, profile: Profile) -> None:
+    path = tmp_path_factory.getbasetemp() / "profile.json"
+    save_profile(profile, path)
+    assert load_profile(path) == profile
+
+
+def damaged(*place: str, **change: Any) -> str:
+    document = saved()
+    inner = document
+    for key in place:
+        inner = inner[key]
+    for key, wrong in change.items():
+        if wrong is KeyError:
+            del inner[key]
+        else:
+            inner[key] = wrong
+    return json.dumps(document)
+
+
+def saved() -> dict[str, Any]:
+    return {
+        "format": "twinline-profile-1",
+        "machine": {"cores": 2},
+        "device": "cpu",
+        "passes": {"x": {"median_s": 1.0, "p10_s": 1.0, "p90_s": 1.0, "samples": 3}},
+        "messages": [[1, 0.5], [2, 0.75]],
+        "all_reduces": {"2": [[1, 0.5]]},
+        "issue_s": 0.0,
+        "wake_s": 0.0,
+        "transfer_cores": 0.0,
+        "peak_flops": {"fp32": 1.0},
+    }
+
+
+def test_what_the_damaged_ones_are_made_from_is_sound(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(saved()))
+    assert load_profile(tmp_path / "p.json").messages == [(1, 0.5), (2, 0.75)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "truncated or not JSON"),
+        (json.dumps(saved())[:-9], "truncated or not JSON"),
+        ("[" * 100_000, "truncated or not JSON"),
+        (b"\xff\xfe\x00", "truncated or not JSON"),
+        ("[]", "not a twinline-profile-1 file"),
+        ("{}", "not a twinline-profile-1 file"),
+        (damaged(format="twinline-profile-0"), "not a twinline-profile-1 file"),
+        (damaged(machine=KeyError), "damaged: "),
+        (damaged(machine=[]), "damaged: "),
+        (damaged("machine", cores=KeyError), "damaged: KeyError: 'cores'"),
+        (damaged("machine", cores=None), "damaged: ValueError: None is not a number"),
+        (damaged("machine", cores=0), "damaged: ValueError: no cores"),
+        (damaged(surprise=1), "damaged: TypeError: .*surprise"),
+        (damaged(passes=KeyError), "damaged: KeyError: 'passes'"),
+        (damaged(passes=[]), "damaged: "),
+        (damaged(passes={"x": {}}), "damaged: "),
+        (damaged("passes", "x", median_s="fast"), "damaged: ValueError: 'fast' is not a number"),
+        (damaged("passes", "x", median_s=-1.0), "damaged: ValueError: -1.0 is not a number"),
+        (damaged(messages=[[1]]), "damaged: "),
+        (damaged(messages=[[1, "x"]]), "damaged: "),
+        (damaged(messages=[[1, float("nan")]]), "damaged: ValueError: nan is not a number"),
+        (damaged(messages=[[float("inf"), 1]]), "damaged: OverflowError: "),
+        (damaged(messages=[[2, 1.0], [1, 2.0]]), "damaged: ValueError: sizes do not ascend"),
+        (damaged(messages=[[2, 1.0], [2, 2.0]]), "damaged: ValueError: sizes do not ascend"),
+        (damaged(all_reduces={"two": []}), "damaged: "),
+        (damaged(all_reduces={"2": []}), "damaged: ValueError: .*without points"),
+        (damaged(issue_s="x"), "damaged: ValueError: 'x' is not a number"),
+        (damaged(wake_s=None), "damaged: ValueError: None is not a number"),
+        (damaged(transfer_cores=-0.5), "damaged: ValueError: -0.5 is not a number"),
+        (damaged(peak_flops={"fp32": 0}), "damaged: ValueError: .*no FLOP/s"),
+        (damaged(peak_flops=[1]), "damaged: "),
+    ],
+)
+def test_refused_in_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    path = tmp_path / "profile.json"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    start = re.escape(f"cluster.profile = {str(path)!r}: ")
+    with pytest.raises(ExperimentError, match=start + message) as error:
+        load_profile(path)
+    assert "\n" not in str(error.value)
+
+
+def test_no_such_profile(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"none\.json': No such file or directory$"):
+        load_profile(tmp_path / "none.json")
+    with pytest.raises(ExperimentError, match=r"Is a directory$"):
+        load_profile(tmp_path)
+
+
+def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_path() == tmp_path / "twinline" / "profile.json"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_path() == tmp_path / ".cache" / "twinline" / "profile.json"
+
+
+@given(points)
+def test_interpolation_is_exact_at_the_points(points: list[tuple[int, float]]) -> None:
+    assert [interpolate(points, size) for size, _ in points] == [time for _, time in points]
+
+
+@given(points, st.lists(st.floats(0, 2e12), min_size=2))
+def test_interpolation_rises_where_the_points_do(points, sizes: list[float]) -> None:
+    rising = list(
+        zip((size for size, _ in points), sorted(time for _, time in points), strict=True)
+    )
+    found = [interpolate(rising, size) for size in sorted(sizes)]
+    slack = 1e-9 * max(found)
+    assert all(a <= b + slack for a, b in pairwise(found))
+    assert min(found) >= 0
+
+
+@pytest.mark.parametrize(
+    ("points", "nbytes", "expected"),
+    [
+        ([(10, 1.0)], 999, 1.0),
+        ([(10, 1.0), (20, 2.0)], 15, 1.5),
+        ([(10, 1.0), (20, 2.0)], 40, 4.0),  # beyond: by the last slope
+        ([(10, 1.0), (20, 2.0)], 5, 0.5),  # before: by the first
+        ([(10, 1.0), (20, 9.0)], 0, 0.0),  # never negative
+        ([(10, 1.0), (20, 2.0), (30, 6.0)], 25, 4.0),
+        ([(10, 2.0), (20, 1.0), (30, 3.0)], 15, 1.5),  # a measured dip is kept
+        ([(10, 2.0), (20, 1.0)], 30, 1.0),  # but not continued
+        ([(10, 2.0), (20, 1.0)], 0, 2.0),
+    ],
+)
+def test_interpolation_by_hand(points, nbytes: float, expected: float) -> None:
+    assert interpolate(points, nbytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "nbytes", "latency", "bandwidth", "expected"),
+    [
+        (1, 1e9, 1.0, 1.0, 0.0),
+        (2, 64, 0.0, 8.0, 8.0),
+        (4, 64, 0.0, 8.0, 12.0),
+        (4, 0, 0.5, 8.0, 3.0),
+        (8, 64, 0.25, 4.0, 28.0 + 3.5),
+    ],
+)
+def test_ring_by_hand(size, nbytes, latency, bandwidth, expected: float) -> None:
+    assert ring_all_reduce(size, nbytes, latency, bandwidth) == expected
+
+
+def test_all_reduces_of_a_group_size_that_was_not_measured() -> None:
+    assert PROFILE.all_reduce_seconds(4, 44) == pytest.approx(4e-4)
+    assert PROFILE.all_reduce_seconds(2, 10**9) == 1e-4
+    scale = ring_all_reduce(8, 44, 1e-4, 1e9) / ring_all_reduce(4, 44, 1e-4, 1e9)
+    assert PROFILE.all_reduce_seconds(8, 44) == pytest.approx(4e-4 * scale)
+    # 3 is as far from 2 as from 4: the smaller one
+    scale = ring_all_reduce(3, 44, 1e-4, 1e9) / ring_all_reduce(2, 44, 1e-4, 1e9)
+    assert PROFILE.all_reduce_seconds(3, 44) == pytest.approx(1e-4 * scale)
+
+
+def test_a_timing_is_its_percentiles() -> None:
+    assert Timing.of([float(n) for n in range(11)]) == Timing(5.0, 1.0, 9.0, 11)
