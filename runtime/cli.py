@@ -56,9 +56,12 @@ def run_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[OnProgress]:
-    """A bar on stderr."""
+    """A bar on stderr, if that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("starting ranks", total=1.0)
         yield lambda share, what: bar.update(task, completed=share, description=what)
 

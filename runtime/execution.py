@@ -104,7 +104,7 @@ def calibrate(
     """Measure this machine for `experiment` and keep the profile at `path` (None: this
     user's cache)."""
     if experiment.workload.model == "unit":
-        raise ExperimentError("workload.model = 'unit': has nothing to measure; allowed: mlp, gpt")
+        raise ExperimentError("workload.model = 'unit': has nothing to measure; name another model")
     answer = _launch(Job(experiment, measure=False, calibrate=True), on_progress, None)
     return keep_profile(parse_profile(answer["profile"]), path or default_path())
 

@@ -48,8 +48,8 @@ class Executor:
     Attributes:
         tensors: boundary tensors by (logical name, microbatch).
         graphs: what a backward pass starts from, by (first layer, microbatch).
-        split: layer ranges whose backward is split; deferred: their weight gradients to
-            come, by (first layer, microbatch).
+        split: (layers, microbatch) whose backward is split; deferred: their weight
+            gradients to come, by (first layer, microbatch).
         buffers: resident tensors by logical name (gradient buffers).
         keep_gradients: copy each segment's gradients to `last_gradients` before a step.
         fault: (instruction label, kind) to fail at, see `inject`.
@@ -78,7 +78,11 @@ class Executor:
         self.tensors: dict[tuple[str, int], Tensor] = {}
         self.graphs: dict[tuple[int, int], Graph] = {}
         self.deferred: dict[tuple[int, int], Deferred] = {}
-        self.split = {i.task.layers for i in self.instructions if i.task.op is Op.BACKWARD_WEIGHT}
+        self.split = {
+            (i.task.layers, i.microbatch)
+            for i in self.instructions
+            if i.task.op is Op.BACKWARD_WEIGHT
+        }
         self.buffers = {
             f"gradients:{first}": segment.gradients_flat
             for (first, _), segment in self.segments.items()

@@ -63,7 +63,7 @@ def forward(executor: Executor, instruction: Instruction) -> None:
     segment = executor.segments[task.layers]
     batch, target = executor.batches[microbatch]
     x = executor.tensors[f"act:{first}", microbatch] if first else batch
-    split = task.layers in executor.split
+    split = (task.layers, microbatch) in executor.split
     version = segment.use(task.version)
     known = executor.ledger.saved_bytes.get(first)
     if known is None:  # count once; every microbatch saves the same

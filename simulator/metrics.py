@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from simulator.experiment import Experiment
+from simulator.experiment import IMAGE_MODELS, Experiment
 from simulator.timeline import Floats, Timeline
 from simulator.workloads import describe
 
@@ -118,7 +118,7 @@ def summarize(
     mfu = None
     if timed and peak_flops:
         mfu = model_flops(experiment) / (total * timeline.num_ranks * peak_flops)
-    tokens = experiment.global_batch * workload.sequence
+    tokens = experiment.global_batch * workload.tokens_per_sample
     return {
         "program": {"hash": hash_, "ranks": timeline.num_ranks, "instructions": count},
         "iteration_time_s": total,
@@ -127,5 +127,6 @@ def summarize(
         "mfu": mfu,
         "hfu": mfu,  # nothing is recomputed yet: the same FLOPs are executed
         "tokens_per_s": tokens / total if timed else None,
+        "token": "image" if workload.model in IMAGE_MODELS else "token",
         "ranks": rank_metrics(timeline),
     }

@@ -174,7 +174,7 @@ class Program:
         return digest.hexdigest()[:16]
 
 
-def rendezvous_key(instruction: Instruction) -> tuple[object, ...]:
+def rendezvous_key(instruction: Instruction) -> tuple[str, tuple[int, ...]]:
     """Names the queue in which an instruction meets its participants.
 
     The k-th SEND of a queue meets its k-th RECV; the k-th collective of every member
@@ -182,9 +182,9 @@ def rendezvous_key(instruction: Instruction) -> tuple[object, ...]:
     """
     task = instruction.task
     if task.op is Op.SEND:
-        return (instruction.rank, task.peer)
+        return ("message", (instruction.rank, task.peer))
     if task.op is Op.RECV:
-        return (task.peer, instruction.rank)
+        return ("message", (task.peer, instruction.rank))
     return (task.stream, task.group)
 
 
@@ -195,7 +195,7 @@ def match_rendezvous(program: Program) -> list[tuple[Instruction, ...]]:
         ValueError: a message has no partner, or the participants disagree about what
             is sent; names the ranks and the instructions.
     """
-    queues: dict[tuple[object, ...], dict[int, list[Instruction]]] = {}
+    queues: dict[tuple[str, tuple[int, ...]], dict[int, list[Instruction]]] = {}
     for rank, instructions in enumerate(program.ranks):
         queue_of: dict[int, list[Instruction] | None] = {}  # by identity of the task
         for instruction in instructions:
@@ -211,20 +211,19 @@ def match_rendezvous(program: Program) -> list[tuple[Instruction, ...]]:
     agreed: set[tuple[int, ...]] = set()
     meetings: list[tuple[Instruction, ...]] = []
     for key, members in queues.items():
-        first = next(iter(members.values()))[0]
-        expected = tuple(key) if first.task.op in MESSAGES else first.task.group
+        _, expected = key
         longest = max(members.values(), key=len)
         for member, theirs in members.items():
             if member not in expected:
                 raise ValueError(f"rank {member}: {theirs[0].label} is not of its group {expected}")
         for rank in expected:
-            mine = members.get(rank, [])  # type: ignore[call-overload]
+            mine = members.get(rank, [])
             if len(mine) < len(longest):
                 missing = longest[len(mine)]
                 raise ValueError(
                     f"rank {missing.rank}: {missing.label} has no partner on rank {rank}"
                 )
-        for meeting in zip(*(members[rank] for rank in expected), strict=True):  # type: ignore[index]
+        for meeting in zip(*(members[rank] for rank in expected), strict=True):
             tasks = tuple([id(member.task) for member in meeting])
             if tasks not in agreed or len({member.microbatch for member in meeting}) > 1:
                 check_agreement(meeting)

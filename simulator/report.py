@@ -61,7 +61,7 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
         line += f" (p10 {seconds(low)}, p90 {seconds(high)})"
     line += f"   bubble fraction {result['bubble_fraction']:.3f}"
     if result["tokens_per_s"] is not None:
-        line += f"   {result['tokens_per_s']:,.0f} tokens/s"
+        line += f"   {result['tokens_per_s']:,.0f} {result['token']}s/s"
     if result["mfu"] is not None:
         line += f"   MFU {percent(result['mfu'])}"
     console.print(line)

@@ -65,8 +65,11 @@ def stage_costs(
     layers: Sequence[Layer], ranges: Sequence[Range]
 ) -> tuple[tuple[float, float, float], ...]:
     """Of each stage (forward, backward for inputs, for weights): `unit`'s seconds, or FLOPs."""
-    works = [[_work(layer) for layer in layers[first:last]] for first, last in ranges]
-    return tuple((sum(f), sum(i), sum(w)) for f, i, w in (zip(*work, strict=True) for work in works))
+    costs = []
+    for first, last in ranges:
+        f, i, w = zip(*map(_work, layers[first:last]), strict=True)
+        costs.append((sum(f), sum(i), sum(w)))
+    return tuple(costs)
 
 
 def _work(layer: Layer) -> tuple[float, float, float]:

@@ -19,7 +19,7 @@ from runtime.streams import Stream, Ticket
 from simulator.experiment import ExperimentError
 
 ROOT = str(Path(runtime.__file__).parent.parent)
-TIMEOUT_S = 4.0
+HANG_S = 4.0
 PIPELINE = {"model": "mlp", "pipeline": 2, "microbatches": 3, "schedule": "gpipe"}
 REPLICAS = {"model": "mlp", "data": 2, "microbatches": 2}
 
@@ -57,7 +57,7 @@ FAULTS = [
     ("keys", "fault", "message"), FAULTS, ids=[f"{fault[2]}-{fault[1]}" for _, fault, _ in FAULTS]
 )
 def test_a_rank_that_fails_is_named_and_nothing_is_left(experiment, keys, fault, message):
-    tiny = experiment(**keys, timeout_s=TIMEOUT_S)
+    tiny = experiment(**keys, timeout_s=HANG_S if fault[2] == "hang" else 60.0)
     workers = Workers(2)
     try:
         folder = workers._folder.name
@@ -75,7 +75,7 @@ def test_a_rank_that_fails_is_named_and_nothing_is_left(experiment, keys, fault,
 
 def test_a_rank_that_is_killed_is_named(experiment):
     """Between two jobs of the same processes."""
-    tiny = experiment(**PIPELINE, timeout_s=TIMEOUT_S)
+    tiny = experiment(**PIPELINE)
     with Workers(2) as workers:
         folder = workers._folder.name
         assert workers.run(Job(tiny))["hash"]

@@ -1,0 +1,100 @@
+"""An experiment and its prediction, and which machine it is for."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from simulator import load, lower, parse, predict
+from simulator.cluster import load_preset
+from simulator.costs import pass_key
+from simulator.profile import Profile, Timing, save_profile
+from simulator.program import Op
+from simulator.workloads import describe
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where this machine's profile would be."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "twinline" / "profile.json"
+
+
+def profile(hostname: str = "", device: str = "cpu", **more) -> Profile:
+    machine = {"cores": 2, "hostname": hostname or socket.gethostname()}
+    return Profile(machine, device=device, **more)
+
+
+def test_without_a_profile_it_is_the_laptop(home: Path) -> None:
+    prediction = predict(load(None))
+    assert prediction.cluster.name == "laptop"
+    assert prediction.notes == []
+
+
+@pytest.mark.parametrize(
+    ("saved", "overrides", "expected"),
+    [
+        (profile(), [], f"profile of {socket.gethostname()}"),
+        (profile("elsewhere"), [], "laptop"),
+        (profile(device="cuda"), [], "laptop"),
+        (profile(device="cuda"), ["run.device=cuda"], f"profile of {socket.gethostname()}"),
+        (profile(), ["cluster.preset=dgx-h100"], "dgx-h100"),
+        (profile(), ["run.pace=2"], "laptop"),
+    ],
+)
+def test_this_machines_profile_is_used(home: Path, saved, overrides, expected: str) -> None:
+    save_profile(saved, home)
+    assert predict(load(None, overrides)).cluster.name == expected
+
+
+def test_a_damaged_profile_is_ignored_and_said_so(home: Path) -> None:
+    home.parent.mkdir()
+    home.write_text("{")
+    prediction = predict(load(None))
+    assert prediction.cluster.name == "laptop"
+    (note,) = prediction.notes
+    assert note.startswith("ignored: ")
+    assert "\n" not in note
+    assert prediction.result["notes"] == [note]
+
+
+def test_passes_that_were_not_measured_are_counted(home: Path) -> None:
+    experiment = load(None, ["parallel.pipeline=1"])
+    key = pass_key(Op.FORWARD, describe(experiment), "fp32")
+    save_profile(profile(passes={key: Timing(1.0, 1.0, 1.0, 3)}), home)
+    (note,) = predict(experiment).notes
+    assert note.startswith("2 segment passes are not in the profile")  # B and STEP
+
+
+def test_what_does_not_fit_is_said() -> None:
+    experiment = load(None, ["workload.hidden=16384", "workload.layers=8"])
+    (note,) = predict(experiment, load_preset("dgx-a100-80gb")).notes
+    assert note.startswith("does not fit: ")
+    assert note.endswith(" GiB on a device of 80 GiB")
+
+
+def test_the_result_is_json_and_names_its_program() -> None:
+    experiment = load(None, ["parallel.data=2"])
+    program = lower(experiment)
+    prediction = predict(experiment, load_preset("laptop"), program)
+    assert prediction.program is program
+    result = json.loads(json.dumps(prediction.result, allow_nan=False))
+    assert result["program"] == {
+        "hash": program.hash(),
+        "ranks": 4,
+        "instructions": len(program),
+    }
+    assert [row["rank"] for row in result["ranks"]] == [0, 1, 2, 3]
+    assert result["iteration_time_s"] == prediction.timeline.iteration_time
+    assert result["cluster"] == "laptop"
+
+
+def test_a_timeline_can_be_traced_back_to_its_experiment() -> None:
+    experiment = load(None, ["parallel.microbatches=3", "workload.dtype=bf16"])
+    meta = predict(experiment, load_preset("laptop")).timeline.meta
+    assert parse(json.loads(json.dumps(meta["experiment"]))) == experiment
+    assert meta["hash"] == lower(experiment).hash()
+    assert meta["source"] == "predicted"

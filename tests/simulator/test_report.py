@@ -1,0 +1,48 @@
+"""Numbers as a person reads them."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulator import load
+from simulator.report import describe_plan, nbytes, percent, seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0 s"),
+        (1.2345, "1.23 s"),
+        (1234.5, "1234 s"),
+        (0.0456, "45.6 ms"),
+        (7.8e-6, "7.8 µs"),
+        (-0.5, "-500 ms"),
+    ],
+)
+def test_seconds(value: float, text: str) -> None:
+    assert seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_234_000, "1.23 MB"), (5e12, "5 TB")],
+)
+def test_bytes(value: float, text: str) -> None:
+    assert nbytes(value) == text
+
+
+def test_percent() -> None:
+    assert (percent(0.1234), percent(0.05, signed=True), percent(None)) == ("12.3%", "+5.0%", "–")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (["pipeline=1", "microbatches=1"], "gpt, one rank, 1 microbatch"),
+        (["pipeline=4", "microbatches=8"], "gpt, pipeline 4, 1f1b, 8 microbatches"),
+        (["pipeline=1", "data=3", "microbatches=2"], "gpt, data 3, 2 microbatches"),
+        (["data=2", "schedule=gpipe"], "gpt, data 2 × pipeline 2, gpipe, 4 microbatches"),
+    ],
+)
+def test_a_plan_in_a_few_words(settings: list[str], text: str) -> None:
+    assert describe_plan(load(None, [f"parallel.{s}" for s in settings])) == text
