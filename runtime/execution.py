@@ -14,7 +14,7 @@ from simulator.cluster import Cluster, resolve
 from simulator.comparison import Comparison
 from simulator.comparison import compare as compare_timelines
 from simulator.experiment import Experiment, ExperimentError
-from simulator.metrics import summarize
+from simulator.metrics import summarize, with_statistics
 from simulator.prediction import Prediction, metadata, predict, saved_profile
 from simulator.profile import Profile, default_path, load_profile, parse_profile, save_profile
 from simulator.program import Program
@@ -118,9 +118,6 @@ def execution_of(
     peak_flops = cluster.device.peak_flops.get(experiment.workload.dtype)
     statistics: dict[str, Any] = dict(measurement.statistics())
     result = summarize(timeline, experiment, peak_flops, program.hash(), len(program))
-    for rate in ("mfu", "hfu", "tokens_per_s"):
-        if result[rate] is not None:
-            result[rate] *= result["iteration_time_s"] / statistics["iteration_time_s"]
     statistics |= {
         "losses": measurement.losses,
         "parameters_norm": measurement.parameters_norm,
@@ -133,7 +130,7 @@ def execution_of(
         "peak_flops": peak_flops,
         "statistics": statistics,
     }
-    return Execution(experiment, program, measurement, result | statistics)
+    return Execution(experiment, program, measurement, with_statistics(result, statistics))
 
 
 def keep_profile(profile: Profile, path: Path) -> Profile:

@@ -20,6 +20,7 @@ from typing import Any
 
 from runtime import progress
 from runtime.job import Job
+from simulator.experiment import ExperimentError
 from simulator.strategies import lower
 
 OnProgress = Callable[[float, str], None]
@@ -76,6 +77,7 @@ class Workers:
         Raises:
             LaunchError: a rank failed, died or made no progress within run.timeout_s. The
                 workers are closed then.
+            ExperimentError: the ranks cannot run it here (no GPU of their own); closed, too.
         """
         num_ranks = job.experiment.world_size
         if num_ranks > self.num_ranks:
@@ -174,6 +176,9 @@ class _Watch:
         else:
             patience = max(START_TIMEOUT_S, self.job.experiment.run.timeout_s)
         if now - self.moved > patience:
+            for message in self.errors.values():
+                if message["mistake"]:
+                    raise ExperimentError(message["error"])
             raise LaunchError(self._diagnosis(patience))
 
     def _diagnosis(self, patience: float) -> str:

@@ -77,7 +77,7 @@ def _rank_main(folder: Path, rank: int, num_ranks: int, descriptor: int) -> int:
                 answer = _work(message, folder, rank, channel, mine)
             except (ExecutionError, ExperimentError, RuntimeError, TimeoutError) as error:
                 text = str(error).splitlines()[0] if str(error) else type(error).__name__
-                _say(channel, {"error": text, "instruction": isinstance(error, ExecutionError)})
+                _say(channel, {"error": text, "mistake": isinstance(error, ExperimentError)})
                 return 1
             _say(channel, {"result": answer})
     return 0

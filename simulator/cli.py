@@ -1,4 +1,4 @@
-"""The commands that need no torch: predict, program, strategies, and compare of traces."""
+"""The commands that need no torch: predict, program, strategies, schedules, compare of traces."""
 
 from __future__ import annotations
 
@@ -15,11 +15,20 @@ from rich.console import Console
 from simulator.cluster import preset_names
 from simulator.comparison import compare as compare_timelines
 from simulator.experiment import Experiment, ExperimentError, load, parse
-from simulator.metrics import summarize
+from simulator.metrics import summarize, with_statistics
 from simulator.plot import draw_comparison, draw_timeline
+from simulator.plot_schedules import draw_schedules
 from simulator.prediction import predict as simulated
 from simulator.program import Program
-from simulator.report import describe_plan, print_comparison, print_result, seconds
+from simulator.report import (
+    describe_case,
+    describe_plan,
+    print_comparison,
+    print_result,
+    print_schedules,
+    seconds,
+)
+from simulator.schedule_table import Case, compare_schedules, parse_costs, to_json
 from simulator.strategies import lower
 from simulator.strategies.catalogue import catalogue
 from simulator.strategies.pipelining_csv import to_csv
@@ -148,6 +157,40 @@ def strategies() -> None:
     console.print(f"clusters: {', '.join(preset_names())}, or a calibrated profile")
 
 
+@app.command()
+@user_errors
+def schedules(
+    stages: Annotated[int, typer.Option(metavar="P", help="Pipeline ranks.")] = 4,
+    microbatches: Annotated[int, typer.Option(metavar="M", help="Per training step.")] = 8,
+    costs: Annotated[
+        str, typer.Option(metavar="F,I,W,P2P", help="Seconds of a stage's passes, of a message.")
+    ] = "1,1,1,0",
+    virtual: Annotated[
+        int, typer.Option(metavar="V", help="Stages a rank, of schedules that take several.")
+    ] = 2,
+    memory_limit: Annotated[
+        float | None, typer.Option(metavar="X", help="Microbatches in flight, for zb-auto.")
+    ] = None,
+    as_json: AsJson = False,
+    gantt: Gantt = None,
+) -> None:
+    """Compare all pipeline schedules: time, bubble, activations, messages, staleness."""
+    check_outputs(gantt)
+    case = Case(stages, microbatches, *parse_costs(costs), virtual, memory_limit)
+    rows = compare_schedules(case)
+    if gantt:
+        timelines = {row.name: row.timeline for row in rows if row.timeline is not None}
+        unit = "F" if case.in_forwards else None
+        draw_schedules(timelines, gantt, title=describe_case(case), unit=unit)
+    if as_json:
+        print(json.dumps(to_json(case, rows)))
+        return
+    console = Console(highlight=False)
+    print_schedules(console, case, rows)
+    if gantt:
+        console.print(f"wrote {gantt}")
+
+
 def compare_saved(predicted: Path, measured: Path, as_json: bool, gantt: Path | None) -> None:
     """Compare two saved traces."""
     timelines = {"predicted": load_trace(predicted), "measured": load_trace(measured)}
@@ -176,7 +219,7 @@ def compare_saved(predicted: Path, measured: Path, as_json: bool, gantt: Path | 
         result = summarize(
             timeline, experiment, peak, str(timeline.meta.get("hash")), len(timeline)
         )
-        results[name] = result | timeline.meta.get("statistics", {})
+        results[name] = with_statistics(result, timeline.meta.get("statistics", {}))
     show_comparison(experiment, timelines, results, comparison, as_json, gantt)
 
 

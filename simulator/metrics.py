@@ -130,3 +130,14 @@ def summarize(
         "token": "image" if workload.model in IMAGE_MODELS else "token",
         "ranks": rank_metrics(timeline),
     }
+
+
+def with_statistics(result: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
+    """`result` of a median timeline with the statistics over all iterations of its run; the
+    rates become those of the iteration time there."""
+    seconds = statistics.get("iteration_time_s", 0.0)
+    scale = result["iteration_time_s"] / seconds if seconds > 0 else 1.0
+    rates = {
+        key: result[key] * scale for key in ("mfu", "hfu", "tokens_per_s") if result[key] is not None
+    }
+    return result | rates | statistics

@@ -7,7 +7,7 @@ operation are one collection, so that the cost is linear in the spans.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,7 +79,7 @@ def draw_timeline(timeline: Timeline, path: str | Path, *, title: str = "") -> N
         ValueError: nothing to draw, or a suffix that matplotlib cannot write.
         OSError: `path` cannot be written.
     """
-    _save([timeline], path, title)
+    save(path, lambda: _figure([timeline], title))
 
 
 def draw_comparison(
@@ -89,7 +89,7 @@ def draw_comparison(
 
     Raises as `draw_timeline` does, and ValueError for different numbers of ranks.
     """
-    _save([predicted, measured], path, title)
+    save(path, lambda: _figure([predicted, measured], title))
 
 
 def bubble_fraction(timeline: Timeline) -> float:
@@ -147,9 +147,9 @@ def _compute_lane(timeline: Timeline) -> tuple[float, float]:
     return (0.0, 1.0) if timeline.is_compute.all() else COMPUTE_LANE
 
 
-def _compute_only(timeline: Timeline) -> Timeline:
-    columns = ("rank", "kind", "microbatch", "posted", "start", "end")
-    return replace(timeline, **{c: getattr(timeline, c)[timeline.is_compute] for c in columns})
+def part_of(timeline: Timeline, spans: Any) -> Timeline:
+    names = ("rank", "kind", "microbatch", "posted", "start", "end")
+    return replace(timeline, **{name: getattr(timeline, name)[spans] for name in names})
 
 
 def _looks(timelines: Sequence[Timeline]) -> list[Look]:
@@ -158,14 +158,14 @@ def _looks(timelines: Sequence[Timeline]) -> list[Look]:
     return [look for look in LOOKS.values() if look in used] + sorted(used - {*LOOKS.values()})
 
 
-def _save(timelines: Sequence[Timeline], path: str | Path, title: str) -> None:
+def save(path: str | Path, draw: Callable[[], Figure]) -> None:
     path = Path(path)
     known = Figure().canvas.get_supported_filetypes().keys() - {"pgf", "raw", "rgba"}
     allowed = sorted(f".{name}" for name in known)
     if path.suffix.lower() not in allowed:
         raise ValueError(f"{path}: not a picture's suffix; allowed: {', '.join(allowed)}")
     with matplotlib.rc_context(STYLE):
-        figure = _figure(timelines, title)
+        figure = draw()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format=path.suffix.lower()[1:], dpi=DPI)
 
@@ -184,7 +184,7 @@ def _figure(timelines: Sequence[Timeline], title: str) -> Figure:
     height = over + below + len(timelines) * (above + body)
     shown = timelines
     if body * DPI / ranks < THINNEST_ROW and all(t.is_compute.any() for t in timelines):
-        shown = [_compute_only(timeline) for timeline in timelines]
+        shown = [part_of(timeline, timeline.is_compute) for timeline in timelines]
     detailed = max(map(len, shown)) <= DETAILED_SPANS
     figure = Figure(figsize=(WIDTH, height), dpi=DPI)
     figure.suptitle(title, y=1 - 0.15 / height, va="top", fontsize=13, fontweight="bold")
@@ -201,13 +201,13 @@ def _figure(timelines: Sequence[Timeline], title: str) -> Figure:
         axes.tick_params(labelbottom=number == len(timelines))
         axes.axvline(time, color="black", linestyle="--", linewidth=1.0, zorder=3)
         axes.text(time + 0.003 * last, ranks / 2, duration, rotation=90, va="center")
-        _draw_rows(axes, part, time, detailed)
+        draw_rows(axes, part, time, detailed)
     figure.axes[-1].set_xlabel(f"time ({unit})")
-    _draw_legend(figure, shown, detailed)
+    draw_legend(figure, shown, detailed)
     return figure
 
 
-def _draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> None:
+def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> None:
     """Draw every rank's row, `time` seconds long; `detailed` means edges and hatches."""
     rows = np.arange(timeline.num_ranks)
     second, row = np.ptp(axes.transData.transform([(0, 0), (1, 1)]), axis=0)  # in pixels
@@ -269,7 +269,7 @@ def _draw_numbers(axes: Axes, look: Look, columns: Floats, passes: Floats) -> No
         )  # fmt: skip
 
 
-def _draw_legend(figure: Figure, timelines: Sequence[Timeline], detailed: bool) -> None:
+def draw_legend(figure: Figure, timelines: Sequence[Timeline], detailed: bool) -> None:
     """Operations in one line, microbatch colours in the next, under the time axis."""
 
     def swatch(looks: Iterable[Look], numbers: Iterable[int]) -> tuple[Patch, ...]:

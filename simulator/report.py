@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from simulator.comparison import Comparison
 from simulator.experiment import Experiment
 from simulator.mesh import AXES
+from simulator.schedule_table import Case, Row
+
+WIDEST_LIST = 11  # letters
+
+SCHEDULES_LEGEND = """
+v: stages on a rank. Each takes a v-th of F, I and W, and its activations count a
+   v-th; its messages take as long as any.
+time, bubble: of one step alone, filled and drained.
+in flight: the most microbatches whose activations a rank holds; worst rank, each.
+messages: sent per step, all ranks.
+behind: updates between the weights of a gradient and those that it changes.
+async: needs no drain after a step; over many steps the bubble is less than here."""
 
 
 def seconds(value: float) -> str:
@@ -137,3 +150,64 @@ def print_comparison(
             for name, value in comparison.attribution.items()
         )
         console.print(f"from predicted to measured: {parts}")
+
+
+def describe_case(case: Case) -> str:
+    """4 ranks, 8 microbatches, F 1 s, I 1 s, W 1 s, messages 0 s."""
+    costs = [seconds(cost) for cost in case[2:6]]
+    if case.in_forwards:
+        costs = ["1", "1", "1", f"{case.p2p:g}"]
+    names = ("F", "I", "W", "messages")
+    parts = [f"{name} {cost}" for name, cost in zip(names, costs, strict=True)]
+    many = "es" if case.microbatches > 1 else ""
+    return (
+        f"{case.stages} pipeline rank{'s' if case.stages > 1 else ''}, {case.microbatches} "
+        f"microbatch{many}, {', '.join(parts)}"
+    )
+
+
+def print_schedules(console: Console, case: Case, rows: list[Row]) -> None:
+    """The table, and how to read it."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    widest = max(len(row.schedule) for row in rows)
+    table.add_column("schedule", min_width=widest)
+    for heading in ("v", "time", "bubble", "in\nflight"):
+        table.add_column(heading, justify="right")
+    table.add_column("per rank")
+    for heading in ("mes-\nsages", "behind"):
+        table.add_column(heading, justify="right")
+    table.add_column("note")
+    done, refused = ([row for row in rows if row.refused is flag] for flag in (False, True))
+    for row in done:
+        table.add_row(
+            row.schedule,
+            str(row.virtual_stages),
+            f"{row.iteration_time:.4g}" if case.in_forwards else seconds(row.iteration_time),
+            f"{row.bubble_fraction:.3f}",
+            _number(max(row.in_flight)),
+            _listed(row.in_flight),
+            str(row.messages),
+            str(row.versions_behind),
+            row.note,
+        )
+    work = f"{case.work:g} F; times in F" if case.in_forwards else seconds(case.work)
+    console.print(f"{describe_case(case)}\nevery rank computes for {work}\n", soft_wrap=True)
+    console.print(table)
+    for row in refused:  # their reasons need the room of the other columns
+        line = f"{row.schedule:{widest}}  {row.virtual_stages}  refused: {row.note}"
+        console.print(line, soft_wrap=True)
+    console.print(SCHEDULES_LEGEND, soft_wrap=True)
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 2):g}"
+
+
+def _listed(peaks: tuple[float, ...]) -> str:
+    """4 3 2 1, or all, or 15 … 1 where there is no room for more."""
+    texts = [_number(peak) for peak in peaks]
+    if len(texts) > 1 and len(set(texts)) == 1:
+        return "all"
+    if len(" ".join(texts)) <= WIDEST_LIST:
+        return " ".join(texts)
+    return f"{texts[0]} … {texts[-1]}"

@@ -6,30 +6,14 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from simulator.cluster import resolve
 from simulator.experiment import Experiment, ExperimentError, parse
 from simulator.prediction import predict
 from simulator.program import Op
-from simulator.report import seconds
 from simulator.staleness import staleness_of
 from simulator.strategies import lower
 from simulator.strategies.schedules import SCHEDULES, Plan
 from simulator.timeline import Timeline
-
-WIDEST_LIST = 15  # letters
-
-LEGEND = """
-v: stages on a rank; each takes a v-th of F, I and W, and its activations count a v-th, but
-  its messages take as long
-time, bubble: of one step alone, filled and drained
-in flight: the most microbatches whose activations a rank holds, the worst rank and each
-messages: of a step, from all ranks
-behind: updates between the weights of a gradient and those that it changes; asynchronous
-  schedules need no drain after a step, so over many steps they have less bubble than this"""
 
 
 class Case(NamedTuple):
@@ -190,9 +174,9 @@ def _row(case: Case, name: str, virtual_stages: int) -> Row:
     in_flight = [rank["peak_inflight_microbatches"] / virtual_stages for rank in result["ranks"]]
     asynchronous = hasattr(SCHEDULES[name], "updates")
     versions_behind = _versions_behind(case, name, virtual_stages) if asynchronous else 0
-    notes = ["asynchronous"] if asynchronous else []
+    notes = ["async"] if asynchronous else []
     if case.memory_limit is not None and max(in_flight) > case.memory_limit:
-        notes.append("over memory limit")
+        notes.append("over limit")
     return Row(
         name,
         virtual_stages,
@@ -235,69 +219,10 @@ def to_json(case: Case, rows: list[Row]) -> dict[str, Any]:
     return case._asdict() | {"schedules": listed}
 
 
-def describe_case(case: Case) -> str:
-    """4 ranks, 8 microbatches, F 1 s, I 1 s, W 1 s, messages 0 s."""
-    costs = [seconds(cost) for cost in case[2:6]]
-    if case.in_forwards:
-        costs = ["1", "1", "1", f"{case.p2p:g}"]
-    names = ("F", "I", "W", "messages")
-    parts = [f"{name} {cost}" for name, cost in zip(names, costs, strict=True)]
-    many = "es" if case.microbatches > 1 else ""
-    return (
-        f"{case.stages} pipeline rank{'s' if case.stages > 1 else ''}, {case.microbatches} "
-        f"microbatch{many}, {', '.join(parts)}"
-    )
-
-
-def print_schedules(console: Console, case: Case, rows: list[Row]) -> None:
-    """The table, and how to read it."""
-    time = "time in F" if case.in_forwards else "time"
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for heading in ("schedule", "v", time, "bubble", "in flight", "per rank", "messages", "behind"):
-        right = heading not in ("schedule", "per rank")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-    table.add_column("note")
-    done, refused = ([row for row in rows if row.refused is flag] for flag in (False, True))
-    for row in done:
-        table.add_row(
-            row.schedule,
-            str(row.virtual_stages),
-            f"{row.iteration_time:.4g}" if case.in_forwards else seconds(row.iteration_time),
-            f"{row.bubble_fraction:.3f}",
-            _number(max(row.in_flight)),
-            _listed(row.in_flight),
-            str(row.messages),
-            str(row.versions_behind),
-            row.note,
-        )
-    work = f"{case.work:g} F" if case.in_forwards else seconds(case.work)
-    console.print(f"{describe_case(case)}; every rank computes for {work}\n")
-    console.print(table)
-    widest = max(len(row.schedule) for row in rows)
-    for row in refused:  # their reasons need the room of the other columns
-        console.print(f"{row.schedule:{widest}}  {row.virtual_stages}  refused: {row.note}")
-    console.print(LEGEND)
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 2):g}"
-
-
-def _listed(peaks: tuple[float, ...]) -> str:
-    """As many as there is room for: 4 3 2 1, all, 15 13 … 1."""
-    texts = [_number(peak) for peak in peaks]
-    if len(texts) > 1 and len(set(texts)) == 1:
-        return "all"
-    if len(" ".join(texts)) <= WIDEST_LIST:
-        return " ".join(texts)
-    return " ".join([*texts[:2], "…", texts[-1]])
-
-
 __all__ = [
     "Case",
     "Row",
     "compare_schedules",
     "parse_costs",
-    "print_schedules",
     "to_json",
 ]

@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import runtime.cli
+import runtime.execution
+from runtime.launch import LaunchError
 from simulator.trace import load_trace
 
 ROOT = str(Path(runtime.__file__).resolve().parent.parent)
@@ -66,6 +69,7 @@ RESULT_KEYS = {
     "mfu",
     "hfu",
     "tokens_per_s",
+    "token",
     "ranks",
     "staleness",
 }
@@ -174,6 +178,9 @@ def test_predict_then_run_is_one_program(call, tmp_path):
     measured = one_object(out)
     check_run(measured)
     assert measured["program"] == predicted["program"]
+    listed = CliRunner().invoke(runtime.cli.app, ["program", str(tmp_path / "tiny.toml")])
+    assert f"program {measured['program']['hash']}:" in listed.stderr
+    assert len(listed.stdout.splitlines()) == 2
     assert measured["losses"] == [pytest.approx(loss, rel=1e-4) for loss in measured["losses"]]
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
     trace = load_trace(tmp_path / "m.json")
@@ -215,12 +222,19 @@ def test_compare_live_and_saved_are_one_comparison(call, tmp_path, environment):
     assert set(again) == COMPARE_KEYS
     assert {key: again[key] for key in ERROR_KEYS} == {key: live[key] for key in ERROR_KEYS}
     assert again["measured"] == live["measured"]
-    for result in (live["predicted"], *(c["measured"] for c in (live, again))):
-        tokens = result["tokens_per_s"] * result["iteration_time_s"]
-        assert tokens == pytest.approx(2 * 4 * 4)  # microbatches × 4 sequences × sequence
+    assert (tmp_path / "again.pdf").read_bytes().startswith(b"%PDF")
     same = RESULT_KEYS - {"staleness"}
     assert {k: again["predicted"][k] for k in same} == {k: live["predicted"][k] for k in same}
-    assert (tmp_path / "again.pdf").read_bytes().startswith(b"%PDF")
+
+    # The iteration time of a run and that of its median timeline are two things.
+    trace = json.loads((tmp_path / saved[3]).read_text())
+    trace["twinline"]["meta"]["statistics"]["iteration_time_s"] *= 2
+    (tmp_path / "slow.json").write_text(json.dumps(trace))
+    files = ["--predicted", str(tmp_path / saved[1]), "--measured", str(tmp_path / "slow.json")]
+    slow = CliRunner().invoke(runtime.cli.app, ["compare", *files, "--json"])
+    for result in (live["predicted"], live["measured"], one_object(slow.stdout)["measured"]):
+        tokens = result["tokens_per_s"] * result["iteration_time_s"]
+        assert tokens == pytest.approx(2 * 4 * 4)  # microbatches × 4 sequences × sequence
 
     assert (Path(environment["XDG_CACHE_HOME"]) / "twinline" / "profile.json").exists()
     code, out, _ = call("predict", "tiny.toml", "--json")
@@ -228,7 +242,7 @@ def test_compare_live_and_saved_are_one_comparison(call, tmp_path, environment):
 
 
 def test_calibrate_writes_a_profile_that_predict_uses(call, tmp_path):
-    code, out, errors = call("calibrate", "tiny.toml", "-o", "here.json")
+    code, _, errors = call("calibrate", "tiny.toml", "-o", "here.json")
     assert code == 0, errors
     profile = json.loads((tmp_path / "here.json").read_text())
     medians = [timing["median_s"] for timing in profile["passes"].values()]
@@ -248,9 +262,7 @@ def test_calibrate_writes_a_profile_that_predict_uses(call, tmp_path):
         timing["median_s"] *= 10
     (tmp_path / "here.json").write_text(json.dumps(profile))
     slower = predict("--set", "cluster.profile=here.json")
-    compute = [
-        sum(row["compute_s"] for row in result["ranks"]) for result in (calibrated, slower)
-    ]
+    compute = [sum(row["compute_s"] for row in result["ranks"]) for result in (calibrated, slower)]
     assert compute[1] > 5 * compute[0]
     other = predict("--set", "cluster.profile=here.json", "--set", "workload.hidden=16")
     assert any("not in the profile" in note for note in other["notes"])
@@ -264,24 +276,21 @@ def test_under_torchrun(call):
     check_run(one_object(out))
 
 
-def test_under_torchrun_with_the_wrong_number_of_ranks(environment, tmp_path):
-    """One line, from one rank; without torchrun it says how to start it."""
-    (tmp_path / "tiny.toml").write_text(TINY)
-    for more, expected in (
-        ({"RANK": "0", "WORLD_SIZE": "3"}, "2 ranks; torchrun started 3"),
-        ({}, "torchrun --nproc-per-node"),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "runtime", "tiny.toml"],
-            cwd=tmp_path,
-            env=environment | more,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert done.stderr.count("\n") == 1
-        assert expected in done.stderr
+def test_torchrun_with_the_wrong_number_of_ranks_is_one_line(mistaken, monkeypatch):
+    """From one rank; without torchrun it says how to start it."""
+    import typer
+
+    from runtime.__main__ import run
+
+    app = typer.Typer()
+    app.command()(run)
+    assert "torchrun --nproc-per-node" in mistaken("tiny.toml", app=app)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    assert "2 ranks; torchrun started 3" in mistaken("tiny.toml", app=app)
+    monkeypatch.setenv("RANK", "1")
+    silent = CliRunner().invoke(app, ["tiny.toml"])
+    assert (silent.exit_code, silent.stderr) == (2, "")
 
 
 def test_two_runs_at_once_both_succeed(environment, tmp_path):
@@ -339,7 +348,6 @@ def test_ctrl_c_ends_everything(environment, tmp_path):
 
 
 def test_predict_needs_no_torch(call, tmp_path):
-    """Neither command; and run says what is missing."""
     (tmp_path / "stub" / "torch").mkdir(parents=True)
     (tmp_path / "stub" / "torch" / "__init__.py").write_text("raise ImportError('no torch')\n")
     path = os.pathsep.join((str(tmp_path / "stub"), ROOT))
@@ -350,12 +358,7 @@ def test_predict_needs_no_torch(call, tmp_path):
         assert code == 0, errors
         results.append(one_object(out))
         check_result(results[-1], PREDICT_KEYS)
-    assert results[0]["program"] == results[1]["program"]
-    without = "import sys; sys.modules['torch'] = None; from runtime.cli import main; main()"
-    code, out, errors = call("run", "tiny.toml", command=(sys.executable, "-c", without))
-    assert (code, out) == (2, "")
-    assert errors.count("\n") == 1
-    assert "pip install" in errors
+    assert results[0] == results[1]
 
 
 # Mistakes ---------------------------------------------------------------------------------
@@ -413,6 +416,31 @@ def test_a_wrong_setting_is_one_line_that_names_it(mistaken, monkeypatch, comman
     line = mistaken(command, "tiny.toml", "--set", setting)
     for text in named:
         assert text in line
+
+
+@pytest.mark.parametrize("command", ["run", "compare", "calibrate"])
+def test_without_torch_the_runtime_says_how_to_get_it(mistaken, monkeypatch, command):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "pip install 'twinline[runtime]'" in mistaken(command, "tiny.toml")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() >= 2, reason="this machine has the GPUs")
+def test_more_ranks_than_gpus_is_a_mistake(mistaken):
+    """Only the ranks can tell: they have torch."""
+    line = mistaken("run", "tiny.toml", "--set", "run.device=cuda")
+    assert "run.device = 'cuda'" in line
+    assert "allowed: 'cpu'" in line
+
+
+def test_a_run_that_fails_is_one_line_and_exit_code_1(tmp_path, monkeypatch):
+    def execute(*_):
+        raise LaunchError("rank 1 died in 1F3")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime.execution, "execute", execute)
+    result = CliRunner().invoke(runtime.cli.app, ["run"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "twinline: rank 1 died in 1F3\n"
 
 
 def test_wrong_files_are_one_line(mistaken, tmp_path):

@@ -19,7 +19,8 @@ def split_stages(
 
     Cost is FLOPs of forward and backward, or the given seconds for `unit`. Exact, by
     dynamic programming over the places where a stage may begin, in O(stages × blocks²);
-    among equals the first (lowest) boundaries win.
+    among equals the last boundary is as low as can be, then the one before it, each over
+    the best split of what precedes it.
 
     Args:
         split: blocks per stage, instead of all this.

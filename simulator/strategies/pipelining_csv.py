@@ -78,11 +78,11 @@ class CsvSchedule:
         microbatches = {step.microbatch for row in self.rows for step in row}
         for key, given, found in (
             ("pipeline", plan.num_ranks, len(self.rows)),
-            ("virtual_stages", plan.virtual_stages, len(self.owner) // len(self.rows)),
+            ("virtual_stages", plan.virtual_stages, len(self.owner) / len(self.rows)),
             ("microbatches", plan.num_microbatches, len(microbatches)),
         ):
             if given != found:
-                return f"{key} = {given}; the file has {found}"
+                return f"{key} = {given}; the file has {found:g}"
         return self._incomplete(plan)
 
     def _incomplete(self, plan: Plan) -> str | None:

@@ -138,9 +138,7 @@ def test_a_layer_is_initialised_the_same_in_every_partition(experiment):
     tiny = experiment(layers=2)
     whole = Segment(tiny, 0, 6, CPU)
     parts = [Segment(tiny, *layers, CPU) for layers in ((0, 1), (1, 3), (3, 6))]
-    assert torch.equal(
-        whole.parameters_flat, torch.cat([part.parameters_flat for part in parts])
-    )
+    assert torch.equal(whole.parameters_flat, torch.cat([part.parameters_flat for part in parts]))
     other = Segment(experiment(layers=2, seed=1), 0, 6, CPU)
     assert not torch.equal(whole.parameters_flat, other.parameters_flat)
 

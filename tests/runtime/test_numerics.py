@@ -10,6 +10,7 @@ import torch
 from runtime.data import microbatch
 from runtime.models import build_layer
 from simulator.experiment import Experiment
+from simulator.strategies.schedules import SCHEDULES, Plan
 from simulator.workloads import describe
 
 TOLERANCE = 1e-10
@@ -28,6 +29,25 @@ PIPELINES = [
     {"schedule": "naive", "pipeline": 2, "microbatches": 2},
     {"schedule": "naive", "model": "mlp", "layers": 6, "pipeline": 3, "microbatches": 4},
     {"schedule": "naive", "pipeline": 4, "microbatches": 2},
+]
+# Every other synchronous schedule, in all shapes below that it takes.
+OTHERS = [name for name in SCHEDULES if name not in ("naive", "gpipe", "1f1b")]
+SHAPES = [
+    {"pipeline": 2, "virtual_stages": v, "microbatches": 4, **more}
+    for v in (1, 2)
+    for more in ({}, {"data": 2, "bucket_mb": 0.003})
+] + [
+    {"model": "mlp", "layers": 9, "pipeline": 4, "virtual_stages": v, "microbatches": 8}
+    for v in (1, 2)
+]
+MORE_PIPELINES = [
+    {"schedule": name, **shape}
+    for name in OTHERS
+    for shape in SHAPES
+    if not hasattr(SCHEDULES[name], "updates")
+    and not SCHEDULES[name].refusal(
+        Plan(shape["pipeline"], shape["microbatches"], shape["virtual_stages"])
+    )
 ]
 ACCUMULATION = [{"microbatches": 1}, {"microbatches": 3}, {"model": "mlp", "microbatches": 5}]
 REPLICAS = [
@@ -87,7 +107,7 @@ def assert_close(ours: Any, theirs: Any) -> None:
         assert difference <= TOLERANCE * scale, f"{key}: {difference / scale:.3g}"
 
 
-@pytest.mark.parametrize("keys", PIPELINES + ACCUMULATION + REPLICAS, ids=name_of)
+@pytest.mark.parametrize("keys", PIPELINES + MORE_PIPELINES + ACCUMULATION + REPLICAS, ids=name_of)
 def test_gradients_parameters_and_losses_are_those_of_one_process(run, keys):
     ran = run(**keys)
     parameters, gradients, losses = reference(ran.experiment)
@@ -105,7 +125,9 @@ SPLIT = """\
 """
 
 
-@pytest.mark.parametrize("keys", [{}, {"model": "mlp"}, {"data": 2, "bucket_mb": 0.01}], ids=name_of)
+@pytest.mark.parametrize(
+    "keys", [{}, {"model": "mlp"}, {"data": 2, "bucket_mb": 0.01}], ids=name_of
+)
 def test_a_split_backward_changes_no_gradient(run, tmp_path_factory, keys):
     path = tmp_path_factory.mktemp("csv") / "split.csv"
     path.write_text(SPLIT)
@@ -117,10 +139,17 @@ def test_a_split_backward_changes_no_gradient(run, tmp_path_factory, keys):
     assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
 
 
-@pytest.mark.parametrize("keys", PIPELINES + ACCUMULATION, ids=name_of)
+IN_ORDER = [
+    keys
+    for keys in MORE_PIPELINES
+    if keys["schedule"] in ("eager-1f1b", "interleaved-1f1b") and "data" not in keys
+]
+
+
+@pytest.mark.parametrize("keys", PIPELINES + IN_ORDER + ACCUMULATION, ids=name_of)
 def test_without_replicas_not_a_bit_is_different(run, keys):
-    """The same products and the same order of sums (backward passes run in the order of
-    the microbatches in every schedule), so nothing may differ at all."""
+    """The same products and the same order of sums (the backward passes of these schedules
+    run in the order of the microbatches, and whole), so nothing may differ at all."""
     ran = run(**keys)
     parameters, gradients, _ = reference(ran.experiment)
     for ours, theirs in ((ran.gradients[0], gradients), (ran.parameters[0], parameters)):
@@ -196,9 +225,7 @@ def test_a_run_repeats_to_the_bit(run):
     assert all(torch.equal(v, other.parameters[0][k]) for k, v in one.parameters[0].items())
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05), ("fp16", 0.01)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05), ("fp16", 0.01)])
 def test_narrower_types_compute_the_same_to_their_precision(run, dtype, tolerance):
     """Parameters are drawn in fp32 and rounded, data are bytes: only rounding differs."""
     keys = {"data": 2, "pipeline": 2, "microbatches": 2, "iterations": 1, "bucket_mb": 0.01}

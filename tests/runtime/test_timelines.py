@@ -18,8 +18,17 @@ RUNS = [
     {"data": 3, "microbatches": 2, "bucket_mb": 1e-6},
     {"data": 2, "pipeline": 2, "schedule": "1f1b", "microbatches": 2, "bucket_mb": 1e-6},
     {"schedule": "pipedream", "pipeline": 2, "microbatches": 4},
+    {"schedule": "interleaved-1f1b", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
+    {"schedule": "zb-h1", "model": "mlp", "layers": 9, "pipeline": 4, "microbatches": 8},
+    {"schedule": "zb-v", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
 ]
-UNIT = {"model": "unit", "forward": 0.04, "backward_input": 0.04, "backward_weight": 0.04}
+UNIT = {
+    "model": "unit",
+    "iterations": 3,
+    "forward": 0.04,
+    "backward_input": 0.04,
+    "backward_weight": 0.04,
+}
 PACED = [
     UNIT | {"schedule": "1f1b", "pipeline": 2, "microbatches": 3},
     UNIT | {"schedule": "gpipe", "pipeline": 2, "microbatches": 2, "p2p": 0.04},
@@ -112,9 +121,7 @@ def test_each_iteration_has_a_time_and_a_loss(run):
     measurement = measured.measurement
     assert len(measurement.iteration_times) == len(measurement.losses) == 3
     statistics = measurement.statistics()
-    low, middle, high = (
-        statistics[f"iteration_time{key}_s"] for key in ("_p10", "", "_p90")
-    )
+    low, middle, high = (statistics[f"iteration_time{key}_s"] for key in ("_p10", "", "_p90"))
     assert min(measurement.iteration_times) <= low <= middle <= high
     assert high <= max(measurement.iteration_times)
     assert middle == sorted(measurement.iteration_times)[1]
@@ -140,8 +147,12 @@ def test_merge_waits_for_the_last_participant_and_takes_medians():
     program = two_ranks()
     records = [
         # posted and end per iteration; the send is buffered: over before its receiver came
-        RankRecord([[0.0, 1.0], [0.0, 2.0], [0.0, 1.5]], [[1.0, 1.1], [2.0, 2.1], [1.5, 1.6]], [], 5),
-        RankRecord([[3.0, 4.0], [0.5, 2.5], [0.0, 2.0]], [[3.5, 5.0], [2.4, 3.0], [1.9, 9.0]], [], 7),
+        RankRecord(
+            [[0.0, 1.0], [0.0, 2.0], [0.0, 1.5]], [[1.0, 1.1], [2.0, 2.1], [1.5, 1.6]], [], 5
+        ),
+        RankRecord(
+            [[3.0, 4.0], [0.5, 2.5], [0.0, 2.0]], [[3.5, 5.0], [2.4, 3.0], [1.9, 9.0]], [], 7
+        ),
     ]
     timeline, times = merge(program, records)
     assert times == [5.0, 3.0, 9.0]

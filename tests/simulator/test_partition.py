@@ -63,6 +63,21 @@ def test_stages_by_hand(costs: list[int], stages: int, expected: list[tuple[int,
     assert split_stages([layer(cost) for cost in costs], stages) == expected
 
 
+@pytest.mark.parametrize(
+    ("split", "expected"), [([1, 2], [(0, 2), (2, 5)]), ([2, 1], [(0, 3), (3, 5)])]
+)
+def test_a_given_split_counts_blocks(split: list[int], expected: list[tuple[int, int]]) -> None:
+    layers = [layer(1, starts=starts) for starts in (True, False, True, True, False)]
+    assert split_stages(layers, 2, split) == expected
+
+
+@pytest.mark.parametrize("split", [[1, 1], [3], [3, 0], [1, 1, 1], [2, 2]])
+def test_a_split_into_other_numbers_is_refused(split: list[int]) -> None:
+    layers = [layer(1) for _ in range(3)]
+    with pytest.raises(ValueError, match="2 numbers from 1 that add up to the 3 blocks"):
+        split_stages(layers, 2, split)
+
+
 def test_given_seconds_win_over_flops() -> None:
     layers = [Layer("x", seconds=(float(s), 0.0, 0.0), forward_flops=f) for s, f in
               [(1, 9), (1, 1), (2, 1)]]  # fmt: skip

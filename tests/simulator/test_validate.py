@@ -116,13 +116,16 @@ REFUSED = {
     ),
     "collectives in different orders": (
         [[reduce("a"), reduce("b")], [reduce("b"), reduce("a")]],
-        "rank 0: 0REDUCE_a would meet rank 1: 0REDUCE_b .* orders differ",
+        "rank 0: 0REDUCE_a (ALL_REDUCE a, 8 bytes) would meet rank 1: 0REDUCE_b .* orders differ",
     ),
     "microbatches in different orders": (
         [[send(1, 0), send(1, 1)], [receive(0, 1), receive(0, 0)]],
-        "rank 0: 0SEND0 would meet rank 1: 0RECV1 ",
+        "rank 0: 0SEND0 (message x of microbatch 0, 8 bytes) would meet rank 1: 0RECV1 ",
     ),
-    "other payload": ([[send(1, nbytes=4)], [receive(0)]], "rank 0: 0SEND0 would meet rank 1: 0RE"),
+    "other payload": (
+        [[send(1, nbytes=4)], [receive(0)]],
+        "rank 0: 0SEND0 (message x of microbatch 0, 4 bytes) would meet rank 1: 0RE",
+    ),
     "other tensor": ([[send(1, name="y")], [receive(0)]], "rank 0: 0SEND0 .* rank 1: 0RECV0 "),
     "other size": (
         [[reduce("a")], [reduce("a", nbytes=4)]],

@@ -1,0 +1,89 @@
+"""A profile holds what a prediction of the same experiment asks for."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from runtime.calibrate import Calibrator
+from runtime.clock import Clock
+from runtime.execution import compare, keep_profile
+from runtime.job import Job
+from runtime.progress import Progress
+from simulator.cluster import from_profile
+from simulator.costs import pass_key
+from simulator.prediction import predict
+from simulator.profile import load_profile, parse_profile
+from simulator.program import COMMUNICATION, Op
+from simulator.strategies import lower
+from simulator.workloads import describe
+
+PLAN = {"data": 2, "pipeline": 2, "schedule": "zb-h1", "microbatches": 2, "bucket_mb": 0.003}
+
+
+def keys_of(experiment, program):
+    """Of every distinct compute instruction."""
+    layers = describe(experiment)
+    return {
+        pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload.dtype)
+        for i in program
+        if i.task.op not in COMMUNICATION
+    }
+
+
+def test_every_pass_and_transfer_of_the_program_is_measured(workers, experiment):
+    """Split backward passes, buckets and replicas; in turn with the measured steps."""
+    tiny = experiment(**PLAN)
+    answer = workers.run(Job(tiny, calibrate=True))
+    assert len(answer["measurement"]["losses"]) == tiny.run.iterations
+    profile, program = parse_profile(answer["profile"]), lower(tiny)
+    assert set(profile.passes) == keys_of(tiny, program)
+    for timing in profile.passes.values():
+        assert 0 < timing.p10_s <= timing.median_s <= timing.p90_s
+        assert timing.samples > 1
+    reduced = {i.task.nbytes for i in program if i.task.op is Op.ALL_REDUCE}
+    assert len(reduced) > 2
+    assert reduced <= {size for size, _ in profile.all_reduces[2]}
+    for points in (profile.messages, *profile.all_reduces.values()):
+        sizes = [size for size, _ in points]
+        assert sizes == sorted(set(sizes))
+        assert min(seconds for _, seconds in points) > 0
+    assert 0 <= profile.transfer_cores <= 1
+    assert predict(tiny, from_profile(profile)).notes == []
+
+
+def test_a_comparison_calibrates_and_keeps_the_profile(workers, experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tiny = experiment(model="mlp", layers=2, microbatches=2)
+    outcome = compare(tiny, workers=workers)
+    kept = load_profile(tmp_path / "twinline" / "profile.json")
+    assert set(kept.passes) == keys_of(tiny, outcome.prediction.program)
+    assert outcome.prediction.cluster.profile == kept
+    assert predict(tiny).result == outcome.prediction.result
+    # A second experiment adds its passes to those of the first.
+    other = parse_profile(workers.run(Job(experiment(), measure=False, calibrate=True))["profile"])
+    both = keep_profile(other, tmp_path / "twinline" / "profile.json")
+    assert set(both.passes) == set(kept.passes) | set(other.passes)
+    assert len(both.passes) == len(kept.passes) + len(other.passes)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A process group of this process only."""
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield torch.device("cpu")
+    dist.destroy_process_group()
+
+
+def test_passes_longer_than_a_round_are_measured_too(alone, experiment, monkeypatch):
+    monkeypatch.setattr(sys.modules[Calibrator.__module__], "ROUND_S", 0.0)
+    tiny = experiment(microbatches=2)
+    program = lower(tiny)
+    calibrator = Calibrator(tiny, program, 0, alone, Clock(alone), Progress())
+    calibrator.round()
+    calibrator.round()
+    assert set(calibrator.samples) == keys_of(tiny, program)
