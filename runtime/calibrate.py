@@ -66,6 +66,7 @@ class Calibrator:
         self.messages: dict[int, float] = {}
         self.all_reduces: dict[int, dict[int, float]] = {}
         self.wake_s = self.issue_s = 0.0
+        self.warm = False
         self.transfer_cores = 0.0
         self.work = {} if experiment.workload.model == "unit" else self._passes()
 
@@ -158,8 +159,10 @@ class Calibrator:
         for first in range(0, self.program.num_ranks, at_once):
             end = self.clock.common_start() + ROUND_S
             if first <= self.rank < first + at_once:
-                discard: dict[str, list[float]] = {}
-                self._sweep(self.samples if self.samples else discard)  # the very first warms up
+                if not self.warm:
+                    self._sweep({})
+                    self.warm = True
+                self._sweep(self.samples)
                 while self.clock.now() < end:
                     self._sweep(self.samples)
         dist.barrier()
@@ -344,6 +347,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_bytes() -> int:
+    """Of this host; 0 if it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
 def matmul_flops(dtype: torch.dtype, device: torch.device, size: int = 512) -> float:
     """The best of a few square matrix products, FLOP/s: what MFU is relative to on a CPU."""
     a = torch.randn(size, size, device=device).to(dtype)
@@ -371,6 +382,7 @@ def machine() -> dict[str, Any]:
         "hostname": socket.gethostname(),
         "processor": processor,
         "cores": cores(),
+        "memory_bytes": memory_bytes(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -148,6 +148,8 @@ def compare(
     cli.show_comparison(experiment, timelines, results, outcome.comparison, as_json, gantt)
     if not as_json:
         console = Console(highlight=False)
+        for note in outcome.prediction.notes:
+            console.print(f"[yellow]note:[/yellow] {note}")
         console.print(f"predicted for: {outcome.prediction.cluster.name}")
         for path in (gantt, *paths.values()):
             console.print(f"wrote {path}")

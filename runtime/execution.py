@@ -87,6 +87,11 @@ def compare(
         profile = keep_profile(parse_profile(answer["profile"]), default_path())
         cluster = resolve(experiment, profile)
     prediction = predict(experiment, cluster, program)
+    if named and not experiment.run.pace and experiment.workload.model != "unit":
+        prediction.notes.append(
+            f"predicted for {cluster.name}, measured on this machine; run.pace stretches the "
+            "run to the cluster's times"
+        )
     execution = execution_of(experiment, program, cluster, answer)
     comparison = compare_timelines(
         prediction.timeline,
@@ -154,7 +159,7 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
 
 def _launch(job: Job, on_progress: OnProgress | None, workers: Workers | None) -> dict[str, Any]:
     if importlib.util.find_spec("torch") is None:
-        raise ExperimentError("torch is not installed: pip install 'twinline[runtime]'")
+        raise ExperimentError("torch is not installed: pip install -e '.[runtime]'")
     if workers is not None:
         return workers.run(job, on_progress)
     with Workers(job.experiment.world_size) as own:

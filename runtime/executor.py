@@ -227,6 +227,7 @@ class Executor:
             if rest > 0:
                 time.sleep(rest)
         self.end[index] = time.perf_counter()
+        self.release(instruction)
 
 
 def inject(kind: str) -> None:

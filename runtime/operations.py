@@ -93,7 +93,6 @@ def backward(executor: Executor, instruction: Instruction) -> None:
         executor.put(f"grad:{first}", microbatch, gradient, begin)
     if task.op is Op.BACKWARD:
         executor.staleness.contribute(task.stage, microbatch)
-    executor.release(instruction)
 
 
 def backward_input(executor: Executor, instruction: Instruction) -> None:
@@ -110,7 +109,6 @@ def backward_input(executor: Executor, instruction: Instruction) -> None:
 def backward_weight(executor: Executor, instruction: Instruction) -> None:
     executor.deferred.pop((instruction.task.layers[0], instruction.microbatch)).run()
     executor.staleness.contribute(instruction.task.stage, instruction.microbatch)
-    executor.release(instruction)
 
 
 def send(executor: Executor, instruction: Instruction) -> None:
@@ -122,7 +120,6 @@ def send(executor: Executor, instruction: Instruction) -> None:
         group=executor.groups.message(executor.rank, task.peer),
         tag=tag(instruction),
     )
-    executor.release(instruction)
 
 
 def receive(executor: Executor, instruction: Instruction) -> None:

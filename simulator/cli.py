@@ -194,6 +194,13 @@ def schedules(
 def compare_saved(predicted: Path, measured: Path, as_json: bool, gantt: Path | None) -> None:
     """Compare two saved traces."""
     timelines = {"predicted": load_trace(predicted), "measured": load_trace(measured)}
+    for path, name, allowed in (
+        (predicted, "predicted", ("predicted",)),
+        (measured, "measured", ("measured", "paced")),
+    ):
+        source = timelines[name].meta.get("source")
+        if source not in allowed:
+            raise TraceError(f"--{name} {path}: holds a {source} timeline; allowed: {allowed[0]}")
     metas = [timeline.meta for timeline in timelines.values()]
     try:
         experiment = parse(metas[1]["experiment"])

@@ -8,6 +8,7 @@ machine it was measured on.
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
@@ -61,6 +62,7 @@ class Cluster:
     device: Device
     link: Link
     network: Link
+    network_efficiency: float = 1.0
     cores: float | None = None
     issue_s: float = 0.0
     wake_s: float = 0.0
@@ -87,7 +89,7 @@ class Cluster:
         nodes = {self.node(rank) for rank in group}
         if len(nodes) == 1:
             return ring_all_reduce(size, nbytes, self.link.latency_s, self.link.bandwidth)
-        per_node = size / len(nodes)
+        per_node = min(Counter(self.node(rank) for rank in group).values())
         bandwidth = min(self.link.bandwidth, self.network.bandwidth * per_node)
         return ring_all_reduce(size, nbytes, self.network.latency_s, bandwidth)
 
@@ -139,6 +141,7 @@ def _from_toml(data: dict[str, Any]) -> Cluster:
         ),
         link=intra,
         network=network,
+        network_efficiency=data.get("network", {}).get("efficiency", 1.0),
         cores=host.get("cores"),
         issue_s=host.get("issue_us", 0.0) * 1e-6,
         wake_s=host.get("wake_us", 0.0) * 1e-6,
@@ -153,6 +156,7 @@ def from_profile(profile: Profile) -> Cluster:
         base.device,
         name=f"{profile.machine.get('processor', 'this machine')}",
         kind="cpu" if profile.device == "cpu" else "gpu",
+        memory_bytes=float(profile.machine.get("memory_bytes") or base.device.memory_bytes),
         peak_flops=base.device.peak_flops | profile.peak_flops,
     )
     return replace(
@@ -202,7 +206,7 @@ def _resized(cluster: Cluster, choice: ClusterChoice, world_size: int) -> Cluste
     """
     node_bandwidth = cluster.network.bandwidth * cluster.devices_per_node
     if choice.node_bandwidth_gbit is not None:
-        node_bandwidth = choice.node_bandwidth_gbit * 1e9 / 8
+        node_bandwidth = choice.node_bandwidth_gbit * 1e9 / 8 * cluster.network_efficiency
     per_node = choice.devices_per_node or cluster.devices_per_node
     if cluster.cores is not None and choice.devices_per_node is None:
         per_node = max(per_node, world_size)  # ranks of one host share its cores

@@ -108,7 +108,7 @@ def _fixed(op: Op, layer: Layer) -> float:
         Op.BACKWARD: backward_input + backward_weight,
         Op.BACKWARD_INPUT: backward_input,
         Op.BACKWARD_WEIGHT: backward_weight,
-    }.get(op, 0.0)
+    }[op]
 
 
 def _work(op: Op, layer: Layer, value_bytes: int) -> tuple[float, float]:
@@ -121,6 +121,8 @@ def _work(op: Op, layer: Layer, value_bytes: int) -> tuple[float, float]:
         return layer.backward_input_flops, layer.moved_bytes
     if op is Op.BACKWARD_WEIGHT:
         return layer.backward_weight_flops, layer.moved_bytes
+    if op is not Op.OPTIMIZER_STEP:
+        raise ValueError(f"no cost for {op.value}")
     # SGD reads parameter and gradient, writes both (the gradient is zeroed).
     return 2.0 * layer.parameters, 4.0 * layer.parameters * value_bytes
 

@@ -115,9 +115,10 @@ def summarize(
     fraction, ratio = bubble(timeline)
     workload = experiment.workload
     timed = workload.model != "unit" and total > 0
+    unpaced = total / (experiment.run.pace or 1.0)  # rates are of the cluster's own time
     mfu = None
     if timed and peak_flops:
-        mfu = model_flops(experiment) / (total * timeline.num_ranks * peak_flops)
+        mfu = model_flops(experiment) / (unpaced * timeline.num_ranks * peak_flops)
     tokens = experiment.global_batch * workload.tokens_per_sample
     return {
         "program": {"hash": hash_, "ranks": timeline.num_ranks, "instructions": count},
@@ -126,7 +127,7 @@ def summarize(
         "bubble_ratio": ratio,
         "mfu": mfu,
         "hfu": mfu,  # nothing is recomputed yet: the same FLOPs are executed
-        "tokens_per_s": tokens / total if timed else None,
+        "tokens_per_s": tokens / unpaced if timed else None,
         "token": "image" if workload.model in IMAGE_MODELS else "token",
         "ranks": rank_metrics(timeline),
     }
@@ -138,6 +139,8 @@ def with_statistics(result: dict[str, Any], statistics: dict[str, Any]) -> dict[
     seconds = statistics.get("iteration_time_s", 0.0)
     scale = result["iteration_time_s"] / seconds if seconds > 0 else 1.0
     rates = {
-        key: result[key] * scale for key in ("mfu", "hfu", "tokens_per_s") if result[key] is not None
+        key: result[key] * scale
+        for key in ("mfu", "hfu", "tokens_per_s")
+        if result[key] is not None
     }
     return result | rates | statistics

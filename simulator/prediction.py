@@ -60,18 +60,26 @@ def predict(
             f"{len(costs.estimated)} segment passes are not in the profile and were estimated; "
             "`twinline calibrate` with this experiment measures them"
         )
-    peak = max((sample.peak for sample in timeline.memory), default=0)
-    if peak > cluster.device.memory_bytes:
-        notes.append(
-            f"does not fit: {peak / 2**30:.1f} GiB on a device of "
-            f"{cluster.device.memory_bytes / 2**30:.0f} GiB"
-        )
+    notes += _memory_notes(timeline, cluster)
     peak_flops = cluster.device.peak_flops.get(experiment.workload.dtype)
     result = summarize(timeline, experiment, peak_flops, program.hash(), len(program))
     pipeline = mesh_of(experiment).group(0, "pipeline")
     result["staleness"] = staleness_of(program, list(pipeline))
     result |= {"cluster": cluster.name, "notes": notes}
     return Prediction(experiment, program, cluster, timeline, result, notes)
+
+
+def _memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
+    """Whether the peaks fit: each rank on its device, or all ranks of a host together."""
+    peaks = [sample.peak for sample in timeline.memory]
+    where, holder = f"rank {peaks.index(max(peaks))}" if peaks else "", "a device"
+    needed = max(peaks, default=0)
+    if cluster.cores is not None:
+        where, holder, needed = f"{len(peaks)} ranks", "one host", sum(peaks)
+    if needed <= cluster.device.memory_bytes:
+        return []
+    available = cluster.device.memory_bytes / 2**30
+    return [f"does not fit: {where}: {needed / 2**30:.1f} GiB on {holder} of {available:.0f} GiB"]
 
 
 def saved_profile(experiment: Experiment, notes: list[str] | None = None) -> Profile | None:

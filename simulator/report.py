@@ -102,6 +102,10 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
         )
 
 
+def _relative(mine: float, theirs: float) -> float:
+    return abs(mine - theirs) / theirs if theirs > 0 else 0.0
+
+
 def print_comparison(
     console: Console,
     predicted: dict[str, Any],
@@ -124,11 +128,12 @@ def print_comparison(
         f"{measured['bubble_fraction']:.3f}",
         f"{predicted['bubble_fraction'] - measured['bubble_fraction']:+.3f}",
     )
-    peaks = [max(row["peak_memory_bytes"] for row in r["ranks"]) for r in (predicted, measured)]
+    peaks = [[row["peak_memory_bytes"] for row in r["ranks"]] for r in (predicted, measured)]
+    worst = max(range(len(peaks[1])), key=lambda rank: _relative(peaks[0][rank], peaks[1][rank]))
     table.add_row(
-        "peak memory (worst rank)",
-        nbytes(peaks[0]),
-        nbytes(peaks[1]),
+        f"peak memory (rank {worst})",
+        nbytes(peaks[0][worst]),
+        nbytes(peaks[1][worst]),
         percent(comparison.peak_memory_error, signed=True),
     )
     table.add_row(
@@ -154,9 +159,7 @@ def print_comparison(
 
 def describe_case(case: Case) -> str:
     """4 ranks, 8 microbatches, F 1 s, I 1 s, W 1 s, messages 0 s."""
-    costs = [seconds(cost) for cost in case[2:6]]
-    if case.in_forwards:
-        costs = ["1", "1", "1", f"{case.p2p:g}"]
+    costs = [f"{cost:g}" if case.in_forwards else seconds(cost) for cost in case[2:6]]
     names = ("F", "I", "W", "messages")
     parts = [f"{name} {cost}" for name, cost in zip(names, costs, strict=True)]
     many = "es" if case.microbatches > 1 else ""

@@ -141,8 +141,20 @@ def _history(instructions: list[Instruction], until: Instruction, key: tuple[str
 
 
 def _check_streams(program: Program) -> None:
-    """Communication must not be queued on the compute stream, nor compute elsewhere."""
-    for instruction in program:
-        on_compute = instruction.task.stream == COMPUTE_STREAM
-        if on_compute == (instruction.task.op in COMMUNICATION):
-            raise ValueError(f"{instruction!r} is queued on stream {instruction.task.stream!r}")
+    """Communication has streams of its own, and the order of the list is the host's.
+
+    A rank reaches a communication instruction when the compute before it in the list has
+    ended; the instruction must say so itself, or the list promises what no host can do.
+    """
+    for instructions in program.ranks:
+        compute: Instruction | None = None
+        for instruction in instructions:
+            communicates = instruction.task.op in COMMUNICATION
+            if communicates == (instruction.task.stream == COMPUTE_STREAM):
+                raise ValueError(f"{instruction!r} is queued on stream {instruction.task.stream!r}")
+            if not communicates:
+                compute = instruction
+            elif compute is not None and compute not in instruction.after:
+                raise ValueError(
+                    f"{instruction!r} is listed behind {compute.label} and does not wait for it"
+                )

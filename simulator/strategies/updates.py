@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulator.program import Instruction, Op, Task, Tensor
+from simulator.program import COMMUNICATION, Instruction, Op, Task, Tensor
 from simulator.strategies.schedules import Updates
 from simulator.workloads.layer import Layer
 
@@ -43,11 +43,11 @@ def insert_updates(
     collectives: dict[int, list[Instruction]] = {index: [] for index in ranges}
     built: list[Instruction] = []
     at_end: list[Instruction] = []
-    queue = list(instructions)
-    for position, instruction in enumerate(queue):
+    due: list[int] = []
+    for position, instruction in enumerate(instructions):
         task, stage = instruction.task, instruction.task.stage
         built.append(instruction)
-        if stage not in ranges or not sizes[stage]:
+        if not sizes[stage]:
             continue
         if task.op is Op.FORWARD:
             group = instruction.microbatch // updates.every
@@ -58,11 +58,12 @@ def insert_updates(
             collectives[stage].append(instruction)
         elif task.op in LAST_BACKWARDS:
             remaining[stage, instruction.microbatch // updates.every] -= 1
-        following = queue[position + 1] if position + 1 < len(queue) else None
-        if following is not None and following.task.group:
-            continue  # the collective over this gradient comes first
-        group = done[stage]
-        if remaining.get((stage, group)) == 0:
+            if remaining[stage, instruction.microbatch // updates.every] == 0:
+                due.append(stage)
+        if position + 1 < len(instructions) and instructions[position + 1].task.op in COMMUNICATION:
+            continue  # the collectives over this gradient come first, and nobody waits for a step
+        for stage in due:
+            group = done[stage]
             step = Instruction(
                 Task(op=Op.OPTIMIZER_STEP, stage=stage, layers=ranges[stage], version=group),
                 -1 if once else min((group + 1) * updates.every, num_microbatches) - 1,
@@ -71,6 +72,7 @@ def insert_updates(
             (at_end if once else built).append(step)
             done[stage] += 1
             collectives[stage] = []
+        due = []
     built += at_end
     return built if once else _with_versions(built, ranges, sizes, used)
 

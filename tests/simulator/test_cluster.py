@@ -98,6 +98,12 @@ def test_node_bandwidth_is_of_the_whole_node() -> None:
     assert slow.link == fast.link == load_preset("laptop").link
 
 
+@pytest.mark.parametrize(("name", "gbit"), [("dgx-a100-80gb", 1600), ("dgx-h100", 3200)])
+def test_a_presets_own_node_bandwidth_changes_nothing(name: str, gbit: int) -> None:
+    preset = f"cluster.preset={name}"
+    assert cluster(preset, f"cluster.node_bandwidth_gbit={gbit}") == cluster(preset)
+
+
 @pytest.mark.parametrize(
     ("overrides", "ranks", "devices", "nodes"),
     [

@@ -73,7 +73,23 @@ def test_what_does_not_fit_is_said() -> None:
     experiment = load(None, ["workload.hidden=16384", "workload.layers=8"])
     (note,) = predict(experiment, load_preset("dgx-a100-80gb")).notes
     assert note.startswith("does not fit: ")
-    assert note.endswith(" GiB on a device of 80 GiB")
+    assert note.endswith(" of 80 GiB")
+
+
+def test_ranks_of_one_host_must_fit_together() -> None:
+    """1.5 GiB a rank, most of it parameters and gradients: four fit in 16 GiB, twelve do not."""
+    plan = [
+        "workload.hidden=4096",
+        "workload.layers=1",
+        "parallel.pipeline=1",
+        "workload.sequence=1",
+    ]
+    notes = [
+        predict(load(None, [*plan, f"parallel.data={ranks}"]), load_preset("laptop")).notes
+        for ranks in (1, 4, 12)
+    ]
+    assert [len(found) for found in notes] == [0, 0, 1]
+    assert "12 ranks" in notes[2][0]
 
 
 def test_the_result_is_json_and_names_its_program() -> None:

@@ -98,7 +98,7 @@ def test_refusals_say_why() -> None:
 def test_a_memory_limit_is_kept_by_the_search_and_told_of_the_others() -> None:
     rows = table(4, 8, memory_limit=3)
     assert max(rows["zb-auto", 1].in_flight) == 3
-    assert {name for (name, _), row in rows.items() if "over limit" not in row.note} == {
+    assert {name for (name, _), row in rows.items() if "over 3" not in row.note} == {
         "naive",
         "zb-auto",
     }

@@ -92,9 +92,15 @@ def waits_for_a_stranger() -> list[list[Instruction]]:
     return [[compute(0), compute(1, after=[old])]]
 
 
+FIRST = compute()
+
 REFUSED = {
+    "communication ahead of the host": (
+        [[FIRST, compute(1), send(1, after=(FIRST,))], [receive(0)]],
+        "rank 0: 0SEND0 is listed behind 0F1 and does not wait for it",
+    ),
     "send without receive": (
-        [[compute(), send(1, 4)], [compute()]],
+        [[send(1, 4), compute()], [compute()]],
         "rank 0: 0SEND4 has no partner on rank 1",
     ),
     "receive without send": (
