@@ -67,6 +67,7 @@ class Calibrator:
         self.all_reduces: dict[int, dict[int, float]] = {}
         self.wake_s = self.issue_s = 0.0
         self.warm = False
+        self.slowdowns: list[float] = []
         self.transfer_cores = 0.0
         self.work = {} if experiment.workload.model == "unit" else self._passes()
 
@@ -153,19 +154,35 @@ class Calibrator:
             run(note)
 
     def round(self) -> None:
-        """Time every pass for about a quarter of a second, as many ranks at once as cores."""
+        """Time every pass: all ranks at once, as many as there are cores, then one alone.
+
+        The two in turn tell how much ranks that compute together slow each other.
+        """
         self.progress.leave()
         at_once = min(cores(), self.program.num_ranks)
+        together: dict[str, list[float]] = {}
+        alone: dict[str, list[float]] = {}
         for first in range(0, self.program.num_ranks, at_once):
-            end = self.clock.common_start() + ROUND_S
-            if first <= self.rank < first + at_once:
-                if not self.warm:
-                    self._sweep({})
-                    self.warm = True
-                self._sweep(self.samples)
-                while self.clock.now() < end:
-                    self._sweep(self.samples)
+            self._sweep_for(ROUND_S, range(first, first + at_once), together)
+        if at_once > 1:
+            for rank in range(self.program.num_ranks):
+                self._sweep_for(ROUND_S / 2, range(rank, rank + 1), alone)
+        if alone:
+            self.slowdowns.append(_total(together) / _total(alone))
+        for key, seconds in together.items():
+            self.samples.setdefault(key, []).extend(seconds)
         dist.barrier()
+
+    def _sweep_for(self, seconds: float, ranks: range, into: dict[str, list[float]]) -> None:
+        """Time this rank's passes, at least once, if it is one of `ranks`."""
+        end = self.clock.common_start() + seconds
+        if self.rank in ranks and self.work:
+            if not self.warm:
+                self._sweep({})
+                self.warm = True
+            self._sweep(into)
+            while self.clock.now() < end:
+                self._sweep(into)
 
     # Transfers -----------------------------------------------------------------------
 
@@ -301,18 +318,26 @@ class Calibrator:
     def profile(self) -> dict[str, Any] | None:
         """The profile as JSON on rank 0, None elsewhere."""
         everything: list[Any] | None = [None] * self.program.num_ranks if self.rank == 0 else None
-        dist.gather_object(self.samples, everything)
+        dist.gather_object((self.samples, self.slowdowns), everything)
         if everything is None:
             return None
         merged: dict[str, list[float]] = {}
-        for samples in everything:
+        for samples, _ in everything:
             for key, seconds in samples.items():
                 merged.setdefault(key, []).extend(seconds)
+        # Together ÷ alone, as ratios of one round: passes are stated alone, and what ranks
+        # that compute together lose is that they share fewer cores than they are given.
+        ratios = [ratio for _, slowdowns in everything for ratio in slowdowns]
+        slowdown = min(max(float(np.median(ratios)), 1.0), float(cores())) if ratios else 1.0
         dtype = self.experiment.workload.dtype
         profile = Profile(
             machine=machine(),
             device=self.device.type,
-            passes={key: Timing.of(seconds) for key, seconds in sorted(merged.items())},
+            passes={
+                key: Timing.of([time / slowdown for time in seconds])
+                for key, seconds in sorted(merged.items())
+            },
+            effective_cores=cores() / slowdown,
             messages=_ascending(self.messages.items()),
             all_reduces={size: _ascending(p.items()) for size, p in self.all_reduces.items()},
             issue_s=self.issue_s,

@@ -189,7 +189,9 @@ def show_profile(console: Console, profile: Profile) -> None:
     console.print(sizes)
     console.print(
         f"host overhead {seconds(profile.issue_s)} an instruction, wake-up "
-        f"{seconds(profile.wake_s)}, a transfer occupies {profile.transfer_cores:.2f} of a core"
+        f"{seconds(profile.wake_s)}, a transfer occupies {profile.transfer_cores:.2f} of a core; "
+        f"{profile.machine['cores']} cores do the work of "
+        f"{profile.effective_cores or profile.machine['cores']:.2f}"
     )
 
 

@@ -193,7 +193,9 @@ class _Watch:
                 limit = self.job.experiment.run.timeout_s
                 return f"rank {rank} hangs{self._where(rank)}: no progress for {limit:g} s"
         if self.errors:
-            return str(next(iter(self.errors.values()))["error"])
+            # Who waited in vain was there to the end; a connection is lost after that.
+            late = min(self.errors.values(), key=lambda m: "no answer within" not in m["error"])
+            return str(late["error"])
         if not self.started:
             return f"the ranks did not start within {patience:g} s"
         waiting_ranks = ", ".join(str(rank) for rank in range(self.num_ranks))

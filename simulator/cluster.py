@@ -165,7 +165,9 @@ def from_profile(profile: Profile) -> Cluster:
         source=f"calibrated {profile.machine.get('date', '')}",
         devices_per_node=1 << 16,
         device=device,
-        cores=float(profile.machine["cores"]) if profile.device == "cpu" else None,
+        cores=profile.effective_cores or float(profile.machine["cores"])
+        if profile.device == "cpu"
+        else None,
         issue_s=profile.issue_s,
         wake_s=profile.wake_s,
         transfer_cores=profile.transfer_cores,

@@ -51,6 +51,8 @@ class Profile:
         wake_s: from the end of an instruction to the start of one on another stream that
             waited for it.
         transfer_cores: share of a core that one rank's transfer occupies.
+        effective_cores: how many passes at once get as much done as that many alone: less
+            than `machine`'s cores where they share caches, memory or their clock. None: equal.
         peak_flops: best matrix product seen per dtype, FLOP/s.
     """
 
@@ -62,6 +64,7 @@ class Profile:
     issue_s: float = 0.0
     wake_s: float = 0.0
     transfer_cores: float = 0.0
+    effective_cores: float | None = None
     peak_flops: dict[str, float] = field(default_factory=dict)
 
     def message_seconds(self, nbytes: float) -> float:
@@ -147,6 +150,8 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     }
     profile = Profile(**data)
     positive = [profile.machine["cores"], *profile.peak_flops.values()]
+    if profile.effective_cores is not None:
+        positive.append(profile.effective_cores)
     times = [timing.median_s for timing in profile.passes.values()]
     _check_numbers([*positive, *times, profile.issue_s, profile.wake_s, profile.transfer_cores])
     if not all(positive) or not all(profile.all_reduces.values()):

@@ -293,26 +293,6 @@ def test_torchrun_with_the_wrong_number_of_ranks_is_one_line(mistaken, monkeypat
     assert (silent.exit_code, silent.stderr) == (2, "")
 
 
-def test_two_runs_at_once_both_succeed(environment, tmp_path):
-    (tmp_path / "tiny.toml").write_text(TINY)
-    runs = [
-        subprocess.Popen(
-            [*TWINLINE, "run", "tiny.toml", "--json", "--trace", f"{number}.json"],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    outputs = [run.communicate(timeout=240) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], outputs
-    first, second = (one_object(out) for out, _ in outputs)
-    assert first["losses"] == second["losses"]
-    assert first["parameters_norm"] == second["parameters_norm"]
-
-
 def processes_with(text):
     listed = subprocess.run(
         ["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True, check=True

@@ -32,13 +32,16 @@ PIPELINES = [
     {"schedule": "zb-v", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
 ]
 # Instructions are stretched to many milliseconds each, so that the order in which tensors
-# come and go on different streams is that of the prediction.
+# come and go on different streams is that of the prediction; in these plans no order that
+# the peak depends on is decided by less than 15 ms.
 PACED = [
-    {"schedule": "gpipe", "pipeline": 2, "microbatches": 3},
-    {"schedule": "1f1b", "model": "mlp", "pipeline": 2, "microbatches": 3, "dtype": "fp32"},
-    {"schedule": "1f1b", "pipeline": 4, "microbatches": 4},
+    {"schedule": "gpipe", "model": "mlp", "pipeline": 2, "microbatches": 3},
+    {"schedule": "gpipe", "model": "mlp", "layers": 4, "pipeline": 4, "microbatches": 4},
+    {"schedule": "1f1b", "pipeline": 2, "microbatches": 2},
     {"schedule": "1f1b", "model": "mlp", "data": 2, "pipeline": 2, "microbatches": 2},
-    {"schedule": "pipedream", "pipeline": 2, "microbatches": 3},
+    {"schedule": "pipedream", "pipeline": 2, "microbatches": 2},
+    {"schedule": "interleaved-1f1b", "pipeline": 2, "virtual_stages": 2, "microbatches": 3},
+    {"schedule": "zb-v", "model": "mlp", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
 ]
 
 
@@ -71,12 +74,11 @@ def test_peak_memory_of_replicas_is_as_predicted(run, keys):
 
 @pytest.mark.parametrize("keys", PACED, ids=name_of)
 def test_peak_memory_of_pipelines_is_as_predicted(run, keys):
-    ran = run(**keys, iterations=1, pace=800.0)
+    ran = run(**keys, iterations=1, pace=600.0)
     predicted = predict(ran.experiment).timeline.memory
     measured = ran.measurement.timeline.memory
     assert [m.peak for m in measured] == [m.peak for m in predicted]
-    # Pipelines hold different amounts on their ranks, so equality says something.
-    assert len({m.peak for m in measured}) >= keys["pipeline"]
+    assert len({m.peak for m in measured}) > 1  # so equality says something
 
 
 @pytest.mark.parametrize("keys", ALONE + PIPELINES, ids=name_of)

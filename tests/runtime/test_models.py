@@ -21,7 +21,7 @@ SHAPES = [
     {"model": "gpt", "layers": 2, "hidden": 16, "heads": 4, "sequence": 8},
     {"model": "gpt", "layers": 1, "hidden": 24, "heads": 1, "sequence": 5, "vocab": 300},
     {"model": "gpt", "layers": 1, "hidden": 12, "heads": 3, "ffn_hidden": 20, "sequence": 16},
-    {"model": "gpt", "layers": 3, "hidden": 8, "heads": 8, "sequence": 3, "global_batch": 1},
+    {"model": "gpt", "layers": 2, "hidden": 8, "heads": 8, "sequence": 3, "global_batch": 1},
     {"model": "mlp", "layers": 3, "hidden": 16, "sequence": 8},
     {"model": "mlp", "layers": 1, "hidden": 10, "ffn_hidden": 7, "sequence": 1},
     {"model": "mlp", "layers": 2, "hidden": 32, "sequence": 4, "global_batch": 3},

@@ -24,7 +24,6 @@ RUNS = [
 ]
 UNIT = {
     "model": "unit",
-    "iterations": 3,
     "forward": 0.04,
     "backward_input": 0.04,
     "backward_weight": 0.04,
