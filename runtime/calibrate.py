@@ -39,7 +39,7 @@ from simulator.timeline import Timeline
 from simulator.workloads import describe
 
 ROUND_S = 0.25
-SIZES = (8, 1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
+SIZES = (8, 1 << 14, 1 << 18, 1 << 21, 1 << 24)
 OVERLAPPED = 12
 
 
@@ -197,7 +197,7 @@ class Calibrator:
         wanted: dict[int, set[int]] = {self.program.num_ranks: set(SIZES)}
         for instruction in self.program:
             if instruction.task.op in COLLECTIVES:
-                sizes = wanted.setdefault(len(instruction.task.group), set(SIZES[:4]))
+                sizes = wanted.setdefault(len(instruction.task.group), set(SIZES[:3]))
                 sizes.add(instruction.task.nbytes)
         cases = [(size, nbytes) for size, many in sorted(wanted.items()) for nbytes in sorted(many)]
         for number, (size, nbytes) in enumerate(cases):
@@ -241,7 +241,7 @@ class Calibrator:
         """Host time per compute instruction beyond its work: that of instructions without."""
         nothing = Task(op=Op.OPTIMIZER_STEP, stage=0)
         lists = [[Instruction(nothing) for _ in range(200)] for _ in self.program.ranks]
-        timeline = self._run(Program(lists), 3)
+        timeline = self._run(Program(lists), 2)
         mine = timeline.rank == self.rank
         return float(np.median(np.diff(timeline.start[mine])))
 
@@ -256,7 +256,7 @@ class Calibrator:
                 instruction = Instruction(task, number, last[rank] if op is Op.SEND else ())
                 lists[rank].append(instruction)
                 last[rank] = (instruction,)
-        timeline = self._run(Program(lists), 3)
+        timeline = self._run(Program(lists), 2)
         received = timeline.of_kind(lambda kind: kind.op == "RECV")
         self.messages[nbytes] = float(np.median((timeline.end - timeline.start)[received]))
         if nbytes == SIZES[0]:
@@ -279,7 +279,7 @@ class Calibrator:
             [Instruction(task) for _ in range(repeats)] if rank in group else []
             for rank in range(self.program.num_ranks)
         ]
-        timeline = self._run(Program(lists), 3)
+        timeline = self._run(Program(lists), 2)
         durations = (timeline.end - timeline.start)[timeline.rank == group[0]]
         self.all_reduces.setdefault(len(group), {})[nbytes] = float(np.median(durations))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -400,8 +401,11 @@ def test_a_wrong_setting_is_one_line_that_names_it(mistaken, monkeypatch, comman
 
 @pytest.mark.parametrize("command", ["run", "compare", "calibrate"])
 def test_without_torch_the_runtime_says_how_to_get_it(mistaken, monkeypatch, command):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert "pip install 'twinline[runtime]'" in mistaken(command, "tiny.toml")
+    known = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torch" else known(name)
+    )
+    assert "torch is not installed: pip install" in mistaken(command, "tiny.toml")
 
 
 @pytest.mark.skipif(torch.cuda.device_count() >= 2, reason="this machine has the GPUs")
@@ -444,6 +448,9 @@ def test_wrong_traces_are_one_line(mistaken, tmp_path):
         arguments = ["predict", "tiny.toml", "--trace", f"{name}.json"]
         arguments += ["--set", f"parallel.microbatches={microbatches}"]
         assert invoke(runtime.cli.app, arguments).exit_code == 0
+    trace = json.loads((tmp_path / "b.json").read_text())
+    trace["twinline"]["meta"]["source"] = "measured"
+    (tmp_path / "b.json").write_text(json.dumps(trace))
     whole = (tmp_path / "a.json").read_bytes()
     damaged = {
         "empty": b"",
@@ -461,6 +468,9 @@ def test_wrong_traces_are_one_line(mistaken, tmp_path):
         for pair in (("bad.json", "a.json"), ("a.json", "bad.json")):
             line = mistaken("compare", "--predicted", pair[0], "--measured", pair[1])
             assert "bad.json" in line, name
+    for pair in (("a.json", "a.json"), ("b.json", "b.json"), ("b.json", "a.json")):  # swapped
+        line = mistaken("compare", "--predicted", pair[0], "--measured", pair[1])
+        assert "allowed: " in line
     assert "not the same program" in mistaken(
         "compare", "--predicted", "a.json", "--measured", "b.json"
     )

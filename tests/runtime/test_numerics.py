@@ -33,12 +33,12 @@ PIPELINES = [
 # Every other synchronous schedule, in all shapes below that it takes.
 OTHERS = [name for name in SCHEDULES if name not in ("naive", "gpipe", "1f1b")]
 SHAPES = [
-    {"pipeline": 2, "virtual_stages": v, "microbatches": 4, **more}
+    {"virtual_stages": v, **shape}
     for v in (1, 2)
-    for more in ({}, {"data": 2, "bucket_mb": 0.003})
-] + [
-    {"model": "mlp", "layers": 9, "pipeline": 4, "virtual_stages": v, "microbatches": 8}
-    for v in (1, 2)
+    for shape in (
+        {"pipeline": 2, "microbatches": 4, "data": 2, "bucket_mb": 0.003},
+        {"pipeline": 4, "microbatches": 8, "model": "mlp", "layers": 9},
+    )
 ]
 MORE_PIPELINES = [
     {"schedule": name, **shape}

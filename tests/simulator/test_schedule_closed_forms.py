@@ -12,7 +12,7 @@ import pytest
 from simulator import Prediction, load, predict
 from simulator.cluster import resolve
 
-STAGES = (1, 2, 3, 4, 7)
+STAGES = (1, 2, 4, 7)
 EQUAL = ((1.0, 1.0, 1.0), (0.5, 0.5, 0.5))
 SHORT_WEIGHTS = (*EQUAL, (1.0, 1.0, 0.5), (1.0, 1.5, 0.5), (1.0, 0.75, 0.75), (3.0, 2.0, 1.0))
 """(F, I, W) with W ≤ F and W ≤ I, as the zero-bubble paper assumes."""
@@ -154,7 +154,7 @@ def test_eager_1f1b_hides_messages(p: int, m: int, seconds, p2p: float) -> None:
 
 @pytest.mark.parametrize("p", STAGES)
 @pytest.mark.parametrize("v", [2, 3])
-@pytest.mark.parametrize("m", [1, 2, 4, 7, 12, 21])
+@pytest.mark.parametrize("m", [2, 7, 12])
 @pytest.mark.parametrize("seconds", SHORT_WEIGHTS[1:4])
 def test_interleaved(p: int, v: int, m: int, seconds) -> None:
     """(vm+p-1)(F+B) for both; with fewer microbatches than ranks a loop takes p of them."""
