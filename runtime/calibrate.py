@@ -191,8 +191,9 @@ class Calibrator:
         self.issue_s = self._host_overhead()
         if self.program.num_ranks < 2:
             return
-        for number, nbytes in enumerate(SIZES):
-            report(0.5 * number / len(SIZES), f"messages of {nbytes} bytes")
+        sizes = sorted({*SIZES, *(i.task.nbytes for i in self.program if i.task.op is Op.SEND)})
+        for number, nbytes in enumerate(sizes):
+            report(0.5 * number / len(sizes), f"messages of {nbytes} bytes")
             self._messages(nbytes)
         wanted: dict[int, set[int]] = {self.program.num_ranks: set(SIZES)}
         for instruction in self.program:
