@@ -7,15 +7,10 @@ so that what is measured is what a program pays.
 
 from __future__ import annotations
 
-import os
-import platform
-import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +21,7 @@ from runtime.clock import Clock
 from runtime.data import TORCH_DTYPE, microbatch
 from runtime.executor import Executor
 from runtime.groups import Groups
+from runtime.machine import cores, machine, matmul_flops
 from runtime.measure import RankRecord, merge
 from runtime.models import Segment, boundary
 from runtime.operations import backward_pass, forward_pass
@@ -198,9 +194,9 @@ class Calibrator:
         wanted: dict[int, set[int]] = {self.program.num_ranks: set(SIZES)}
         for instruction in self.program:
             if instruction.task.op in COLLECTIVES:
-                sizes = wanted.setdefault(len(instruction.task.group), set(SIZES[:3]))
-                sizes.add(instruction.task.nbytes)
-        cases = [(size, nbytes) for size, many in sorted(wanted.items()) for nbytes in sorted(many)]
+                many = wanted.setdefault(len(instruction.task.group), set(SIZES[:3]))
+                many.add(instruction.task.nbytes)
+        cases = [(size, n) for size in sorted(wanted) for n in sorted(wanted[size])]
         for number, (size, nbytes) in enumerate(cases):
             report(0.5 + 0.4 * number / len(cases), f"all-reduce of {nbytes} bytes")
             self._all_reduce(tuple(range(size)), nbytes)
@@ -366,50 +362,3 @@ def _total(samples: dict[str, list[float]]) -> float:
 
 def _ascending(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
     return sorted(points)
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory_bytes() -> int:
-    """Of this host; 0 if it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
-
-
-def matmul_flops(dtype: torch.dtype, device: torch.device, size: int = 512) -> float:
-    """The best of a few square matrix products, FLOP/s: what MFU is relative to on a CPU."""
-    a = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        torch.mm(a, a)
-        synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
-
-
-def machine() -> dict[str, Any]:
-    """What identifies this machine and its software."""
-    processor = platform.processor() or platform.machine()
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            processor = next(
-                (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-                processor,
-            )
-    except OSError:
-        pass
-    return {
-        "hostname": socket.gethostname(),
-        "processor": processor,
-        "cores": cores(),
-        "memory_bytes": memory_bytes(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

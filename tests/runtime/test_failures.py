@@ -104,15 +104,17 @@ from simulator import parse
 experiment = parse({
     "workload": {"model": "unit", "forward": 0.5},
     "parallel": {"pipeline": 2},
-    "run": {"iterations": 10000},
+    "run": {"iterations": 1, "warmup": 0, "timeout_s": 10000.0},
 })
 with Workers(2) as workers:
     print(workers._folder.name, flush=True)
-    workers.run(Job(experiment), lambda share, what: print(what, flush=True))
+    job = Job(experiment, fault=(1, "1B0", "hang"))
+    workers.run(job, lambda share, what: print(what, flush=True))
 """
 
 
 def test_nothing_survives_a_launcher_that_is_killed():
+    """Not even a rank that hangs and one that would wait for it for hours."""
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER],
         env=os.environ | {"PYTHONPATH": ROOT},

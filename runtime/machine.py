@@ -1,0 +1,62 @@
+"""What this machine is: its name, cores, memory and software."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runtime.streams import synchronize
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Of this host; 0 if it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def matmul_flops(dtype: torch.dtype, device: torch.device, size: int = 512) -> float:
+    """The best of a few square matrix products, FLOP/s: what MFU is relative to on a CPU."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        torch.mm(a, a)
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def machine() -> dict[str, Any]:
+    """What identifies this machine and its software."""
+    processor = platform.processor() or platform.machine()
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            processor = next(
+                (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+                processor,
+            )
+    except OSError:
+        pass
+    return {
+        "hostname": socket.gethostname(),
+        "processor": processor,
+        "cores": cores(),
+        "memory_bytes": memory_bytes(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
