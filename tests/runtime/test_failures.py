@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +27,7 @@ PIPELINE = {"model": "mlp", "pipeline": 2, "microbatches": 3, "schedule": "gpipe
 
 def processes_with(text):
     """Of everybody, by what stands in the command line."""
+    assert text.startswith(tempfile.gettempdir())  # they may be killed
     listed = subprocess.run(
         ["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True, check=True
     )
@@ -129,8 +131,12 @@ def test_nothing_survives_a_launcher_that_is_killed():
         assert len(processes_with(folder)) == 3
         launcher.kill()
         assert launcher.wait() == -signal.SIGKILL
-        wait_until(lambda: processes_with(folder) == [], "ranks to end", 30.0)
-        wait_until(lambda: not Path(folder).exists(), "the folder to go", 30.0)
+        try:
+            wait_until(lambda: processes_with(folder) == [], "ranks to end", 30.0)
+            wait_until(lambda: not Path(folder).exists(), "the folder to go", 30.0)
+        finally:
+            for pid in processes_with(folder):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_two_runs_at_once_do_not_meet(workers, fresh, experiment):
