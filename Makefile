@@ -10,7 +10,7 @@ compare: $(VENV)/.runtime
 	$(BIN)/twinline compare
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -1,8 +1,7 @@
 """Calibration: what this machine needs for each distinct piece of a program.
 
 Segment passes are timed while the other ranks compute as well, as many at once as there
-are cores; transfers are measured by running small programs through the executor itself,
-so that what is measured is what a program pays.
+are cores; for transfers see `runtime.transfers`.
 """
 
 from __future__ import annotations
@@ -19,23 +18,19 @@ import torch.distributed as dist
 
 from runtime.clock import Clock
 from runtime.data import TORCH_DTYPE, microbatch
-from runtime.executor import Executor
-from runtime.groups import Groups
 from runtime.machine import cores, machine, matmul_flops
-from runtime.measure import RankRecord, merge
 from runtime.models import Segment, boundary
 from runtime.operations import backward_pass, forward_pass
 from runtime.progress import Progress
 from runtime.streams import Stream, synchronize
+from runtime.transfers import TransferMeter, Transfers
 from simulator.costs import pass_key
 from simulator.experiment import Experiment
 from simulator.profile import Profile, Timing
-from simulator.program import COLLECTIVES, Instruction, Op, Program, Task
-from simulator.timeline import Timeline
+from simulator.program import COLLECTIVES, Op, Program, Task
 from simulator.workloads import describe
 
 ROUND_S = 0.25
-SIZES = (8, 1 << 14, 1 << 18, 1 << 21, 1 << 24)
 OVERLAPPED = 12
 
 
@@ -58,10 +53,8 @@ class Calibrator:
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
         self.samples: dict[str, list[float]] = {}
-        self.overlapped: dict[str, list[float]] = {}
-        self.messages: dict[int, float] = {}
-        self.all_reduces: dict[int, dict[int, float]] = {}
-        self.wake_s = self.issue_s = 0.0
+        self.meter = TransferMeter(experiment, program, rank, device, clock, progress)
+        self.sent = Transfers()
         self.warm = False
         self.slowdowns: list[float] = []
         self.transfer_cores = 0.0
@@ -183,102 +176,10 @@ class Calibrator:
     # Transfers -----------------------------------------------------------------------
 
     def transfers(self, report: Callable[[float, str], None]) -> None:
-        """Messages, all-reduces, host overhead, and what a transfer takes from compute."""
-        self.issue_s = self._host_overhead()
-        if self.program.num_ranks < 2:
-            return
-        sizes = sorted({*SIZES, *(i.task.nbytes for i in self.program if i.task.op is Op.SEND)})
-        for number, nbytes in enumerate(sizes):
-            report(0.5 * number / len(sizes), f"messages of {nbytes} bytes")
-            self._messages(nbytes)
-        wanted: dict[int, set[int]] = {self.program.num_ranks: set(SIZES)}
-        for instruction in self.program:
-            if instruction.task.op in COLLECTIVES:
-                many = wanted.setdefault(len(instruction.task.group), set(SIZES[:3]))
-                many.add(instruction.task.nbytes)
-        cases = [(size, n) for size in sorted(wanted) for n in sorted(wanted[size])]
-        for number, (size, nbytes) in enumerate(cases):
-            report(0.5 + 0.4 * number / len(cases), f"all-reduce of {nbytes} bytes")
-            self._all_reduce(tuple(range(size)), nbytes)
+        """Measure them, and what a transfer takes from compute."""
+        self.sent = self.meter.measure(lambda share, what: report(0.9 * share, what))
         report(0.9, "overlap")
         self._overlap()
-
-    def _run(self, program: Program, repeats: int) -> Timeline:
-        """Execute a small program; its timeline on every rank."""
-        groups = Groups(program, self.experiment.run.timeout_s)
-        executor = Executor(self.experiment, program, self.rank, self.device, groups, self.progress)
-        dtype = TORCH_DTYPE[self.experiment.workload.dtype]
-        posted, end = [], []
-        for _ in range(repeats + 1):
-            for instruction in program.ranks[self.rank]:
-                task = instruction.task
-                values = torch.zeros(
-                    -(-task.nbytes // dtype.itemsize), dtype=dtype, device=self.device
-                )
-                if task.op is Op.SEND:
-                    executor.tensors[task.tensor, instruction.microbatch] = values
-                elif task.op in COLLECTIVES:
-                    executor.buffers.setdefault(task.tensor, values)
-            origin = self.clock.common_start()
-            executor.step({})
-            executor.forget()
-            shift = self.clock.offset - origin
-            posted.append([time + shift for time in executor.posted])
-            end.append([time + shift for time in executor.end])
-        executor.close()
-        self.progress.leave()
-        record = RankRecord(posted[1:], end[1:], [], 0)
-        records: list[Any] = [None] * program.num_ranks
-        dist.all_gather_object(records, record)
-        for group in groups.all():
-            dist.destroy_process_group(group)
-        return merge(program, records)[0]
-
-    def _host_overhead(self) -> float:
-        """Host time per compute instruction beyond its work: that of instructions without."""
-        nothing = Task(op=Op.OPTIMIZER_STEP, stage=0)
-        lists = [[Instruction(nothing) for _ in range(200)] for _ in self.program.ranks]
-        timeline = self._run(Program(lists), 2)
-        mine = timeline.rank == self.rank
-        return float(np.median(np.diff(timeline.start[mine])))
-
-    def _messages(self, nbytes: int) -> None:
-        """Ping-pong between ranks 0 and 1."""
-        lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
-        last: list[tuple[Instruction, ...]] = [(), ()]
-        for number in range(2 * (12 if nbytes <= 1 << 20 else 4)):
-            source = number % 2
-            for rank, op in ((source, Op.SEND), (1 - source, Op.RECV)):
-                task = _message(op, 1 - rank, nbytes, number % 2)
-                instruction = Instruction(task, number, last[rank] if op is Op.SEND else ())
-                lists[rank].append(instruction)
-                last[rank] = (instruction,)
-        timeline = self._run(Program(lists), 2)
-        received = timeline.of_kind(lambda kind: kind.op == "RECV")
-        self.messages[nbytes] = float(np.median((timeline.end - timeline.start)[received]))
-        if nbytes == SIZES[0]:
-            sent = timeline.of_kind(lambda kind: kind.op == "SEND") & (timeline.rank == 1)
-            ends = timeline.end[received & (timeline.rank == 1)]
-            gaps = timeline.posted[sent] - ends[: int(sent.sum())]
-            self.wake_s = max(float(np.median(gaps)), 0.0)
-
-    def _all_reduce(self, group: tuple[int, ...], nbytes: int) -> None:
-        task = Task(
-            op=Op.ALL_REDUCE,
-            stage=0,
-            stream="data",
-            group=group,
-            tensor="calibration",
-            nbytes=nbytes,
-        )
-        repeats = 8 if nbytes <= 1 << 20 else 4
-        lists = [
-            [Instruction(task) for _ in range(repeats)] if rank in group else []
-            for rank in range(self.program.num_ranks)
-        ]
-        timeline = self._run(Program(lists), 2)
-        durations = (timeline.end - timeline.start)[timeline.rank == group[0]]
-        self.all_reduces.setdefault(len(group), {})[nbytes] = float(np.median(durations))
 
     def _overlap(self) -> None:
         """Compute beside all-reduces: the slowdown of compute is the share of a core that
@@ -335,10 +236,10 @@ class Calibrator:
                 for key, seconds in sorted(merged.items())
             },
             effective_cores=cores() / slowdown,
-            messages=_ascending(self.messages.items()),
-            all_reduces={size: _ascending(p.items()) for size, p in self.all_reduces.items()},
-            issue_s=self.issue_s,
-            wake_s=self.wake_s,
+            messages=_ascending(self.sent.messages.items()),
+            all_reduces={size: _ascending(p.items()) for size, p in self.sent.all_reduces.items()},
+            issue_s=self.sent.issue_s or 0.0,
+            wake_s=self.sent.wake_s,
             transfer_cores=self.transfer_cores,
             peak_flops={dtype: matmul_flops(TORCH_DTYPE[dtype], self.device)},
         )
@@ -348,12 +249,6 @@ class Calibrator:
 def _all_reduce_often(values: torch.Tensor) -> None:
     for _ in range(OVERLAPPED):
         dist.all_reduce(values)
-
-
-def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:
-    stream = f"{'send' if op is Op.SEND else 'recv'}:{peer}"
-    name = f"calibration:{direction}"
-    return Task(op=op, stage=0, stream=stream, peer=peer, tensor=name, nbytes=nbytes)
 
 
 def _total(samples: dict[str, list[float]]) -> float:

@@ -21,7 +21,6 @@ from runtime.launch import LaunchError, OnProgress
 from simulator import cli
 from simulator.cli import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
 from simulator.experiment import ExperimentError, load
-from simulator.plot import draw_timeline
 from simulator.profile import Profile, default_path
 from simulator.report import describe_plan, nbytes, print_result, seconds
 from simulator.trace import save_trace
@@ -89,6 +88,8 @@ def report_run(executed: Execution, as_json: bool, gantt: Path | None, trace: Pa
     timeline = executed.measurement.timeline
     save_trace(timeline, trace)
     if gantt:
+        from simulator.plot import draw_timeline  # matplotlib takes a second
+
         draw_timeline(timeline, gantt, title=describe_plan(executed.experiment))
     if as_json:
         print(json.dumps(executed.result))

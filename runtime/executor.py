@@ -27,6 +27,8 @@ from simulator.program import COMPUTE_STREAM, Instruction, Op, Program, Task, te
 from simulator.staleness import Staleness
 from simulator.strategies import updates_of
 
+FAILURE_POLL_S = 0.2
+
 Pace = Callable[[Instruction], float]
 
 
@@ -53,6 +55,7 @@ class Executor:
         buffers: resident tensors by logical name (gradient buffers).
         keep_gradients: copy each segment's gradients to `last_gradients` before a step.
         fault: (instruction label, kind) to fail at, see `inject`.
+        failure: the first failure on a stream; whoever waits for anything raises it.
         staleness: how old the weights were that each gradient was computed with.
         losses: of the microbatches of the current step, on the rank that computes them.
     """
@@ -104,6 +107,7 @@ class Executor:
         self.keep_gradients = False
         self.last_gradients: dict[tuple[int, int], Tensor] = {}
         self.fault: tuple[str, str] | None = None
+        self.failure: ExecutionError | None = None
 
     def resident_bytes(self) -> dict[str, int]:
         """What this rank really holds throughout."""
@@ -189,9 +193,13 @@ class Executor:
         others = [tickets[other.uid] for other in instruction.after if other.uid in tickets]
 
         def work() -> None:
-            for ticket in others:
-                ticket.wait(self.timeout_s)
-            self._execute(instruction)
+            try:
+                for ticket in others:
+                    ticket.wait(self.timeout_s)
+                self._execute(instruction)
+            except Exception as error:
+                self.failure = self.failure or self._failed(instruction, error)
+                raise
 
         return self.streams[instruction.task.stream].submit(work)
 
@@ -203,12 +211,17 @@ class Executor:
 
     def _wait_for(self, instruction: Instruction, ticket: Ticket) -> None:
         self.progress.wait(instruction.index)
-        try:
-            ticket.wait(self.timeout_s)
-        except Exception as error:
-            raise self._failed(instruction, error) from error
+        deadline = time.monotonic() + self.timeout_s
+        while not ticket.done.wait(min(self.timeout_s, FAILURE_POLL_S)):
+            if self.failure:
+                raise self.failure
+            if time.monotonic() > deadline:
+                late = TimeoutError(f"no answer within {self.timeout_s:g} s")
+                raise self._failed(instruction, late)
+        if ticket.error is not None:
+            raise self.failure or self._failed(instruction, ticket.error)
 
-    def _failed(self, instruction: Instruction, error: Exception) -> ExecutionError:
+    def _failed(self, instruction: Instruction, error: BaseException) -> ExecutionError:
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         return ExecutionError(f"rank {self.rank}, {instruction.label}: {first_line}")
 

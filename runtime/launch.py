@@ -170,7 +170,10 @@ class _Watch:
             self.started = self.started or any(counters)
         if self.dead or self.errors:
             # What fails first makes others fail: give the cause a moment to show.
-            patience = GRACE_S
+            only_effects = not self.dead and all(
+                _is_consequence(message["error"]) for message in self.errors.values()
+            )
+            patience = 3 * GRACE_S if only_effects else GRACE_S
         elif self.started:
             patience = self.job.experiment.run.timeout_s
         else:

@@ -16,8 +16,6 @@ from simulator.cluster import preset_names
 from simulator.comparison import compare as compare_timelines
 from simulator.experiment import Experiment, ExperimentError, load, parse
 from simulator.metrics import summarize, with_statistics
-from simulator.plot import draw_comparison, draw_timeline
-from simulator.plot_schedules import draw_schedules
 from simulator.prediction import predict as simulated
 from simulator.program import Program
 from simulator.report import (
@@ -109,6 +107,8 @@ def predict(
     prediction = simulated(experiment)
     timeline, cluster = prediction.timeline, prediction.cluster.name
     if gantt:
+        from simulator.plot import draw_timeline  # matplotlib takes a second
+
         draw_timeline(timeline, gantt, title=f"{describe_plan(experiment)} on {cluster}")
     if trace:
         save_trace(timeline, trace)
@@ -181,6 +181,8 @@ def schedules(
     if gantt:
         timelines = {row.name: row.timeline for row in rows if row.timeline is not None}
         unit = "F" if case.in_forwards else None
+        from simulator.plot_schedules import draw_schedules  # matplotlib takes a second
+
         draw_schedules(timelines, gantt, title=describe_case(case), unit=unit)
     if as_json:
         print(json.dumps(to_json(case, rows)))
@@ -241,6 +243,8 @@ def show_comparison(
     """Draw and print a comparison."""
     if gantt:
         error = comparison.iteration_time_error
+        from simulator.plot import draw_comparison  # matplotlib takes a second
+
         draw_comparison(
             timelines["predicted"],
             timelines["measured"],

@@ -42,16 +42,17 @@ class CostModel:
         modelled = self.fixed or experiment.run.pace is not None  # the host's limits do not show
         if cluster.cores is not None and not modelled:
             self.capacities = {f"cores:{node}": cluster.cores for node in range(cluster.nodes)}
-        self._seconds: dict[int, float] = {}
+        self._seconds: dict[tuple[int, int], float] = {}
         on_host = cluster.cores is not None and not modelled
         self._issued = _issued_before(program) if on_host else None
 
     def seconds(self, instruction: Instruction) -> float:
         """Duration alone, plus for compute the host time to issue it and what precedes it."""
         task = instruction.task
-        seconds = self._seconds.get(id(task))
+        key = (instruction.rank, id(task))
+        seconds = self._seconds.get(key)
         if seconds is None:
-            seconds = self._seconds[id(task)] = self.scale * self._alone(instruction.rank, task)
+            seconds = self._seconds[key] = self.scale * self._alone(instruction.rank, task)
         if self._issued is not None and task.stream == COMPUTE_STREAM:
             return seconds + self.cluster.issue_s * self._issued[instruction.uid]
         return seconds

@@ -88,15 +88,13 @@ def ring_all_reduce(size: int, nbytes: float, latency_s: float, bandwidth: float
 
 
 def interpolate(points: Points, nbytes: float) -> float:
-    """Seconds for `nbytes`: linear between measured sizes, beyond them by the end slope."""
-    if len(points) == 1:
-        return points[0][1]
-    if points[0][0] <= nbytes <= points[-1][0]:
-        sizes, times = zip(*points, strict=True)
+    """Seconds for `nbytes`: linear between measured sizes, above them by the last slope;
+    nothing takes less than the smallest."""
+    sizes, times = zip(*points, strict=True)
+    if nbytes <= sizes[-1] or len(points) == 1:
         return float(np.interp(nbytes, sizes, times))
-    (size, time), (inner_size, inner_time) = points[:2] if nbytes < points[0][0] else points[:-3:-1]
-    slope = max((inner_time - time) / (inner_size - size), 0.0)
-    return max(time + slope * (nbytes - size), 0.0)
+    slope = max((times[-1] - times[-2]) / (sizes[-1] - sizes[-2]), 0.0)
+    return float(times[-1] + slope * (nbytes - sizes[-1]))
 
 
 def default_path() -> Path:

@@ -14,7 +14,7 @@ from simulator.program import Program
 from simulator.strategies.data_parallel import reduce_gradients
 from simulator.strategies.partition import Range, split_buckets, split_stages, stage_costs
 from simulator.strategies.pipeline import Stage, lower_passes, messages_from
-from simulator.strategies.schedules import Pass, Plan, Updates, schedule_named
+from simulator.strategies.schedules import Pass, Plan, Schedule, Updates, schedule_named
 from simulator.strategies.updates import insert_updates
 from simulator.validate import validate
 from simulator.workloads import Layer, describe
@@ -41,6 +41,28 @@ def plan_of(experiment: Experiment) -> Plan:
     Raises:
         ExperimentError: the schedule refuses it, or the model has too few blocks.
     """
+    schedule, layers = schedule_named(experiment.parallel.schedule), describe(experiment)
+    return _plan(experiment, schedule, layers)[0]
+
+
+def updates_of(experiment: Experiment) -> Updates:
+    """When the experiment's schedule updates the weights: asynchronous ones say so."""
+    parallel = experiment.parallel
+    schedule = schedule_named(parallel.schedule)
+    plan = Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
+    return _updates(schedule, plan)
+
+
+def _updates(schedule: Schedule, plan: Plan) -> Updates:
+    choose = getattr(schedule, "updates", None)
+    updates: Updates = choose(plan) if choose else Updates(every=plan.num_microbatches)
+    return updates
+
+
+def _plan(
+    experiment: Experiment, schedule: Schedule, layers: list[Layer]
+) -> tuple[Plan, list[Range]]:
+    """The plan and the layers of each stage, on whose costs it may depend."""
     parallel = experiment.parallel
     plan = Plan(
         parallel.pipeline,
@@ -49,14 +71,14 @@ def plan_of(experiment: Experiment) -> Plan:
         p2p=experiment.workload.p2p,
         memory_limit=parallel.memory_limit,
     )
-    refusal = schedule_named(parallel.schedule).refusal(plan)
+    refusal = schedule.refusal(plan)
     if refusal:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r} with {refusal}")
-    layers = describe(experiment)
-    return plan._replace(costs=stage_costs(layers, ranges_of(experiment, layers)))
+    ranges = _ranges(experiment, layers)
+    return plan._replace(costs=stage_costs(layers, ranges)), ranges
 
 
-def ranges_of(experiment: Experiment, layers: list[Layer]) -> list[Range]:
+def _ranges(experiment: Experiment, layers: list[Layer]) -> list[Range]:
     """The layers of each stage: as ``parallel.split`` says, or balanced.
 
     Raises:
@@ -89,13 +111,11 @@ def lower(experiment: Experiment) -> Program:
 
 def _lower(experiment: Experiment) -> Program:
     mesh, layers = mesh_of(experiment), describe(experiment)
-    parallel = experiment.parallel
-    plan = plan_of(experiment)
+    schedule = schedule_named(experiment.parallel.schedule)
+    plan, ranges = _plan(experiment, schedule, layers)
+    updates, placement = _updates(schedule, plan), schedule.placement(plan)
     value_bytes = experiment.workload.dtype_bytes
-    schedule = schedule_named(parallel.schedule)
-    ranges, placement = ranges_of(experiment, layers), schedule.placement(plan)
     orders = [schedule.order(plan, place) for place in range(plan.num_ranks)]
-    updates = updates_of(experiment)
     lists, resident = [], []
     stages_of = [
         _stages_of(rank, experiment, mesh, layers, ranges, placement)
@@ -128,14 +148,6 @@ def _lower(experiment: Experiment) -> Program:
             {"parameters": parameters * value_bytes, "gradients": parameters * value_bytes}
         )
     return Program(lists, resident, num_stages=len(ranges))
-
-
-def updates_of(experiment: Experiment) -> Updates:
-    """When the experiment's schedule updates the weights: asynchronous ones say so."""
-    choose = getattr(schedule_named(experiment.parallel.schedule), "updates", None)
-    plan = plan_of(experiment)
-    updates: Updates = choose(plan) if choose else Updates(every=plan.num_microbatches)
-    return updates
 
 
 def _stages_of(

@@ -184,8 +184,7 @@ def test_interpolation_rises_where_the_points_do(points, sizes: list[float]) -> 
         ([(10, 1.0)], 999, 1.0),
         ([(10, 1.0), (20, 2.0)], 15, 1.5),
         ([(10, 1.0), (20, 2.0)], 40, 4.0),  # beyond: by the last slope
-        ([(10, 1.0), (20, 2.0)], 5, 0.5),  # before: by the first
-        ([(10, 1.0), (20, 9.0)], 0, 0.0),  # never negative
+        ([(10, 1.0), (20, 2.0)], 5, 1.0),  # nothing takes less than the smallest
         ([(10, 1.0), (20, 2.0), (30, 6.0)], 25, 4.0),
         ([(10, 2.0), (20, 1.0), (30, 3.0)], 15, 1.5),  # a measured dip is kept
         ([(10, 2.0), (20, 1.0)], 30, 1.0),  # but not continued
