@@ -178,9 +178,9 @@ def calibrate(
 
 def show_profile(console: Console, profile: Profile) -> None:
     """What was measured, with its spread."""
-    table = Table("segment pass", "median", "p10", "p90", "samples")
+    table = Table("segment pass", "mean", "p10", "p90", "samples")
     for key, timing in profile.passes.items():
-        times = (timing.median_s, timing.p10_s, timing.p90_s)
+        times = (timing.mean_s, timing.p10_s, timing.p90_s)
         table.add_row(key, *(seconds(time) for time in times), str(timing.samples))
     console.print(table)
     sizes = Table("bytes", "message", *(f"all-reduce, {n} ranks" for n in profile.all_reduces))

@@ -87,7 +87,7 @@ class CostModel:
         if profile is not None:
             key = pass_key(task.op, layers, self.experiment.workload.dtype)
             if key in profile.passes:
-                return profile.passes[key].median_s
+                return profile.passes[key].mean_s
             self.estimated.add(key)
         return sum(self.roofline(task.op, layer) for layer in layers)
 

@@ -42,7 +42,8 @@ def test_every_pass_and_transfer_of_the_program_is_measured(workers, experiment)
     profile, program = parse_profile(answer["profile"]), lower(tiny)
     assert set(profile.passes) == keys_of(tiny, program)
     for timing in profile.passes.values():
-        assert 0 < timing.p10_s <= timing.median_s <= timing.p90_s
+        assert 0 < timing.p10_s <= timing.p90_s
+        assert timing.mean_s > 0
         assert timing.samples > 1
     reduced = {i.task.nbytes for i in program if i.task.op is Op.ALL_REDUCE}
     assert len(reduced) > 2
@@ -85,5 +86,6 @@ def test_passes_longer_than_a_round_are_measured_too(alone, experiment, monkeypa
     program = lower(tiny)
     calibrator = Calibrator(tiny, program, 0, alone, Clock(alone), Progress())
     calibrator.round()
-    calibrator.round()
-    assert set(calibrator.samples) == keys_of(tiny, program)
+    profile = calibrator.profile()
+    assert profile is not None
+    assert set(profile["passes"]) == keys_of(tiny, program)

@@ -11,6 +11,7 @@ import pytest
 
 from simulator import Prediction, load, predict
 from simulator.cluster import resolve
+from simulator.strategies.schedules import SCHEDULES
 
 STAGES = (1, 2, 4, 7)
 EQUAL = ((1.0, 1.0, 1.0), (0.5, 0.5, 0.5))
@@ -255,3 +256,38 @@ def test_dualpipe_v(p: int, extra: int, seconds) -> None:
     if backward_input == backward_weight:
         assert result["iteration_time_s"] == work + (p - 1) * forward
     assert in_flight(result) == [2 * p + 1] * p
+
+
+@pytest.mark.parametrize("p", STAGES)
+@pytest.mark.parametrize("m", [1, 2, 5])
+@pytest.mark.parametrize("seconds", SHORT_WEIGHTS[:4])
+def test_naive(p: int, m: int, seconds) -> None:
+    """mp(F+B): one rank at a time."""
+    result = run("naive", p, m, seconds=seconds).result
+    assert result["iteration_time_s"] == m * p * sum(seconds)
+    assert in_flight(result) == [1] * p
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "pipedream", "pipedream-2bw"])
+@pytest.mark.parametrize("p", STAGES)
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+@pytest.mark.parametrize("seconds", SHORT_WEIGHTS[:4])
+def test_one_stage_a_rank(schedule: str, p: int, rounds: int, seconds) -> None:
+    """(m+p-1)(F+B) and bubble fraction (p-1)/(m+p-1); all but GPipe hold min(m, p-r)."""
+    m = p * rounds
+    result = run(schedule, p, m, seconds=seconds).result
+    assert result["iteration_time_s"] == (m + p - 1) * sum(seconds)
+    assert result["bubble_fraction"] == pytest.approx((p - 1) / (m + p - 1), abs=1e-15)
+    held = [m if schedule == "gpipe" else min(m, p - rank) for rank in range(p)]
+    assert in_flight(result) == held
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("p", STAGES)
+def test_messages(schedule: str, p: int) -> None:
+    """2m(vp-1), and 2m(2p-2) on a V, whose middle is on one rank."""
+    on_a_v = schedule in ("zb-v", "dualpipe-v")
+    m, v = 2 * p, 2 if on_a_v or schedule == "interleaved-1f1b" else 1
+    program = run(schedule, p, m, v).program
+    hops = 2 * p - 2 if on_a_v else (p - 1 if p == 1 else v * p - 1)
+    assert sum(i.task.op == "SEND" for i in program) == 2 * m * hops

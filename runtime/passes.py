@@ -1,0 +1,126 @@
+"""What the passes of a rank cost: timed in the order of its program, again and again, so
+that caches and memory are as they are in a step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from runtime.data import microbatch
+from runtime.deferral import Deferred
+from runtime.models import Segment, boundary
+from runtime.operations import Graph, backward_pass, forward_pass
+from runtime.progress import Progress
+from runtime.streams import synchronize
+from simulator.costs import pass_key
+from simulator.experiment import Experiment
+from simulator.program import COMPUTE_STREAM, Instruction, Op, Program
+from simulator.workloads import describe
+
+Samples = dict[str, list[float]]
+"""Seconds by `simulator.costs.pass_key`."""
+
+
+class PassMeter:
+    """Times the compute instructions of one rank, on data of its own."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        program: Program,
+        rank: int,
+        device: torch.device,
+        progress: Progress,
+    ):
+        self.experiment, self.device, self.progress = experiment, device, progress
+        computes = experiment.workload.model != "unit"
+        self.order = [
+            i for i in program.ranks[rank] if i.task.stream == COMPUTE_STREAM and computes
+        ]
+        layers, dtype = describe(experiment), experiment.workload.dtype
+        self.key_of = {
+            id(i.task): pass_key(i.task.op, layers[slice(*i.task.layers)], dtype)
+            for i in self.order
+        }
+        ranges = {i.task.layers for i in self.order if i.task.op is Op.FORWARD}
+        self.segments = {span: Segment(experiment, *span, device) for span in sorted(ranges)}
+        self.split = {
+            (i.task.layers, i.microbatch) for i in self.order if i.task.op is Op.BACKWARD_WEIGHT
+        }
+        self.batch, self.target = (
+            microbatch(experiment, 0, 0, device) if self.order else (torch.empty(0),) * 2
+        )
+        self.boundaries = {
+            index: self._random(index)
+            for span in ranges
+            for index in span
+            if 0 < index < len(layers)
+        }
+        self._walk = self._forever()
+
+    def _random(self, index: int) -> torch.Tensor:
+        shape, dtype = boundary(self.experiment, index)
+        return torch.randn(shape, dtype=dtype, device=self.device)
+
+    def time(self, into: Samples, goes_on: Callable[[], bool]) -> None:
+        """Go on with the walk, at least one pass, while `goes_on`."""
+        while self.order:
+            key, seconds = next(self._walk)
+            into.setdefault(key, []).append(seconds)
+            self.progress.leave()  # a sign of life
+            if not goes_on():
+                return
+
+    def once(self, into: Samples) -> None:
+        """Every pass of the program once."""
+        count = iter(range(len(self.order) - 1))
+        self.time(into, lambda: next(count, None) is not None)
+
+    def fill(self, into: Samples) -> None:
+        """Go on until every distinct pass is in `into`."""
+        keys = set(self.key_of.values())
+        if not keys <= into.keys():
+            self.time(into, lambda: not keys <= into.keys())
+
+    def _forever(self) -> Iterator[tuple[str, float]]:
+        while True:
+            graphs: dict[tuple[int, int], Graph] = {}
+            deferred: dict[tuple[int, int], Deferred] = {}
+            for instruction in self.order:
+                yield self.key_of[id(instruction.task)], self._time(instruction, graphs, deferred)
+
+    def _time(
+        self,
+        instruction: Instruction,
+        graphs: dict[tuple[int, int], Graph],
+        deferred: dict[tuple[int, int], Deferred],
+    ) -> float:
+        task, number = instruction.task, instruction.microbatch
+        first, last = task.layers
+        key = (first, number)
+        if task.op is Op.FORWARD:
+            x = self.boundaries[first].clone() if first else self.batch
+            split = (task.layers, number) in self.split
+            start = time.perf_counter()
+            _, graphs[key] = forward_pass(self.segments[task.layers], x, self.target, 1.0, split)
+        elif task.op in (Op.BACKWARD, Op.BACKWARD_INPUT):
+            graph = graphs.pop(key)
+            gradient = self.boundaries[last].clone() if last in self.boundaries else None
+            if graph[2] is not None:
+                deferred[key] = graph[2]
+            start = time.perf_counter()
+            backward_pass(graph, gradient)
+        elif task.op is Op.BACKWARD_WEIGHT:
+            work = deferred.pop(key)
+            start = time.perf_counter()
+            work.run()
+        else:
+            start = time.perf_counter()
+            for span, segment in self.segments.items():
+                if first <= span[0] and span[1] <= last:
+                    segment.update(1e-9)
+        synchronize(self.device)
+        return time.perf_counter() - start
