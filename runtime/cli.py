@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -74,7 +75,10 @@ def run(
     gantt: Gantt = None,
     trace: Trace = None,
 ) -> None:
-    """Execute the experiment for real on this machine; print and save its timeline."""
+    """Execute the experiment for real on this machine; print and save its timeline.
+
+    Without --trace the timeline goes to twinline-out/measured.json.
+    """
     trace = trace or OUT / "measured.json"
     check_outputs(gantt, trace)
     experiment = load(file, set_ or ())
@@ -120,7 +124,10 @@ def compare(
         Path | None, typer.Option(metavar="TRACE", help="… with a saved measurement.")
     ] = None,
 ) -> None:
-    """Predict and execute the same program; show both and the reason for the difference."""
+    """Predict and execute the same program; show both and the reason for the difference.
+
+    Without --gantt and --trace, chart and timelines go to twinline-out/.
+    """
     if predicted or measured:
         if not (predicted and measured) or file or set_ or trace:
             raise ExperimentError(
@@ -150,7 +157,7 @@ def compare(
     if not as_json:
         console = Console(highlight=False)
         for note in outcome.prediction.notes:
-            console.print(f"[yellow]note:[/yellow] {note}")
+            console.print(f"[yellow]note:[/yellow] {escape(note)}")
         console.print(f"predicted for: {outcome.prediction.cluster.name}")
         for path in (gantt, *paths.values()):
             console.print(f"wrote {path}")
@@ -166,7 +173,11 @@ def calibrate(
         typer.Option("-o", "--output", metavar="PROFILE.json", help="Default: this user's cache."),
     ] = None,
 ) -> None:
-    """Measure this machine: segment passes, messages, all-reduces, host overhead."""
+    """Measure this machine: segment passes, messages, all-reduces, host overhead.
+
+    Without -o the profile goes where predictions look for it: twinline/profile.json in
+    $XDG_CACHE_HOME or ~/.cache.
+    """
     path = output or default_path()
     check_outputs(None, path)
     experiment = load(file, set_ or ())

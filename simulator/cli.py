@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from simulator.cluster import preset_names
 from simulator.comparison import compare as compare_timelines
@@ -118,7 +119,7 @@ def predict(
     console = Console(highlight=False)
     print_result(console, f"predicted on {cluster}", prediction.result)
     for note in prediction.notes:
-        console.print(f"[yellow]note:[/yellow] {note}")
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
     for path in filter(None, (gantt, trace)):
         console.print(f"wrote {path}")
 

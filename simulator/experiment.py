@@ -247,6 +247,8 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         section = getattr(Experiment(), str(location[0])) if len(location) > 1 else Experiment()
         return f"{key}: unknown key; known here: {', '.join(type(section).model_fields)}"
+    if first["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        return f"{key} = {first['input']!r}: expected a table [{key}]"
     allowed = (
         first["msg"]
         .replace("Input should be", "allowed:")
