@@ -103,9 +103,10 @@ class PassMeter:
         key = (first, number)
         if task.op is Op.FORWARD:
             x = self.boundaries[first].clone() if first else self.batch
-            split = (task.layers, number) in self.split
+            split, segment = (task.layers, number) in self.split, self.segments[task.layers]
+            segment.use(-1)
             start = time.perf_counter()
-            _, graphs[key] = forward_pass(self.segments[task.layers], x, self.target, 1.0, split)
+            _, graphs[key] = forward_pass(segment, x, self.target, 1.0, split)
         elif task.op in (Op.BACKWARD, Op.BACKWARD_INPUT):
             graph = graphs.pop(key)
             gradient = self.boundaries[last].clone() if last in self.boundaries else None
@@ -118,9 +119,12 @@ class PassMeter:
             start = time.perf_counter()
             work.run()
         else:
+            keep_old = bool(task.allocates)  # graphs of passes in flight hold them
             start = time.perf_counter()
             for span, segment in self.segments.items():
                 if first <= span[0] and span[1] <= last:
-                    segment.update(1e-9)
+                    segment.update(1e-9, keep_old)
+                    if keep_old:
+                        segment.forget(segment.newest - 1)
         synchronize(self.device)
         return time.perf_counter() - start

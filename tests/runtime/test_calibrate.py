@@ -56,6 +56,14 @@ def test_every_pass_and_transfer_of_the_program_is_measured(workers, experiment)
     assert predict(tiny, from_profile(profile)).notes == []
 
 
+@pytest.mark.parametrize("schedule", ["pipedream", "pipedream-2bw"])
+def test_updates_between_the_passes_are_measured_too(workers, experiment, schedule):
+    """Passes in flight keep their weights."""
+    tiny = experiment(schedule=schedule, pipeline=2, microbatches=4)
+    answer = workers.run(Job(tiny, measure=False, calibrate=True))
+    assert set(parse_profile(answer["profile"]).passes) == keys_of(tiny, lower(tiny))
+
+
 def test_a_comparison_calibrates_and_keeps_the_profile(workers, experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tiny = experiment(model="mlp", layers=2, microbatches=2)
