@@ -71,7 +71,7 @@ support.show_program(lower(parse(tiny)))
 # First a failure that teaches: a plan that is out of memory. A GPT of 30 billion
 # parameters, one sequence of 2048 tokens, one H100 with 80 GiB. Parameters and gradients
 # in bf16 are 2 + 2 bytes a parameter, and the activations wait for the backward pass. (The
-# optimizer here is plain SGD. Adam in mixed precision would add 12 bytes a parameter.)
+# optimizer here is SGD. Adam in mixed precision would add 12 bytes a parameter.)
 
 
 def on_h100(stages):

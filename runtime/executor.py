@@ -52,7 +52,7 @@ class Executor:
         graphs: what a backward pass starts from, by (first layer, microbatch).
         split: (layers, microbatch) whose backward is split; deferred: their weight
             gradients to come, by (first layer, microbatch).
-        buffers: resident tensors by logical name (gradient buffers).
+        buffers: resident tensors by logical name: gradients, and the square of their norm.
         keep_gradients: copy each segment's gradients to `last_gradients` before a step.
         fault: (instruction label, kind) to fail at, see `inject`.
         failure: the first failure on a stream; whoever waits for anything raises it.
@@ -95,6 +95,7 @@ class Executor:
             for i in self.instructions
             if i.task.op is Op.RECV and not i.task.tensor.startswith("calibration")
         }
+        self.buffers["norm"] = torch.zeros(1, dtype=torch.float64, device=device)
         self.boundaries = {index: boundary(experiment, index) for index in received}
         self.staleness = Staleness()
         self.batches: dict[int, tuple[Tensor, Tensor]] = {}
@@ -115,6 +116,7 @@ class Executor:
         return {
             "parameters": sum(s.parameters_flat.nbytes for s in segments),
             "gradients": sum(s.gradients_flat.nbytes for s in segments),
+            "optimizer": sum(s.optimizer.nbytes for s in segments),
         }
 
     def step(self, batches: dict[int, tuple[Tensor, Tensor]]) -> None:
@@ -128,6 +130,7 @@ class Executor:
         """
         self.batches = batches
         self.losses.clear()
+        self.buffers["norm"].zero_()
         self.ledger.restart()
         self.staleness = Staleness()
         for segment in self.segments.values():

@@ -140,11 +140,29 @@ def all_reduce(executor: Executor, instruction: Instruction) -> None:
     dist.all_reduce(executor.buffers[task.tensor], group=group)
 
 
-def optimizer_step(executor: Executor, instruction: Instruction) -> None:
-    task, begin = instruction.task, time.perf_counter()
-    keep_old = bool(task.allocates)
+def gradient_norm(executor: Executor, instruction: Instruction) -> None:
+    """Add the squares of a stage's gradients to those of the model."""
+    task = instruction.task
     for layers, segment in executor.segments.items():
         if task.layers[0] <= layers[0] and layers[1] <= task.layers[1]:
+            executor.buffers["norm"] += segment.gradients_flat.double().square().sum()
+
+
+def clip_factor(executor: Executor) -> float:
+    """What gradients are multiplied with, as `torch.nn.utils.clip_grad_norm_` does."""
+    limit = executor.experiment.workload.clip_norm
+    if limit is None:
+        return 1.0
+    return min(1.0, limit / (float(executor.buffers["norm"].sqrt()) + 1e-6))
+
+
+def optimizer_step(executor: Executor, instruction: Instruction) -> None:
+    task, begin = instruction.task, time.perf_counter()
+    keep_old, factor = bool(task.allocates), clip_factor(executor)
+    for layers, segment in executor.segments.items():
+        if task.layers[0] <= layers[0] and layers[1] <= task.layers[1]:
+            if factor < 1.0:
+                segment.gradients_flat *= factor
             if executor.keep_gradients:
                 executor.last_gradients[layers] = segment.gradients_flat.clone()
             executor.staleness.update(task.stage, segment.newest)
@@ -173,5 +191,6 @@ OPERATIONS: dict[Op, Callable[[Executor, Instruction], None]] = {
     Op.SEND: send,
     Op.RECV: receive,
     Op.ALL_REDUCE: all_reduce,
+    Op.GRADIENT_NORM: gradient_norm,
     Op.OPTIMIZER_STEP: optimizer_step,
 }

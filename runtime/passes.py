@@ -40,9 +40,9 @@ class PassMeter:
         self.order = [
             i for i in program.ranks[rank] if i.task.stream == COMPUTE_STREAM and computes
         ]
-        layers, dtype = describe(experiment), experiment.workload.dtype
+        layers = describe(experiment)
         self.key_of = {
-            id(i.task): pass_key(i.task.op, layers[slice(*i.task.layers)], dtype)
+            id(i.task): pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload)
             for i in self.order
         }
         ranges = {i.task.layers for i in self.order if i.task.op is Op.FORWARD}
@@ -118,6 +118,11 @@ class PassMeter:
             work = deferred.pop(key)
             start = time.perf_counter()
             work.run()
+        elif task.op is Op.GRADIENT_NORM:
+            start = time.perf_counter()
+            for span, segment in self.segments.items():
+                if first <= span[0] and span[1] <= last:
+                    segment.gradients_flat.double().square().sum()
         else:
             keep_old = bool(task.allocates)  # graphs of passes in flight hold them
             start = time.perf_counter()

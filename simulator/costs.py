@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from simulator.cluster import Cluster
 from simulator.contention import Demand
-from simulator.experiment import Experiment
+from simulator.experiment import OPTIMIZER_STATES, Experiment, Workload
 from simulator.program import (
     COMMUNICATION,
     COMPUTE_STREAM,
@@ -19,10 +19,14 @@ from simulator.program import (
 from simulator.workloads import Layer, describe
 
 
-def pass_key(op: Op, layers: Sequence[Layer], dtype: str) -> str:
+def pass_key(op: Op, layers: Sequence[Layer], workload: Workload) -> str:
     """Names a segment pass in a profile: equal keys, equal work."""
+    how: str = workload.dtype
+    if op is Op.OPTIMIZER_STEP:
+        clips = " clipped" if workload.clip_norm is not None else ""
+        how += f" {workload.optimizer}{clips}"
     segment = " + ".join(layer.kind for layer in layers)
-    return f"{op.value} {dtype}: {segment}"
+    return f"{op.value} {how}: {segment}"
 
 
 class CostModel:
@@ -85,7 +89,7 @@ class CostModel:
             return sum(_fixed(task.op, layer) for layer in layers)
         profile = self.cluster.profile
         if profile is not None:
-            key = pass_key(task.op, layers, self.experiment.workload.dtype)
+            key = pass_key(task.op, layers, self.experiment.workload)
             if key in profile.passes:
                 return profile.passes[key].mean_s
             self.estimated.add(key)
@@ -94,7 +98,7 @@ class CostModel:
     def roofline(self, op: Op, layer: Layer) -> float:
         """Matrix products at their share of peak, everything else at memory speed."""
         device, workload = self.cluster.device, self.experiment.workload
-        flops, moved = _work(op, layer, workload.dtype_bytes)
+        flops, moved = _work(op, layer, workload)
         return (
             flops / (device.peak_flops[workload.dtype] * device.matmul_efficiency)
             + moved / (device.memory_bandwidth * device.memory_efficiency)
@@ -112,7 +116,7 @@ def _fixed(op: Op, layer: Layer) -> float:
     }[op]
 
 
-def _work(op: Op, layer: Layer, value_bytes: int) -> tuple[float, float]:
+def _work(op: Op, layer: Layer, workload: Workload) -> tuple[float, float]:
     """(FLOPs, bytes moved) of an operation on a layer."""
     if op is Op.FORWARD:
         return layer.forward_flops, layer.moved_bytes
@@ -122,10 +126,14 @@ def _work(op: Op, layer: Layer, value_bytes: int) -> tuple[float, float]:
         return layer.backward_input_flops, layer.moved_bytes
     if op is Op.BACKWARD_WEIGHT:
         return layer.backward_weight_flops, layer.moved_bytes
+    size = float(layer.parameters * workload.dtype_bytes)
+    if op is Op.GRADIENT_NORM:
+        return 2.0 * layer.parameters, size
     if op is not Op.OPTIMIZER_STEP:
         raise ValueError(f"no cost for {op.value}")
-    # SGD reads parameter and gradient, writes both (the gradient is zeroed).
-    return 2.0 * layer.parameters, 4.0 * layer.parameters * value_bytes
+    # Reads parameter, gradient and state, writes all of them (the gradient is zeroed).
+    states, clips = OPTIMIZER_STATES[workload.optimizer], workload.clip_norm is not None
+    return (2.0 + 6.0 * states) * layer.parameters, (4.0 + 2.0 * states + 2.0 * clips) * size
 
 
 def _issued_before(program: Program) -> list[int]:

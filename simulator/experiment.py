@@ -20,6 +20,10 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
 
 
+OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adam": 2}
+"""Tensors of the size of the parameters that an optimizer keeps."""
+
+
 class ExperimentError(ValueError):
     """The user's experiment is wrong; the message is one line."""
 
@@ -49,6 +53,8 @@ class Workload(_Section):
         image_size, classes: of alexnet, vgg16 and resnet50: side of the square images of
             three channels, and what they are sorted into.
         global_batch: sequences or images per training step over all replicas.
+        optimizer: with torch's defaults besides run.learning_rate; momentum is 0.9.
+        clip_norm: largest L2 norm of the gradient of the whole model; unset, no limit.
         forward, backward_input, backward_weight, p2p: seconds, for unit only.
     """
 
@@ -64,6 +70,8 @@ class Workload(_Section):
     classes: Positive = 1000
     global_batch: Positive | None = None
     dtype: Literal["fp64", "fp32", "bf16", "fp16"] = "fp32"
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     forward: Seconds = 0.01
     backward_input: Seconds = 0.01
     backward_weight: Seconds = 0.01

@@ -63,6 +63,7 @@ LOOKS = {
     "B": Look("backward", (0.05, 0.20), "///", coloured=True),
     "I": Look("backward, input", (0.13, 0.25), "///", coloured=True),
     "W": Look("backward, weights", (0.03, 0.11), "...", coloured=True),
+    "NORM": Look("gradient norm", (0.08, 0.08), "..."),
     "STEP": Look("optimizer step", (0.04, 0.04)),
     "SEND": Look("send", (0.25, 0.25), "////"),
     "RECV": Look("receive", (0.50, 0.50), "\\\\\\\\"),

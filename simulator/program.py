@@ -31,6 +31,7 @@ class Op(StrEnum):
     SEND = "SEND"
     RECV = "RECV"
     ALL_REDUCE = "ALL_REDUCE"
+    GRADIENT_NORM = "NORM"
     OPTIMIZER_STEP = "STEP"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from runtime.data import TORCH_DTYPE
 from runtime.deferral import Conv2d, Deferred, Linear
 from runtime.models import bert, convnet, gpt, mlp, resnet50, unit
+from runtime.optimizer import Optimizer
 from simulator.experiment import Experiment
 from simulator.workloads import describe
 
@@ -70,6 +71,7 @@ class Segment(nn.Module):
         self.gradients_flat = torch.zeros(count, dtype=dtype, device=device)
         flat = torch.empty(count, dtype=dtype, device=device)
         self.newest = self._active = 0
+        self.optimizer = Optimizer(experiment.workload.optimizer, flat)
         self._versions = {0: (flat, self._leaves(flat))}
         for (module, name), leaf in zip(self._slots, self._versions[0][1], strict=True):
             leaf.data.copy_(getattr(module, name).data)
@@ -105,18 +107,18 @@ class Segment(nn.Module):
         return version
 
     def update(self, learning_rate: float, keep_old: bool = False) -> None:
-        """Plain SGD on the flat buffers; gradients start again from zero.
+        """Step the optimizer on the flat buffers; gradients start again from zero.
 
         With `keep_old` the new weights are new tensors: graphs of passes in flight still
         hold the old ones.
         """
         flat, leaves = self._versions[self.newest]
         if keep_old:
-            flat = flat.add(self.gradients_flat, alpha=-learning_rate)
+            flat = flat.clone()
             leaves = self._leaves(flat)
         else:
-            flat.add_(self.gradients_flat, alpha=-learning_rate)
             del self._versions[self.newest]
+        self.optimizer.step(flat, self.gradients_flat, learning_rate)
         self.newest += 1
         self._versions[self.newest] = (flat, leaves)
         self.gradients_flat.zero_()

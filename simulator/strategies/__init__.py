@@ -7,7 +7,7 @@ such pass, and its line here.
 
 from __future__ import annotations
 
-from simulator.experiment import Experiment, ExperimentError
+from simulator.experiment import OPTIMIZER_STATES, Experiment, ExperimentError
 from simulator.gc_pause import paused_gc
 from simulator.mesh import Mesh
 from simulator.program import Program
@@ -116,6 +116,13 @@ def _lower(experiment: Experiment) -> Program:
     updates, placement = _updates(schedule, plan), schedule.placement(plan)
     value_bytes = experiment.workload.dtype_bytes
     orders = [schedule.order(plan, place) for place in range(plan.num_ranks)]
+    optimizer, clips = experiment.workload.optimizer, experiment.workload.clip_norm is not None
+    if clips and updates.every < plan.num_microbatches:
+        raise ExperimentError(
+            f"workload.clip_norm = {experiment.workload.clip_norm:g}: parallel.schedule = "
+            f"{experiment.parallel.schedule!r} has no moment at which the gradient of the whole "
+            "model is known; allowed: synchronous schedules"
+        )
     lists, resident = [], []
     stages_of = [
         _stages_of(rank, experiment, mesh, layers, ranges, placement)
@@ -139,14 +146,21 @@ def _lower(experiment: Experiment) -> Program:
         )
         owned = [(stage.index, stage.first, stage.last) for stage in stages.values()]
         lists.append(
-            insert_updates(instructions, owned, layers, value_bytes, updates, plan.num_microbatches)
+            insert_updates(
+                instructions,
+                owned,
+                layers,
+                value_bytes,
+                updates,
+                plan.num_microbatches,
+                mesh.group(rank, "pipeline") if clips else (),
+            )
         )
         parameters = sum(
             layer.parameters for _, first, last in owned for layer in layers[first:last]
         )
-        resident.append(
-            {"parameters": parameters * value_bytes, "gradients": parameters * value_bytes}
-        )
+        sizes = {"parameters": 1, "gradients": 1, "optimizer": OPTIMIZER_STATES[optimizer]}
+        resident.append({name: n * parameters * value_bytes for name, n in sizes.items() if n})
     return Program(lists, resident, num_stages=len(ranges))
 
 

@@ -15,7 +15,9 @@ from simulator.strategies.schedules.passes import Pass, Plan
 PASSES = frozenset({Op.FORWARD, Op.BACKWARD, Op.BACKWARD_INPUT, Op.BACKWARD_WEIGHT})
 _PASS = re.compile(r"(\d+)([FBIW])(\d+)")
 _OVERLAPPED = re.compile(r"\((.*)\)OVERLAP_F_B")
-_OTHER = re.compile(r"\d+(SEND_F|SEND_B|RECV_F|RECV_B|UNSHARD|RESHARD|REDUCE_GRAD|STEP)[\d.]*")
+_OTHER = re.compile(
+    r"\d+(SEND_F|SEND_B|RECV_F|RECV_B|UNSHARD|RESHARD|REDUCE_GRAD|REDUCE_NORM|NORM|STEP)[\d.]*"
+)
 
 
 def to_csv(program: Program, compute_only: bool = False) -> str:

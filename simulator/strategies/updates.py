@@ -25,11 +25,16 @@ def insert_updates(
     value_bytes: int,
     updates: Updates,
     num_microbatches: int,
+    clip_group: tuple[int, ...] = (),
 ) -> list[Instruction]:
     """Insert the optimizer steps of each owned stage (index, first layer, last layer).
 
     The steps of a step that updates once come last; others follow the backward pass that
     completes their gradient. A step waits for the collectives over its gradient.
+
+    Args:
+        clip_group: the ranks that hold the parts of one model, if its gradient is clipped
+            (synchronous schedules only); empty: it is not.
     """
     once = updates.every >= num_microbatches
     ranges = {index: (first, last) for index, first, last in owned}
@@ -73,8 +78,36 @@ def insert_updates(
             done[stage] += 1
             collectives[stage] = []
         due = []
-    built += at_end
+    built += _clipped(at_end, clip_group) if clip_group else at_end
     return built if once else _with_versions(built, ranges, sizes, used)
+
+
+def _clipped(steps: list[Instruction], group: tuple[int, ...]) -> list[Instruction]:
+    """Before `steps`, the norm of the gradient over the whole model: of the parts of each
+    stage, then summed over `group` (Pascanu et al. 2013, section 3.2)."""
+    norms = [
+        Instruction(
+            Task(op=Op.GRADIENT_NORM, stage=step.task.stage, layers=step.task.layers),
+            -1,
+            step.after,
+        )
+        for step in steps
+    ]
+    if len(group) == 1 or not steps:
+        return norms + steps
+    task = Task(
+        op=Op.ALL_REDUCE,
+        stage=norms[-1].task.stage,
+        mnemonic="REDUCE_NORM",
+        stream="model",
+        group=group,
+        tensor="norm",
+        nbytes=8,
+    )
+    total = Instruction(task, -1, norms[-1:])
+    for step in steps:
+        step.after = (*step.after, total)
+    return [*norms, total, *steps]
 
 
 def _backwards_per_group(

@@ -27,6 +27,7 @@ MODELS_OF_KEY = {
     **dict.fromkeys(("forward", "backward_input", "backward_weight", "p2p"), frozenset({"unit"})),
     **dict.fromkeys(SHAPE, SHAPED),
     **dict.fromkeys(("image_size", "classes"), frozenset(IMAGE_MODELS)),
+    **dict.fromkeys(("optimizer", "clip_norm"), SHAPED - {"unit"} | frozenset(IMAGE_MODELS)),
 }
 
 

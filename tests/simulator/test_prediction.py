@@ -63,7 +63,7 @@ def test_a_damaged_profile_is_ignored_and_said_so(home: Path) -> None:
 
 def test_passes_that_were_not_measured_are_counted(home: Path) -> None:
     experiment = load(None, ["parallel.pipeline=1"])
-    key = pass_key(Op.FORWARD, describe(experiment), "fp32")
+    key = pass_key(Op.FORWARD, describe(experiment), experiment.workload)
     save_profile(profile(passes={key: Timing(1.0, 1.0, 1.0, 3)}), home)
     (note,) = predict(experiment).notes
     assert note.startswith("2 segment passes are not in the profile")  # B and STEP
