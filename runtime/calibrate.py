@@ -52,7 +52,7 @@ class Calibrator:
         self.meter = TransferMeter(experiment, program, rank, device, clock, progress)
         self.sent = Transfers()
         self.warm = False
-        self.slowdowns: list[float] = []
+        self.alone: Samples = {}
         self.transfer_cores = 0.0
         self.passes = PassMeter(experiment, program, rank, device, progress)
 
@@ -67,15 +67,15 @@ class Calibrator:
         at_once = min(cores(), self.program.num_ranks)
         together: Samples = {}
         alone: Samples = {}
-        for first in range(0, self.program.num_ranks, at_once):
-            self._time_for(ROUND_S, range(first, first + at_once), together)
-        if at_once > 1:
+        for end in range(at_once, self.program.num_ranks + at_once, at_once):
+            last = min(end, self.program.num_ranks)  # the last lot is as large as the others
+            self._time_for(ROUND_S, range(last - at_once, last), together)
+        if at_once == cores() > 1:
             for rank in range(self.program.num_ranks):
                 self._time_for(ROUND_S / 2, range(rank, rank + 1), alone)
-        if together.keys() & alone.keys():
-            self.slowdowns.append(_ratio(together, alone))
-        for key, seconds in together.items():
-            self.samples.setdefault(key, []).extend(seconds)
+        for found, into in ((together, self.samples), (alone, self.alone)):
+            for key, seconds in found.items():
+                into.setdefault(key, []).extend(seconds)
         dist.barrier()
 
     def _time_for(self, seconds: float, ranks: range, into: Samples) -> None:
@@ -102,8 +102,8 @@ class Calibrator:
         """Compute beside all-reduces: the slowdown of compute is the share of a core that
         a transfer takes, if ranks fill the cores."""
         sizes = [i.task.nbytes for i in self.program if i.task.op in COLLECTIVES]
-        if not sizes or not self.passes.order or self.program.num_ranks > cores():
-            return
+        if not sizes or not self.passes.order or self.program.num_ranks != cores():
+            return  # with fewer ranks than cores a transfer need not take any from compute
         dtype = TORCH_DTYPE[self.experiment.workload.dtype]
         values = torch.zeros(max(sizes) // dtype.itemsize, dtype=dtype, device=self.device)
         self.passes.once({})
@@ -118,6 +118,7 @@ class Calibrator:
             stream = Stream("overlap", self.device)
             ticket = stream.submit(lambda: _all_reduce_often(values))
             self.passes.time(beside, partial(_unfinished, ticket))
+            ticket.wait(self.experiment.run.timeout_s)
             stream.close()
             if alone.keys() & beside.keys():
                 ratios.append(_ratio(beside, alone))
@@ -131,18 +132,21 @@ class Calibrator:
 
     def profile(self) -> dict[str, Any] | None:
         """The profile as JSON on rank 0, None elsewhere."""
+        both = self.samples.keys() & self.alone.keys()
+        slower = _ratio(self.samples, self.alone) if both else None
         self.passes.fill(self.samples)
         everything: list[Any] | None = [None] * self.program.num_ranks if self.rank == 0 else None
-        dist.gather_object((self.samples, self.slowdowns), everything)
+        dist.gather_object((self.samples, slower), everything)
         if everything is None:
             return None
         merged: dict[str, list[float]] = {}
         for samples, _ in everything:
             for key, seconds in samples.items():
                 merged.setdefault(key, []).extend(seconds)
-        # Together ÷ alone, as ratios of one round: passes are stated alone, and what ranks
-        # that compute together lose is that they share fewer cores than they are given.
-        ratios = [ratio for _, slowdowns in everything for ratio in slowdowns]
+        # Together ÷ alone, in turn: passes are stated alone, and what ranks that compute
+        # together lose is that they share fewer cores than they are given. With fewer ranks
+        # than cores there is nothing to share: passes are stated as they were together.
+        ratios = [ratio for _, ratio in everything if ratio is not None]
         slowdown = min(max(float(np.median(ratios)), 1.0), float(cores())) if ratios else 1.0
         dtype = self.experiment.workload.dtype
         profile = Profile(

@@ -28,6 +28,7 @@ from simulator.staleness import Staleness
 from simulator.strategies import updates_of
 
 FAILURE_POLL_S = 0.2
+CLOSE_S = 1.0
 
 Pace = Callable[[Instruction], float]
 
@@ -188,8 +189,9 @@ class Executor:
         self.ledger.clear()
 
     def close(self) -> None:
+        deadline = time.monotonic() + CLOSE_S  # of all streams together: some may hang
         for stream in self.streams.values():
-            stream.close()
+            stream.close(max(deadline - time.monotonic(), 0.0))
 
     def _queue(self, instruction: Instruction, tickets: dict[int, Ticket]) -> Ticket:
         """Hand `instruction` to its stream; what it waits for there is other streams."""

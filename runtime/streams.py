@@ -54,10 +54,10 @@ class Stream:
         self._queue.put((work, ticket))
         return ticket
 
-    def close(self) -> None:
-        """Let what is queued finish, then end the thread."""
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Let what is queued finish, then end the thread; wait no longer than this for it."""
         self._queue.put(None)
-        self._thread.join(timeout=1.0)
+        self._thread.join(timeout=timeout_s)
 
     def _loop(self) -> None:
         with on_own_cuda_stream(self._device):

@@ -36,9 +36,10 @@ class Transfers:
     issue_s: float | None = None
 
 
-_known: dict[tuple[int, str], Transfers] = {}
-"""By number of ranks and device. They belong to the machine, not to the experiment: what
-these processes measured for one job serves the next (all of its ranks know the same)."""
+_known: dict[tuple[int, str, str], Transfers] = {}
+"""By number of ranks, device and dtype (a reduction adds). They belong to the machine, not to
+the experiment: what these processes measured for one job serves the next (all of its ranks
+know the same)."""
 
 
 class TransferMeter:
@@ -56,7 +57,8 @@ class TransferMeter:
     ):
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
-        self.found = _known.setdefault((program.num_ranks, device.type), Transfers())
+        key = (program.num_ranks, device.type, experiment.workload.dtype)
+        self.found = _known.setdefault(key, Transfers())
 
     def measure(self, report: Callable[[float, str], None]) -> Transfers:
         """Messages, all-reduces and host overhead."""

@@ -59,7 +59,7 @@ class Workload(_Section):
     """
 
     model: ModelName = "gpt"
-    layers: Positive = 4
+    layers: Degree = 4
     hidden: Positive = 128
     heads: Positive = 4
     sequence: Positive = 64
@@ -113,8 +113,8 @@ class Parallel(_Section):
     context: Degree = 1
     expert: Degree = 1
     schedule: str = "1f1b"
-    virtual_stages: Positive = 1
-    microbatches: Positive = 1
+    virtual_stages: Degree = 1
+    microbatches: Degree = 1
     zero: Annotated[int, Field(ge=0, le=3)] = 0
     sequence_parallel: bool = False
     recompute: Literal["none", "selective", "full"] = "none"

@@ -69,7 +69,10 @@ def schedule_named(name: str) -> Schedule:
     if name.startswith("csv:"):
         from simulator.strategies.pipelining_csv import CsvSchedule
 
-        return CsvSchedule(name.removeprefix("csv:"))
+        path = name.removeprefix("csv:")
+        if not path:
+            raise ValueError("the path is missing; allowed: csv:PATH")
+        return CsvSchedule(path)
     if name not in SCHEDULES:
         raise ValueError(f"allowed: {', '.join(SCHEDULES)}, csv:PATH")
     return SCHEDULES[name]
