@@ -16,7 +16,7 @@ from runtime.progress import Progress
 from simulator.cluster import from_profile
 from simulator.costs import pass_key
 from simulator.prediction import predict
-from simulator.profile import load_profile, parse_profile
+from simulator.profile import load_profile, middle_mean, parse_profile
 from simulator.program import COMMUNICATION, Op
 from simulator.strategies import lower
 from simulator.workloads import describe
@@ -97,3 +97,16 @@ def test_passes_longer_than_a_round_are_measured_too(alone, experiment, monkeypa
     profile = calibrator.profile()
     assert profile is not None
     assert set(profile["passes"]) == keys_of(tiny, program)
+
+
+def test_fewer_ranks_than_cores_share_nothing(alone, experiment, monkeypatch):
+    monkeypatch.setattr(sys.modules[Calibrator.__module__], "cores", lambda: 16)
+    tiny = experiment(microbatches=2)
+    calibrator = Calibrator(tiny, lower(tiny), 0, alone, Clock(alone), Progress())
+    calibrator.round()
+    profile = calibrator.profile()
+    assert profile is not None
+    assert profile["effective_cores"] == 16
+    assert (calibrator.alone, profile["transfer_cores"]) == ({}, 0.0)
+    for key, timing in profile["passes"].items():
+        assert timing["mean_s"] == middle_mean(calibrator.samples[key])
