@@ -40,6 +40,12 @@ SHAPES = [
         {"pipeline": 2, "microbatches": 4, "data": 2, "bucket_mb": 0.003},
         {"pipeline": 4, "microbatches": 8, "model": "mlp", "layers": 9},
     )
+] + [
+    # Three stages a rank, four times as many microbatches as ranks, and no multiple of them.
+    {"virtual_stages": 3, "pipeline": 2, "microbatches": 8, "model": "mlp", "layers": 6},
+    {"virtual_stages": 3, "pipeline": 2, "microbatches": 3, "layers": 6},
+    {"virtual_stages": 2, "pipeline": 2, "microbatches": 5, "model": "mlp", "layers": 5},
+    {"virtual_stages": 1, "pipeline": 4, "microbatches": 7, "model": "mlp", "layers": 5},
 ]
 MORE_PIPELINES = [
     {"schedule": name, **shape}
