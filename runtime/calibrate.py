@@ -49,9 +49,7 @@ class Calibrator:
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
         self.samples: Samples = {}
-        self.meter = TransferMeter(experiment, program, rank, device, clock, progress)
         self.sent = Transfers()
-        self.warm = False
         self.alone: Samples = {}
         self.transfer_cores = 0.0
         self.passes = PassMeter(experiment, program, rank, device, progress)
@@ -65,26 +63,19 @@ class Calibrator:
         """
         self.progress.leave()
         at_once = min(cores(), self.program.num_ranks)
-        together: Samples = {}
-        alone: Samples = {}
         for end in range(at_once, self.program.num_ranks + at_once, at_once):
             last = min(end, self.program.num_ranks)  # the last lot is as large as the others
-            self._time_for(ROUND_S, range(last - at_once, last), together)
+            self._time_for(ROUND_S, range(last - at_once, last), self.samples)
         if at_once == cores() > 1:
             for rank in range(self.program.num_ranks):
-                self._time_for(ROUND_S / 2, range(rank, rank + 1), alone)
-        for found, into in ((together, self.samples), (alone, self.alone)):
-            for key, seconds in found.items():
-                into.setdefault(key, []).extend(seconds)
+                self._time_for(ROUND_S / 2, range(rank, rank + 1), self.alone)
         dist.barrier()
 
     def _time_for(self, seconds: float, ranks: range, into: Samples) -> None:
         """Time this rank's passes, at least one, if it is one of `ranks`."""
         end = self.clock.common_start() + seconds
         if self.rank in ranks:
-            if not self.warm:
-                self.passes.once({})
-                self.warm = True
+            self.passes.warm_up()
             self.passes.time(into, partial(self._before, end))
 
     def _before(self, end: float) -> bool:
@@ -94,7 +85,10 @@ class Calibrator:
 
     def transfers(self, report: Callable[[float, str], None]) -> None:
         """Measure them, and what a transfer takes from compute."""
-        self.sent = self.meter.measure(lambda share, what: report(0.9 * share, what))
+        meter = TransferMeter(
+            self.experiment, self.program, self.rank, self.device, self.clock, self.progress
+        )
+        self.sent = meter.measure(lambda share, what: report(0.9 * share, what))
         report(0.9, "overlap")
         self._overlap()
 
@@ -106,8 +100,7 @@ class Calibrator:
             return  # with fewer ranks than cores a transfer need not take any from compute
         dtype = TORCH_DTYPE[self.experiment.workload.dtype]
         values = torch.zeros(max(sizes) // dtype.itemsize, dtype=dtype, device=self.device)
-        self.passes.once({})
-        self.warm = True
+        self.passes.warm_up()
         ratios = []
         for _ in range(3):
             alone: Samples = {}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from runtime.deferral import Deferred
 from runtime.ledger import SavedBytes
+from runtime.models import within
 from simulator.program import Instruction, Op, tensor_key
 
 if TYPE_CHECKING:
@@ -142,10 +143,8 @@ def all_reduce(executor: Executor, instruction: Instruction) -> None:
 
 def gradient_norm(executor: Executor, instruction: Instruction) -> None:
     """Add the squares of a stage's gradients to those of the model."""
-    task = instruction.task
-    for layers, segment in executor.segments.items():
-        if task.layers[0] <= layers[0] and layers[1] <= task.layers[1]:
-            executor.buffers["norm"] += segment.gradients_flat.double().square().sum()
+    for segment in within(executor.segments, instruction.task.layers):
+        executor.buffers["norm"] += segment.gradients_square()
 
 
 def clip_factor(executor: Executor) -> float:
@@ -159,20 +158,17 @@ def clip_factor(executor: Executor) -> float:
 def optimizer_step(executor: Executor, instruction: Instruction) -> None:
     task, begin = instruction.task, time.perf_counter()
     keep_old, factor = bool(task.allocates), clip_factor(executor)
-    for layers, segment in executor.segments.items():
-        if task.layers[0] <= layers[0] and layers[1] <= task.layers[1]:
-            if factor < 1.0:
-                segment.gradients_flat *= factor
-            if executor.keep_gradients:
-                executor.last_gradients[layers] = segment.gradients_flat.clone()
-            executor.staleness.update(task.stage, segment.newest)
-            segment.update(executor.experiment.run.learning_rate, keep_old)
+    segments = within(executor.segments, task.layers)
+    for segment in segments:
+        if factor < 1.0:
+            segment.gradients_flat *= factor
+        if executor.keep_gradients:
+            key = (segment.first, segment.last)
+            executor.last_gradients[key] = segment.gradients_flat.clone()
+        executor.staleness.update(task.stage, segment.newest)
+        segment.update(executor.experiment.run.learning_rate, keep_old)
     for tensor in task.allocates:
-        nbytes = sum(
-            executor.segments[layers].version_bytes(task.version)
-            for layers in executor.segments
-            if task.layers[0] <= layers[0] and layers[1] <= task.layers[1]
-        )
+        nbytes = sum(segment.version_bytes(task.version) for segment in segments)
         executor.ledger.hold(tensor_key(tensor.name, instruction.microbatch), nbytes, begin)
 
 

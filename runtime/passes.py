@@ -11,7 +11,7 @@ import torch
 
 from runtime.data import microbatch
 from runtime.deferral import Deferred
-from runtime.models import Segment, boundary
+from runtime.models import Segment, boundary, within
 from runtime.operations import Graph, backward_pass, forward_pass
 from runtime.progress import Progress
 from runtime.streams import synchronize
@@ -60,6 +60,7 @@ class PassMeter:
             if 0 < index < len(layers)
         }
         self._walk = self._forever()
+        self.warm = False
 
     def _random(self, index: int) -> torch.Tensor:
         shape, dtype = boundary(self.experiment, index)
@@ -74,10 +75,12 @@ class PassMeter:
             if not goes_on():
                 return
 
-    def once(self, into: Samples) -> None:
-        """Every pass of the program once."""
-        count = iter(range(len(self.order) - 1))
-        self.time(into, lambda: next(count, None) is not None)
+    def warm_up(self) -> None:
+        """Every pass of the program once, not counted; the first time only."""
+        if not self.warm:
+            self.warm = True
+            count = iter(range(len(self.order) - 1))
+            self.time({}, lambda: next(count, None) is not None)
 
     def fill(self, into: Samples) -> None:
         """Go on until every distinct pass is in `into`."""
@@ -120,16 +123,14 @@ class PassMeter:
             work.run()
         elif task.op is Op.GRADIENT_NORM:
             start = time.perf_counter()
-            for span, segment in self.segments.items():
-                if first <= span[0] and span[1] <= last:
-                    segment.gradients_flat.double().square().sum()
+            for segment in within(self.segments, task.layers):
+                segment.gradients_square()
         else:
             keep_old = bool(task.allocates)  # graphs of passes in flight hold them
             start = time.perf_counter()
-            for span, segment in self.segments.items():
-                if first <= span[0] and span[1] <= last:
-                    segment.update(1e-9, keep_old)
-                    if keep_old:
-                        segment.forget(segment.newest - 1)
+            for segment in within(self.segments, task.layers):
+                segment.update(1e-9, keep_old)
+                if keep_old:
+                    segment.forget(segment.newest - 1)
         synchronize(self.device)
         return time.perf_counter() - start

@@ -123,6 +123,10 @@ class Segment(nn.Module):
         self._versions[self.newest] = (flat, leaves)
         self.gradients_flat.zero_()
 
+    def gradients_square(self) -> Tensor:
+        """The square of the L2 norm of the gradients, in fp64."""
+        return self.gradients_flat.double().square().sum()
+
     def version_bytes(self, version: int) -> int:
         return self._versions[version][0].nbytes
 
@@ -150,3 +154,8 @@ class Segment(nn.Module):
         if self.is_loss:
             x = self.layers[-1](x, target)
         return x
+
+
+def within(segments: dict[tuple[int, int], Segment], layers: tuple[int, int]) -> list[Segment]:
+    """Those of `segments` that lie in the layer range."""
+    return [s for s in segments.values() if layers[0] <= s.first and s.last <= layers[1]]
