@@ -93,7 +93,7 @@ def _clipped(steps: list[Instruction], group: tuple[int, ...]) -> list[Instructi
         )
         for step in steps
     ]
-    if len(group) == 1 or not steps:
+    if len(group) == 1:
         return norms + steps
     task = Task(
         op=Op.ALL_REDUCE,
