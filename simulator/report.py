@@ -94,6 +94,12 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
     console.print(table)
     if len(shown) < len(result["ranks"]):
         console.print(f"… and {len(result['ranks']) - len(shown)} more ranks (all in --json)")
+    if "moe" in result:
+        load = result["moe"]["load"]
+        console.print(
+            f"{percent(result['moe']['dropped_share'])} of the experts' load dropped; an expert "
+            f"has {percent(min(load))} to {percent(max(load))} of it"
+        )
     if "losses" in result:
         losses = result["losses"]
         console.print(
@@ -136,6 +142,11 @@ def print_comparison(
         nbytes(peaks[1][worst]),
         percent(comparison.peak_memory_error, signed=True),
     )
+    if "moe" in predicted and "moe" in measured:
+        shares = [result["moe"]["dropped_share"] for result in (predicted, measured)]
+        table.add_row(
+            "dropped by experts", *map(percent, shares), percent(shares[0] - shares[1], signed=True)
+        )
     table.add_row(
         "instruction starts, mean |Δ|", "", "", percent(comparison.instruction_start_error)
     )
