@@ -105,8 +105,7 @@ def _read(workload: Workload) -> list[float]:
     most = 1 / workload.top_k
     if not all(0 <= share <= most + ROUNDING for share in shares):
         raise ExperimentError(
-            f"{where}: {min(shares):g} to {max(shares):g}; allowed with top_k = "
-            f"{workload.top_k}: shares from 0 to {most:g}"
+            f"{where}: allowed with top_k = {workload.top_k}: shares from 0 to {most:g}"
         )
     if abs(math.fsum(shares) - 1) > ROUNDING:
         raise ExperimentError(f"{where}: the shares add up to {math.fsum(shares):g}; allowed: 1")
