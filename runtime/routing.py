@@ -11,37 +11,47 @@ import torch.distributed as dist
 from runtime.models import Segment
 from runtime.models.moe_gpt import Dispatch
 from simulator.experiment import Experiment
+from simulator.workloads import describe
 
 
 class Routing:
-    """The counters of the segments of a rank. Without experts there are none."""
+    """The counters of the segments of a rank, by layer. Other models have none."""
 
     def __init__(self, experiment: Experiment, segments: Iterable[Segment], device: torch.device):
-        self._experts = experiment.workload.experts
-        self._counts_any = experiment.workload.model == "moe-gpt"
-        self._device = device
+        self._experiment, self._device = experiment, device
         self._counters = [
-            module
+            (segment.first + offset, module)
             for segment in segments
-            for module in segment.modules()
+            for offset, layer in enumerate(segment.layers)
+            for module in layer.modules()
             if isinstance(module, Dispatch)
         ]
 
     def restart(self) -> None:
         """Count from here."""
-        for counter in self._counters:
+        for _, counter in self._counters:
             counter.restart()
 
     def total(self) -> dict[str, Any] | None:
-        """``moe`` of ``twinline run`` (see ``docs/json.md``), over all blocks and ranks; None
-        for models without experts. Every rank must call it."""
-        if not self._counts_any:
+        """``moe`` of ``twinline run`` (see ``docs/json.md``), over all ranks; None for models
+        without experts. Every rank must call it."""
+        if self._experiment.workload.model != "moe-gpt":
             return None
-        counts = torch.zeros(self._experts + 1, dtype=torch.int64, device=self._device)
-        for counter in self._counters:
-            counts[:-1] += counter.load
-            counts[-1] += counter.dropped
+        shape = (len(describe(self._experiment)), self._experiment.workload.experts + 1)
+        counts = torch.zeros(shape, dtype=torch.int64, device=self._device)
+        for layer, counter in self._counters:
+            counts[layer, :-1] += counter.load
+            counts[layer, -1] += counter.dropped
         dist.all_reduce(counts)
-        *load, dropped = counts.tolist()
-        choices = sum(load)
-        return {"dropped_share": dropped / choices, "load": [each / choices for each in load]}
+        blocks = [row[:-1] for row in counts.tolist() if any(row)]
+        *load, dropped = counts.sum(0).tolist()
+        return {
+            "dropped_share": dropped / sum(load),
+            "load": _shares(load),
+            "load_of_blocks": [_shares(block) for block in blocks],
+        }
+
+
+def _shares(counts: list[int]) -> list[float]:
+    total = sum(counts)
+    return [count / total for count in counts]

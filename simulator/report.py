@@ -95,10 +95,11 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
     if len(shown) < len(result["ranks"]):
         console.print(f"… and {len(result['ranks']) - len(shown)} more ranks (all in --json)")
     if "moe" in result:
-        load = result["moe"]["load"]
+        loads = result["moe"]["load_of_blocks"]
+        low, high = min(map(min, loads)), max(map(max, loads))
         console.print(
-            f"{percent(result['moe']['dropped_share'])} of the experts' load dropped; an expert "
-            f"has {percent(min(load))} to {percent(max(load))} of it"
+            f"experts: dropped share {result['moe']['dropped_share']:.3f}, load of an expert "
+            f"of a block {low:.3f} to {high:.3f}"
         )
     if "losses" in result:
         losses = result["losses"]
@@ -145,7 +146,7 @@ def print_comparison(
     if "moe" in predicted and "moe" in measured:
         shares = [result["moe"]["dropped_share"] for result in (predicted, measured)]
         table.add_row(
-            "dropped by experts", *map(percent, shares), percent(shares[0] - shares[1], signed=True)
+            "dropped share", *(f"{s:.3f}" for s in shares), f"{shares[0] - shares[1]:+.3f}"
         )
     table.add_row(
         "instruction starts, mean |Δ|", "", "", percent(comparison.instruction_start_error)

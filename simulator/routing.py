@@ -40,11 +40,11 @@ def check_routing(workload: Workload) -> None:
             f"workload.zipf_exponent = {workload.zipf_exponent:g}: only for workload.routing = "
             f"'zipf', not {workload.routing!r}"
         )
-    load_of(workload)
+    loads_of(workload)
 
 
-def load_of(workload: Workload) -> list[float]:
-    """The load that is predicted for: a share per expert, together 1.
+def loads_of(workload: Workload) -> list[list[float]]:
+    """The load that is predicted for, block by block: a share per expert, together 1.
 
     A token chooses an expert at most once, so no share is over 1 ÷ top_k.
 
@@ -55,7 +55,7 @@ def load_of(workload: Workload) -> list[float]:
         return _read(workload)
     exponent = workload.zipf_exponent if workload.routing == "zipf" else 0.0
     weights = [rank**-exponent for rank in range(1, workload.experts + 1)]
-    return capped(weights, 1 / workload.top_k)
+    return [capped(weights, 1 / workload.top_k)] * workload.layers
 
 
 def capped(weights: Sequence[float], most: float) -> list[float]:
@@ -80,33 +80,48 @@ def dropped_share(load: Sequence[float], capacity_share: float) -> float:
 def predicted_routing(experiment: Experiment) -> dict[str, Any]:
     """``moe`` of ``twinline predict`` (see ``docs/json.md``).
 
-    In a run the load differs between blocks and microbatches, and each that is over capacity
-    drops. So for a load averaged over several this is a lower bound (Jensen's inequality).
+    In a run the load differs between microbatches, and each that is over capacity drops. So
+    for a load averaged over several this is a lower bound (Jensen's inequality).
     """
     w = experiment.workload
-    load = load_of(w)
+    loads = loads_of(w)
     choices = experiment.microbatch_size * w.sequence * w.top_k
-    return {"dropped_share": dropped_share(load, capacity(experiment) / choices), "load": load}
+    dropped = [dropped_share(load, capacity(experiment) / choices) for load in loads]
+    return {
+        "dropped_share": math.fsum(dropped) / w.layers,
+        "load": [math.fsum(shares) / w.layers for shares in zip(*loads, strict=True)],
+        "load_of_blocks": loads,
+    }
 
 
-def _read(workload: Workload) -> list[float]:
+def _read(workload: Workload) -> list[list[float]]:
+    """One list of shares for all blocks, or a list with one for each."""
     where = f"workload.routing = {workload.routing!r}"
     try:
-        shares = json.loads(Path(workload.routing.removeprefix(FILE)).read_text(encoding="utf-8"))
+        read = json.loads(Path(workload.routing.removeprefix(FILE)).read_text(encoding="utf-8"))
     except OSError as error:
         raise ExperimentError(f"{where}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise ExperimentError(f"{where}: not JSON: {error}") from None
-    numbers = isinstance(shares, list) and all(type(s) in (int, float) for s in shares)
-    if not numbers or len(shares) != workload.experts:
+    nested = isinstance(read, list) and all(isinstance(part, list) for part in read)
+    loads = read if nested else [read] * workload.layers
+    if len(loads) != workload.layers or not all(_numbers(load, workload) for load in loads):
         raise ExperimentError(
-            f"{where}: allowed: a list of numbers, one for each of the {workload.experts} experts"
+            f"{where}: allowed: a list of numbers, one for each of the {workload.experts} "
+            f"experts, or {workload.layers} such lists, one for each block"
         )
     most = 1 / workload.top_k
-    if not all(0 <= share <= most + ROUNDING for share in shares):
+    if not all(0 <= share <= most + ROUNDING for load in loads for share in load):
         raise ExperimentError(
             f"{where}: allowed with top_k = {workload.top_k}: shares from 0 to {most:g}"
         )
-    if abs(math.fsum(shares) - 1) > ROUNDING:
-        raise ExperimentError(f"{where}: the shares add up to {math.fsum(shares):g}; allowed: 1")
-    return [float(share) for share in shares]
+    for total in map(math.fsum, loads):
+        if abs(total - 1) > ROUNDING:
+            raise ExperimentError(f"{where}: the shares add up to {total:g}; allowed: 1")
+    return [[float(share) for share in load] for load in loads]
+
+
+def _numbers(load: Any, workload: Workload) -> bool:
+    """Whether `load` is a list with a number for each expert."""
+    numbers = isinstance(load, list) and all(type(share) in (int, float) for share in load)
+    return numbers and len(load) == workload.experts

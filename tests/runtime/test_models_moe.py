@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -10,13 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from runtime.data import microbatch
 from runtime.deferral import BatchedLinear
 from runtime.execution import execute
 from runtime.models import build_layer
 from runtime.models.moe_gpt import Dispatch, Mixture, Router, assign, combine
 from simulator.prediction import predict
-from simulator.routing import dropped_share
 
 CPU = torch.device("cpu")
 
@@ -133,33 +132,26 @@ def test_a_batched_linear_is_one_linear_for_each():
     assert float(batched.weight.detach().abs().max()) <= 4**-0.5
 
 
-@pytest.mark.parametrize("keys", [{}, {"experts": 7, "top_k": 3}, {"top_k": 1}])
+@pytest.mark.parametrize("keys", [{}, {"experts": 7, "top_k": 3}, {"top_k": 1, "layers": 1}])
 def test_the_drop_of_a_recorded_load_is_the_drop_that_was_measured(experiment, tmp_path, keys):
-    """One block and one microbatch: its load is not an average of several."""
-    tiny = experiment(model="moe-gpt", layers=1, iterations=1, capacity_factor=0.9, **keys)
+    """Of a single microbatch: its load is not an average of several."""
+    tiny = experiment(**{"model": "moe-gpt", "layers": 3, "capacity_factor": 0.9, **keys})
+    tiny = tiny.model_copy(update={"run": tiny.run.model_copy(update={"iterations": 1})})
     measured = execute(tiny).result["moe"]
     assert math.fsum(measured["load"]) == pytest.approx(1)
     path = tmp_path / "load.json"
-    path.write_text(str(measured["load"]))
-    recorded = tiny.workload.model_copy(update={"routing": f"file:{path}"})
-    predicted = predict(tiny.model_copy(update={"workload": recorded})).result["moe"]
-    assert predicted["load"] == measured["load"]
-    assert predicted["dropped_share"] == pytest.approx(measured["dropped_share"], abs=1e-12)
-    assert measured["dropped_share"] > 0
 
+    def predicted(load):
+        path.write_text(json.dumps(load))
+        recorded = tiny.workload.model_copy(update={"routing": f"file:{path}"})
+        return predict(tiny.model_copy(update={"workload": recorded})).result["moe"]
 
-def test_over_several_blocks_the_average_load_predicts_too_little(experiment):
-    """What differs between blocks is dropped in each: the prediction is a lower bound."""
-    tiny = experiment(model="moe-gpt", layers=4, capacity_factor=0.9)
-    layers = [build_layer(tiny, index, CPU) for index in range(9)]
-    x, _ = microbatch(tiny, 0, 0, CPU)
-    for layer in layers:
-        x = layer(x)
-    counters = [layer.dispatch for layer in layers[2::2]]
-    load = sum(counter.load for counter in counters).double()
-    share = counters[0].slots_each / (4 * 8 * 2)
-    dropped = sum(int(counter.dropped) for counter in counters) / float(load.sum())
-    assert 0 < dropped_share((load / load.sum()).tolist(), share) < dropped
+    again = predicted(measured["load_of_blocks"])
+    assert again["load_of_blocks"] == measured["load_of_blocks"]
+    assert again["load"] == pytest.approx(measured["load"])
+    assert again["dropped_share"] == pytest.approx(measured["dropped_share"], abs=1e-12)
+    average = predicted(measured["load"])["dropped_share"]
+    assert 0 < average < again["dropped_share"] or len(again["load_of_blocks"]) == 1
 
 
 def test_models_without_experts_have_no_such_figures(run):

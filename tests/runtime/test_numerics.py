@@ -249,7 +249,10 @@ def test_choices_are_dropped_and_counted_on_every_rank(run, keys):
         x, _ = microbatch(experiment, 0, index, CPU)
         for layer in layers[:-1]:
             x = layer(x)
-    load = sum(layer.dispatch.load for layer in layers[2:-1:2])
+    blocks = [layer.dispatch.load for layer in layers[2:-1:2]]
+    shares = [(block / block.sum()).tolist() for block in blocks]
+    assert single["load_of_blocks"] == [pytest.approx(block, rel=1e-6) for block in shares]
+    load = sum(blocks)
     dropped = sum(int(layer.dispatch.dropped) for layer in layers[2:-1:2])
     choices = int(load.sum())
     assert choices == experiment.global_batch * 8 * experiment.workload.top_k * 4

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, parse, predict
-from simulator.routing import dropped_share, load_of
+from simulator.routing import dropped_share, loads_of
 from simulator.workloads.moe_gpt import capacity
 
 
@@ -22,7 +22,7 @@ def experiment(**workload: object) -> Experiment:
 def test_uniform_drops_nothing_unless_slots_are_scarce() -> None:
     """Of 4 × 64 tokens with 2 choices each, 128 are an expert's."""
     moe = predict(experiment()).result["moe"]
-    assert moe == {"dropped_share": 0.0, "load": [0.25] * 4}
+    assert moe == {"dropped_share": 0, "load": [0.25] * 4, "load_of_blocks": [[0.25] * 4]}
     scarce = predict(experiment(capacity_factor=0.75)).result["moe"]
     assert scarce["dropped_share"] == pytest.approx(0.25)
 
@@ -37,11 +37,11 @@ def test_zipf_by_hand() -> None:
 
 
 def test_no_expert_gets_more_than_every_token_once() -> None:
-    load = load_of(experiment(routing="zipf", zipf_exponent=2).workload)
+    (load,) = loads_of(experiment(routing="zipf", zipf_exponent=2).workload)
     assert load[0] == 0.5  # of 2 choices; unbounded it would be 0.70
     assert load[1:] == pytest.approx([0.5 * part / (1 / 4 + 1 / 9 + 1 / 16) for part in
                                       (1 / 4, 1 / 9, 1 / 16)])  # fmt: skip
-    everyone = load_of(experiment(routing="zipf", top_k=4).workload)
+    (everyone,) = loads_of(experiment(routing="zipf", top_k=4).workload)
     assert everyone == pytest.approx([0.25] * 4)
 
 
@@ -49,7 +49,7 @@ def test_no_expert_gets_more_than_every_token_once() -> None:
 def test_zipf_is_a_load(experts: int, top_k: int, exponent: float) -> None:
     top_k = min(top_k, experts)
     w = experiment(experts=experts, top_k=top_k, routing="zipf", zipf_exponent=exponent).workload
-    load = load_of(w)
+    (load,) = loads_of(w)
     assert len(load) == experts
     assert math.fsum(load) == pytest.approx(1)
     assert load == pytest.approx(sorted(load, reverse=True))
@@ -70,6 +70,18 @@ def test_a_recorded_load_is_read(tmp_path: Path) -> None:
     moe = predict(experiment(routing=f"file:{path}")).result["moe"]
     assert moe["load"] == [0.5, 0.125, 0.375, 0.0]
     assert moe["dropped_share"] == pytest.approx(0.5 + 0.375 - 2 * 5 / 16)
+
+
+def test_a_load_may_be_given_for_each_block(tmp_path: Path) -> None:
+    """One block drops, the other not; on average neither would."""
+    path = tmp_path / "load.json"
+    path.write_text("[[0.5, 0.5, 0, 0], [0.0, 0.0, 0.5, 0.5]]")
+    two = experiment(layers=2, routing=f"file:{path}", capacity_factor=1.75)
+    moe = predict(two).result["moe"]
+    assert moe["dropped_share"] == pytest.approx(2 * (0.5 - 1.75 / 4))
+    assert moe["load"] == [0.25] * 4
+    path.write_text(str(moe["load"]))
+    assert predict(two).result["moe"]["dropped_share"] == 0
 
 
 @pytest.mark.parametrize(
@@ -146,6 +158,8 @@ def test_refused_in_one_line(workload: dict[str, object], message: str) -> None:
         ("[0.5, 0.5]", "allowed: a list of numbers, one for each of the 4 experts"),
         ("[0.5, 0.5, 0, true]", "allowed: a list of numbers, one for each of the 4 experts"),
         ('{"load": [1]}', "allowed: a list of numbers, one for each of the 4 experts"),
+        ("[[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0]]", "allowed: a list of numbers, one for each "),
+        ("[]", "allowed: a list of numbers, one for each of the 4 experts, or 1 such lists"),
         ("[0.6, 0.4, 0, 0]", "allowed with top_k = 2: shares from 0 to 0.5"),
         ("[0.5, 0.6, 0, -0.1]", "allowed with top_k = 2: shares from 0 to 0.5"),
         ("[NaN, 0.5, 0, 0]", "allowed with top_k = 2: shares from 0 to 0.5"),
