@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,10 +9,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from runtime.deferral import BatchedLinear
-from runtime.execution import execute
 from runtime.models import build_layer
 from runtime.models.moe_gpt import Dispatch, Mixture, Router, assign, combine
-from simulator.prediction import predict
 
 CPU = torch.device("cpu")
 
@@ -130,29 +125,3 @@ def test_a_batched_linear_is_one_linear_for_each():
     for part, weight, bias, out in zip(x, batched.weight, batched.bias, batched(x), strict=True):
         torch.testing.assert_close(functional.linear(part, weight.t(), bias), out)
     assert float(batched.weight.detach().abs().max()) <= 4**-0.5
-
-
-@pytest.mark.parametrize("keys", [{}, {"experts": 7, "top_k": 3}, {"top_k": 1, "layers": 1}])
-def test_the_drop_of_a_recorded_load_is_the_drop_that_was_measured(experiment, tmp_path, keys):
-    """Of a single microbatch: its load is not an average of several."""
-    tiny = experiment(**{"model": "moe-gpt", "layers": 3, "capacity_factor": 0.9, **keys})
-    tiny = tiny.model_copy(update={"run": tiny.run.model_copy(update={"iterations": 1})})
-    measured = execute(tiny).result["moe"]
-    assert math.fsum(measured["load"]) == pytest.approx(1)
-    path = tmp_path / "load.json"
-
-    def predicted(load):
-        path.write_text(json.dumps(load))
-        recorded = tiny.workload.model_copy(update={"routing": f"file:{path}"})
-        return predict(tiny.model_copy(update={"workload": recorded})).result["moe"]
-
-    again = predicted(measured["load_of_blocks"])
-    assert again["load_of_blocks"] == measured["load_of_blocks"]
-    assert again["load"] == pytest.approx(measured["load"])
-    assert again["dropped_share"] == pytest.approx(measured["dropped_share"], abs=1e-12)
-    average = predicted(measured["load"])["dropped_share"]
-    assert 0 < average < again["dropped_share"] or len(again["load_of_blocks"]) == 1
-
-
-def test_models_without_experts_have_no_such_figures(run):
-    assert run(microbatches=3).measurement.moe is None

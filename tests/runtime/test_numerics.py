@@ -238,29 +238,6 @@ def test_stages_are_equal_and_unequal(run):
     assert len(set(sizes(PIPELINES[7]))) > 1
 
 
-@pytest.mark.parametrize("keys", EXPERTS + SPLIT_EXPERTS, ids=name_of)
-def test_choices_are_dropped_and_counted_on_every_rank(run, keys):
-    """As many as the modules of one process count over the same steps."""
-    ran = run(**keys)
-    experiment, count = ran.experiment, ran.experiment.parallel.microbatches
-    layers = [build_layer(experiment, i, CPU) for i in range(len(describe(experiment)))]
-    single = run(**{**keys, "iterations": 1}).measurement.moe  # before weights change
-    for index in range(count * experiment.parallel.data):
-        x, _ = microbatch(experiment, 0, index, CPU)
-        for layer in layers[:-1]:
-            x = layer(x)
-    blocks = [layer.dispatch.load for layer in layers[2:-1:2]]
-    shares = [(block / block.sum()).tolist() for block in blocks]
-    assert single["load_of_blocks"] == [pytest.approx(block, rel=1e-6) for block in shares]
-    load = sum(blocks)
-    dropped = sum(int(layer.dispatch.dropped) for layer in layers[2:-1:2])
-    choices = int(load.sum())
-    assert choices == experiment.global_batch * 8 * experiment.workload.top_k * 4
-    assert single["load"] == [each / choices for each in load.tolist()]
-    assert single["dropped_share"] == dropped / choices > 0
-    assert ran.measurement.moe != single
-
-
 @pytest.mark.parametrize("model", ["gpt", "mlp", "moe-gpt"])
 def test_the_strategy_changes_neither_losses_nor_parameters(run, model):
     """Same seed, global batch and microbatch size: the same 4 × 2 samples a step."""
