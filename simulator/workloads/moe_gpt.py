@@ -7,9 +7,11 @@ are chosen, so they add up to 1. With `top_k` = 1 that would always be 1 and tea
 nothing: the gate is then that of the softmax over all experts, as in Switch.
 
 Capacity is static: in a microbatch every expert has the same number of token slots. Choices
-beyond it are dropped; such a token passes on the residual (and its other choices) alone. So
-every shape, and with it the time, is the same wherever the tokens go. There is no auxiliary
-loss: the load is what training makes it, and is measured.
+beyond it are dropped; such a token passes on the residual (and its other choices) alone.
+Slots go to all first choices in the order of the tokens, then to all second ones, as in GShard
+(Megatron-core's default keeps the largest gates instead). So every shape, and with it the
+time, is the same wherever the tokens go. There is no auxiliary loss: the load is what
+training makes it, and is measured.
 
 `runtime.models.moe_gpt` is the module that computes it, `simulator.routing` predicts what
 is dropped.
