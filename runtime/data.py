@@ -42,8 +42,8 @@ def microbatch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Input and target of one microbatch; `index` counts over all replicas of a step.
 
-    The same (seed, step, index) gives the same data whatever the strategy. gpt: bytes of
-    shape (batch, sequence) and the bytes that follow each. bert: bytes of that shape, some
+    The same (seed, step, index) gives the same data whatever the strategy. gpt and moe-gpt: bytes
+    of shape (batch, sequence) and the bytes that follow each. bert: bytes of that shape, some
     hidden (`hide`), and where and what those were, (2, batch, masked). mlp: windows of
     `hidden` bytes, scaled to ±0.5, shape (batch, sequence, hidden), and the windows after
     them. Image models: bytes scaled to ±0.5, shape (batch, 3, size, size), and for each
@@ -62,7 +62,7 @@ def microbatch(
     if w.model == "bert":
         inputs, targets = hide(random, windows(random, batch, w.sequence).long())
         return inputs.to(device), targets.to(device)
-    if w.model == "gpt":
+    if w.model in ("gpt", "moe-gpt"):
         read = windows(random, batch, w.sequence + 1)
         return read[:, :-1].long().to(device), read[:, 1:].long().to(device)
     length, shape = w.sequence * w.hidden, (batch, w.sequence, w.hidden)

@@ -73,6 +73,50 @@ class _SplitLinear(torch.autograd.Function):
         return (gradient @ weight if ctx.needs_input_grad[0] else None), None, None, None
 
 
+class BatchedLinear(nn.Module):
+    """One linear layer for each of `num` parts of the input, (num, rows, inputs) → (num, rows,
+    outputs), that can defer its weight gradients: set `deferred` to do so.
+
+    Weights are (num, inputs, outputs) and drawn as those of `torch.nn.Linear`.
+    """
+
+    deferred: Deferred | None = None
+
+    def __init__(self, num: int, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num, inputs, outputs))
+        self.bias = nn.Parameter(torch.empty(num, outputs))
+        for parameter in (self.weight, self.bias):
+            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.deferred is None:
+            return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
+        apply: Callable[..., Tensor] = _SplitBatchedLinear.apply
+        return apply(x, self.weight, self.bias, self.deferred)
+
+
+class _SplitBatchedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, into: Deferred) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.parameters, ctx.into = (weight, bias), into
+        return torch.baddbmm(bias.unsqueeze(1), x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+        x, weight = ctx.saved_tensors
+        gradient, (parameter, bias) = gradients[0], ctx.parameters
+
+        def weight_gradient() -> None:
+            parameter.grad.baddbmm_(x.transpose(1, 2), gradient)
+            bias.grad += gradient.sum(1)
+
+        ctx.into.add(weight_gradient, x, gradient)
+        of_input = gradient.bmm(weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        return of_input, None, None, None
+
+
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` that can defer its weight gradient: set `deferred` to do so.
 

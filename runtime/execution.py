@@ -128,6 +128,8 @@ def execution_of(
         "parameters_norm": measurement.parameters_norm,
         "staleness": measurement.staleness,
     }
+    if measurement.moe is not None:
+        statistics["moe"] = measurement.moe
     source = "measured" if experiment.run.pace is None else "paced"
     timeline.meta = metadata(source, experiment, program) | {
         "iterations": len(measurement.iteration_times),

@@ -30,14 +30,16 @@ class RankRecord:
 @dataclass
 class Measurement:
     """A run: its timeline (the median of every instruction over the iterations), the time
-    of each iteration, the loss of each, the norm of all parameters at the end, and how many
-    versions old the weights of each stage were (see `simulator.staleness`)."""
+    of each iteration, the loss of each, the norm of all parameters at the end, how many
+    versions old the weights of each stage were (see `simulator.staleness`), and for models
+    with experts the load of these (see `runtime.routing`)."""
 
     timeline: Timeline
     iteration_times: list[float]
     losses: list[float]
     parameters_norm: float
     staleness: list[dict[str, Any]] = field(default_factory=list)
+    moe: dict[str, Any] | None = None
 
     @property
     def noise_floor(self) -> float:
@@ -99,6 +101,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
         "losses": measurement.losses,
         "parameters_norm": measurement.parameters_norm,
         "staleness": measurement.staleness,
+        "moe": measurement.moe,
     }
 
 
@@ -116,4 +119,5 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
         data["losses"],
         data["parameters_norm"],
         data["staleness"],
+        data["moe"],
     )

@@ -16,6 +16,7 @@ from runtime.groups import Groups
 from runtime.job import Job
 from runtime.measure import Measurement, RankRecord, merge, to_json
 from runtime.progress import Progress
+from runtime.routing import Routing
 from simulator.cluster import resolve
 from simulator.costs import CostModel
 from simulator.experiment import Experiment
@@ -79,6 +80,7 @@ def _iterate(
     posted: list[list[float]] = []
     end: list[list[float]] = []
     losses: list[float] = []
+    routing = Routing(experiment, executor.segments.values(), executor.device)
     origin = 0.0
     total = run.warmup + run.iterations
     begin = 0.3 if calibrator else 0.0
@@ -92,6 +94,8 @@ def _iterate(
             )
             for index in range(parallel.microbatches)
         }
+        if number == run.warmup:
+            routing.restart()
         executor.keep_gradients = job.return_tensors and number == total - 1
         origin = clock.common_start()
         executor.step(batches)
@@ -107,7 +111,7 @@ def _iterate(
     executor.progress.leave()
     memory = [(time + clock.offset - origin, change) for time, change in executor.ledger.changes]
     record = RankRecord(posted, end, memory, sum(executor.resident_bytes().values()))
-    norm = parameters_norm(executor, replica)
+    norm, moe = parameters_norm(executor, replica), routing.total()
     mine = executor.staleness.to_json() if replica == 0 else []
     everyone: list[Any] = [None] * program.num_ranks
     dist.all_gather_object(everyone, mine)
@@ -117,7 +121,8 @@ def _iterate(
     if records is None:
         return None
     timeline, times = merge(program, records)
-    return Measurement(timeline, times, losses, norm, sorted(stale, key=lambda r: int(r["stage"])))
+    stale.sort(key=lambda row: int(row["stage"]))
+    return Measurement(timeline, times, losses, norm, stale, moe)
 
 
 def parameters_norm(executor: Executor, replica: int) -> float:

@@ -39,7 +39,7 @@ BERT_SIZES = {
 }
 """Devlin et al. 2019, section 3; the sequence is the longest that is trained."""
 
-ModelName = Literal["unit", "mlp", "gpt", "bert", "alexnet", "vgg16", "resnet50"]
+ModelName = Literal["unit", "mlp", "gpt", "moe-gpt", "bert", "alexnet", "vgg16", "resnet50"]
 IMAGE_MODELS = ("alexnet", "vgg16", "resnet50")
 
 
@@ -47,8 +47,12 @@ class Workload(_Section):
     """What is trained.
 
     Attributes:
-        layers, hidden, heads, sequence, vocab, ffn_hidden: of gpt, bert and mlp, as in
-            Megatron-LM.
+        layers, hidden, heads, sequence, vocab, ffn_hidden: of gpt, moe-gpt, bert and mlp,
+            as in Megatron-LM.
+        experts, top_k, capacity_factor: of moe-gpt: experts in every MLP, how many of them a
+            token chooses, and how many more token slots they have than a balanced load takes.
+        routing, zipf_exponent: of moe-gpt: the load of the experts that is predicted for,
+            "uniform", "zipf" or "file:PATH". A run measures its own.
         size: of bert, "base" or "large": stands for all of those.
         image_size, classes: of alexnet, vgg16 and resnet50: side of the square images of
             three channels, and what they are sorted into.
@@ -66,6 +70,11 @@ class Workload(_Section):
     vocab: Positive = 256
     ffn_hidden: Positive | None = None
     size: Literal["base", "large"] | None = None
+    experts: Degree = 4
+    top_k: Degree = 2
+    capacity_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.25
+    routing: str = "uniform"
+    zipf_exponent: Annotated[float, Field(ge=0, le=10)] = 1.0
     image_size: Positive = 224
     classes: Positive = 1000
     global_batch: Positive | None = None

@@ -13,6 +13,7 @@ from simulator.experiment import Experiment, ExperimentError
 from simulator.metrics import summarize
 from simulator.profile import Profile, default_path, load_profile
 from simulator.program import Program
+from simulator.routing import predicted_routing
 from simulator.staleness import staleness_of
 from simulator.strategies import lower, mesh_of
 from simulator.timeline import Timeline
@@ -65,6 +66,8 @@ def predict(
     result = summarize(timeline, experiment, peak_flops, program.hash(), len(program))
     pipeline = mesh_of(experiment).group(0, "pipeline")
     result["staleness"] = staleness_of(program, list(pipeline))
+    if experiment.workload.model == "moe-gpt":
+        result["moe"] = predicted_routing(experiment)
     result |= {"cluster": cluster.name, "notes": notes}
     return Prediction(experiment, program, cluster, timeline, result, notes)
 

@@ -94,6 +94,13 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
     console.print(table)
     if len(shown) < len(result["ranks"]):
         console.print(f"… and {len(result['ranks']) - len(shown)} more ranks (all in --json)")
+    if "moe" in result:
+        loads = result["moe"]["load_of_blocks"]
+        low, high = min(map(min, loads)), max(map(max, loads))
+        console.print(
+            f"experts: dropped share {result['moe']['dropped_share']:.3f}, load of an expert "
+            f"of a block {low:.3f} to {high:.3f}"
+        )
     if "losses" in result:
         losses = result["losses"]
         console.print(
@@ -136,6 +143,11 @@ def print_comparison(
         nbytes(peaks[1][worst]),
         percent(comparison.peak_memory_error, signed=True),
     )
+    if "moe" in predicted and "moe" in measured:
+        shares = [result["moe"]["dropped_share"] for result in (predicted, measured)]
+        table.add_row(
+            "dropped share", *(f"{s:.3f}" for s in shares), f"{shares[0] - shares[1]:+.3f}"
+        )
     table.add_row(
         "instruction starts, mean |Δ|", "", "", percent(comparison.instruction_start_error)
     )

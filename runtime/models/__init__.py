@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from runtime.data import TORCH_DTYPE
-from runtime.deferral import Conv2d, Deferred, Linear
-from runtime.models import bert, convnet, gpt, mlp, resnet50, unit
+from runtime.deferral import BatchedLinear, Conv2d, Deferred, Linear
+from runtime.models import bert, convnet, gpt, mlp, moe_gpt, resnet50, unit
 from simulator.experiment import Experiment
 from simulator.strategies.flow import Flow
 from simulator.workloads import describe
@@ -21,6 +21,7 @@ MODELS: dict[str, Callable[[Experiment, int], nn.Module]] = {
     "unit": unit.layer,
     "mlp": mlp.layer,
     "gpt": gpt.layer,
+    "moe-gpt": moe_gpt.layer,
     "bert": bert.layer,
     "alexnet": convnet.alexnet,
     "vgg16": convnet.vgg16,
@@ -94,7 +95,7 @@ class Segment(nn.Module):
         """Leave the weight gradients of coming passes to `into` (None: compute them)."""
         self.deferred = into
         for module in self.modules():
-            if isinstance(module, Linear | Conv2d):
+            if isinstance(module, Linear | BatchedLinear | Conv2d):
                 module.deferred = into
 
     def forward(self, tensors: dict[int, Tensor], target: Tensor) -> dict[int, Tensor]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from simulator.experiment import Experiment
-from simulator.workloads import alexnet, bert, gpt, mlp, resnet50, unit, vgg16
+from simulator.workloads import alexnet, bert, gpt, mlp, moe_gpt, resnet50, unit, vgg16
 from simulator.workloads.layer import Layer
 
 MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
     "unit": unit.layers,
     "mlp": mlp.layers,
     "gpt": gpt.layers,
+    "moe-gpt": moe_gpt.layers,
     "bert": bert.layers,
     "alexnet": alexnet.layers,
     "vgg16": vgg16.layers,

@@ -10,9 +10,10 @@ from simulator.experiment import (
     ExperimentError,
     Workload,
 )
+from simulator.routing import check_routing
 from simulator.workloads import describe
 
-TEXT_MODELS = frozenset({"gpt", "bert"})
+TEXT_MODELS = frozenset({"gpt", "moe-gpt", "bert"})
 SHAPED = TEXT_MODELS | {"mlp", "unit"}
 """Models with `layers`, `hidden` and so on, and `unit`, which ignores them."""
 
@@ -22,8 +23,11 @@ SMALLEST_IMAGE = {"alexnet": 63, "vgg16": 32, "resnet50": 1}
 SMALLEST_SINGLE_IMAGE = 33
 """ResNet-50's for microbatches of one: its last batch norms need two values per channel."""
 
+MOE_KEYS = ("experts", "top_k", "capacity_factor", "routing", "zipf_exponent")
+
 MODELS_OF_KEY = {
     "size": frozenset({"bert"}),
+    **dict.fromkeys(MOE_KEYS, frozenset({"moe-gpt"})),
     **dict.fromkeys(("forward", "backward_input", "backward_weight", "p2p"), frozenset({"unit"})),
     **dict.fromkeys(SHAPE, SHAPED),
     **dict.fromkeys(("image_size", "classes"), frozenset(IMAGE_MODELS)),
@@ -62,6 +66,8 @@ def check_keys(workload: Workload) -> None:
         raise ExperimentError(
             f"workload.vocab = {workload.vocab}: text is read as bytes; allowed: 256 or more"
         )
+    if workload.model == "moe-gpt":
+        check_routing(workload)
 
 
 def check_size(experiment: Experiment) -> None:

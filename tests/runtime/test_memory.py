@@ -18,6 +18,7 @@ ALONE = [
     {"microbatches": 3},
     {"model": "mlp", "microbatches": 2, "dtype": "fp32"},
     {"data": 2, "microbatches": 2, "optimizer": "adam"},
+    {"model": "moe-gpt", "microbatches": 2, "capacity_factor": 0.8},
     {"data": 2, "model": "mlp", "bucket_mb": 0.02, "optimizer": "momentum"},
     {"data": 3, "microbatches": 2, "bucket_mb": 1e-6},
 ]
@@ -31,6 +32,7 @@ PIPELINES = [
     {"schedule": "interleaved-1f1b", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
     {"schedule": "zb-h1", "model": "mlp", "layers": 9, "pipeline": 4, "microbatches": 8},
     {"schedule": "zb-v", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
+    {"schedule": "zb-h1", "model": "moe-gpt", "pipeline": 2, "microbatches": 4, "top_k": 3},
 ]
 # Instructions are stretched to many milliseconds each, so that the order in which tensors
 # come and go on different streams is that of the prediction; in these plans no order that

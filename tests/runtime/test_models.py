@@ -23,6 +23,11 @@ SHAPES = [
     {"model": "gpt", "layers": 1, "hidden": 24, "heads": 1, "sequence": 5, "vocab": 300},
     {"model": "gpt", "layers": 1, "hidden": 12, "heads": 3, "ffn_hidden": 20, "sequence": 16},
     {"model": "gpt", "layers": 2, "hidden": 8, "heads": 8, "sequence": 3, "global_batch": 1},
+    {"model": "moe-gpt", "layers": 2, "hidden": 16, "heads": 4, "sequence": 8},
+    {"model": "moe-gpt", "layers": 1, "experts": 5, "top_k": 3, "capacity_factor": 0.3},
+    {"model": "moe-gpt", "layers": 1, "experts": 3, "top_k": 1, "ffn_hidden": 20, "sequence": 7},
+    {"model": "moe-gpt", "layers": 1, "experts": 1, "top_k": 1, "sequence": 1, "global_batch": 1},
+    {"model": "moe-gpt", "layers": 1, "top_k": 4, "capacity_factor": 9.0, "hidden": 6},
     {"model": "mlp", "layers": 3, "hidden": 16, "sequence": 8},
     {"model": "mlp", "layers": 1, "hidden": 10, "ffn_hidden": 7, "sequence": 1},
     {"model": "mlp", "layers": 2, "hidden": 32, "sequence": 4, "global_batch": 3},
@@ -78,7 +83,10 @@ def one_pass(experiment, first, last, split=False):
     described["deferred"] = deferred_bytes(Flow(layers), first, last)
     deferred = graph.deferred
     real["deferred"] = deferred.nbytes(excluding=[x] if first else [])
-    in_place = {torch.ops.aten.addmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * b[1]}
+    in_place = {
+        torch.ops.aten.addmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * b[1],
+        torch.ops.aten.baddbmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * a[2] * b[2],
+    }
     with FlopCounterMode(display=False, custom_mapping=in_place) as weight:
         deferred.run()
     real["backward"] = (backward.get_total_flops(), weight.get_total_flops())
@@ -96,7 +104,7 @@ def test_every_layer_and_every_segment_is_as_described(experiment, keys, split):
             assert real == described, f"layers {first} to {last}"
 
 
-@pytest.mark.parametrize("model", ["gpt", "mlp"])
+@pytest.mark.parametrize("model", ["gpt", "mlp", "moe-gpt"])
 def test_a_split_backward_adds_up_to_the_whole(experiment, model):
     """Input gradient to the bit; weight gradients accumulate, and only when told to."""
     tiny = experiment(model=model, layers=2)

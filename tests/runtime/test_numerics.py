@@ -57,6 +57,23 @@ MORE_PIPELINES = [
     )
 ]
 ACCUMULATION = [{"microbatches": 1}, {"microbatches": 3}, {"model": "mlp", "microbatches": 5}]
+# Mixtures of experts: some choices are dropped in each.
+EXPERTS = [
+    {"model": "moe-gpt", "capacity_factor": 0.8, **plan}
+    for plan in (
+        {"microbatches": 2},
+        {"pipeline": 2, "microbatches": 4, "schedule": "1f1b"},
+        {"pipeline": 2, "microbatches": 4, "schedule": "gpipe", "experts": 3, "top_k": 1},
+    )
+]
+SPLIT_EXPERTS = [
+    {"model": "moe-gpt", "capacity_factor": 0.8, **plan}
+    for plan in (
+        {"data": 2, "microbatches": 2, "bucket_mb": 0.003},
+        {"pipeline": 2, "microbatches": 4, "schedule": "zb-h1", "experts": 6, "top_k": 3},
+        {"pipeline": 2, "microbatches": 3, "schedule": "zb-v", "virtual_stages": 2, "data": 2},
+    )
+]
 REPLICAS = [
     {"data": 2, "microbatches": 2},
     {"data": 2, "model": "mlp", "bucket_mb": 0.02},
@@ -137,7 +154,9 @@ def assert_close(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", PIPELINES + MORE_PIPELINES + ACCUMULATION + REPLICAS + STATEFUL, ids=name_of
+    "keys",
+    PIPELINES + MORE_PIPELINES + ACCUMULATION + REPLICAS + STATEFUL + EXPERTS + SPLIT_EXPERTS,
+    ids=name_of,
 )
 def test_gradients_parameters_and_losses_are_those_of_one_process(run, keys):
     ran = run(**keys)
@@ -177,7 +196,7 @@ IN_ORDER = [
 ]
 
 
-@pytest.mark.parametrize("keys", PIPELINES + IN_ORDER + ACCUMULATION, ids=name_of)
+@pytest.mark.parametrize("keys", PIPELINES + IN_ORDER + ACCUMULATION + EXPERTS, ids=name_of)
 def test_without_replicas_not_a_bit_is_different(run, keys):
     """The same products and the same order of sums (the backward passes of these schedules
     run in the order of the microbatches, and whole), so nothing may differ at all."""
@@ -187,7 +206,7 @@ def test_without_replicas_not_a_bit_is_different(run, keys):
         assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
 
 
-@pytest.mark.parametrize("keys", REPLICAS, ids=name_of)
+@pytest.mark.parametrize("keys", [*REPLICAS, SPLIT_EXPERTS[0], SPLIT_EXPERTS[2]], ids=name_of)
 def test_replicas_stay_equal_to_the_bit(run, keys):
     ran = run(**keys)
     for replica in range(1, ran.experiment.parallel.data):
@@ -219,7 +238,7 @@ def test_stages_are_equal_and_unequal(run):
     assert len(set(sizes(PIPELINES[7]))) > 1
 
 
-@pytest.mark.parametrize("model", ["gpt", "mlp"])
+@pytest.mark.parametrize("model", ["gpt", "mlp", "moe-gpt"])
 def test_the_strategy_changes_neither_losses_nor_parameters(run, model):
     """Same seed, global batch and microbatch size: the same 4 × 2 samples a step."""
     plans = [

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
-from simulator import load
-from simulator.report import describe_plan, nbytes, percent, seconds
+from simulator import load, predict
+from simulator.report import describe_plan, nbytes, percent, print_result, seconds
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,12 @@ def test_percent() -> None:
 )
 def test_a_plan_in_a_few_words(settings: list[str], text: str) -> None:
     assert describe_plan(load(None, [f"parallel.{s}" for s in settings])) == text
+
+
+def test_the_load_of_experts_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["model=moe-gpt", "layers=2", "hidden=16", "sequence=8", "routing=zipf"]
+    settings += ["capacity_factor=1.0"]
+    prediction = predict(load(None, [f"workload.{setting}" for setting in settings]))
+    print_result(Console(width=100), "predicted", prediction.result)
+    line = "experts: dropped share 0.230, load of an expert of a block 0.120 to 0.480"
+    assert line in capsys.readouterr().out

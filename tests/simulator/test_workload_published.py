@@ -151,7 +151,8 @@ def test_an_experiment_survives_its_own_dump() -> None:
         ),
         (
             {"model": "resnet50", "layers": 101},
-            "workload.layers = 101: only for workload.model = 'bert' or 'gpt' or 'mlp' or 'unit'",
+            "workload.layers = 101: only for workload.model = 'bert' or 'gpt' or 'mlp' or "
+            "'moe-gpt' or 'unit'",
         ),
         (
             {"model": "vgg16", "forward": 0.1},

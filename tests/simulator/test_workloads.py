@@ -38,6 +38,25 @@ def test_gpt_flops(size: dict[str, int], batch: int) -> None:
     assert model_flops(plan) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("experts", "top_k"), [(1, 1), (8, 2)])
+def test_moe_gpt_is_gpt_with_more_mlps(size: dict[str, int], experts: int, top_k: int) -> None:
+    """With as many slots as choices it computes `top_k` MLPs a token and holds `experts`."""
+    mixture = experiment("moe-gpt", size, experts=experts, top_k=top_k, capacity_factor=1.0)
+    dense = experiment("gpt", size)
+    count, h, tokens = size["layers"], size["hidden"], 4 * size["sequence"]
+    mlp = 8 * h * h + 5 * h
+    parameters, flops = (
+        [sum(getattr(layer, key) for layer in describe(plan)) for plan in (mixture, dense)]
+        for key in ("parameters", "flops")
+    )
+    assert parameters[0] - parameters[1] == count * ((experts - 1) * mlp + h * experts)
+    expected = 3 * (2 * (top_k - 1) * linear(tokens, h, 4 * h) + linear(tokens, h, experts))
+    assert flops[0] - flops[1] == count * expected
+    attention = [plan[1] for plan in map(describe, (mixture, dense))]
+    assert attention[0] == attention[1]
+
+
 def test_flops_are_of_the_whole_batch_however_it_is_split() -> None:
     size = SIZES[1]
     flops = {
@@ -70,15 +89,15 @@ def test_mlp_by_hand(size: dict[str, int]) -> None:
     assert (loss.parameters, loss.flops, loss.output_bytes) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("model", ["mlp", "gpt"])
+@pytest.mark.parametrize("model", ["mlp", "gpt", "moe-gpt"])
 def test_where_a_stage_may_begin(model: str) -> None:
     """As many places as blocks: never inside a block, before the loss, or after the embedding."""
     layers = describe(experiment(model, SIZES[1]))
     places = [index for index, layer in enumerate(layers) if layer.starts_block]
-    assert places == {"mlp": [0, 1, 2], "gpt": [0, 3, 5]}[model]
+    assert places == {"mlp": [0, 1, 2], "gpt": [0, 3, 5], "moe-gpt": [0, 3, 5]}[model]
 
 
-@pytest.mark.parametrize("model", ["mlp", "gpt"])
+@pytest.mark.parametrize("model", ["mlp", "gpt", "moe-gpt"])
 def test_activations_grow_with_the_batch_and_the_width_of_a_value(model: str) -> None:
     def bytes_of(layers: list[Layer]) -> list[int]:
         return [layer.output_bytes for layer in layers]
@@ -132,10 +151,16 @@ def test_layers_of_one_kind_are_the_same_work(model: str) -> None:
 
 
 @pytest.mark.parametrize("change", [{"hidden": 192}, {"sequence": 32}, {"global_batch": 9}])
-@pytest.mark.parametrize("model", ["mlp", "gpt"])
+@pytest.mark.parametrize("model", ["mlp", "gpt", "moe-gpt"])
 def test_other_sizes_are_other_kinds(model: str, change: dict[str, int]) -> None:
     """A profile is looked up by kind: two sizes must never share one."""
     size = {**SIZES[1], "global_batch": 2}
     kinds = {layer.kind for layer in describe(experiment(model, size))}
     other = {layer.kind for layer in describe(experiment(model, size | change))}
     assert not kinds & other
+
+
+@pytest.mark.parametrize("change", [{"experts": 5}, {"top_k": 1}, {"capacity_factor": 1.5}])
+def test_other_experts_are_other_kinds(change: dict[str, float]) -> None:
+    mixtures = [describe(experiment("moe-gpt", SIZES[1], **keys))[2] for keys in ({}, change)]
+    assert mixtures[0].kind != mixtures[1].kind
