@@ -92,14 +92,18 @@ def _ranges(experiment: Experiment, layers: list[Layer]) -> list[Range]:
         raise ExperimentError(f"parallel.{key} = {getattr(parallel, key)}: {error}") from None
 
 
-def lower(experiment: Experiment) -> Program:
+def lower(experiment: Experiment, fold: bool = False) -> Program:
     """Write the program of `experiment` and validate it.
+
+    Args:
+        fold: only the ranks of `Mesh.representatives`; whether times are then still those
+            of the whole program is for `simulator.fold` to say.
 
     Raises:
         ExperimentError: the plan has no valid program; the message says why.
     """
     with paused_gc():
-        program = _lower(experiment)
+        program = _lower(experiment, fold)
         try:
             validate(program)
         except ValueError as error:
@@ -109,7 +113,7 @@ def lower(experiment: Experiment) -> Program:
     return program
 
 
-def _lower(experiment: Experiment) -> Program:
+def _lower(experiment: Experiment, fold: bool) -> Program:
     mesh, layers = mesh_of(experiment), describe(experiment)
     schedule = schedule_named(experiment.parallel.schedule)
     plan, ranges = _plan(experiment, schedule, layers)
@@ -124,16 +128,16 @@ def _lower(experiment: Experiment) -> Program:
             "model is known; allowed: synchronous schedules"
         )
     lists, resident = [], []
-    stages_of = [
-        _stages_of(rank, experiment, mesh, layers, ranges, placement)
-        for rank in range(mesh.world_size)
-    ]
-    place_of = [mesh.coordinate(rank)["pipeline"] for rank in range(mesh.world_size)]
-    incoming: list[dict[int, list[Pass]]] = [{} for _ in stages_of]
-    for source, stages in enumerate(stages_of):
+    ranks = mesh.representatives() if fold else list(range(mesh.world_size))
+    stages_of = {
+        rank: _stages_of(rank, experiment, mesh, layers, ranges, placement) for rank in ranks
+    }
+    place_of = {rank: mesh.coordinate(rank)["pipeline"] for rank in ranks}
+    incoming: dict[int, dict[int, list[Pass]]] = {rank: {} for rank in ranks}
+    for source, stages in stages_of.items():
         for target, started in messages_from(source, orders[place_of[source]], stages).items():
             incoming[target][source] = started
-    for rank, stages in enumerate(stages_of):
+    for rank, stages in stages_of.items():
         passes = orders[place_of[rank]]
         instructions = lower_passes(rank, passes, stages, layers, incoming[rank])
         instructions = reduce_gradients(
@@ -161,7 +165,7 @@ def _lower(experiment: Experiment) -> Program:
         )
         sizes = {"parameters": 1, "gradients": 1, "optimizer": OPTIMIZER_STATES[optimizer]}
         resident.append({name: n * parameters * value_bytes for name, n in sizes.items() if n})
-    return Program(lists, resident, num_stages=len(ranges))
+    return Program(lists, resident, len(ranges), ranks, mesh.world_size)
 
 
 def _stages_of(
