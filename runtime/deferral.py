@@ -7,7 +7,7 @@ while autograd computes the gradients of inputs, and run them when told to (Qi e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -26,11 +26,11 @@ class Deferred:
         self._work.append(work)
         self._held += held
 
-    def nbytes(self, excluding: Tensor | None = None) -> int:
-        """Of the storages held, each once, without that of `excluding`."""
+    def nbytes(self, excluding: Iterable[Tensor] = ()) -> int:
+        """Of the storages held, each once, without those of `excluding`."""
         sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._held}
-        if excluding is not None:
-            sizes.pop(excluding.untyped_storage().data_ptr(), None)
+        for tensor in excluding:
+            sizes.pop(tensor.untyped_storage().data_ptr(), None)
         return sum(sizes.values())
 
     def run(self) -> None:

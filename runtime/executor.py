@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,12 +20,15 @@ from runtime.groups import Groups
 from runtime.ledger import Ledger
 from runtime.models import Segment, boundary
 from runtime.operations import OPERATIONS, Graph
+from runtime.parameters import Parameters, parameters_of
 from runtime.progress import Progress
 from runtime.streams import Stream, Ticket, synchronize
 from simulator.experiment import Experiment
 from simulator.program import COMPUTE_STREAM, Instruction, Op, Program, Task, tensor_key
 from simulator.staleness import Staleness
-from simulator.strategies import updates_of
+from simulator.strategies import mesh_of, updates_of
+from simulator.strategies.flow import Flow, boundary_of
+from simulator.workloads import describe
 
 FAILURE_POLL_S = 0.2
 CLOSE_S = 1.0
@@ -53,6 +56,7 @@ class Executor:
         graphs: what a backward pass starts from, by (first layer, microbatch).
         split: (layers, microbatch) whose backward is split; deferred: their weight
             gradients to come, by (first layer, microbatch).
+        parameters: flat buffers by the name of their bucket.
         buffers: resident tensors by logical name: gradients, and the square of their norm.
         keep_gradients: copy each segment's gradients to `last_gradients` before a step.
         fault: (instruction label, kind) to fail at, see `inject`.
@@ -77,8 +81,19 @@ class Executor:
         # Each microbatch's loss is a mean; the mean over those of an update is trained.
         self.loss_scale = 1.0 / (experiment.parallel.data * updates_of(experiment).every)
         self.instructions = program.ranks[rank]
+        place = mesh_of(experiment).coordinate(rank)
         passes = {i.task.layers for i in self.instructions if i.task.op is Op.FORWARD}
-        self.segments = {layers: Segment(experiment, *layers, device) for layers in sorted(passes)}
+        self.segments = {
+            layers: Segment(experiment, *layers, device, place) for layers in sorted(passes)
+        }
+        self.flow = Flow(describe(experiment))
+        self.parameters = parameters_of(experiment, program.buckets[rank], self.segments)
+        self._bucket_of = {
+            layers: parameters
+            for parameters in self.parameters.values()
+            for layers in parameters.segments
+        }
+        self._shapes: dict[int, tuple[tuple[int, ...], torch.dtype]] = {}
         self.tensors: dict[tuple[str, int], Tensor] = {}
         self.graphs: dict[tuple[int, int], Graph] = {}
         self.deferred: dict[tuple[int, int], Deferred] = {}
@@ -87,17 +102,8 @@ class Executor:
             for i in self.instructions
             if i.task.op is Op.BACKWARD_WEIGHT
         }
-        self.buffers = {
-            f"gradients:{first}": segment.gradients_flat
-            for (first, _), segment in self.segments.items()
-        }
-        received = {
-            int(i.task.tensor.partition(":")[2])
-            for i in self.instructions
-            if i.task.op is Op.RECV and not i.task.tensor.startswith("calibration")
-        }
+        self.buffers = {name: bucket.gradients for name, bucket in self.parameters.items()}
         self.buffers["norm"] = torch.zeros(1, dtype=torch.float64, device=device)
-        self.boundaries = {index: boundary(experiment, index) for index in received}
         self.staleness = Staleness()
         self.batches: dict[int, tuple[Tensor, Tensor]] = {}
         self.losses: list[Tensor] = []
@@ -113,12 +119,20 @@ class Executor:
 
     def resident_bytes(self) -> dict[str, int]:
         """What this rank really holds throughout."""
-        segments = self.segments.values()
+        held = self.parameters.values()
         return {
-            "parameters": sum(s.parameters_flat.nbytes for s in segments),
-            "gradients": sum(s.gradients_flat.nbytes for s in segments),
-            "optimizer": sum(s.optimizer.nbytes for s in segments),
+            "parameters": sum(p.values.nbytes for p in held),
+            "gradients": sum(p.gradients.nbytes for p in held),
+            "optimizer": sum(p.optimizer.nbytes for p in held),
         }
+
+    def parameters_of(self, layers: tuple[int, int]) -> Parameters | None:
+        """Of a segment; None if it has none."""
+        return self._bucket_of.get(layers)
+
+    def updated_by(self, task: Task) -> list[Parameters]:
+        """What an optimizer step, or the norm before it, is about."""
+        return [p for p in self.parameters.values() if p.within(task.layers)]
 
     def step(self, batches: dict[int, tuple[Tensor, Tensor]]) -> None:
         """Run the program once; fills `posted` and `end` (host clock, seconds).
@@ -134,8 +148,8 @@ class Executor:
         self.buffers["norm"].zero_()
         self.ledger.restart()
         self.staleness = Staleness()
-        for segment in self.segments.values():
-            segment.restart()
+        for parameters in self.parameters.values():
+            parameters.restart()
         tickets: dict[int, Ticket] = {}
         for instruction in self.instructions:
             self.progress.enter(instruction.index)
@@ -153,15 +167,25 @@ class Executor:
             if instruction.uid in tickets:
                 self._wait_for(instruction, tickets[instruction.uid])
 
-    def empty(self, task: Task) -> Tensor:
-        """A buffer for what `task` receives."""
-        kind, _, index = task.tensor.partition(":")
+    def empty(self, name: str, nbytes: int) -> Tensor:
+        """A buffer for what communication brings."""
+        kind, _, _ = name.partition(":")
         if kind in ("act", "grad"):
-            shape, dtype = self.boundaries[int(index)]
+            index = boundary_of(name)
+            if index not in self._shapes:
+                self._shapes[index] = boundary(self.experiment, index)
+            shape, dtype = self._shapes[index]
         else:
             dtype = TORCH_DTYPE[self.experiment.workload.dtype]
-            shape = (-(-task.nbytes // dtype.itemsize),)
+            shape = (-(-nbytes // dtype.itemsize),)
         return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def add_up(self, names: Sequence[str], microbatch: int) -> Tensor:
+        """The sum of tensors, in the first of them."""
+        first, *others = (self.tensors[name, microbatch] for name in names)
+        for other in others:
+            first += other
+        return first
 
     def put(self, name: str, microbatch: int, tensor: Tensor, time_s: float) -> None:
         """Hold a boundary tensor under its logical name."""
@@ -180,8 +204,9 @@ class Executor:
 
     def _forget_weights(self, stage: int, version: int) -> None:
         layers = {i.task.layers for i in self.instructions if i.task.stage == stage}
-        for layers_of_segment in layers & self.segments.keys():
-            self.segments[layers_of_segment].forget(version)
+        for parameters in self.parameters.values():
+            if layers & parameters.segments.keys():
+                parameters.forget(version)
 
     def forget(self) -> None:
         """Drop every boundary tensor (calibration programs free nothing)."""

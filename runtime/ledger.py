@@ -49,16 +49,24 @@ class SavedBytes:
     tensors in `excluding` (parameters, buffers, the block's own input)."""
 
     def __init__(self, excluding: Iterable[Tensor]):
-        self._seen = {tensor.untyped_storage().data_ptr() for tensor in excluding}
-        self.nbytes = 0
+        self._known = {tensor.untyped_storage().data_ptr() for tensor in excluding}
+        self._seen: dict[int, int] = {}
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
 
     def _pack(self, tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()
-        if address not in self._seen:
-            self._seen.add(address)
-            self.nbytes += tensor.untyped_storage().nbytes()
+        if address not in self._known:
+            self._seen[address] = tensor.untyped_storage().nbytes()
         return tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self._seen.values())
+
+    def exclude(self, tensors: Iterable[Tensor]) -> None:
+        """Do not count these: they are counted under names of their own."""
+        for tensor in tensors:
+            self._seen.pop(tensor.untyped_storage().data_ptr(), None)
 
     def __enter__(self) -> SavedBytes:
         self._hooks.__enter__()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -15,83 +16,164 @@ from torch import Tensor
 
 from runtime.deferral import Deferred
 from runtime.ledger import SavedBytes
-from runtime.models import within
-from simulator.program import Instruction, Op, tensor_key
+from simulator.program import COLLECTIVES, Instruction, Op, tensor_key
+from simulator.strategies.flow import activation, boundary_of, gradient
 
 if TYPE_CHECKING:
     from runtime.executor import Executor
     from runtime.models import Segment
 
-Graph = tuple[Tensor, object, Deferred | None]
-"""Input; what backward starts from (the loss, the output's gradient edge, or None); where
-weight gradients are left to, if the backward is split."""
+
+class Entry:
+    """Where the graph of a segment begins at one of its inputs: collects the gradient there.
+
+    A leaf tensor would stay in memory as long as the graph does, whether the backward pass
+    needs its values or not.
+    """
+
+    def __init__(self) -> None:
+        self.gradient: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        apply: Callable[..., Tensor] = _Entered.apply
+        return apply(torch.empty(0, requires_grad=True), x, self)
+
+
+class _Entered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, leaf: Tensor, x: Tensor, entry: Entry) -> Tensor:
+        ctx.entry = entry
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        entry, (gradient,) = ctx.entry, gradients
+        if entry.gradient is None:
+            entry.gradient = gradient
+        else:
+            entry.gradient += gradient
+        return None, None, None
+
+
+@dataclass
+class Graph:
+    """What a backward pass starts from.
+
+    Attributes:
+        entries: of its inputs, by boundary.
+        roots: the loss, or the place of each output in the graph, by boundary.
+        deferred: where weight gradients are left to, if the backward pass is split.
+    """
+
+    entries: dict[int, Entry]
+    roots: dict[int, Any]
+    deferred: Deferred | None
 
 
 def forward_pass(
-    segment: Segment, x: Tensor, target: Tensor, loss_scale: float, split: bool = False
-) -> tuple[Tensor, Graph]:
-    """Run a segment; returns its detached output and the graph for `backward_pass`.
+    segment: Segment,
+    tensors: dict[int, Tensor],
+    target: Tensor,
+    loss_scale: float,
+    split: bool = False,
+) -> tuple[dict[int, Tensor], Graph]:
+    """Run a segment; returns its detached outputs and the graph for `backward_pass`.
 
-    `split`: its backward will be split into input and weight parts.
-    Only the edge of the graph is kept, not the output itself, so that the output's memory
-    is free once it has been sent (as Megatron-LM's deallocate_output_tensor).
+    Only the edges of the graph are kept, not the outputs themselves, so that an output's
+    memory is free once it has been sent (as Megatron-LM's deallocate_output_tensor).
+
+    Args:
+        tensors: by boundary: the inputs of `segment`, and the batch at 0.
+        split: its backward will be split into input and weight parts.
     """
-    if segment.first > 0:
-        x.requires_grad_(True)
+    entries = {boundary: Entry() for boundary in segment.differentiable}
+    entered = {boundary: entry(tensors[boundary]) for boundary, entry in entries.items()}
     deferred = Deferred() if split else None
     segment.defer_weight_gradients(deferred)
-    output = segment(x, target)
-    root: object = None
-    if output.requires_grad and segment.is_loss:
-        root = output * loss_scale
-    elif output.requires_grad:
-        root = torch.autograd.graph.get_gradient_edge(output)
-    return output.detach(), (x, root, deferred)
+    outputs = segment({**tensors, **entered}, target)
+    roots: dict[int, Any] = {}
+    for boundary, output in outputs.items():
+        if output.requires_grad and segment.is_loss:
+            roots[boundary] = output * loss_scale
+        elif output.requires_grad:
+            roots[boundary] = torch.autograd.graph.get_gradient_edge(output)
+    detached = {boundary: output.detach().contiguous() for boundary, output in outputs.items()}
+    return detached, Graph(entries, roots, deferred)
 
 
-def backward_pass(graph: Graph, gradient: Tensor | None) -> Tensor | None:
-    """Accumulate parameter gradients; returns the gradient of the input, if it has one."""
-    x, root, _ = graph
-    if root is not None:
-        torch.autograd.backward((root,), (gradient,))  # type: ignore[arg-type]
-    result, x.grad = x.grad, None
-    return result
+def backward_pass(
+    graph: Graph, gradients: dict[int, Tensor], into: dict[int, Tensor] | None = None
+) -> dict[int, Tensor]:
+    """Accumulate parameter gradients; returns the gradients of the inputs, each in memory of
+    its own.
+
+    Args:
+        gradients: of the outputs, by boundary; none for a loss.
+        into: gradients of inputs to add to.
+    """
+    for boundary, entry in graph.entries.items():
+        entry.gradient = (into or {}).get(boundary)
+    if graph.roots:
+        given = [gradients.get(boundary) for boundary in graph.roots]
+        torch.autograd.backward(tuple(graph.roots.values()), given)
+    results: dict[int, Tensor] = {}
+    for boundary, entry in graph.entries.items():
+        if entry.gradient is not None:
+            result = entry.gradient.contiguous()
+            if any(result.data_ptr() == other.data_ptr() for other in results.values()):
+                result = result.clone()  # a sum hands the same gradient to all its terms
+            results[boundary], entry.gradient = result, None
+    return results
 
 
 def forward(executor: Executor, instruction: Instruction) -> None:
     task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
-    first, last = task.layers
-    segment = executor.segments[task.layers]
+    first, _ = task.layers
+    segment, parameters = executor.segments[task.layers], executor.parameters_of(task.layers)
     batch, target = executor.batches[microbatch]
-    x = executor.tensors[f"act:{first}", microbatch] if first else batch
+    names = {boundary: executor.flow.activation(boundary) for boundary in segment.inputs}
+    tensors = {boundary: executor.tensors[name, microbatch] for boundary, name in names.items()}
     split = (task.layers, microbatch) in executor.split
-    version = segment.use(task.version)
+    version = parameters.use(task.version) if parameters else None
+    arguments = (segment, {0: batch, **tensors}, target, executor.loss_scale, split)
     known = executor.ledger.saved_bytes.get(first)
     if known is None:  # count once; every microbatch saves the same
-        boundary_tensor = [x] if first else []
-        with SavedBytes([*boundary_tensor, *segment.parameters(), *segment.buffers()]) as saved:
-            output, graph = forward_pass(segment, x, target, executor.loss_scale, split)
+        known_already = [*tensors.values(), *segment.parameters(), *segment.buffers()]
+        with SavedBytes(known_already) as saved:
+            outputs, graph = forward_pass(*arguments)
+        saved.exclude([] if segment.is_loss else outputs.values())
         known = executor.ledger.saved_bytes[first] = saved.nbytes
     else:
-        output, graph = forward_pass(segment, x, target, executor.loss_scale, split)
-    executor.staleness.use(task.stage, microbatch, version)
+        outputs, graph = forward_pass(*arguments)
+    if version is not None:
+        executor.staleness.use(task.stage, microbatch, version)
     executor.graphs[first, microbatch] = graph
     executor.ledger.hold((f"saved:{first}", microbatch), known, begin)
-    if segment.is_loss:
-        executor.losses.append(output)
-    else:
-        executor.put(f"act:{last}", microbatch, output, begin)
+    for boundary, output in outputs.items():
+        if segment.is_loss:
+            executor.losses.append(output)
+        else:
+            executor.put(activation(boundary), microbatch, output, begin)
 
 
 def backward(executor: Executor, instruction: Instruction) -> None:
     task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
-    first, last = task.layers
-    incoming = executor.tensors.get((f"grad:{last}", microbatch))
-    gradient = backward_pass(executor.graphs.pop((first, microbatch)), incoming)
-    if first:
-        if gradient is None:
-            raise RuntimeError(f"layer {first} has no gradient for its input")
-        executor.put(f"grad:{first}", microbatch, gradient, begin)
+    graph = executor.graphs.pop((task.layers[0], microbatch))
+    gradients = {}
+    for boundary in graph.roots:
+        names = [name for name in executor.flow.gradients(boundary) if name in task.sources]
+        if names:
+            gradients[boundary] = executor.add_up(names, microbatch)
+    into = {
+        boundary: executor.tensors[gradient(boundary), microbatch]
+        for boundary in graph.entries
+        if (gradient(boundary), microbatch) in executor.tensors
+    }
+    results = backward_pass(graph, gradients, into)
+    for boundary in sorted(graph.entries.keys() - into.keys()):
+        if boundary not in results:
+            raise RuntimeError(f"boundary {boundary} has no gradient")
+        executor.put(gradient(boundary), microbatch, results[boundary], begin)
     if task.op is Op.BACKWARD:
         executor.staleness.contribute(task.stage, microbatch)
 
@@ -99,11 +181,14 @@ def backward(executor: Executor, instruction: Instruction) -> None:
 def backward_input(executor: Executor, instruction: Instruction) -> None:
     first, _ = instruction.task.layers
     key, begin = (first, instruction.microbatch), time.perf_counter()
-    x, _, deferred = executor.graphs[key]
+    graph = executor.graphs[key]
     backward(executor, instruction)
-    if deferred is not None:
-        executor.deferred[key] = deferred
-        nbytes = deferred.nbytes(excluding=x if first else None)
+    if graph.deferred is not None:
+        executor.deferred[key] = graph.deferred
+        segment = executor.segments[instruction.task.layers]
+        names = [executor.flow.activation(boundary) for boundary in segment.inputs]
+        held = [executor.tensors.get((name, instruction.microbatch)) for name in names]
+        nbytes = graph.deferred.nbytes(excluding=[x for x in held if x is not None])
         executor.ledger.hold((f"deferred:{first}", instruction.microbatch), nbytes, begin)
 
 
@@ -114,7 +199,7 @@ def backward_weight(executor: Executor, instruction: Instruction) -> None:
 
 def send(executor: Executor, instruction: Instruction) -> None:
     task = instruction.task
-    tensor = executor.tensors[task.tensor, instruction.microbatch]
+    tensor = executor.add_up(task.sources or (task.tensor,), instruction.microbatch)
     dist.send(
         tensor.contiguous(),
         task.peer,
@@ -125,7 +210,7 @@ def send(executor: Executor, instruction: Instruction) -> None:
 
 def receive(executor: Executor, instruction: Instruction) -> None:
     task, begin = instruction.task, time.perf_counter()
-    tensor = executor.empty(task)
+    tensor = executor.empty(task.tensor, task.nbytes)
     executor.put(task.tensor, instruction.microbatch, tensor, begin)
     dist.recv(
         tensor,
@@ -135,16 +220,27 @@ def receive(executor: Executor, instruction: Instruction) -> None:
     )
 
 
-def all_reduce(executor: Executor, instruction: Instruction) -> None:
-    task = instruction.task
+def collective(executor: Executor, instruction: Instruction) -> None:
+    """In place, or into a new tensor: what the task allocates."""
+    task, begin = instruction.task, time.perf_counter()
     group = executor.groups.collective(task.stream, task.group)
-    dist.all_reduce(executor.buffers[task.tensor], group=group)
+    if task.tensor in executor.buffers:
+        tensor = executor.buffers[task.tensor]
+    else:
+        tensor = executor.add_up(task.sources, instruction.microbatch).contiguous()
+    if task.op is Op.ALL_REDUCE:
+        dist.all_reduce(tensor, op=REDUCTIONS[task.reduction], group=group)
+        return
+    (made,) = task.allocates
+    result = executor.empty(made.name, made.nbytes)
+    executor.put(made.name, instruction.microbatch, result, begin)
+    COLLECTIVE[task.op](result.view(-1), tensor.view(-1), group=group)
 
 
 def gradient_norm(executor: Executor, instruction: Instruction) -> None:
     """Add the squares of a stage's gradients to those of the model."""
-    for segment in within(executor.segments, instruction.task.layers):
-        executor.buffers["norm"] += segment.gradients_square()
+    for parameters in executor.updated_by(instruction.task):
+        executor.buffers["norm"] += parameters.gradients_square()
 
 
 def clip_factor(executor: Executor) -> float:
@@ -158,27 +254,33 @@ def clip_factor(executor: Executor) -> float:
 def optimizer_step(executor: Executor, instruction: Instruction) -> None:
     task, begin = instruction.task, time.perf_counter()
     keep_old, factor = bool(task.allocates), clip_factor(executor)
-    segments = within(executor.segments, task.layers)
-    for segment in segments:
+    updated = executor.updated_by(task)
+    for parameters in updated:
         if factor < 1.0:
-            segment.gradients_flat *= factor
+            parameters.gradients *= factor
         if executor.keep_gradients:
-            key = (segment.first, segment.last)
-            executor.last_gradients[key] = segment.gradients_flat.clone()
-        executor.staleness.update(task.stage, segment.newest)
-        segment.update(executor.experiment.run.learning_rate, keep_old)
+            for segment, place in parameters.segments.items():
+                executor.last_gradients[segment] = parameters.gradients[place].clone()
+        executor.staleness.update(task.stage, parameters.newest)
+        parameters.update(executor.experiment.run.learning_rate, keep_old)
     for tensor in task.allocates:
-        nbytes = sum(segment.version_bytes(task.version) for segment in segments)
+        nbytes = sum(parameters.version_bytes(task.version) for parameters in updated)
         executor.ledger.hold(tensor_key(tensor.name, instruction.microbatch), nbytes, begin)
 
 
 def tag(instruction: Instruction) -> int:
     """The same on both sides and different for all messages of a step between two ranks."""
-    kind, _, boundary_index = instruction.task.tensor.partition(":")
-    number = 2 * int(boundary_index) + (kind == "grad")
+    name = instruction.task.tensor
+    number = 2 * boundary_of(name) + name.startswith("grad")
     return number * 65536 + instruction.microbatch % 65536
 
 
+REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
+COLLECTIVE: dict[Op, Callable[..., object]] = {
+    Op.ALL_GATHER: dist.all_gather_into_tensor,
+    Op.REDUCE_SCATTER: dist.reduce_scatter_tensor,
+    Op.ALL_TO_ALL: dist.all_to_all_single,
+}
 OPERATIONS: dict[Op, Callable[[Executor, Instruction], None]] = {
     Op.FORWARD: forward,
     Op.BACKWARD: backward,
@@ -186,7 +288,7 @@ OPERATIONS: dict[Op, Callable[[Executor, Instruction], None]] = {
     Op.BACKWARD_WEIGHT: backward_weight,
     Op.SEND: send,
     Op.RECV: receive,
-    Op.ALL_REDUCE: all_reduce,
+    **dict.fromkeys(COLLECTIVES, collective),
     Op.GRADIENT_NORM: gradient_norm,
     Op.OPTIMIZER_STEP: optimizer_step,
 }

@@ -11,13 +11,15 @@ import torch
 
 from runtime.data import microbatch
 from runtime.deferral import Deferred
-from runtime.models import Segment, boundary, within
+from runtime.models import Segment, boundary
 from runtime.operations import Graph, backward_pass, forward_pass
+from runtime.parameters import parameters_of
 from runtime.progress import Progress
 from runtime.streams import synchronize
 from simulator.costs import pass_key
 from simulator.experiment import Experiment
 from simulator.program import COMPUTE_STREAM, Instruction, Op, Program
+from simulator.strategies import mesh_of
 from simulator.workloads import describe
 
 Samples = dict[str, list[float]]
@@ -46,7 +48,11 @@ class PassMeter:
             for i in self.order
         }
         ranges = {i.task.layers for i in self.order if i.task.op is Op.FORWARD}
-        self.segments = {span: Segment(experiment, *span, device) for span in sorted(ranges)}
+        place = mesh_of(experiment).coordinate(rank)
+        self.segments = {span: Segment(experiment, *span, device, place) for span in sorted(ranges)}
+        self.parameters = list(
+            parameters_of(experiment, program.buckets[rank], self.segments).values()
+        )
         self.split = {
             (i.task.layers, i.microbatch) for i in self.order if i.task.op is Op.BACKWARD_WEIGHT
         }
@@ -55,9 +61,8 @@ class PassMeter:
         )
         self.boundaries = {
             index: self._random(index)
-            for span in ranges
-            for index in span
-            if 0 < index < len(layers)
+            for segment in self.segments.values()
+            for index in (*segment.inputs, *segment.outputs)
         }
         self._walk = self._forever()
         self.warm = False
@@ -102,35 +107,45 @@ class PassMeter:
         deferred: dict[tuple[int, int], Deferred],
     ) -> float:
         task, number = instruction.task, instruction.microbatch
-        first, last = task.layers
-        key = (first, number)
+        key = (task.layers[0], number)
+        segment = self.segments.get(task.layers)
         if task.op is Op.FORWARD:
-            x = self.boundaries[first].clone() if first else self.batch
-            split, segment = (task.layers, number) in self.split, self.segments[task.layers]
-            segment.use(-1)
+            assert segment is not None
+            tensors = {index: self.boundaries[index].clone() for index in segment.inputs}
+            split = (task.layers, number) in self.split
+            for parameters in self.parameters:
+                parameters.use(-1)
             start = time.perf_counter()
-            _, graphs[key] = forward_pass(segment, x, self.target, 1.0, split)
+            _, graphs[key] = forward_pass(
+                segment, {0: self.batch, **tensors}, self.target, 1.0, split
+            )
         elif task.op in (Op.BACKWARD, Op.BACKWARD_INPUT):
             graph = graphs.pop(key)
-            gradient = self.boundaries[last].clone() if last in self.boundaries else None
-            if graph[2] is not None:
-                deferred[key] = graph[2]
+            gradients = {
+                index: self.boundaries[index].clone()
+                for index in graph.roots
+                if index in self.boundaries
+            }
+            if graph.deferred is not None:
+                deferred[key] = graph.deferred
             start = time.perf_counter()
-            backward_pass(graph, gradient)
+            backward_pass(graph, gradients)
         elif task.op is Op.BACKWARD_WEIGHT:
             work = deferred.pop(key)
             start = time.perf_counter()
             work.run()
         elif task.op is Op.GRADIENT_NORM:
             start = time.perf_counter()
-            for segment in within(self.segments, task.layers):
-                segment.gradients_square()
+            for parameters in self.parameters:
+                if parameters.within(task.layers):
+                    parameters.gradients_square()
         else:
             keep_old = bool(task.allocates)  # graphs of passes in flight hold them
             start = time.perf_counter()
-            for segment in within(self.segments, task.layers):
-                segment.update(1e-9, keep_old)
-                if keep_old:
-                    segment.forget(segment.newest - 1)
+            for parameters in self.parameters:
+                if parameters.within(task.layers):
+                    parameters.update(1e-9, keep_old)
+                    if keep_old:
+                        parameters.forget(parameters.newest - 1)
         synchronize(self.device)
         return time.perf_counter() - start

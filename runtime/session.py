@@ -124,8 +124,8 @@ def parameters_norm(executor: Executor, replica: int) -> float:
     """L2 norm over the whole model, each parameter counted once."""
     square = torch.zeros(1, dtype=torch.float64, device=executor.device)
     if replica == 0:
-        for segment in executor.segments.values():
-            square += segment.parameters_flat.double().square().sum()
+        for parameters in executor.parameters.values():
+            square += parameters.values.double().square().sum() / parameters.copies
     dist.all_reduce(square)
     return float(square.sqrt()[0])
 
@@ -134,10 +134,11 @@ def _tensors(executor: Executor) -> dict[str, Any] | None:
     """Parameters and last gradients of every layer range, from replica 0's ranks and up."""
     mine = {
         f"{first}:{last}": (
-            segment.parameters_flat.double().tolist(),
+            parameters.values[place].double().tolist(),
             executor.last_gradients[first, last].double().tolist(),
         )
-        for (first, last), segment in executor.segments.items()
+        for parameters in executor.parameters.values()
+        for (first, last), place in parameters.segments.items()
     }
     everything: list[Any] | None = [None] * executor.program.num_ranks
     if executor.rank != 0:

@@ -25,13 +25,13 @@ class Mesh:
         place = np.unravel_index(rank, self.ranks.shape)
         return {axis: int(index) for axis, index in zip(AXES, place, strict=True)}
 
-    def group(self, rank: int, axis: str) -> tuple[int, ...]:
-        """The ranks that differ from `rank` in `axis` only, in order of that axis."""
+    def group(self, rank: int, *axes: str) -> tuple[int, ...]:
+        """The ranks that differ from `rank` in these axes only, ascending."""
         place = list(np.unravel_index(rank, self.ranks.shape))
         selector = tuple(
-            slice(None) if name == axis else index for name, index in zip(AXES, place, strict=True)
+            slice(None) if name in axes else index for name, index in zip(AXES, place, strict=True)
         )
-        return tuple(int(member) for member in self.ranks[selector])
+        return tuple(int(member) for member in self.ranks[selector].flat)
 
     def representatives(self) -> list[int]:
         """One rank of every set of peers that do the same: the first place on every axis

@@ -31,11 +31,14 @@ class Op(StrEnum):
     SEND = "SEND"
     RECV = "RECV"
     ALL_REDUCE = "ALL_REDUCE"
+    ALL_GATHER = "ALL_GATHER"
+    REDUCE_SCATTER = "REDUCE_SCATTER"
+    ALL_TO_ALL = "ALL_TO_ALL"
     GRADIENT_NORM = "NORM"
     OPTIMIZER_STEP = "STEP"
 
 
-COLLECTIVES = frozenset({Op.ALL_REDUCE})
+COLLECTIVES = frozenset({Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL})
 MESSAGES = frozenset({Op.SEND, Op.RECV})
 COMMUNICATION = COLLECTIVES | MESSAGES
 
@@ -55,9 +58,12 @@ class Task:
     `layers` is the half-open range of model layers it works on, `stage` the (virtual)
     pipeline stage, `segment` the piece of that stage (-1: the whole stage). `tensor` is
     what is sent or reduced, with `nbytes` the payload of one rank; both sides of a
-    message name the same. Names in `allocates` and `frees` are per microbatch unless they
-    have an ``@`` (see `tensor_key`). `version` (-1: what is current) counts the updates
-    within the step: a forward pass uses those weights, an optimizer step supersedes them;
+    message name the same. `sources` are the tensors it reads: parts of a gradient are added
+    into the first of them before anything is done with it. A collective puts its result
+    into what it allocates, else it works in place. Names in `allocates` and `frees` are per
+    microbatch unless they have an ``@`` (see `tensor_key`). `version` (-1: what is current)
+    counts the updates within the step: a forward pass uses those weights, an optimizer step
+    supersedes them;
     one that allocates leaves the old weights to passes still to come.
     """
 
@@ -71,6 +77,8 @@ class Task:
     group: tuple[int, ...] = ()
     tensor: str = ""
     nbytes: int = 0
+    sources: tuple[str, ...] = ()
+    reduction: str = "sum"
     allocates: tuple[Tensor, ...] = ()
     frees: tuple[str, ...] = ()
     version: int = -1
@@ -119,12 +127,32 @@ class Instruction:
         return f"rank {self.rank}: {self.label}"
 
 
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Parameters of one rank whose gradients are reduced and that are updated together.
+
+    Attributes:
+        segments: the layer ranges that use them, ascending.
+        sums_over: ranks over which their gradients are sums.
+        copies: how many ranks hold the same parameters.
+    """
+
+    segments: tuple[tuple[int, int], ...]
+    sums_over: tuple[int, ...]
+    copies: int = 1
+
+    @property
+    def name(self) -> str:
+        """Of its gradients."""
+        return f"gradients:{self.segments[0][0]}"
+
+
 @dataclass(eq=False)
 class Program:
     """The instruction lists of all ranks and the bytes each rank holds throughout.
 
-    `resident` maps, per list, a name (parameters, gradients, …) to bytes. `num_stages`
-    counts virtual stages over the whole pipeline.
+    `resident` maps, per list, a name (parameters, gradients, …) to bytes, `buckets` lists,
+    per list, its parameters. `num_stages` counts virtual stages over the whole pipeline.
 
     A *folded* program has the lists of some of `world_size` ranks only, and every other
     rank does the same as one of them. `members` are the global ranks of the lists; peers,
@@ -133,6 +161,7 @@ class Program:
 
     ranks: list[list[Instruction]]
     resident: list[dict[str, int]] = field(default_factory=list)
+    buckets: list[list[Bucket]] = field(default_factory=list)
     num_stages: int = 1
     members: list[int] = field(default_factory=list)
     world_size: int = 0
@@ -140,6 +169,8 @@ class Program:
     def __post_init__(self) -> None:
         if not self.resident:
             self.resident = [{} for _ in self.ranks]
+        if not self.buckets:
+            self.buckets = [[] for _ in self.ranks]
         if not self.members:
             self.members = list(range(len(self.ranks)))
         self.world_size = self.world_size or len(self.ranks)
@@ -173,7 +204,7 @@ class Program:
     def hash(self) -> str:
         """The first 16 hex digits of the SHA-256 of the whole program: equal programs,
         equal hashes, on every machine and in every process."""
-        digest = hashlib.sha256(repr((self.num_stages, self.resident)).encode())
+        digest = hashlib.sha256(repr((self.num_stages, self.resident, self.buckets)).encode())
         if self.is_folded:
             digest.update(f"{self.world_size} ranks\n".encode())
         numbers: dict[int, int] = {}  # by identity: hashing a task's fields is slow

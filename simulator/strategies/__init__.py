@@ -7,17 +7,25 @@ such pass, and its line here.
 
 from __future__ import annotations
 
+from math import inf
+
 from simulator.experiment import OPTIMIZER_STATES, Experiment, ExperimentError
 from simulator.gc_pause import paused_gc
-from simulator.mesh import Mesh
-from simulator.program import Program
+from simulator.mesh import AXES, Mesh
+from simulator.program import Bucket, Program
 from simulator.strategies.data_parallel import reduce_gradients
-from simulator.strategies.partition import Range, split_buckets, split_stages, stage_costs
-from simulator.strategies.pipeline import Stage, lower_passes, messages_from
+from simulator.strategies.flow import Flow, Range
+from simulator.strategies.partition import split_stages, stage_costs
+from simulator.strategies.pipeline import lower_passes, messages_from
 from simulator.strategies.schedules import Pass, Plan, Schedule, Updates, schedule_named
+from simulator.strategies.segments import Filled, Spread, cut
+from simulator.strategies.stage import Stage
 from simulator.strategies.updates import insert_updates
 from simulator.validate import validate
 from simulator.workloads import Layer, describe
+
+MODEL_AXES = ("pipeline", "expert", "tensor")
+"""Mesh axes over which the parameters of one model are spread."""
 
 
 def mesh_of(experiment: Experiment) -> Mesh:
@@ -127,26 +135,29 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
             f"{experiment.parallel.schedule!r} has no moment at which the gradient of the whole "
             "model is known; allowed: synchronous schedules"
         )
-    lists, resident = [], []
+    flow = Flow(layers)
+    lists, resident, held = [], [], []
     ranks = mesh.representatives() if fold else list(range(mesh.world_size))
-    stages_of = {
-        rank: _stages_of(rank, experiment, mesh, layers, ranges, placement) for rank in ranks
-    }
     place_of = {rank: mesh.coordinate(rank)["pipeline"] for rank in ranks}
+    cuts = [_cut(experiment, mesh, layers, stage) for stage in ranges]
+    stages_of = {
+        rank: _stages_of(rank, mesh, flow, [pieces for pieces, _ in cuts], placement)
+        for rank in ranks
+    }
     incoming: dict[int, dict[int, list[Pass]]] = {rank: {} for rank in ranks}
     for source, stages in stages_of.items():
         for target, started in messages_from(source, orders[place_of[source]], stages).items():
             incoming[target][source] = started
     for rank, stages in stages_of.items():
-        passes = orders[place_of[rank]]
-        instructions = lower_passes(rank, passes, stages, layers, incoming[rank])
+        instructions = lower_passes(orders[place_of[rank]], stages, incoming[rank])
+        mine = [bucket for index in stages for bucket in cuts[index][1]]
+        buckets = [_placed(bucket, mesh, rank) for bucket in mine]
+        sizes = {
+            placed.name: bucket.parameters * value_bytes
+            for placed, bucket in zip(buckets, mine, strict=True)
+        }
         instructions = reduce_gradients(
-            instructions,
-            mesh.group(rank, "data"),
-            layers,
-            value_bytes,
-            updates.every,
-            plan.num_microbatches,
+            instructions, buckets, sizes, updates.every, plan.num_microbatches
         )
         owned = [(stage.index, stage.first, stage.last) for stage in stages.values()]
         lists.append(
@@ -157,47 +168,54 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
                 value_bytes,
                 updates,
                 plan.num_microbatches,
-                mesh.group(rank, "pipeline") if clips else (),
+                mesh.group(rank, *MODEL_AXES) if clips else (),
             )
         )
-        parameters = sum(
-            layer.parameters for _, first, last in owned for layer in layers[first:last]
-        )
-        sizes = {"parameters": 1, "gradients": 1, "optimizer": OPTIMIZER_STATES[optimizer]}
-        resident.append({name: n * parameters * value_bytes for name, n in sizes.items() if n})
-    return Program(lists, resident, len(ranges), ranks, mesh.world_size)
+        parameters = sum(bucket.parameters for bucket in mine)
+        states = {"parameters": 1, "gradients": 1, "optimizer": OPTIMIZER_STATES[optimizer]}
+        resident.append({name: n * parameters * value_bytes for name, n in states.items() if n})
+        held.append(buckets)
+    return Program(lists, resident, held, len(ranges), ranks, mesh.world_size)
+
+
+def _cut(
+    experiment: Experiment, mesh: Mesh, layers: list[Layer], stage: Range
+) -> tuple[list[Range], list[Filled]]:
+    """Pieces and buckets of a stage: only gradients that are sums are cut into buckets."""
+    bucket_bytes = experiment.parallel.bucket_mb * 1e6
+
+    def limit(spread: Spread) -> float:
+        return bucket_bytes if len(mesh.group(0, *spread.sums_over)) > 1 else inf
+
+    return cut(layers, stage, experiment.workload.dtype_bytes, limit)
+
+
+def _placed(bucket: Filled, mesh: Mesh, rank: int) -> Bucket:
+    """A bucket with the ranks of its mesh axes."""
+    sums_over, copied_over = (mesh.group(rank, *axes) for axes in bucket.spread)
+    return Bucket(bucket.segments, sums_over, copies=len(copied_over))
 
 
 def _stages_of(
-    rank: int,
-    experiment: Experiment,
-    mesh: Mesh,
-    layers: list[Layer],
-    ranges: list[tuple[int, int]],
-    placement: list[int],
+    rank: int, mesh: Mesh, flow: Flow, pieces: list[list[Range]], placement: list[int]
 ) -> dict[int, Stage]:
     """The stages that `rank` owns, by stage index, with their neighbours' ranks."""
     pipeline = mesh.group(rank, "pipeline")
+    groups = {axis: mesh.group(rank, axis) for axis in AXES}
     place = pipeline.index(rank)
-    stages = {}
-    for index in range(len(ranges)):
-        if placement[index] != place:
-            continue
-        segments = [ranges[index]]
-        if experiment.parallel.data > 1:
-            segments = split_buckets(
-                layers,
-                ranges[index],
-                experiment.parallel.bucket_mb * 1e6,
-                experiment.workload.dtype_bytes,
-            )
-        stages[index] = Stage(
+    return {
+        index: Stage(
             index=index,
-            segments=segments,
+            pieces=pieces[index],
+            flow=flow,
             previous_rank=pipeline[placement[index - 1]] if index else None,
-            next_rank=pipeline[placement[index + 1]] if index + 1 < len(ranges) else None,
+            next_rank=pipeline[placement[index + 1]] if index + 1 < len(pieces) else None,
+            groups=groups,
+            rank=rank,
         )
-    return stages
+        for index in range(len(pieces))
+        if placement[index] == place
+    }
 
 
 __all__ = ["lower", "mesh_of"]

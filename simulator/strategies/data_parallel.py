@@ -9,46 +9,54 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.program import Instruction, Op, Task
-from simulator.workloads import Layer
+from simulator.program import Bucket, Instruction, Op, Task
 
 BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_WEIGHT})
 
 
 def reduce_gradients(
     instructions: list[Instruction],
-    group: tuple[int, ...],
-    layers: Sequence[Layer],
-    value_bytes: int,
+    buckets: Sequence[Bucket],
+    sizes: dict[str, int],
     every: int,
     num_microbatches: int,
 ) -> list[Instruction]:
-    """Insert an all-reduce over `group` after the last backward pass of every segment
-    before each update, which come `every` microbatches."""
-    if len(group) == 1:
+    """Insert the all-reduce of every bucket after the last backward pass of its segments
+    before each update, which come `every` microbatches.
+
+    Args:
+        sizes: bytes of gradients by name of the bucket.
+    """
+    bucket_of = {
+        segment: bucket
+        for bucket in buckets
+        if len(bucket.sums_over) > 1
+        for segment in bucket.segments
+    }
+    if not bucket_of:
         return instructions
     once = every >= num_microbatches
-    last: dict[tuple[tuple[int, int], int], Instruction] = {}
+    last: dict[tuple[Bucket, int], Instruction] = {}
     for instruction in instructions:
-        if instruction.task.op in BACKWARDS:
-            last[instruction.task.layers, instruction.microbatch // every] = instruction
+        if instruction.task.op in BACKWARDS and instruction.task.layers in bucket_of:
+            bucket = bucket_of[instruction.task.layers]
+            last[bucket, instruction.microbatch // every] = instruction
     final = set(last.values())
     built: list[Instruction] = []
     for instruction in instructions:
         built.append(instruction)
-        first, end = instruction.task.layers
-        parameters = sum(layer.parameters for layer in layers[first:end])
-        if instruction in final and parameters:
+        if instruction in final:
+            bucket = bucket_of[instruction.task.layers]
             task = Task(
                 op=Op.ALL_REDUCE,
                 stage=instruction.task.stage,
-                layers=(first, end),
+                layers=instruction.task.layers,
                 segment=instruction.task.segment,
                 mnemonic="REDUCE_GRAD",
                 stream="data",
-                group=group,
-                tensor=f"gradients:{first}",
-                nbytes=parameters * value_bytes,
+                group=bucket.sums_over,
+                tensor=bucket.name,
+                nbytes=sizes[bucket.name],
             )
             microbatch = -1 if once else instruction.microbatch
             built.append(Instruction(task, microbatch, (instruction,)))

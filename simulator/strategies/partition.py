@@ -7,9 +7,8 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from simulator.strategies.flow import Range
 from simulator.workloads import Layer
-
-Range = tuple[int, int]
 
 
 def split_stages(
@@ -80,27 +79,3 @@ def _work(layer: Layer) -> tuple[float, float, float]:
 
 def _ranges(bounds: Sequence[int], cuts: Iterable[int]) -> list[Range]:
     return [(bounds[a], bounds[b]) for a, b in pairwise(cuts)]
-
-
-def split_buckets(
-    layers: Sequence[Layer], stage: Range, bucket_bytes: float, value_bytes: int
-) -> list[Range]:
-    """Cut a stage into segments of at least `bucket_bytes` of gradients each.
-
-    Filled from the last layer, whose gradients come first in the backward pass, as in
-    PyTorch DDP (Li et al. 2020, section 3.2.3); what is left over joins the first segment.
-    """
-    first, last = stage
-    segments: list[Range] = []
-    end, held = last, 0
-    for index in range(last - 1, first - 1, -1):
-        held += layers[index].parameters * value_bytes
-        if held >= bucket_bytes:
-            segments.append((index, end))
-            end, held = index, 0
-    if end > first:
-        if held == 0 and segments:  # no parameters left over: nothing to send for them
-            segments[-1] = (first, segments[-1][1])
-        else:
-            segments.append((first, end))
-    return segments[::-1]

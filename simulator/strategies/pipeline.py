@@ -1,91 +1,117 @@
-"""From the order of passes to instructions: segments, and the messages between stages."""
+"""From the order of passes to instructions: segments, exchanges between them, and the messages
+between stages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
-from simulator.program import Instruction, Op, Task, Tensor
-from simulator.strategies.partition import Range
+from simulator.program import COMPUTE_STREAM, Instruction, Op, Task
 from simulator.strategies.schedules import Pass
-from simulator.workloads import Layer
+from simulator.strategies.stage import SENDING_BACKWARDS, Stage
 
-SENDING_BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_INPUT})
-
-
-def activation(boundary: int) -> str:
-    """The tensor that enters layer `boundary`."""
-    return f"act:{boundary}"
-
-
-def gradient(boundary: int) -> str:
-    """The gradient with respect to `activation(boundary)`."""
-    return f"grad:{boundary}"
-
-
-@dataclass
-class Stage:
-    """One (virtual) stage as a rank of the pipeline sees it.
-
-    `segments` are layer ranges; `previous_rank` and `next_rank` are global ranks, None at
-    the ends of the model. `tasks` are made once and shared by all microbatches.
-    """
-
-    index: int
-    segments: list[Range]
-    previous_rank: int | None
-    next_rank: int | None
-    tasks: dict[tuple[str, int], Task] = field(default_factory=dict)
-
-    @property
-    def first(self) -> int:
-        return self.segments[0][0]
-
-    @property
-    def last(self) -> int:
-        return self.segments[-1][1]
+STARTED = -1
+"""The place of what a pass starts from: a message, or communication of the stage before."""
 
 
 def lower_passes(
-    rank: int,
-    passes: Sequence[Pass],
-    stages: dict[int, Stage],
-    layers: Sequence[Layer],
-    sent: dict[int, list[Pass]],
+    passes: Sequence[Pass], stages: dict[int, Stage], sent: dict[int, list[Pass]]
 ) -> list[Instruction]:
     """The instruction list of one pipeline rank.
 
-    A pass becomes one compute instruction per segment. The receive for a pass is posted
-    one pass ahead (double buffering): it overlaps the pass before, and no rank runs
-    further ahead of its peer than that. Receives from one peer are posted in the order in
-    which it sends, earlier where that is needed: nothing but order tells messages apart.
+    A pass becomes one compute instruction per segment, with the collectives between them.
+    The receive for a pass is posted one pass ahead (double buffering): it overlaps the pass
+    before, and no rank runs further ahead of its peer than that. Receives from one peer are
+    posted in the order in which it sends, earlier where that is needed: nothing but order
+    tells messages apart.
 
     Args:
-        sent: per peer the passes whose results it sends to `rank`, in its order.
+        sent: per peer the passes whose results it sends here, in its order.
     """
     built: list[Instruction] = []
-    last_compute: tuple[Instruction, ...] = ()
-    posts = _posting_positions(rank, passes, stages, sent)
-    received: dict[Pass, Instruction] = {}
+    last: tuple[Instruction, ...] = ()  # compute, which communication behind it waits for
+    posts = _posting_positions(passes, sent)
+    arrived: dict[tuple[bool, int, int], list[Instruction]] = {}  # what a pass starts from
+    scripts: dict[tuple[int, Op], Script] = {}
     for position, step in enumerate(passes):
         for coming in posts.get(position, ()):
-            receive = _receive(rank, coming, stages[coming.stage], layers, last_compute)
-            received[coming] = receive
+            task = stages[coming.stage].receive(coming.op is Op.FORWARD)
+            receive = Instruction(task, coming.microbatch, last)
+            arrived[_start(coming)] = [receive]
             built.append(receive)
         stage = stages[step.stage]
-        waits = (received.pop(step),) if step in received else ()
-        forwards = step.op is Op.FORWARD
-        segments = range(len(stage.segments))
-        for segment in segments if forwards else reversed(segments):
-            task = _compute_task(step.op, stage, segment, layers)
-            instruction = Instruction(task, step.microbatch, waits)
-            built.append(instruction)
-            waits = ()
-        last_compute = (instruction,)
-        send = _send(rank, step, stage, layers, instruction)
-        if send:
-            built.append(send)
+        script = scripts.setdefault((step.stage, step.op), Script(step.op, stage))
+        start = [] if step.op is Op.BACKWARD_WEIGHT else arrived.pop(_start(step), [])
+        mine: list[Instruction] = []
+        for task, waits in script.entries:
+            after = [mine[place] for place in waits if place >= 0]
+            if waits[:1] == (STARTED,):
+                after += start
+            if task.stream == COMPUTE_STREAM:
+                instruction = Instruction(task, step.microbatch, after)
+                last = (instruction,)
+            else:
+                instruction = Instruction(task, step.microbatch, dict.fromkeys((*after, *last)))
+            mine.append(instruction)
+        built += mine
+        if script.leaves:  # to a stage of this rank
+            forwards = step.op is Op.FORWARD
+            beside = step.stage + 1 if forwards else step.stage - 1
+            arrived[forwards, beside, step.microbatch] = [mine[p] for p in script.leaves]
     return built
+
+
+def _start(step: Pass) -> tuple[bool, int, int]:
+    return step.op is Op.FORWARD, step.stage, step.microbatch
+
+
+class Script:
+    """The tasks of a pass through a stage, the same for every microbatch.
+
+    Attributes:
+        entries: each task with the places of the communication it waits for.
+        leaves: places of communication that the next stage waits for.
+    """
+
+    def __init__(self, op: Op, stage: Stage):
+        self.entries: list[tuple[Task, tuple[int, ...]]] = []
+        arriving: dict[str, int] = dict.fromkeys(stage.starts(op), STARTED)
+        for task in _tasks(op, stage):
+            waits = {arriving[name] for name in task.sources if name in arriving}
+            if task.stream == COMPUTE_STREAM:
+                for name in task.sources:
+                    arriving.pop(name, None)  # later compute need not wait again
+            else:
+                for name in (task.tensor, *(tensor.name for tensor in task.allocates)):
+                    arriving[name] = len(self.entries)
+            self.entries.append((task, tuple(sorted(waits))))
+        ends = stage.ends(op)
+        self.leaves = sorted({arriving[name] for name in ends if name in arriving})
+
+
+def _tasks(op: Op, stage: Stage) -> Iterator[Task]:
+    """Segments and exchanges in the order of a pass, then the message to the next stage."""
+    pieces = range(len(stage.pieces))
+    forwards = op is Op.FORWARD
+    order = list(pieces if forwards else reversed(pieces))
+    if op is Op.BACKWARD_WEIGHT:
+        yield from (stage.compute(op, piece) for piece in order if piece not in stage.exchanges)
+        return
+    following = dict(pairwise(piece for piece in order if piece not in stage.exchanges))
+    ahead = [] if forwards else [piece for piece in order if piece in stage.again]
+    for piece in order:
+        if piece in stage.exchanges:
+            exchange = stage.exchange(piece, forwards)
+            if exchange is not None:
+                yield exchange
+            continue
+        while ahead and ahead[0] >= following.get(piece, piece) - 1:
+            # What this or the next segment needs again is gathered during this one.
+            yield stage.gather_again(ahead.pop(0))
+        yield stage.compute(op, piece)
+    send = stage.send(forwards)
+    if send is not None:
+        yield send
 
 
 def messages_from(
@@ -112,10 +138,7 @@ def messages_from(
 
 
 def _posting_positions(
-    rank: int,
-    passes: Sequence[Pass],
-    stages: dict[int, Stage],
-    sent: dict[int, list[Pass]],
+    passes: Sequence[Pass], sent: dict[int, list[Pass]]
 ) -> dict[int, list[Pass]]:
     """Before which position of `passes` each pass's receive is posted, peers in order."""
     position_of: dict[Pass, int] = {}
@@ -135,110 +158,3 @@ def _posting_positions(
         for position, step in reversed(ordered):
             posts.setdefault(position, []).append(step)
     return posts
-
-
-def _compute_task(op: Op, stage: Stage, segment: int, layers: Sequence[Layer]) -> Task:
-    key = (op.value, segment)
-    if key in stage.tasks:
-        return stage.tasks[key]
-    first, last = stage.segments[segment]
-    ends = last == len(layers)
-    saved = Tensor(f"saved:{first}", saved_bytes(layers, first, last))
-    deferred = Tensor(f"deferred:{first}", deferred_bytes(layers, first, last))
-    output = Tensor(activation(last), layers[last - 1].output_bytes)
-    allocates: tuple[Tensor, ...] = ()
-    frees: tuple[str, ...] = ()
-    if op is Op.FORWARD:
-        allocates = (saved,) if ends else (saved, output)
-    if op in SENDING_BACKWARDS:
-        frees = (saved.name,) if ends else (saved.name, gradient(last))
-        if first:
-            allocates = (Tensor(gradient(first), layers[first - 1].output_bytes),)
-    keeps_input = first > 0 and layers[first].defers_input
-    if op is Op.BACKWARD_INPUT:
-        allocates += (deferred,)
-        frees += (activation(first),) if first and not keeps_input else ()
-    elif op is Op.BACKWARD:
-        frees += (activation(first),) if first else ()
-    elif op is Op.BACKWARD_WEIGHT:
-        frees = (deferred.name, activation(first)) if keeps_input else (deferred.name,)
-    task = Task(
-        op=op,
-        stage=stage.index,
-        layers=(first, last),
-        segment=segment if len(stage.segments) > 1 else -1,
-        allocates=allocates,
-        frees=frees,
-    )
-    stage.tasks[key] = task
-    return task
-
-
-def saved_bytes(layers: Sequence[Layer], first: int, last: int) -> int:
-    """Kept by a forward pass through layers [first, last): what each layer saves, and the
-    tensors between them (the input of the first is a boundary tensor of its own)."""
-    inner = sum(layers[index].output_bytes for index in range(first, last - 1))
-    return inner + sum(layers[index].saved_bytes for index in range(first, last))
-
-
-def deferred_bytes(layers: Sequence[Layer], first: int, last: int) -> int:
-    """Kept from the backward pass for inputs to the one for weights."""
-    inner = sum(
-        layers[index - 1].output_bytes
-        for index in range(first + 1, last)
-        if layers[index].defers_input
-    )
-    return inner + sum(layers[index].deferred_bytes for index in range(first, last))
-
-
-def _receive(
-    rank: int,
-    step: Pass,
-    stage: Stage,
-    layers: Sequence[Layer],
-    after: tuple[Instruction, ...],
-) -> Instruction:
-    """The message that the pass `step` starts from."""
-    forwards = step.op is Op.FORWARD
-    key = ("RECV", int(forwards))
-    if key not in stage.tasks:
-        peer = stage.previous_rank if forwards else stage.next_rank
-        boundary = stage.first if forwards else stage.last
-        name = activation(boundary) if forwards else gradient(boundary)
-        nbytes = layers[boundary - 1].output_bytes
-        stage.tasks[key] = Task(
-            op=Op.RECV,
-            stage=stage.index,
-            mnemonic="RECV_F" if forwards else "RECV_B",
-            stream=f"recv:{peer}",
-            peer=-1 if peer is None else peer,
-            tensor=name,
-            nbytes=nbytes,
-            allocates=(Tensor(name, nbytes),),
-        )
-    return Instruction(stage.tasks[key], step.microbatch, after)
-
-
-def _send(
-    rank: int, step: Pass, stage: Stage, layers: Sequence[Layer], producer: Instruction
-) -> Instruction | None:
-    """The message that hands on the result of the pass `step`, or None."""
-    forwards = step.op is Op.FORWARD
-    peer = stage.next_rank if forwards else stage.previous_rank
-    if peer is None or peer == rank or step.op is Op.BACKWARD_WEIGHT:
-        return None
-    key = ("SEND", int(forwards))
-    if key not in stage.tasks:
-        boundary = stage.last if forwards else stage.first
-        name = activation(boundary) if forwards else gradient(boundary)
-        stage.tasks[key] = Task(
-            op=Op.SEND,
-            stage=stage.index,
-            mnemonic="SEND_F" if forwards else "SEND_B",
-            stream=f"send:{peer}",
-            peer=peer,
-            tensor=name,
-            nbytes=layers[boundary - 1].output_bytes,
-            frees=(name,),
-        )
-    return Instruction(stage.tasks[key], step.microbatch, (producer,))

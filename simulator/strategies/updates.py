@@ -59,7 +59,7 @@ def insert_updates(
             newest = done[stage]
             version = newest if updates.delay is None else max(group - updates.delay, 0)
             used.setdefault((stage, instruction.microbatch), min(version, newest))
-        elif task.group:
+        elif task.tensor.startswith("gradients:"):
             collectives[stage].append(instruction)
         elif task.op in LAST_BACKWARDS:
             remaining[stage, instruction.microbatch // updates.every] -= 1

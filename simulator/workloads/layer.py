@@ -4,16 +4,55 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simulator.program import Op
+
+REPLICATED = ("data", "expert", "context")
+"""Mesh axes whose ranks compute with the same weights on other data, so that the gradients
+of a layer are sums over them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A collective between two layers: what is done with the tensor on its way forward, and
+    with its gradient on the way back (None: nothing).
+
+    Megatron-LM's conjugate pairs (Shoeybi et al. 2019, section 3; Korthikanti et al. 2022,
+    section 4.2.2): f is (None, ALL_REDUCE), g is (ALL_REDUCE, None); with sequence
+    parallelism f is (ALL_GATHER, REDUCE_SCATTER) and g is (REDUCE_SCATTER, ALL_GATHER).
+
+    Attributes:
+        axis: of the device mesh, whose ranks take part.
+        reduction: of an all-reduce, "sum" or "max".
+        again: what was gathered is dropped after the forward pass and gathered once more
+            before the backward pass (Korthikanti et al. 2022, section 4.2.2).
+    """
+
+    axis: str
+    forward: Op | None
+    backward: Op | None
+    reduction: str = "sum"
+    again: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One layer of a model for one microbatch on one rank.
 
     Layers are the atoms of segments and stages: communication can only happen between
-    them. Bytes are for one microbatch; `parameters` is a count.
+    them, and is a layer of its own (`exchange`). Boundary i is the tensor that layer i - 1
+    puts out; boundary 0 is the batch. Bytes are for one microbatch on one rank;
+    `parameters` is a count.
 
     Attributes:
         kind: names the work; layers of one kind cost the same.
+        exchange: this layer is communication and nothing else.
+        reads: how many boundaries back each of its inputs is: (0,) is the one before it.
+        keeps: per input, whether the backward pass needs it.
+        differentiable: the output has a gradient.
+        sums_over: mesh axes over which the gradients of its parameters are sums.
+        copied_over: mesh axes of one model over which its parameters are copies.
+        whole: index, and part, of the layer that this is a part of where one rank has it
+            all; -1: the layer itself.
         forward_flops: of the matrix products (a multiply-add is two FLOPs).
         backward_input_flops, backward_weight_flops: the same for the two halves of the
             backward pass.
@@ -45,6 +84,13 @@ class Layer:
     output_bytes: int = 0
     starts_block: bool = True
     seconds: tuple[float, float, float] | None = None
+    exchange: Exchange | None = None
+    reads: tuple[int, ...] = (0,)
+    keeps: tuple[bool, ...] = (True,)
+    differentiable: bool = True
+    sums_over: tuple[str, ...] = REPLICATED
+    copied_over: tuple[str, ...] = ("expert",)
+    whole: tuple[int, str] = (-1, "")
 
     @property
     def flops(self) -> float:

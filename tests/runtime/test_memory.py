@@ -122,13 +122,17 @@ def test_an_output_is_let_go_once_it_is_sent(experiment):
     from runtime.data import microbatch
     from runtime.models import Segment
     from runtime.operations import backward_pass, forward_pass
+    from runtime.parameters import Parameters
 
     tiny = experiment()
     segment = Segment(tiny, 0, 3, torch.device("cpu"))
-    output, graph = forward_pass(segment, *microbatch(tiny, 0, 0, torch.device("cpu")), 1.0)
+    flat = Parameters(tiny, [segment])
+    batch, target = microbatch(tiny, 0, 0, torch.device("cpu"))
+    outputs, graph = forward_pass(segment, {0: batch}, target, 1.0)
+    output = outputs.pop(3)
     gradient, storage = torch.ones_like(output), weakref.ref(output.untyped_storage())
     del output
     gc.collect()
     assert storage() is None
-    backward_pass(graph, gradient)
-    assert float(segment.gradients_flat.abs().max()) > 0
+    backward_pass(graph, {3: gradient})
+    assert float(flat.gradients.abs().max()) > 0

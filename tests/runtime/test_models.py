@@ -12,7 +12,8 @@ from runtime.data import microbatch
 from runtime.ledger import SavedBytes
 from runtime.models import Segment, boundary, build_layer
 from runtime.operations import backward_pass, forward_pass
-from simulator.strategies.pipeline import deferred_bytes, saved_bytes
+from runtime.parameters import Parameters
+from simulator.strategies.flow import Flow, deferred_bytes, saved_bytes
 from simulator.workloads import describe
 
 CPU = torch.device("cpu")
@@ -45,21 +46,23 @@ def one_pass(experiment, first, last, split=False):
 
     x = random(first) if first else batch
     gradient = None if segment.is_loss else random(last)
+    flat = Parameters(experiment, [segment])
     excluded = [*([x] if first else []), *segment.parameters(), *segment.buffers()]
     with FlopCounterMode(display=False) as forward, SavedBytes(excluded) as saved:
-        output, graph = forward_pass(segment, x, target, 1.0, split)
+        outputs, graph = forward_pass(segment, {first: x}, target, 1.0, split)
+    output = outputs[last]
     with FlopCounterMode(display=False) as backward:
-        input_gradient = backward_pass(graph, gradient)
+        input_gradient = backward_pass(graph, {last: gradient}).get(first)
     mine = layers[first:last]
     described = {
         "parameters": sum(layer.parameters for layer in mine),
         "forward": sum(layer.forward_flops for layer in mine),
-        "saved": saved_bytes(layers, first, last),
+        "saved": saved_bytes(Flow(layers), first, last),
         "output": 0 if segment.is_loss else layers[last - 1].output_bytes,
         "input gradient": layers[first - 1].output_bytes if first else 0,
     }
     real = {
-        "parameters": segment.parameters_flat.numel(),
+        "parameters": flat.values.numel(),
         "forward": forward.get_total_flops(),
         "saved": saved.nbytes,
         "output": 0 if segment.is_loss else output.nbytes,
@@ -72,9 +75,9 @@ def one_pass(experiment, first, last, split=False):
         real["backward"] = backward.get_total_flops()
         return described, real
     described["backward"] = (into_input, into_weight)
-    described["deferred"] = deferred_bytes(layers, first, last)
-    deferred = graph[2]
-    real["deferred"] = deferred.nbytes(excluding=x if first else None)
+    described["deferred"] = deferred_bytes(Flow(layers), first, last)
+    deferred = graph.deferred
+    real["deferred"] = deferred.nbytes(excluding=[x] if first else [])
     in_place = {torch.ops.aten.addmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * b[1]}
     with FlopCounterMode(display=False, custom_mapping=in_place) as weight:
         deferred.run()
@@ -104,15 +107,16 @@ def test_a_split_backward_adds_up_to_the_whole(experiment, model):
     gradients = []
     for split in (False, True):
         segment = Segment(tiny, 1, last, CPU)
+        flat = Parameters(tiny, [segment])
         for _ in range(2):
-            graph = forward_pass(segment, x.clone(), target, 1.0, split)[1]
-            into_input = backward_pass(graph, None)
+            graph = forward_pass(segment, {1: x.clone()}, target, 1.0, split)[1]
+            into_input = backward_pass(graph, {})[1]
             weights = [p.grad for p in segment.parameters() if p.dim() > 1]
             if split:
                 before = [weight.clone() for weight in weights]
-                graph[2].run()
+                graph.deferred.run()
                 assert not any(map(torch.equal, before, weights))
-        gradients.append((into_input, segment.gradients_flat))
+        gradients.append((into_input, flat.gradients))
     (whole_input, whole), (split_input, parts) = gradients
     assert torch.equal(whole_input, split_input)
     assert float((whole - parts).abs().max()) <= 1e-14 * float(whole.abs().max())
@@ -136,11 +140,12 @@ def test_layers_of_one_kind_are_one_work(experiment, keys):
 
 def test_a_layer_is_initialised_the_same_in_every_partition(experiment):
     tiny = experiment(layers=2)
-    whole = Segment(tiny, 0, 6, CPU)
+    whole = Parameters(tiny, [Segment(tiny, 0, 6, CPU)])
     parts = [Segment(tiny, *layers, CPU) for layers in ((0, 1), (1, 3), (3, 6))]
-    assert torch.equal(whole.parameters_flat, torch.cat([part.parameters_flat for part in parts]))
-    other = Segment(experiment(layers=2, seed=1), 0, 6, CPU)
-    assert not torch.equal(whole.parameters_flat, other.parameters_flat)
+    assert torch.equal(whole.values, Parameters(tiny, parts).values)
+    another = experiment(layers=2, seed=1)
+    other = Parameters(another, [Segment(another, 0, 6, CPU)])
+    assert not torch.equal(whole.values, other.values)
 
 
 def test_building_leaves_the_random_state_alone(experiment):
@@ -154,12 +159,13 @@ def test_building_leaves_the_random_state_alone(experiment):
 def test_flat_buffers_are_the_parameters(experiment):
     """What a collective reduces and the optimizer writes is what the layers compute with."""
     segment = Segment(experiment(layers=1), 1, 4, CPU)
-    segment.parameters_flat.fill_(0.5)
-    segment.gradients_flat.fill_(0.25)
+    flat = Parameters(experiment(layers=1), [segment])
+    flat.values.fill_(0.5)
+    flat.gradients.fill_(0.25)
     for parameter in segment.parameters():
         assert torch.all(parameter == 0.5)
         assert torch.all(parameter.grad == 0.25)
-    assert sum(p.numel() for p in segment.parameters()) == segment.parameters_flat.numel()
+    assert sum(p.numel() for p in segment.parameters()) == flat.values.numel()
 
 
 def test_attention_is_causal_and_attends(experiment):
@@ -185,8 +191,9 @@ def test_attention_is_causal_and_attends(experiment):
 def test_the_untrained_loss_is_that_of_guessing(experiment):
     """ln(vocab) for gpt to within its initialisation; data and targets reach the loss."""
     tiny = experiment(layers=1, vocab=256)
-    output, _ = forward_pass(Segment(tiny, 0, 4, CPU), *microbatch(tiny, 0, 0, CPU), 1.0)
-    assert float(output) == pytest.approx(math.log(256), rel=0.1)
+    batch, target = microbatch(tiny, 0, 0, CPU)
+    outputs, _ = forward_pass(Segment(tiny, 0, 4, CPU), {0: batch}, target, 1.0)
+    assert float(outputs[4]) == pytest.approx(math.log(256), rel=0.1)
 
 
 def test_saved_bytes_counts_a_storage_once_and_not_what_is_excluded():

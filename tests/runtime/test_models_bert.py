@@ -173,5 +173,6 @@ def test_a_window_longer_than_the_corpus_starts_over():
 def test_the_untrained_loss_is_that_of_guessing(model, guess, keys):
     experiment = make(model, **keys)
     segment = Segment(experiment, 0, len(describe(experiment)), CPU)
-    loss, _ = forward_pass(segment, *microbatch(experiment, 0, 0, CPU), 1.0)
-    assert float(loss) == pytest.approx(math.log(guess), rel=0.15)
+    batch, target = microbatch(experiment, 0, 0, CPU)
+    loss, _ = forward_pass(segment, {0: batch}, target, 1.0)
+    assert float(loss[segment.last]) == pytest.approx(math.log(guess), rel=0.15)

@@ -15,8 +15,9 @@ from runtime.data import microbatch
 from runtime.ledger import SavedBytes
 from runtime.models import Segment, boundary, build_layer
 from runtime.operations import backward_pass, forward_pass
+from runtime.parameters import Parameters
 from simulator.experiment import parse
-from simulator.strategies.pipeline import deferred_bytes, saved_bytes
+from simulator.strategies.flow import Flow, deferred_bytes, saved_bytes
 from simulator.workloads import alexnet, describe, resnet50, vgg16
 
 CPU = torch.device("cpu")
@@ -60,11 +61,13 @@ def one_pass(experiment, first, last, split):
 
     x = random(first) if first else batch
     gradient = None if segment.is_loss else random(last)
+    flat = Parameters(experiment, [segment])
     excluded = [*([x] if first else []), *segment.parameters(), *segment.buffers()]
     with FlopCounterMode(display=False) as forward, SavedBytes(excluded) as saved:
-        output, graph = forward_pass(segment, x, target, 1.0, split)
+        outputs, graph = forward_pass(segment, {first: x}, target, 1.0, split)
+    output = outputs[last]
     with FlopCounterMode(display=False) as backward:
-        input_gradient = backward_pass(graph, gradient)
+        input_gradient = backward_pass(graph, {last: gradient}).get(first)
     mine = layers[first:last]
     shape = () if segment.is_loss else mine[-1].output_shape
     into_input = sum(layer.backward_input_flops for layer in mine)
@@ -73,14 +76,14 @@ def one_pass(experiment, first, last, split):
         "parameters": sum(layer.parameters for layer in mine),
         "forward": sum(layer.forward_flops for layer in mine),
         "backward": into_input + (0 if split else into_weight),
-        "saved": saved_bytes(layers, first, last),
+        "saved": saved_bytes(Flow(layers), first, last),
         "output": (shape, mine[-1].output_bytes),
         "input gradient": layers[first - 1].output_bytes if first else 0,
-        "deferred": deferred_bytes(layers, first, last) if split else 0,
+        "deferred": deferred_bytes(Flow(layers), first, last) if split else 0,
     }
-    deferred = graph[2].nbytes(excluding=x if first else None) if split else 0
+    deferred = graph.deferred.nbytes(excluding=[x] if first else []) if split else 0
     real = {
-        "parameters": segment.parameters_flat.numel(),
+        "parameters": flat.values.numel(),
         "forward": forward.get_total_flops(),
         "backward": backward.get_total_flops(),
         "saved": saved.nbytes,
@@ -126,22 +129,24 @@ def test_layers_of_one_kind_are_one_work(narrow, model):
 def run_pieces(experiment, cuts, split):
     """Gradients of all layers and the losses after both microbatches of step 0."""
     segments = [Segment(experiment, *piece, CPU) for piece in pairwise(cuts)]
+    flat = Parameters(experiment, segments)
     left, losses = [], []
     for index in range(2):
         x, target = microbatch(experiment, 0, index, CPU)
         graphs = []
         for segment in segments:
-            x, graph = forward_pass(segment, x, target, 0.5, split)
+            outputs, graph = forward_pass(segment, {segment.first: x}, target, 0.5, split)
+            x = outputs[segment.last]
             graphs.append(graph)
         losses.append(x)
         gradient = None
-        for graph in reversed(graphs):
-            gradient = backward_pass(graph, gradient)
-            left.append(graph[2])
+        for segment, graph in zip(reversed(segments), reversed(graphs), strict=True):
+            gradient = backward_pass(graph, {segment.last: gradient}).get(segment.first)
+            left.append(graph.deferred)
     for deferred in left:
         if deferred:
             deferred.run()
-    return torch.cat([segment.gradients_flat for segment in segments]), torch.stack(losses)
+    return flat.gradients, torch.stack(losses)
 
 
 def run_plain(experiment):
@@ -258,14 +263,15 @@ def test_the_image_models_compute_what_plain_torch_does(narrow, model):
     experiment = tiny(model)
     network = PLAIN[model]().double().train()
     segment = Segment(experiment, 0, len(describe(experiment)), CPU)
+    Parameters(experiment, [segment])
     for theirs, ours in zip(network.parameters(), segment.parameters(), strict=True):
         theirs.data.copy_(ours.data)
     x, target = microbatch(experiment, 0, 0, CPU)
     loss = functional.cross_entropy(network(x), target)
     loss.backward()
-    found, graph = forward_pass(segment, x, target, 1.0)
-    backward_pass(graph, None)
-    torch.testing.assert_close(found, loss.detach(), rtol=1e-12, atol=0)
+    found, graph = forward_pass(segment, {0: x}, target, 1.0)
+    backward_pass(graph, {})
+    torch.testing.assert_close(found[segment.last], loss.detach(), rtol=1e-12, atol=0)
     for theirs, ours in zip(network.parameters(), segment.parameters(), strict=True):
         scale = float(theirs.grad.abs().max())
         assert float((theirs.grad - ours.grad).abs().max()) <= 1e-11 * scale

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.strategies.partition import split_buckets, split_stages
+from simulator.strategies.partition import split_stages
+from simulator.strategies.segments import cut
 from simulator.workloads import Layer
 
 
@@ -93,7 +94,8 @@ def test_buckets_cover_the_stage_and_are_full(sizes: list[int], data, bucket: fl
     layers = [layer(parameters=size) for size in sizes]
     first = data.draw(st.integers(0, len(sizes) - 1))
     last = data.draw(st.integers(first + 1, len(sizes)))
-    segments = split_buckets(layers, (first, last), bucket, value_bytes=2)
+    segments, buckets = cut(layers, (first, last), 2, lambda spread: bucket)
+    assert sum(part.parameters for part in buckets) == sum(sizes[first:last])
     assert segments[0][0] == first
     assert segments[-1][1] == last
     assert all(a[1] == b[0] for a, b in pairwise(segments))
@@ -120,4 +122,4 @@ def test_buckets_by_hand(
     parameters: list[int], bucket: float, expected: list[tuple[int, int]]
 ) -> None:
     layers = [layer(parameters=size) for size in parameters]
-    assert split_buckets(layers, (0, len(layers)), bucket, value_bytes=4) == expected
+    assert cut(layers, (0, len(layers)), 4, lambda spread: bucket)[0] == expected

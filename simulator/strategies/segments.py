@@ -1,0 +1,92 @@
+"""Where a stage is cut: at every exchange, and so that gradients go out bucket by bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from simulator.strategies.flow import Range
+from simulator.workloads import Layer
+
+
+class Spread(NamedTuple):
+    """Mesh axes over which gradients are sums, and over which parameters are copies."""
+
+    sums_over: tuple[str, ...]
+    copied_over: tuple[str, ...]
+
+    @classmethod
+    def of(cls, layer: Layer) -> Spread:
+        return cls(layer.sums_over, layer.copied_over)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What is in a bucket: the segments (ascending) and how many parameters they have."""
+
+    segments: tuple[Range, ...]
+    spread: Spread
+    parameters: int
+
+
+def cut(
+    layers: Sequence[Layer], stage: Range, value_bytes: int, limit: Callable[[Spread], float]
+) -> tuple[list[Range], list[Filled]]:
+    """The pieces of a stage (segments, and exchanges alone) and the buckets of its segments.
+
+    Buckets are filled from the last layer, whose gradients come first in the backward pass,
+    until they hold `limit` bytes of gradients, as in PyTorch DDP (Li et al. 2020, section
+    3.2.3); layers without parameters that are left over join the segment behind them.
+
+    Args:
+        limit: bytes of a bucket of parameters that are spread like this.
+    """
+    first, last = stage
+    cuts = {first, last}
+    members: list[list[int]] = []  # layers of each bucket
+    filling: dict[Spread, int] = {}  # buckets that are not full
+    held: list[int] = []
+    pending: int | None = None  # a bucket is full here: cut, if parameters follow
+    current: Spread | None = None  # of the segment that is being filled
+    for index in range(last - 1, first - 1, -1):
+        layer = layers[index]
+        if layer.exchange is not None:
+            cuts |= {index, index + 1}
+            pending = current = None
+        if not layer.parameters:
+            continue
+        spread = Spread.of(layer)
+        if pending is not None:
+            cuts.add(pending)
+        elif current not in (None, spread):
+            cuts.add(index + 1)
+        pending, current = None, spread
+        if spread not in filling:
+            filling[spread] = len(members)
+            members.append([])
+            held.append(0)
+        bucket = filling[spread]
+        members[bucket].append(index)
+        held[bucket] += layer.parameters * value_bytes
+        if held[bucket] >= limit(spread):
+            del filling[spread]
+            pending = index
+    ordered = sorted(cuts)
+    pieces = list(pairwise(ordered))
+    bucket_of = {index: number for number, indices in enumerate(members) for index in indices}
+    segments: list[dict[Range, None]] = [{} for _ in members]
+    for piece in pieces:
+        for index in range(*piece):
+            if index in bucket_of:
+                segments[bucket_of[index]][piece] = None
+    buckets = [
+        Filled(
+            segments=tuple(segments[number]),
+            spread=Spread.of(layers[indices[0]]),
+            parameters=sum(layers[index].parameters for index in indices),
+        )
+        for number, indices in enumerate(members)
+    ]
+    return pieces, buckets
