@@ -78,7 +78,7 @@ def compare(
 
 def _join(predicted: Timeline, measured: Timeline) -> Any:
     """For each predicted span the index of the measured span of the same instruction."""
-    if predicted.num_ranks != measured.num_ranks:
+    if predicted.members != measured.members:
         raise ValueError(
             f"not the same program: {predicted.num_ranks} ranks predicted, "
             f"{measured.num_ranks} measured"

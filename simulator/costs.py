@@ -42,6 +42,7 @@ class CostModel:
         self.fixed = experiment.workload.model == "unit"
         self.estimated: set[str] = set()
         self.capacities: dict[str, float] = {}
+        assert cluster.cores is None or not program.is_folded  # those who share must be there
         self.scale = experiment.run.pace or 1.0
         modelled = self.fixed or experiment.run.pace is not None  # the host's limits do not show
         if cluster.cores is not None and not modelled:

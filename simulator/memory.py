@@ -16,7 +16,7 @@ def memory_samples(program: Program, posted: Floats, end: Floats) -> list[Memory
     """
     samples = []
     first = 0
-    for rank, instructions in enumerate(program.ranks):
+    for instructions, held in zip(program.ranks, program.resident, strict=True):
         sizes: dict[str, int] = {}
         for task in {id(i.task): i.task for i in instructions}.values():
             sizes.update((tensor.name, tensor.nbytes) for tensor in task.allocates)
@@ -35,7 +35,7 @@ def memory_samples(program: Program, posted: Floats, end: Floats) -> list[Memory
         kept = changes != 0
         times, changes = times[kept], changes[kept]
         order = np.lexsort((changes, times))
-        resident = sum(program.resident[rank].values())
+        resident = sum(held.values())
         samples.append(
             MemorySamples(
                 np.concatenate([[0.0], times[order]]),

@@ -33,6 +33,12 @@ class Mesh:
         )
         return tuple(int(member) for member in self.ranks[selector].flat)
 
+    def representatives(self) -> list[int]:
+        """One rank of every set of peers that do the same: the first place on every axis
+        but the pipeline, where ranks have different layers."""
+        first = tuple(slice(None) if axis == "pipeline" else 0 for axis in AXES)
+        return [int(rank) for rank in self.ranks[first]]
+
     def groups(self, axis: str) -> list[tuple[int, ...]]:
         """Every group of `axis`, each once."""
         return sorted({self.group(rank, axis) for rank in range(self.world_size)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ def rank_metrics(timeline: Timeline) -> list[dict[str, Any]]:
     compute = timeline.is_compute
     in_flight = peak_inflight(timeline)
     rows = []
-    for rank in range(timeline.num_ranks):
-        mine = timeline.rank == rank
+    for row, rank in enumerate(timeline.members):
+        mine = timeline.rank == row
         work = mine & compute
         busy = union_length(timeline.start[work], timeline.end[work])
         either = union_length(timeline.start[mine], timeline.end[mine])
@@ -41,8 +42,8 @@ def rank_metrics(timeline: Timeline) -> list[dict[str, Any]]:
                 "idle_s": max(total - either, 0.0),
                 "first_start_s": float(timeline.start[mine].min()) if mine.any() else 0.0,
                 "last_end_s": float(timeline.end[mine].max()) if mine.any() else 0.0,
-                "peak_memory_bytes": timeline.memory[rank].peak if timeline.memory else 0,
-                "peak_inflight_microbatches": in_flight[rank],
+                "peak_memory_bytes": timeline.memory[row].peak if timeline.memory else 0,
+                "peak_inflight_microbatches": in_flight[row],
             }
         )
     return rows
@@ -78,13 +79,14 @@ def peak_inflight(timeline: Timeline) -> list[int]:
 
 
 def bubble(timeline: Timeline) -> tuple[float, float]:
-    """(bubble fraction, bubble ratio).
+    """(bubble fraction, bubble ratio), of the ranks in `timeline`: where they stand for
+    equally many others each, of all ranks.
 
     The fraction is the time the compute stream is not computing ÷ (ranks × iteration
     time); the ratio divides the same time by the time it computes.
     """
     compute = timeline.is_compute
-    busy = sum(
+    busy = math.fsum(
         union_length(timeline.start[mine], timeline.end[mine])
         for mine in (compute & (timeline.rank == rank) for rank in range(timeline.num_ranks))
     )
@@ -109,8 +111,10 @@ def summarize(
 
     Args:
         peak_flops: of one device in the workload's dtype, FLOP/s; None: MFU is null.
-        hash_, count: of the program.
+        hash_, count: of the program, count its instructions; a folded one counts in full.
     """
+    world_size = experiment.world_size
+    peers = world_size // timeline.num_ranks
     total = timeline.iteration_time
     fraction, ratio = bubble(timeline)
     workload = experiment.workload
@@ -118,10 +122,10 @@ def summarize(
     unpaced = total / (experiment.run.pace or 1.0)  # rates are of the cluster's own time
     mfu = None
     if timed and peak_flops:
-        mfu = model_flops(experiment) / (unpaced * timeline.num_ranks * peak_flops)
+        mfu = model_flops(experiment) / (unpaced * world_size * peak_flops)
     tokens = experiment.global_batch * workload.tokens_per_sample
     return {
-        "program": {"hash": hash_, "ranks": timeline.num_ranks, "instructions": count},
+        "program": {"hash": hash_, "ranks": world_size, "instructions": count * peers},
         "iteration_time_s": total,
         "bubble_fraction": fraction,
         "bubble_ratio": ratio,

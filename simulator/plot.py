@@ -232,7 +232,7 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
             stage = np.array([kind.stage for kind in timeline.kinds])[timeline.kind[spans]]
             _draw_numbers(axes, look, columns, np.stack([columns[2], stage, microbatch]))
     step = next(n for n in (2**i for i in range(40)) if n * row > 0.18 * DPI)
-    axes.set_yticks(((top + bottom) / 2)[::step], [f"rank {rank}" for rank in rows[::step]])
+    axes.set_yticks(((top + bottom) / 2)[::step], [f"rank {n}" for n in timeline.members[::step]])
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="black", alpha=0.12, linewidth=0.6)

@@ -10,6 +10,7 @@ from simulator.cluster import Cluster, resolve
 from simulator.costs import CostModel
 from simulator.engine import simulate
 from simulator.experiment import Experiment, ExperimentError
+from simulator.fold import folds
 from simulator.metrics import summarize
 from simulator.profile import Profile, default_path, load_profile
 from simulator.program import Program
@@ -41,10 +42,12 @@ def predict(
 ) -> Prediction:
     """Simulate one training step.
 
+    In a large plan, ranks that do the same are simulated once (`simulator.fold`).
+
     Args:
         cluster: None: what the experiment names, else this machine's saved profile, else
             the laptop preset.
-        program: of the experiment, if it has been lowered already.
+        program: of the experiment, if it has been lowered already; none of it is left out.
 
     Raises:
         ExperimentError: the plan has no program, or the cluster cannot hold it.
@@ -52,7 +55,8 @@ def predict(
     notes: list[str] = []
     if cluster is None:
         cluster = resolve(experiment, saved_profile(experiment, notes))
-    program = program or lower(experiment)
+    mesh = mesh_of(experiment)
+    program = program or lower(experiment, fold=folds(mesh, cluster))
     costs = CostModel(program, experiment, cluster)
     timeline = simulate(program, costs)
     timeline.meta = metadata("predicted", experiment, program) | {"cluster": cluster.name}
@@ -61,10 +65,16 @@ def predict(
             f"{len(costs.estimated)} segment passes are not in the profile and were estimated; "
             "`twinline calibrate` with this experiment measures them"
         )
-    notes += _memory_notes(timeline, cluster)
+    if program.is_folded:
+        notes.append(
+            f"{program.world_size} ranks; {program.num_ranks} differ and were simulated, "
+            "the others equal them"
+        )
+    notes += memory_notes(timeline, cluster)
     peak_flops = cluster.device.peak_flops.get(experiment.workload.dtype)
-    result = summarize(timeline, experiment, peak_flops, program.hash(), len(program))
-    pipeline = mesh_of(experiment).group(0, "pipeline")
+    result = summarize(timeline, experiment, peak_flops, timeline.meta["hash"], len(program))
+    result["ranks_simulated"] = program.num_ranks
+    pipeline = mesh.group(0, "pipeline")
     result["staleness"] = staleness_of(program, list(pipeline))
     if experiment.workload.model == "moe-gpt":
         result["moe"] = predicted_routing(experiment)
@@ -72,11 +82,12 @@ def predict(
     return Prediction(experiment, program, cluster, timeline, result, notes)
 
 
-def _memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
+def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
     """Whether the peaks fit: each rank on its device, or all ranks of a host together."""
     peaks = [sample.peak for sample in timeline.memory]
-    where, holder = f"rank {peaks.index(max(peaks))}" if peaks else "", "a device"
     needed = max(peaks, default=0)
+    where = f"rank {timeline.members[peaks.index(needed)]}" if peaks else ""
+    holder = "a device"
     if cluster.cores is not None:
         where, holder, needed = f"{len(peaks)} ranks", "one host", sum(peaks)
     if needed <= cluster.device.memory_bytes:

@@ -106,8 +106,9 @@ class Instruction:
     """One task for one microbatch on one rank.
 
     `after` are instructions of the same rank, on other streams, that must have ended.
-    `rank`, `index` (position in the rank's list) and `uid` (position in the program) are
-    given by :class:`Program`. Identity is object identity: passes may insert freely.
+    `rank` (the global one), `index` (position in the rank's list) and `uid` (position in
+    the program) are given by :class:`Program`. Identity is object identity: passes may
+    insert freely.
     """
 
     __slots__ = ("task", "microbatch", "after", "rank", "index", "uid")
@@ -150,29 +151,43 @@ class Bucket:
 class Program:
     """The instruction lists of all ranks and the bytes each rank holds throughout.
 
-    `resident[rank]` maps a name (parameters, gradients, …) to bytes, `buckets[rank]` lists
-    its parameters. `num_stages` counts virtual stages over the whole pipeline.
+    `resident` maps, per list, a name (parameters, gradients, …) to bytes, `buckets` lists,
+    per list, its parameters. `num_stages` counts virtual stages over the whole pipeline.
+
+    A *folded* program has the lists of some of `world_size` ranks only, and every other
+    rank does the same as one of them. `members` are the global ranks of the lists; peers,
+    groups and `Instruction.rank` are global too. Not given: all ranks.
     """
 
     ranks: list[list[Instruction]]
     resident: list[dict[str, int]] = field(default_factory=list)
     buckets: list[list[Bucket]] = field(default_factory=list)
     num_stages: int = 1
+    members: list[int] = field(default_factory=list)
+    world_size: int = 0
 
     def __post_init__(self) -> None:
         if not self.resident:
             self.resident = [{} for _ in self.ranks]
         if not self.buckets:
             self.buckets = [[] for _ in self.ranks]
+        if not self.members:
+            self.members = list(range(len(self.ranks)))
+        self.world_size = self.world_size or len(self.ranks)
         uid = 0
-        for rank, instructions in enumerate(self.ranks):
+        for rank, instructions in zip(self.members, self.ranks, strict=True):
             for index, instruction in enumerate(instructions):
                 instruction.rank, instruction.index, instruction.uid = rank, index, uid
                 uid += 1
 
     @property
     def num_ranks(self) -> int:
+        """Lists, one a rank: fewer than `world_size` if the program is folded."""
         return len(self.ranks)
+
+    @property
+    def is_folded(self) -> bool:
+        return self.num_ranks < self.world_size
 
     def __len__(self) -> int:
         return sum(map(len, self.ranks))
@@ -190,19 +205,22 @@ class Program:
         """The first 16 hex digits of the SHA-256 of the whole program: equal programs,
         equal hashes, on every machine and in every process."""
         digest = hashlib.sha256(repr((self.num_stages, self.resident, self.buckets)).encode())
+        if self.is_folded:
+            digest.update(f"{self.world_size} ranks\n".encode())
         numbers: dict[int, int] = {}  # by identity: hashing a task's fields is slow
         by_value: dict[Task, int] = {}
-        for instruction in self:
-            task = id(instruction.task)
-            if task not in numbers:
-                if instruction.task not in by_value:
-                    by_value[instruction.task] = len(by_value)
-                    digest.update(repr(instruction.task).encode())
-                numbers[task] = by_value[instruction.task]
-            after = ",".join(str(other.index) for other in instruction.after)
-            digest.update(
-                f"{instruction.rank} {numbers[task]} {instruction.microbatch} {after}\n".encode()
-            )
+        for instructions in self.ranks:
+            text: list[str] = []
+            for instruction in instructions:
+                rank, task, microbatch = instruction.rank, instruction.task, instruction.microbatch
+                if id(task) not in numbers:
+                    if task not in by_value:
+                        by_value[task] = len(by_value)
+                        text.append(repr(task))
+                    numbers[id(task)] = by_value[task]
+                after = ",".join([str(other.index) for other in instruction.after])
+                text.append(f"{rank} {numbers[id(task)]} {microbatch} {after}\n")
+            digest.update("".join(text).encode())
         return digest.hexdigest()[:16]
 
 
@@ -223,12 +241,14 @@ def rendezvous_key(instruction: Instruction) -> tuple[str, tuple[int, ...]]:
 def match_rendezvous(program: Program) -> list[tuple[Instruction, ...]]:
     """The participants of every message and collective, in the order of the program.
 
+    Of the collectives in a folded program, those members that are in it.
+
     Raises:
         ValueError: a message has no partner, or the participants disagree about what
             is sent; names the ranks and the instructions.
     """
     queues: dict[tuple[str, tuple[int, ...]], dict[int, list[Instruction]]] = {}
-    for rank, instructions in enumerate(program.ranks):
+    for rank, instructions in zip(program.members, program.ranks, strict=True):
         queue_of: dict[int, list[Instruction] | None] = {}  # by identity of the task
         for instruction in instructions:
             task = instruction.task
@@ -240,14 +260,18 @@ def match_rendezvous(program: Program) -> list[tuple[Instruction, ...]]:
             queue = queue_of[id(task)]
             if queue is not None:
                 queue.append(instruction)
+    folded_away = set(range(program.world_size)).difference(program.members)
     agreed: set[tuple[int, ...]] = set()
     meetings: list[tuple[Instruction, ...]] = []
     for key, members in queues.items():
-        _, expected = key
+        kind, group = key
+        expected = group
+        if folded_away and kind != "message":
+            expected = tuple([rank for rank in group if rank not in folded_away])
         longest = max(members.values(), key=len)
         for member, theirs in members.items():
-            if member not in expected:
-                raise ValueError(f"rank {member}: {theirs[0].label} is not of its group {expected}")
+            if member not in group:
+                raise ValueError(f"rank {member}: {theirs[0].label} is not of its group {group}")
         for rank in expected:
             mine = members.get(rank, [])
             if len(mine) < len(longest):

@@ -44,10 +44,11 @@ class Staleness:
 def staleness_of(program: Program, ranks: list[int]) -> list[dict[str, Any]]:
     """Of a program, as its lists say, over `ranks` (one replica of the pipeline)."""
     result: list[dict[str, Any]] = []
+    lists = dict(zip(program.members, program.ranks, strict=True))
     for rank in ranks:
         staleness = Staleness()
         newest: dict[int, int] = {}
-        for instruction in program.ranks[rank]:
+        for instruction in lists[rank]:
             task, stage = instruction.task, instruction.task.stage
             if task.op is Op.FORWARD:
                 version = task.version if task.version >= 0 else newest.get(stage, 0)

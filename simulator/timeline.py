@@ -63,10 +63,13 @@ class Timeline:
     time spent waiting for others. For compute the two are equal.
 
     Attributes:
+        num_ranks: ranks that have spans here.
         kinds: the distinct tasks; `kind` indexes it.
-        rank, kind, microbatch: integers per span (microbatch -1: none).
+        rank, kind, microbatch: integers per span; `rank` indexes `members` (the same
+            number, unless the program is folded), microbatch -1: none.
         posted, start, end: seconds per span.
-        memory: per rank.
+        members: the global ranks.
+        memory: per rank, in the order of `members`.
         meta: what produced it: ``source`` (predicted, measured or paced), program hash,
             the experiment, and for a measurement its iterations.
     """
@@ -81,6 +84,11 @@ class Timeline:
     end: Floats
     memory: list[MemorySamples] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
+    members: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            self.members = list(range(self.num_ranks))
 
     @classmethod
     def of_program(
@@ -90,17 +98,18 @@ class Timeline:
         numbers: dict[int, int] = {}
         kinds: list[Kind] = []
         kind = np.empty(len(program), dtype=np.int64)
-        rank = np.empty(len(program), dtype=np.int64)
         microbatch = np.empty(len(program), dtype=np.int64)
+        lengths = np.array([len(instructions) for instructions in program.ranks], dtype=np.int64)
+        rank = np.repeat(np.arange(lengths.size), lengths)
         for uid, instruction in enumerate(program):
             identity = id(instruction.task)
             if identity not in numbers:
                 numbers[identity] = len(kinds)
                 kinds.append(Kind.of(instruction.task))
             kind[uid] = numbers[identity]
-            rank[uid] = instruction.rank
             microbatch[uid] = instruction.microbatch
-        return cls(program.num_ranks, kinds, rank, kind, microbatch, posted, start, end, **rest)
+        columns = (rank, kind, microbatch, posted, start, end)
+        return cls(program.num_ranks, kinds, *columns, members=program.members, **rest)
 
     def __len__(self) -> int:
         return int(self.rank.size)

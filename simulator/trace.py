@@ -32,6 +32,7 @@ def save_trace(timeline: Timeline, path: str | Path) -> None:
         "twinline": {
             "format": FORMAT,
             "num_ranks": timeline.num_ranks,
+            "members": timeline.members,
             "meta": timeline.meta,
             "kinds": [list(kind) for kind in timeline.kinds],
             "spans": {
@@ -100,7 +101,10 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
     meta = ours["meta"]
     if not isinstance(meta, dict):
         raise ValueError("meta is not an object")
-    return Timeline(num_ranks, kinds, *columns, memory=memory, meta=meta)
+    members = _integers(ours.get("members", range(num_ranks))).tolist()
+    if not len(members) == len(set(members)) == num_ranks:
+        raise ValueError("members are not so many different ranks")
+    return Timeline(num_ranks, kinds, *columns, memory=memory, meta=meta, members=members)
 
 
 def _integers(values: list[Any]) -> Integers:
@@ -121,7 +125,7 @@ def _floats(values: list[Any]) -> Floats:
 def _events(timeline: Timeline) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     threads: dict[tuple[int, str], int] = {}
-    for rank in range(timeline.num_ranks):
+    for rank in timeline.members:
         events.append(
             {"ph": "M", "name": "process_name", "pid": rank, "args": {"name": f"rank {rank}"}}
         )
@@ -129,7 +133,7 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
     receives: dict[tuple[int, int], list[int]] = {}
     for span in range(len(timeline)):
         kind = timeline.kinds[timeline.kind[span]]
-        rank, microbatch = int(timeline.rank[span]), int(timeline.microbatch[span])
+        rank, microbatch = timeline.members[timeline.rank[span]], int(timeline.microbatch[span])
         thread = _thread(events, threads, rank, kind.stream)
         start, end = float(timeline.start[span]), float(timeline.end[span])
         events.append(
@@ -158,7 +162,7 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
         for sent, received in zip(from_spans, receives.get(pair, []), strict=False):
             number += 1
             events += _arrow(timeline, threads, number, sent, received)
-    for rank, sample in enumerate(timeline.memory):
+    for rank, sample in zip(timeline.members, timeline.memory, strict=False):
         for time, nbytes in zip(sample.times.tolist(), sample.nbytes.tolist(), strict=True):
             events.append(
                 {
@@ -197,7 +201,7 @@ def _arrow(
 ) -> list[dict[str, Any]]:
     ends = []
     for phase, span, time in (("s", sent, timeline.start), ("f", received, timeline.end)):
-        kind, rank = timeline.kinds[timeline.kind[span]], int(timeline.rank[span])
+        kind, rank = timeline.kinds[timeline.kind[span]], timeline.members[timeline.rank[span]]
         event: dict[str, Any] = {
             "ph": phase,
             "id": number,

@@ -36,14 +36,14 @@ def predecessors(program: Program) -> list[list[Instruction]]:
 
 def _check_deadlock(program: Program) -> None:
     """Follow every stream as far as it gets, without times: all must get to their ends."""
-    for instruction in program:
-        for other in instruction.after:
-            earlier = other.rank == instruction.rank and other.index < instruction.index
-            if not earlier or program.ranks[other.rank][other.index] is not other:
-                raise ValueError(
-                    f"rank {instruction.rank}: {instruction.label} waits for {other.label}, "
-                    f"which is not earlier in the list of this rank"
-                )
+    for instructions in program.ranks:
+        for instruction in instructions:
+            for other in instruction.after:
+                if other.index >= instruction.index or instructions[other.index] is not other:
+                    raise ValueError(
+                        f"rank {instruction.rank}: {instruction.label} waits for {other.label}, "
+                        f"which is not earlier in the list of this rank"
+                    )
     meeting = [-1] * len(program)
     for number, participants in enumerate(program.meetings):
         for member in participants:

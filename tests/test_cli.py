@@ -74,7 +74,7 @@ RESULT_KEYS = {
     "ranks",
     "staleness",
 }
-PREDICT_KEYS = RESULT_KEYS | {"cluster", "notes"}
+PREDICT_KEYS = RESULT_KEYS | {"ranks_simulated", "cluster", "notes"}
 RUN_KEYS = RESULT_KEYS | {
     "iteration_time_p10_s",
     "iteration_time_p90_s",

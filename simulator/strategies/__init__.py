@@ -100,14 +100,18 @@ def _ranges(experiment: Experiment, layers: list[Layer]) -> list[Range]:
         raise ExperimentError(f"parallel.{key} = {getattr(parallel, key)}: {error}") from None
 
 
-def lower(experiment: Experiment) -> Program:
+def lower(experiment: Experiment, fold: bool = False) -> Program:
     """Write the program of `experiment` and validate it.
+
+    Args:
+        fold: only the ranks of `Mesh.representatives`; whether times are then still those
+            of the whole program is for `simulator.fold` to say.
 
     Raises:
         ExperimentError: the plan has no valid program; the message says why.
     """
     with paused_gc():
-        program = _lower(experiment)
+        program = _lower(experiment, fold)
         try:
             validate(program)
         except ValueError as error:
@@ -117,7 +121,7 @@ def lower(experiment: Experiment) -> Program:
     return program
 
 
-def _lower(experiment: Experiment) -> Program:
+def _lower(experiment: Experiment, fold: bool) -> Program:
     mesh, layers = mesh_of(experiment), describe(experiment)
     schedule = schedule_named(experiment.parallel.schedule)
     plan, ranges = _plan(experiment, schedule, layers)
@@ -133,17 +137,18 @@ def _lower(experiment: Experiment) -> Program:
         )
     flow = Flow(layers)
     lists, resident, held = [], [], []
-    place_of = [mesh.coordinate(rank)["pipeline"] for rank in range(mesh.world_size)]
+    ranks = mesh.representatives() if fold else list(range(mesh.world_size))
+    place_of = {rank: mesh.coordinate(rank)["pipeline"] for rank in ranks}
     cuts = [_cut(experiment, mesh, layers, stage) for stage in ranges]
-    stages_of = [
-        _stages_of(rank, mesh, flow, [pieces for pieces, _ in cuts], placement)
-        for rank in range(mesh.world_size)
-    ]
-    incoming: list[dict[int, list[Pass]]] = [{} for _ in stages_of]
-    for source, stages in enumerate(stages_of):
+    stages_of = {
+        rank: _stages_of(rank, mesh, flow, [pieces for pieces, _ in cuts], placement)
+        for rank in ranks
+    }
+    incoming: dict[int, dict[int, list[Pass]]] = {rank: {} for rank in ranks}
+    for source, stages in stages_of.items():
         for target, started in messages_from(source, orders[place_of[source]], stages).items():
             incoming[target][source] = started
-    for rank, stages in enumerate(stages_of):
+    for rank, stages in stages_of.items():
         instructions = lower_passes(orders[place_of[rank]], stages, incoming[rank])
         mine = [bucket for index in stages for bucket in cuts[index][1]]
         buckets = [_placed(bucket, mesh, rank) for bucket in mine]
@@ -170,7 +175,7 @@ def _lower(experiment: Experiment) -> Program:
         states = {"parameters": 1, "gradients": 1, "optimizer": OPTIMIZER_STATES[optimizer]}
         resident.append({name: n * parameters * value_bytes for name, n in states.items() if n})
         held.append(buckets)
-    return Program(lists, resident, held, num_stages=len(ranges))
+    return Program(lists, resident, held, len(ranges), ranks, mesh.world_size)
 
 
 def _cut(
