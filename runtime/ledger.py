@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,16 +46,47 @@ class Ledger:
             self.changes.append((time, -self._held.pop(key)))
 
 
+def refetched(
+    tensors: Mapping[int, Tensor], fetch: Callable[[int], Tensor] | None
+) -> contextlib.AbstractContextManager[Any]:
+    """Autograd keeps no hold of `tensors` inside the ``with`` block: where it would save one
+    (or a view), it notes which, and asks `fetch` when the backward pass needs it."""
+    if not tensors or fetch is None:
+        return contextlib.nullcontext()
+    index_of = {t.untyped_storage().data_ptr(): index for index, t in tensors.items()}
+    counter = SavedBytes.active
+
+    def pack(tensor: Tensor) -> Any:
+        index = index_of.get(tensor.untyped_storage().data_ptr())
+        if index is not None:
+            return index, tensor.size(), tensor.stride(), tensor.storage_offset()
+        return tensor if counter is None else counter.pack(tensor)
+
+    def unpack(packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        index, *view = packed
+        return fetch(index).as_strided(*view)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+
+
 class SavedBytes:
     """Counts what autograd saves inside the ``with`` block: each storage once, without the
-    tensors in `excluding` (parameters, buffers, the block's own input)."""
+    tensors in `excluding` (parameters, buffers, the block's own input).
+
+    Attributes:
+        active: the one whose block is running; other hooks inside it hide its own.
+    """
+
+    active: ClassVar[SavedBytes | None] = None
 
     def __init__(self, excluding: Iterable[Tensor]):
         self._known = {tensor.untyped_storage().data_ptr() for tensor in excluding}
         self._seen: dict[int, int] = {}
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda tensor: tensor)
 
-    def _pack(self, tensor: Tensor) -> Tensor:
+    def pack(self, tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()
         if address not in self._known:
             self._seen[address] = tensor.untyped_storage().nbytes()
@@ -69,8 +102,10 @@ class SavedBytes:
             self._seen.pop(tensor.untyped_storage().data_ptr(), None)
 
     def __enter__(self) -> SavedBytes:
+        SavedBytes.active = self
         self._hooks.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
+        SavedBytes.active = None
         self._hooks.__exit__(*error)

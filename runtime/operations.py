@@ -15,13 +15,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from runtime.deferral import Deferred
-from runtime.ledger import SavedBytes
+from runtime.ledger import SavedBytes, refetched
 from simulator.program import COLLECTIVES, Instruction, Op, tensor_key
 from simulator.strategies.flow import activation, boundary_of, gradient
 
 if TYPE_CHECKING:
     from runtime.executor import Executor
     from runtime.models import Segment
+
+Again = Callable[[int], Tensor]
+"""Where a tensor is found that was gathered again, by boundary."""
 
 
 class Entry:
@@ -76,6 +79,7 @@ def forward_pass(
     target: Tensor,
     loss_scale: float,
     split: bool = False,
+    again: Again | None = None,
 ) -> tuple[dict[int, Tensor], Graph]:
     """Run a segment; returns its detached outputs and the graph for `backward_pass`.
 
@@ -85,12 +89,14 @@ def forward_pass(
     Args:
         tensors: by boundary: the inputs of `segment`, and the batch at 0.
         split: its backward will be split into input and weight parts.
+        again: where the backward pass finds the inputs that are gathered again.
     """
     entries = {boundary: Entry() for boundary in segment.differentiable}
     entered = {boundary: entry(tensors[boundary]) for boundary, entry in entries.items()}
     deferred = Deferred() if split else None
     segment.defer_weight_gradients(deferred)
-    outputs = segment({**tensors, **entered}, target)
+    with refetched({b: tensors[b] for b in segment.again}, again):
+        outputs = segment({**tensors, **entered}, target)
     roots: dict[int, Any] = {}
     for boundary, output in outputs.items():
         if output.requires_grad and segment.is_loss:
@@ -135,7 +141,11 @@ def forward(executor: Executor, instruction: Instruction) -> None:
     tensors = {boundary: executor.tensors[name, microbatch] for boundary, name in names.items()}
     split = (task.layers, microbatch) in executor.split
     version = parameters.use(task.version) if parameters else None
-    arguments = (segment, {0: batch, **tensors}, target, executor.loss_scale, split)
+
+    def again(boundary: int) -> Tensor:
+        return executor.tensors[executor.flow.activation(boundary), microbatch]
+
+    arguments = (segment, {0: batch, **tensors}, target, executor.loss_scale, split, again)
     known = executor.ledger.saved_bytes.get(first)
     if known is None:  # count once; every microbatch saves the same
         known_already = [*tensors.values(), *segment.parameters(), *segment.buffers()]

@@ -117,7 +117,12 @@ class PassMeter:
                 parameters.use(-1)
             start = time.perf_counter()
             _, graphs[key] = forward_pass(
-                segment, {0: self.batch, **tensors}, self.target, 1.0, split
+                segment,
+                {0: self.batch, **tensors},
+                self.target,
+                1.0,
+                split,
+                self.boundaries.__getitem__,
             )
         elif task.op in (Op.BACKWARD, Op.BACKWARD_INPUT):
             graph = graphs.pop(key)

@@ -76,7 +76,8 @@ def _iterate(
 ) -> Measurement | None:
     experiment, program = job.experiment, executor.program
     run, parallel = experiment.run, experiment.parallel
-    replica = mesh_of(experiment).coordinate(executor.rank)["data"]
+    place = mesh_of(experiment).coordinate(executor.rank)
+    replica = place["data"]
     posted: list[list[float]] = []
     end: list[list[float]] = []
     losses: list[float] = []
@@ -100,7 +101,7 @@ def _iterate(
         origin = clock.common_start()
         executor.step(batches)
         loss = torch.zeros(1, dtype=torch.float64, device=executor.device)
-        for part in executor.losses:
+        for part in executor.losses if place["tensor"] == 0 else ():  # its ranks have the same
             loss += part.double() / (parallel.data * parallel.microbatches)
         dist.all_reduce(loss)
         if number >= run.warmup:
@@ -112,7 +113,8 @@ def _iterate(
     memory = [(time + clock.offset - origin, change) for time, change in executor.ledger.changes]
     record = RankRecord(posted, end, memory, sum(executor.resident_bytes().values()))
     norm, moe = parameters_norm(executor, replica), routing.total()
-    mine = executor.staleness.to_json() if replica == 0 else []
+    first = not any(index for axis, index in place.items() if axis != "pipeline")
+    mine = executor.staleness.to_json() if first else []
     everyone: list[Any] = [None] * program.num_ranks
     dist.all_gather_object(everyone, mine)
     stale = [row for rows in everyone for row in rows]

@@ -110,6 +110,8 @@ class Parallel(_Section):
     """Degrees of the device mesh and how the pipeline is scheduled.
 
     Attributes:
+        tensor_style: of mlp: which way its weights are split.
+        sequence_parallel: with tensor > 1, norms and residuals on a share of the tokens.
         memory_limit: of schedule "zb-auto": how many microbatches' activations of its stage
             a rank may hold at once; unset, 2 × pipeline - 1.
         split: blocks per stage (of virtual stages too, first to last), instead of the split
@@ -119,6 +121,7 @@ class Parallel(_Section):
     data: Degree = 1
     pipeline: Degree = 1
     tensor: Degree = 1
+    tensor_style: Literal["column", "row", "megatron"] = "megatron"
     context: Degree = 1
     expert: Degree = 1
     schedule: str = "1f1b"
@@ -198,6 +201,7 @@ def parse(data: dict[str, Any]) -> Experiment:
         ExperimentError: unknown key, wrong type or impossible value.
     """
     from simulator.workloads.checks import check_keys, check_size
+    from simulator.workloads.degrees import check_degrees
 
     try:
         experiment = Experiment.model_validate(data)
@@ -206,6 +210,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     check_keys(experiment.workload)
     _check_parallel(experiment.parallel)
     _check_batch(experiment)
+    check_degrees(experiment)
     check_size(experiment)
     if experiment.cluster.preset and experiment.cluster.profile:
         raise ExperimentError(
@@ -282,11 +287,9 @@ def _check_parallel(parallel: Parallel) -> None:
     except ValueError as error:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
     later = {
-        "tensor": ("tensor parallelism", 1),
         "context": ("context parallelism", 1),
         "expert": ("expert parallelism", 1),
         "zero": ("sharded data parallelism", 0),
-        "sequence_parallel": ("sequence parallelism", False),
         "recompute": ("recomputation", "none"),
     }
     for key, (what, only) in later.items():

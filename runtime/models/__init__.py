@@ -32,7 +32,11 @@ MODELS: dict[str, Callable[[Experiment, int], nn.Module]] = {
 Place = Mapping[str, int]
 """Where a rank is on each axis of the mesh; an axis that is not named: at 0."""
 
-PARTS: dict[str, Callable[[nn.Module, str, Experiment, Place], nn.Module]] = {}
+PARTS: dict[str, Callable[[nn.Module, str, Experiment, Place], nn.Module]] = {
+    "mlp": mlp.part,
+    "gpt": gpt.part,
+    "bert": bert.part,
+}
 """Cuts what one rank has out of a whole layer."""
 
 
@@ -64,6 +68,8 @@ class Segment(nn.Module):
 
     Attributes:
         inputs, outputs: boundaries that it reads from, and hands on to, other segments.
+        differentiable: inputs that have a gradient.
+        again: inputs that are dropped after the forward pass and gathered again.
     """
 
     def __init__(
@@ -80,6 +86,7 @@ class Segment(nn.Module):
         flow = Flow(described)
         self.inputs, self.outputs = flow.inputs(first, last), flow.outputs(first, last)
         self.differentiable = {b for b in self.inputs if flow.differentiable(b)}
+        self.again = {b for b in self.inputs if flow.gathered_again(b)}
         self._reads = [
             [index - back for back in described[index].reads] for index in range(first, last)
         ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.deferral import Linear
+from runtime.models.attention import self_attention
+from runtime.models.transformer import Share, part_of, tokens_here
 from simulator.experiment import Experiment
 from simulator.workloads.bert import SEGMENTS
 
@@ -61,19 +63,7 @@ class Attention(nn.Module):
         self.norm = norm(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, sequence, hidden = x.shape
-        width = hidden // self.heads
-        q, k, v = (
-            part.view(batch, sequence, self.heads, width)
-            .transpose(1, 2)
-            .reshape(batch * self.heads, sequence, width)
-            for part in self.qkv(x).split(hidden, dim=2)
-        )
-        nothing = q.new_zeros(())  # beta = 0: not even read
-        scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=1 / math.sqrt(width))
-        mixed = torch.bmm(scores.softmax(dim=-1), v)
-        merged = mixed.view(batch, self.heads, sequence, width).transpose(1, 2)
-        projected: Tensor = self.projection(merged.reshape(batch, sequence, hidden))
+        projected: Tensor = self.projection(self_attention(self.qkv(x), self.heads))
         normed: Tensor = self.norm(x + projected)
         return normed
 
@@ -120,3 +110,47 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     if index == 2 * w.layers + 1:
         return Head(w.hidden, w.vocab)
     return Attention(w.hidden, w.heads) if index % 2 else Mlp(w.hidden, w.ffn)
+
+
+class Places(nn.Module):
+    """Adds position and segment embedding of the tokens here, and norms."""
+
+    def __init__(self, whole: Embedding, places: Tensor, sequence: int):
+        super().__init__()
+        self.position, self.segment, self.norm = whole.position, whole.segment, whole.norm
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("segments", places * SEGMENTS // sequence, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        placed = self.position(self.places) + self.segment(self.segments)
+        normed: Tensor = self.norm(x + placed)
+        return normed
+
+
+class Transform(nn.Module):
+    """The head up to the logits: (batch, sequence, hidden) → (masked tokens, hidden)."""
+
+    reads_target = True
+
+    def __init__(self, whole: Head):
+        super().__init__()
+        self.transform, self.norm = whole.transform, whole.norm
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        masked = self.transform(x).flatten(0, 1).index_select(0, target[0].flatten())
+        out: Tensor = self.norm(functional.gelu(masked))
+        return out
+
+
+def part(
+    whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
+) -> nn.Module:
+    """What a rank has of `whole`: see `simulator.workloads.bert.parts`."""
+    share = Share(experiment, place)
+    if name == "places":
+        assert isinstance(whole, Embedding)
+        return Places(whole, tokens_here(experiment, share), experiment.workload.sequence)
+    if name == "transform":
+        assert isinstance(whole, Head)
+        return Transform(whole)
+    return part_of(whole, name, share)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.deferral import Linear
+from runtime.models.attention import causal_mask, self_attention
+from runtime.models.transformer import Share, part_of, tokens_here
 from simulator.experiment import Experiment
 
 
@@ -37,24 +39,12 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.qkv = Linear(hidden, 3 * hidden)
         self.projection = Linear(hidden, hidden)
-        future = torch.ones(sequence, sequence, dtype=torch.bool).triu(1)
-        mask = torch.zeros(sequence, sequence).masked_fill(future, float("-inf"))
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", causal_mask(sequence), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, sequence, hidden = x.shape
-        width = hidden // self.heads
-        q, k, v = (
-            part.view(batch, sequence, self.heads, width)
-            .transpose(1, 2)
-            .reshape(batch * self.heads, sequence, width)
-            for part in self.qkv(self.norm(x)).split(hidden, dim=2)
-        )
         mask: Tensor = self.mask  # type: ignore[assignment]
-        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=1 / math.sqrt(width))
-        mixed = torch.bmm(scores.softmax(dim=-1), v)
-        merged = mixed.view(batch, self.heads, sequence, width).transpose(1, 2)
-        projected: Tensor = self.projection(merged.reshape(batch, sequence, hidden))
+        attended = self_attention(self.qkv(self.norm(x)), self.heads, mask)
+        projected: Tensor = self.projection(attended)
         return x + projected
 
 
@@ -95,3 +85,27 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     if index % 2:
         return Attention(w.hidden, w.heads, w.sequence)
     return Mlp(w.hidden, w.ffn)
+
+
+class Positions(nn.Module):
+    """Adds the learned positions of the tokens here."""
+
+    def __init__(self, whole: Embedding, places: Tensor):
+        super().__init__()
+        self.position = whole.position
+        self.register_buffer("places", places, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.position(self.places)
+        return out
+
+
+def part(
+    whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
+) -> nn.Module:
+    """What a rank has of `whole`: see `simulator.workloads.gpt.parts`."""
+    share = Share(experiment, place)
+    if name == "positions":
+        assert isinstance(whole, Embedding)
+        return Positions(whole, tokens_here(experiment, share))
+    return part_of(whole, name, share)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.deferral import Linear
+from runtime.models.transformer import Add, MlpPart, Share
 from simulator.experiment import Experiment
 
 
@@ -33,3 +36,90 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     """Layer `index` of `simulator.workloads.mlp.layers`, freshly initialised."""
     w = experiment.workload
     return SquaredError() if index == w.layers else Perceptron(w.hidden, w.ffn)
+
+
+class First(nn.Module):
+    """fc1 of a part: (batch, sequence, hidden), or columns as they were gathered, to this
+    rank's columns, or to a part of the sum of all."""
+
+    def __init__(self, whole: Perceptron, share: Share, style: str):
+        super().__init__()
+        self.style, self.share = style, share
+        self.fc1 = share.columns(whole.fc1) if style == "column" else share.rows(whole.fc1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.style == "column":
+            return functional.gelu(self.fc1(together(x)))
+        out: Tensor = self.fc1(x.chunk(self.share.count, -1)[self.share.index].contiguous())
+        return out
+
+
+class Second(nn.Module):
+    """fc2 of a part: its columns with bias and residual, or a part of the sum of all."""
+
+    def __init__(self, whole: Perceptron, share: Share, style: str):
+        super().__init__()
+        self.style, self.share = style, share
+        if style == "column":
+            self.fc2 = share.columns(whole.fc2)
+        else:
+            self.bias = nn.Parameter(share.of(whole.fc1.bias))
+            self.fc2 = share.rows(whole.fc2)
+
+    def mine(self, x: Tensor) -> Tensor:
+        """This rank's columns."""
+        return x.chunk(self.share.count, -1)[self.share.index]
+
+    def forward(self, inner: Tensor, x: Tensor | None = None) -> Tensor:
+        out: Tensor
+        if x is not None:
+            out = self.fc2(together(inner))
+            return out + (x[self.share.index] if x.dim() == 4 else self.mine(x))
+        out = self.fc2(functional.gelu(self.mine(inner) + self.bias))
+        return out
+
+
+def together(x: Tensor) -> Tensor:
+    """Columns of all ranks, (ranks, batch, sequence, columns), side by side."""
+    return x if x.dim() == 3 else x.movedim(0, 2).flatten(2)
+
+
+class Error(nn.Module):
+    """This rank's part of the mean squared error, (1,)."""
+
+    reads_target = True
+
+    def __init__(self, share: Share):
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        mine = target.chunk(self.share.count, -1)[self.share.index]
+        return functional.mse_loss(x, mine).view(1) / self.share.count
+
+
+class Total(nn.Module):
+    """The loss from the sum of the parts: a scalar."""
+
+    reads_target = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum()
+
+
+def part(
+    whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
+) -> nn.Module:
+    """What a rank has of `whole`: see `simulator.workloads.mlp.parts`."""
+    share, style = Share(experiment, place), experiment.parallel.tensor_style
+    if name == "error":
+        return Error(share)
+    if name == "loss":
+        return Total() if style == "column" else whole
+    assert isinstance(whole, Perceptron)
+    if name == "add":
+        return Add(whole.fc2)
+    kind = name.removesuffix("-first")
+    if kind == "columns-rows":
+        return MlpPart(whole.fc1, whole.fc2, share)
+    return First(whole, share, style) if kind == "fc1" else Second(whole, share, style)

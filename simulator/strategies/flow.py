@@ -96,13 +96,19 @@ class Flow:
             for back, keep in zip(layer.reads, layer.keeps, strict=True)
         )
 
+    def gathered_again(self, boundary: int) -> bool:
+        """What an exchange gathered here is dropped, and gathered anew for the backward pass."""
+        how = self.layers[boundary - 1].exchange if boundary else None
+        return how is not None and how.again
+
     def differentiable(self, boundary: int) -> bool:
         return boundary > 0 and self.layers[boundary - 1].differentiable
 
-    def gradients(self, boundary: int) -> list[str]:
-        """The parts whose sum is the gradient at `boundary`: one of all segments that read
-        it, which accumulate, and one of each exchange that does."""
-        readers = self.readers[boundary]
+    def gradients(self, boundary: int, after: int = 0) -> list[str]:
+        """The parts whose sum is the gradient that layers `after` and later have at
+        `boundary`: one of all segments that read it, which accumulate, and one of each
+        exchange that does."""
+        readers = [index for index in self.readers[boundary] if index >= after]
         exchanges = [index for index in readers if self.layers[index].exchange is not None]
         names = [gradient(boundary)] if len(exchanges) < len(readers) else []
         for index in exchanges:

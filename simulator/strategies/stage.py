@@ -68,14 +68,18 @@ class Stage:
     def _follow_activations(self) -> None:
         """Note in which task each activation that is read here is freed."""
         self.freed: dict[tuple[Op, int], list[str]] = {}
+        self.dropped: dict[int, list[str]] = {}  # when it has been gathered again
         self.by_send: list[str] = []  # what nobody here needs once it has been sent
         readers: dict[int, list[int]] = {}
         keepers: dict[int, list[int]] = {}
         for piece, (first, last) in enumerate(self.pieces):
             exchange = self.flow.layers[first].exchange
             if exchange is not None:
+                source = self.flow.source(self.flow.entry(first))
                 if exchange.forward is not None:
-                    readers.setdefault(self.flow.source(self.flow.entry(first)), []).append(piece)
+                    readers.setdefault(source, []).append(piece)
+                if exchange.again:
+                    keepers.setdefault(source, []).append(piece)
                 continue
             inner = range(first + 1, last)
             inputs = self.flow.inputs(first, last)
@@ -87,7 +91,7 @@ class Stage:
                     keepers.setdefault(source, []).append(piece)
         for source in sorted(readers.keys() | keepers.keys()):
             name = activation(source)
-            if self._gathered_again(source):
+            if self.flow.gathered_again(source):
                 self._free(Op.FORWARD, readers[source][-1], name)
                 self._free_backwards(name, source, keepers[source])
             elif source in keepers:
@@ -97,16 +101,15 @@ class Stage:
         if self.sends and self.flow.source(self.last) not in readers:
             self.by_send.append(self.flow.activation(self.last))
 
-    def _gathered_again(self, source: int) -> bool:
-        how = self.flow.layers[source - 1].exchange if source else None
-        return how is not None and how.again
-
     def _free(self, op: Op, piece: int, name: str) -> None:
         self.freed.setdefault((op, piece), []).append(name)
 
     def _free_backwards(self, name: str, source: int, keepers: list[int]) -> None:
         """After the last use: of the lowest piece, and where weight gradients are deferred,
-        of the lowest that defers those that need it."""
+        of the lowest that defers those that need it. An exchange uses it to gather it again."""
+        if keepers[0] in self.again:
+            self.dropped.setdefault(keepers[0], []).append(name)
+            return
         self._free(Op.BACKWARD, keepers[0], name)
         deferring = [piece for piece in keepers if self._defers(piece, source)]
         if deferring:
@@ -128,10 +131,7 @@ class Stage:
         one message, where it comes from another rank."""
         if boundary == self.last and self.sends:
             return [gradient(boundary)]
-        layers, own = self.flow.layers, gradient(boundary)
-        readers = self.flow.readers[boundary]
-        outside = any(index >= after and layers[index].exchange is None for index in readers)
-        return [name for name in self.flow.gradients(boundary) if outside or name != own]
+        return self.flow.gradients(boundary, after)
 
     def starts(self, op: Op) -> list[str]:
         """What a pass starts from."""
@@ -177,9 +177,7 @@ class Stage:
             if op is Op.BACKWARD_INPUT:
                 allocates.append(deferred)
             reads += [
-                flow.activation(b)
-                for b in flow.inputs(first, last)
-                if self._gathered_again(flow.source(b))
+                flow.activation(b) for b in flow.inputs(first, last) if flow.gathered_again(b)
             ]
         elif op is Op.BACKWARD_WEIGHT:
             frees = [deferred.name]
@@ -219,7 +217,8 @@ class Stage:
         """What `piece` gathered on the way forward, for the backward pass."""
         again = self.exchange(piece, forwards=True)
         assert again is not None
-        make = replace(again, mnemonic=f"{again.op.value}_AGAIN", frees=())
+        frees = tuple(self.dropped.get(piece, ()))
+        make = replace(again, mnemonic=f"{again.op.value}_AGAIN", frees=frees)
         return self._once(("AGAIN", piece), lambda: make)
 
     def _exchange(self, piece: int, op: Op, forwards: bool) -> Task:

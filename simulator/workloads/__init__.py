@@ -20,9 +20,18 @@ MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
 }
 
 
+PARTS: dict[str, Callable[[Experiment], list[Layer]]] = {
+    "mlp": mlp.parts,
+    "gpt": gpt.parts,
+    "bert": bert.parts,
+}
+"""Models whose layers can be cut between ranks."""
+
+
 def describe(experiment: Experiment) -> list[Layer]:
-    """The layers of the experiment's model for one microbatch."""
-    return MODELS[experiment.workload.model](experiment)
+    """The layers of the experiment's model for one microbatch on one rank."""
+    models = PARTS if experiment.parallel.tensor > 1 else MODELS
+    return models[experiment.workload.model](experiment)
 
 
-__all__ = ["MODELS", "Layer", "describe"]
+__all__ = ["MODELS", "PARTS", "Layer", "describe"]

@@ -19,7 +19,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.experiment import Experiment
-from simulator.workloads.layer import Layer, linear
+from simulator.workloads.layer import REPLICATED, Layer, linear
+from simulator.workloads.transformer import EVERYWHERE, Parts
 
 MASKED_SHARE = 0.15
 SEGMENTS = 2
@@ -115,3 +116,62 @@ def layers(experiment: Experiment) -> list[Layer]:
     # The first block stays with the embedding: a stage cannot begin between them.
     first, *rest = [attention, mlp] * w.layers
     return [embedding, replace(first, starts_block=False), *rest, head]
+
+
+def parts(experiment: Experiment) -> list[Layer]:
+    """The same, cut where ranks must talk (see `simulator.workloads.transformer`)."""
+    p, blocks = Parts.of(experiment), experiment.workload.layers
+    result = [p.embedding(), *p.leave(), _places(p)]
+    for block in range(blocks):
+        for whole, core in (
+            (2 * block + 1, p.attention(2 * block + 1, causal=False)),
+            (2 * block + 2, p.mlp(2 * block + 2)),
+        ):
+            begin = len(result)
+            result += [*p.enter(), core, *p.leave()]
+            result += [p.add(whole, back=len(result) - begin), p.norm(whole)]
+            if core.whole[1] == "attention":
+                result[begin] = replace(result[begin], starts_block=block > 0)
+    whole, masked = 2 * blocks + 1, p.batch * masked_positions(p.sequence)
+    result += [*p.enter(), _transform(p, whole, masked), p.logits(whole, masked, bias=True)]
+    return result + p.cross_entropy(whole, masked)
+
+
+def _places(p: Parts) -> Layer:
+    """Adds position and segment embedding of the tokens here, and norms."""
+    return Layer(
+        kind=f"bert-places n{p.here} s{p.sequence} h{p.hidden}",
+        parameters=(p.sequence + SEGMENTS) * p.hidden + 2 * p.hidden,
+        moved_bytes=6 * p.here_bytes,
+        saved_bytes=p.here_bytes + p.norm_statistics,
+        output_shape=p.here_shape,
+        output_bytes=p.here_bytes,
+        starts_block=False,
+        keeps=(False,),
+        sums_over=p.copied_sums,
+        copied_over=EVERYWHERE,
+        whole=(0, "places"),
+    )
+
+
+def _transform(p: Parts, whole: int, masked: int) -> Layer:
+    """Of the head: every rank computes all of it, then its share of the logits, so that the
+    gradients that come back are parts of a sum over the ranks."""
+    work, h = linear(p.tokens, p.hidden, p.hidden), p.hidden
+    return Layer(
+        kind=f"bert-transform {p.shape} n{masked}",
+        parameters=h * h + h + 2 * h,
+        forward_flops=work,
+        backward_input_flops=work,
+        backward_weight_flops=work,
+        moved_bytes=2 * p.all_bytes + 7 * masked * h * p.width,
+        saved_bytes=2 * masked * h * p.width + 2 * masked * max(p.width, 4) + 8 * masked,
+        deferred_bytes=p.all_bytes,
+        defers_input=True,
+        output_shape=(masked, h),
+        output_bytes=masked * h * p.width,
+        starts_block=False,
+        sums_over=(*REPLICATED, "tensor"),
+        copied_over=EVERYWHERE,
+        whole=(whole, "transform"),
+    )

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from simulator.experiment import Experiment
 from simulator.workloads.layer import Layer, linear
+from simulator.workloads.transformer import EVERYWHERE, Parts
 
 
 def layers(experiment: Experiment) -> list[Layer]:
@@ -87,3 +88,38 @@ def layers(experiment: Experiment) -> list[Layer]:
     # The first block stays with the embedding: a stage cannot begin between them.
     first, *rest = [attention, mlp] * w.layers
     return [embedding, replace(first, starts_block=False), *rest, head]
+
+
+def parts(experiment: Experiment) -> list[Layer]:
+    """The same, cut where ranks must talk (see `simulator.workloads.transformer`)."""
+    p, blocks = Parts.of(experiment), experiment.workload.layers
+    result = [p.embedding(), *p.leave(), _positions(p)]
+    for block in range(blocks):
+        for whole, core in (
+            (2 * block + 1, p.attention(2 * block + 1, causal=True)),
+            (2 * block + 2, p.mlp(2 * block + 2)),
+        ):
+            begin = len(result)
+            result += [p.norm(whole), *p.enter(), core, *p.leave()]
+            result.append(p.add(whole, back=len(result) - begin))
+            if core.whole[1] == "attention":
+                result[begin] = replace(result[begin], starts_block=block > 0)
+    whole = 2 * blocks + 1
+    result += [p.norm(whole), *p.enter(), p.logits(whole, p.tokens, bias=False)]
+    return result + p.cross_entropy(whole, p.tokens)
+
+
+def _positions(p: Parts) -> Layer:
+    """Adds the learned positions of the tokens here."""
+    return Layer(
+        kind=f"positions n{p.here} s{p.sequence} h{p.hidden}",
+        parameters=p.sequence * p.hidden,
+        moved_bytes=3 * p.here_bytes,
+        output_shape=p.here_shape,
+        output_bytes=p.here_bytes,
+        starts_block=False,
+        keeps=(False,),
+        sums_over=p.copied_sums,
+        copied_over=EVERYWHERE,
+        whole=(0, "positions"),
+    )

@@ -6,8 +6,14 @@ Each block is x + fc2(GELU(fc1(x))); the loss is the mean squared error.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import Any
+
 from simulator.experiment import Experiment
-from simulator.workloads.layer import Layer, linear
+from simulator.program import Op
+from simulator.workloads.layer import Exchange, Layer, linear
+from simulator.workloads.transformer import EVERYWHERE
 
 
 def layers(experiment: Experiment) -> list[Layer]:
@@ -42,3 +48,206 @@ def layers(experiment: Experiment) -> list[Layer]:
         starts_block=False,
     )
     return [block(True)] + [block(False)] * (w.layers - 1) + [loss]
+
+
+def parts(experiment: Experiment) -> list[Layer]:
+    """The same, split over ranks in one of three ways (``parallel.tensor_style``).
+
+    "column": each rank has columns of both weights, and all-gathers put the outputs together.
+    "row": each has rows, and takes its share of the inputs; all-reduces add up the parts of
+    the outputs. "megatron": columns of the first and rows of the second, which needs one
+    all-reduce in place of two (Shoeybi et al. 2019, section 3).
+    """
+    return {"column": _columns, "row": _rows, "megatron": _megatron}[
+        experiment.parallel.tensor_style
+    ](_Sizes(experiment))
+
+
+class _Sizes:
+    """Of one rank's part of a block, and the layers made from them."""
+
+    def __init__(self, experiment: Experiment):
+        w, self.ranks = experiment.workload, experiment.parallel.tensor
+        self.blocks, self.hidden, self.width = w.layers, w.hidden, w.dtype_bytes
+        self.batch, self.sequence, self.ffn = experiment.microbatch_size, w.sequence, w.ffn
+        self.tokens = self.batch * self.sequence
+        self.style = experiment.parallel.tensor_style
+        self.kind = f"{self.style} b{self.batch} s{w.sequence} h{w.hidden} f{w.ffn} t{self.ranks}"
+        self.here, self.mine = w.hidden // self.ranks, w.ffn // self.ranks
+
+    def nbytes(self, columns: int) -> int:
+        return self.tokens * columns * self.width
+
+    def part(self, whole: int, part: str, columns: int, **keys: Any) -> Layer:
+        """A part of block `whole` that puts out (batch, sequence, columns)."""
+        return Layer(
+            **{
+                "kind": f"{part} {self.kind}",
+                "output_shape": (self.batch, self.sequence, columns),
+                "output_bytes": self.nbytes(columns),
+                "starts_block": False,
+                "whole": (whole, part),
+                **keys,
+            }
+        )
+
+    def product(
+        self, whole: int, part: str, inputs: int, outputs: int, bias: int, **keys: Any
+    ) -> Layer:
+        """A part whose main work is one matrix product."""
+        work = linear(self.tokens, inputs, outputs)
+        first = part == "fc1" and whole == 0  # the batch needs no gradient
+        return self.part(
+            whole,
+            f"{part}-first" if first else part,
+            outputs,
+            **{
+                "parameters": inputs * outputs + bias,
+                "forward_flops": work,
+                "backward_input_flops": 0.0 if first else work,
+                "backward_weight_flops": work,
+                **keys,
+            },
+        )
+
+    def exchange(
+        self, forward: Op | None, backward: Op | None, shape: tuple[int, ...]
+    ) -> list[Layer]:
+        return [
+            Layer(
+                kind="exchange",
+                exchange=Exchange("tensor", forward, backward),
+                keeps=(False,),
+                output_shape=shape,
+                output_bytes=math.prod(shape) * self.width,
+                starts_block=False,
+            )
+        ]
+
+    def loss(self, **keys: Any) -> Layer:
+        return Layer(
+            kind=f"squared-error {self.kind}",
+            moved_bytes=3 * self.nbytes(self.hidden),
+            starts_block=False,
+            whole=(self.blocks, "loss"),
+            **{"saved_bytes": self.nbytes(self.hidden), **keys},
+        )
+
+
+def _megatron(p: _Sizes) -> list[Layer]:
+    result: list[Layer] = []
+    whole = (p.batch, p.sequence, p.hidden)
+    mine, hidden = p.nbytes(p.mine), p.nbytes(p.hidden)
+    into = linear(p.tokens, p.hidden, p.mine)
+    for block in range(p.blocks):
+        begin = len(result)
+        if block:
+            result += p.exchange(None, Op.ALL_REDUCE, whole)
+        core = p.part(
+            block,
+            "columns-rows" if block else "columns-rows-first",
+            p.hidden,
+            parameters=p.hidden * p.mine + p.mine + p.mine * p.hidden,
+            forward_flops=2 * into,
+            backward_input_flops=2 * into if block else into,
+            backward_weight_flops=2 * into,
+            moved_bytes=2 * hidden + 4 * mine,
+            saved_bytes=2 * mine + (0 if block else hidden),
+            deferred_bytes=hidden + 2 * mine + (0 if block else hidden),
+            defers_input=True,
+        )
+        result += [core, *p.exchange(Op.ALL_REDUCE, None, whole)]
+        result.append(_add(p, block, len(result) - begin))
+        result[begin] = replace(result[begin], starts_block=True)
+    return [*result, p.loss()]
+
+
+def _add(p: _Sizes, block: int, back: int) -> Layer:
+    """Bias and residual."""
+    return p.part(
+        block,
+        "add",
+        p.hidden,
+        parameters=p.hidden,
+        moved_bytes=3 * p.nbytes(p.hidden),
+        reads=(0, back),
+        keeps=(False, False),
+        copied_over=EVERYWHERE,
+    )
+
+
+def _rows(p: _Sizes) -> list[Layer]:
+    result: list[Layer] = []
+    hidden, ffn = (p.batch, p.sequence, p.hidden), (p.batch, p.sequence, p.ffn)
+    for block in range(p.blocks):
+        begin = len(result)
+        if block:
+            result += p.exchange(None, Op.ALL_REDUCE, hidden)
+        result.append(
+            p.product(
+                *(block, "fc1", p.here, p.ffn, 0),
+                moved_bytes=2 * p.nbytes(p.here) + p.nbytes(p.ffn),
+                saved_bytes=p.nbytes(p.here),
+                deferred_bytes=p.nbytes(p.here) + p.nbytes(p.ffn),
+                keeps=(False,),
+            )
+        )
+        result += p.exchange(Op.ALL_REDUCE, Op.ALL_REDUCE, ffn)
+        result.append(
+            p.product(
+                *(block, "fc2", p.mine, p.hidden, p.mine),
+                moved_bytes=5 * p.nbytes(p.mine) + p.nbytes(p.hidden),
+                saved_bytes=2 * p.nbytes(p.mine),
+                deferred_bytes=p.nbytes(p.mine) + p.nbytes(p.hidden),
+                keeps=(False,),
+            )
+        )
+        result += p.exchange(Op.ALL_REDUCE, None, hidden)
+        result.append(_add(p, block, len(result) - begin))
+        result[begin] = replace(result[begin], starts_block=True)
+    return [*result, p.loss()]
+
+
+def _columns(p: _Sizes) -> list[Layer]:
+    """Residuals are added to the columns that a rank has, then gathered."""
+    result: list[Layer] = []
+    hidden, here = p.nbytes(p.hidden), p.nbytes(p.here)
+    for block in range(p.blocks):
+        begin = len(result)
+        result.append(
+            p.product(
+                *(block, "fc1", p.hidden, p.mine, p.mine),
+                moved_bytes=3 * hidden + 3 * p.nbytes(p.mine),
+                saved_bytes=hidden + p.nbytes(p.mine),  # columns put side by side; before GELU
+                deferred_bytes=hidden + p.nbytes(p.mine),
+                starts_block=True,
+                keeps=(False,),
+            )
+        )
+        gathered = (p.ranks, p.batch, p.sequence, p.mine)
+        result += p.exchange(Op.ALL_GATHER, Op.REDUCE_SCATTER, gathered)
+        result.append(
+            p.product(
+                *(block, "fc2", p.ffn, p.here, p.here),
+                moved_bytes=3 * p.nbytes(p.ffn) + 3 * here,
+                saved_bytes=p.nbytes(p.ffn),
+                deferred_bytes=p.nbytes(p.ffn) + here,
+                reads=(0, len(result) - begin),
+                keeps=(False, False),
+            )
+        )
+        if block + 1 < p.blocks:
+            gathered = (p.ranks, p.batch, p.sequence, p.here)
+            result += p.exchange(Op.ALL_GATHER, Op.REDUCE_SCATTER, gathered)
+    # Each rank has the error of its columns; their sum is the loss.
+    error = Layer(
+        kind=f"part-of-squared-error {p.kind}",
+        moved_bytes=3 * here,
+        saved_bytes=here,
+        output_shape=(1,),
+        output_bytes=p.width,
+        starts_block=False,
+        whole=(p.blocks, "error"),
+    )
+    total = p.exchange(Op.ALL_REDUCE, None, (1,))
+    return [*result, error, *total, p.loss(saved_bytes=0, keeps=(False,))]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from runtime.data import microbatch
 from runtime.job import Job
 from runtime.launch import Workers
 from runtime.measure import Measurement, from_json
@@ -18,6 +20,9 @@ from runtime.models import build_layer
 from simulator.experiment import Experiment, Parallel, Run, Workload, parse
 from simulator.program import Program
 from simulator.strategies import lower, mesh_of
+from simulator.workloads import describe
+
+CPU = torch.device("cpu")
 
 torch.set_num_threads(1)  # as the ranks: the order of sums inside an operator is the same
 
@@ -53,7 +58,8 @@ def make(**keys: Any) -> Experiment:
 
 @dataclass
 class Ran:
-    """What a real run gave; `parameters` and `gradients` per replica, whole model."""
+    """What a real run gave; `parameters` and `gradients` per replica, whole model, and
+    `shares`: the same of every rank, (parameters, gradients)."""
 
     experiment: Experiment
     program: Program
@@ -61,6 +67,7 @@ class Ran:
     measurement: Measurement
     parameters: list[Named] = field(default_factory=list)
     gradients: list[Named] = field(default_factory=list)
+    shares: list[tuple[Named, Named]] = field(default_factory=list)
 
 
 def named(experiment: Experiment, ranges: dict[tuple[int, int], Tensor]) -> Named:
@@ -86,6 +93,16 @@ def collect(experiment: Experiment, answer: dict[str, Any]) -> Ran:
     if answer["tensors"] is None:
         return ran
     mesh = mesh_of(experiment)
+    for _, parts in sorted(answer["tensors"].items(), key=lambda item: int(item[0])):
+        flat = {tuple(map(int, layers.split(":"))): pair for layers, pair in parts.items()}
+        mine = [
+            named(
+                experiment,
+                {k: torch.tensor(pair[i], dtype=torch.float64) for k, pair in flat.items()},
+            )
+            for i in (0, 1)
+        ]
+        ran.shares.append((mine[0], mine[1]))
     for replica in range(experiment.parallel.data):
         for which, into in enumerate((ran.parameters, ran.gradients)):
             ranges = {}
@@ -127,3 +144,49 @@ def run(workers: Workers) -> Callable[..., Ran]:
         return done[name]
 
     return run
+
+
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": torch.optim.SGD,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    "adam": torch.optim.Adam,
+}
+
+
+def one_process(experiment: Experiment) -> tuple[Any, Any, list[float]]:
+    """(parameters, last gradients, losses) of one process that takes every microbatch in
+    turn: nothing of the executor, of segments or of flat buffers."""
+    layers = [build_layer(experiment, i, CPU) for i in range(len(describe(experiment)))]
+    parameters = {
+        (index, name): parameter
+        for index, layer in enumerate(layers)
+        for name, parameter in layer.named_parameters()
+    }
+    optimizer = OPTIMIZERS[experiment.workload.optimizer](
+        parameters.values(), lr=experiment.run.learning_rate
+    )
+    count = experiment.parallel.data * experiment.parallel.microbatches
+    gradients, losses = {}, []
+    for step in range(experiment.run.warmup + experiment.run.iterations):
+        total = 0.0
+        optimizer.zero_grad()
+        for index in range(count):
+            x, target = microbatch(experiment, step, index, CPU)
+            for layer in layers[:-1]:
+                x = layer(x)
+            loss = layers[-1](x, target)
+            (loss * (1.0 / count)).backward()
+            total += loss.item() / count
+        if experiment.workload.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters.values(), experiment.workload.clip_norm)
+        gradients = {key: parameter.grad.clone() for key, parameter in parameters.items()}
+        optimizer.step()
+        losses.append(total)
+    values = {key: parameter.detach() for key, parameter in parameters.items()}
+    return values, gradients, losses[experiment.run.warmup :]
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[Experiment], tuple[Named, Named, list[float]]]:
+    """`one_process`, once for each experiment."""
+    return lru_cache(maxsize=None)(one_process)

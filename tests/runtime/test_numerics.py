@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from runtime.data import microbatch
-from runtime.models import build_layer
-from simulator.experiment import Experiment
 from simulator.strategies.schedules import SCHEDULES, Plan
-from simulator.workloads import describe
 
 TOLERANCE = 1e-10
 CPU = torch.device("cpu")
@@ -99,48 +94,10 @@ STATEFUL = [
     )
     if optimizer != "sgd" or clip
 ]
-OPTIMIZERS: dict[str, Any] = {
-    "sgd": torch.optim.SGD,
-    "momentum": partial(torch.optim.SGD, momentum=0.9),
-    "adam": torch.optim.Adam,
-}
 
 
 def name_of(keys: dict[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in keys.items())
-
-
-def reference(experiment: Experiment) -> tuple[Any, Any, list[float]]:
-    """(parameters, last gradients, losses) of one process that takes every microbatch in
-    turn: nothing of the executor, of segments or of flat buffers."""
-    layers = [build_layer(experiment, i, CPU) for i in range(len(describe(experiment)))]
-    parameters = {
-        (index, name): parameter
-        for index, layer in enumerate(layers)
-        for name, parameter in layer.named_parameters()
-    }
-    optimizer = OPTIMIZERS[experiment.workload.optimizer](
-        parameters.values(), lr=experiment.run.learning_rate
-    )
-    count = experiment.parallel.data * experiment.parallel.microbatches
-    gradients, losses = {}, []
-    for step in range(experiment.run.warmup + experiment.run.iterations):
-        total = 0.0
-        optimizer.zero_grad()
-        for index in range(count):
-            x, target = microbatch(experiment, step, index, CPU)
-            for layer in layers[:-1]:
-                x = layer(x)
-            loss = layers[-1](x, target)
-            (loss * (1.0 / count)).backward()
-            total += loss.item() / count
-        if experiment.workload.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters.values(), experiment.workload.clip_norm)
-        gradients = {key: parameter.grad.clone() for key, parameter in parameters.items()}
-        optimizer.step()
-        losses.append(total)
-    values = {key: parameter.detach() for key, parameter in parameters.items()}
-    return values, gradients, losses[experiment.run.warmup :]
 
 
 def assert_close(ours: Any, theirs: Any) -> None:
@@ -158,7 +115,7 @@ def assert_close(ours: Any, theirs: Any) -> None:
     PIPELINES + MORE_PIPELINES + ACCUMULATION + REPLICAS + STATEFUL + EXPERTS + SPLIT_EXPERTS,
     ids=name_of,
 )
-def test_gradients_parameters_and_losses_are_those_of_one_process(run, keys):
+def test_gradients_parameters_and_losses_are_those_of_one_process(run, reference, keys):
     ran = run(**keys)
     parameters, gradients, losses = reference(ran.experiment)
     for replica in range(ran.experiment.parallel.data):
@@ -178,7 +135,7 @@ SPLIT = """\
 @pytest.mark.parametrize(
     "keys", [{}, {"model": "mlp"}, {"data": 2, "bucket_mb": 0.01}], ids=name_of
 )
-def test_a_split_backward_changes_no_gradient(run, tmp_path_factory, keys):
+def test_a_split_backward_changes_no_gradient(run, reference, tmp_path_factory, keys):
     path = tmp_path_factory.mktemp("csv") / "split.csv"
     path.write_text(SPLIT)
     ran = run(schedule=f"csv:{path}", pipeline=2, microbatches=3, **keys)
@@ -197,7 +154,7 @@ IN_ORDER = [
 
 
 @pytest.mark.parametrize("keys", PIPELINES + IN_ORDER + ACCUMULATION + EXPERTS, ids=name_of)
-def test_without_replicas_not_a_bit_is_different(run, keys):
+def test_without_replicas_not_a_bit_is_different(run, reference, keys):
     """The same products and the same order of sums (the backward passes of these schedules
     run in the order of the microbatches, and whole), so nothing may differ at all."""
     ran = run(**keys)
@@ -207,7 +164,7 @@ def test_without_replicas_not_a_bit_is_different(run, keys):
 
 
 @pytest.mark.parametrize("keys", [*REPLICAS, SPLIT_EXPERTS[0], SPLIT_EXPERTS[2]], ids=name_of)
-def test_replicas_stay_equal_to_the_bit(run, keys):
+def test_replicas_stay_equal_to_the_bit(run, reference, keys):
     ran = run(**keys)
     for replica in range(1, ran.experiment.parallel.data):
         for mine, first in (

@@ -1,0 +1,191 @@
+"""Modules of `simulator.workloads.transformer`: what one rank has of a transformer layer, cut
+out of the whole layer of `runtime.models.gpt` or `runtime.models.bert`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from runtime.deferral import Linear
+from runtime.models.attention import self_attention
+from simulator.experiment import Experiment
+
+
+class Share:
+    """This rank's share of rows or columns: number `index` of `count` equal ones."""
+
+    def __init__(self, experiment: Experiment, place: Mapping[str, int]):
+        self.index, self.count = place.get("tensor", 0), experiment.parallel.tensor
+
+    def of(self, weight: Tensor, dim: int = 0, groups: int = 1) -> Tensor:
+        """Along `dim`, of each of `groups` equal groups (Q, K and V, say)."""
+        parts = [group.chunk(self.count, dim)[self.index] for group in weight.chunk(groups, dim)]
+        return torch.cat(parts, dim).detach().clone()
+
+    def columns(self, whole: nn.Linear, groups: int = 1) -> Linear:
+        """A linear layer with this share of the outputs."""
+        bias = None if whole.bias is None else self.of(whole.bias, 0, groups)
+        return linear_of(self.of(whole.weight, 0, groups), bias)
+
+    def rows(self, whole: nn.Linear) -> Linear:
+        """A linear layer with this share of the inputs; its bias is added elsewhere."""
+        return linear_of(self.of(whole.weight, 1), None)
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> Linear:
+    made = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    made.weight = nn.Parameter(weight)
+    if bias is not None:
+        made.bias = nn.Parameter(bias)
+    return made
+
+
+class AttentionPart(nn.Module):
+    """The heads of one rank: (batch, sequence, hidden) → a part of the sum over ranks."""
+
+    def __init__(self, whole: nn.Module, share: Share):
+        super().__init__()
+        assert isinstance(whole.qkv, nn.Linear) and isinstance(whole.projection, nn.Linear)
+        heads = whole.heads
+        assert isinstance(heads, int)
+        self.heads = heads // share.count
+        self.qkv, self.projection = share.columns(whole.qkv, 3), share.rows(whole.projection)
+        self.register_buffer("mask", getattr(whole, "mask", None), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask: Tensor | None = self.mask  # type: ignore[assignment]
+        out: Tensor = self.projection(self_attention(self.qkv(x), self.heads, mask))
+        return out
+
+
+class MlpPart(nn.Module):
+    """Columns of fc1 and rows of fc2: (…, hidden) → a part of the sum over ranks."""
+
+    def __init__(self, fc1: nn.Linear, fc2: nn.Linear, share: Share):
+        super().__init__()
+        self.fc1, self.fc2 = share.columns(fc1), share.rows(fc2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        return out
+
+
+class Add(nn.Module):
+    """Sum, bias and residual."""
+
+    def __init__(self, whole: nn.Linear):
+        super().__init__()
+        self.bias = nn.Parameter(whole.bias.detach().clone())
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return residual + (x + self.bias)
+
+
+class EmbeddingPart(nn.Module):
+    """A share of the vocabulary: (batch, sequence) → (batch, sequence, hidden), 0 for tokens
+    of other shares."""
+
+    def __init__(self, whole: nn.Embedding, share: Share):
+        super().__init__()
+        self.weight = nn.Parameter(share.of(whole.weight))
+        self.begin = share.index * len(self.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        row = tokens - self.begin
+        elsewhere = (row < 0) | (row >= len(self.weight))
+        found = functional.embedding(row.masked_fill_(elsewhere, 0), self.weight)
+        return found.masked_fill(elsewhere.unsqueeze(-1), 0.0)
+
+
+class LogitsPart(nn.Module):
+    """A share of the vocabulary: (…, hidden) → (tokens, share of the vocabulary)."""
+
+    def __init__(self, whole: nn.Linear, share: Share):
+        super().__init__()
+        self.linear = share.columns(whole)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x)
+        return logits.flatten(0, -2)
+
+
+class Maximum(nn.Module):
+    """Of the logits here: (tokens, share) → (tokens,)."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits.detach().amax(dim=1)
+
+
+class Exponentials(nn.Module):
+    """What this rank has of the sum of exponentials and of the target's logit, (2, tokens)."""
+
+    reads_target = True
+
+    def __init__(self, share: Share):
+        super().__init__()
+        self.share = share
+
+    def forward(self, maximum: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        shifted = logits - maximum.unsqueeze(1)
+        place = target_tokens(target) - self.share.index * logits.shape[1]
+        elsewhere = (place < 0) | (place >= logits.shape[1])
+        own = shifted.gather(1, place.masked_fill_(elsewhere, 0).unsqueeze(1)).squeeze(1)
+        return torch.stack([shifted.exp().sum(1), own.masked_fill(elsewhere, 0.0)])
+
+
+def target_tokens(target: Tensor) -> Tensor:
+    """The tokens of a target: all of gpt's, and of bert's, (2, batch, masked), the second."""
+    return (target[1] if target.dim() == 3 else target).flatten()
+
+
+class CrossEntropy(nn.Module):
+    """Mean over tokens from the sums over the vocabulary: a scalar."""
+
+    reads_target = False
+
+    def forward(self, sums: Tensor) -> Tensor:
+        return (sums[0].log() - sums[1]).mean()
+
+
+def part_of(whole: nn.Module, part: str, share: Share) -> nn.Module:
+    """The parts that gpt and bert have in common."""
+    attributes = dict(whole.named_children())
+    if part == "norm":
+        return attributes["norm"]
+    if part == "attention":
+        return AttentionPart(whole, share)
+    if part == "mlp":
+        fc1, fc2 = attributes["fc1"], attributes["fc2"]
+        assert isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)
+        return MlpPart(fc1, fc2, share)
+    if part == "add":
+        last = attributes.get("projection", attributes.get("fc2"))
+        assert isinstance(last, nn.Linear)
+        return Add(last)
+    if part == "embedding":
+        token = attributes["token"]
+        assert isinstance(token, nn.Embedding)
+        return EmbeddingPart(token, share)
+    if part == "logits":
+        logits = attributes["logits"]
+        assert isinstance(logits, nn.Linear)
+        return LogitsPart(logits, share)
+    if part == "maximum":
+        return Maximum()
+    if part == "exponentials":
+        return Exponentials(share)
+    if part == "cross-entropy":
+        return CrossEntropy()
+    raise ValueError(f"no part {part}")
+
+
+def tokens_here(experiment: Experiment, share: Share) -> Tensor:
+    """Positions of the tokens whose norms and residuals this rank computes: of a sequence, or
+    with sequence parallelism of a share of all tokens of a microbatch, row by row."""
+    sequence = experiment.workload.sequence
+    if not experiment.parallel.sequence_parallel:
+        return torch.arange(sequence)
+    return share.of(torch.arange(experiment.microbatch_size * sequence)) % sequence

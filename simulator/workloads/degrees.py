@@ -1,0 +1,55 @@
+"""Which degrees of splitting a model takes, and the nearest that it does."""
+
+from __future__ import annotations
+
+from simulator.experiment import Experiment, ExperimentError
+from simulator.workloads import PARTS
+
+
+def check_degrees(experiment: Experiment) -> None:
+    """Refuse degrees that the model's sizes cannot be divided by.
+
+    Raises:
+        ExperimentError: with one line that names key, value, reason and what is allowed.
+    """
+    workload, parallel = experiment.workload, experiment.parallel
+    model, tensor = workload.model, parallel.tensor
+    if tensor > 1 and model not in PARTS:
+        raise ExperimentError(
+            f"parallel.tensor = {tensor}: {model} is not split over ranks; allowed: 1, or one of "
+            f"the models {', '.join(PARTS)}"
+        )
+    if "tensor_style" in parallel.model_fields_set and model != "mlp":
+        raise ExperimentError(
+            f"parallel.tensor_style = {parallel.tensor_style!r}: only for workload.model = 'mlp'"
+        )
+    sizes = {"workload.hidden": workload.hidden, "workload.ffn_hidden": workload.ffn}
+    if model != "mlp":
+        sizes |= {"workload.heads": workload.heads, "workload.vocab": workload.vocab}
+    if tensor > 1:
+        _check_divides("tensor", tensor, sizes)
+    if not parallel.sequence_parallel:
+        return
+    if tensor == 1 or model == "mlp":
+        raise ExperimentError(
+            "parallel.sequence_parallel = true: shares the norms of gpt and bert over the ranks "
+            "of parallel.tensor > 1; allowed: false"
+        )
+    tokens = experiment.microbatch_size * workload.sequence
+    _check_divides("tensor", tensor, {"the tokens of a microbatch": tokens})
+
+
+def _check_divides(key: str, degree: int, sizes: dict[str, int]) -> None:
+    """Refuse a degree that does not divide one of `sizes`; name the nearest that divides all."""
+    for name, size in sizes.items():
+        if size % degree:
+            fits = [
+                n
+                for n in range(1, min(sizes.values()) + 1)
+                if not any(s % n for s in sizes.values())
+            ]
+            nearest = min(fits, key=lambda n: (abs(n - degree), n))
+            raise ExperimentError(
+                f"parallel.{key} = {degree}: does not divide {name} = {size}; "
+                f"nearest that works: {nearest}"
+            )

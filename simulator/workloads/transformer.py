@@ -1,0 +1,266 @@
+"""Transformer layers cut into the parts between which ranks must talk.
+
+Megatron-LM's tensor parallelism: attention heads and MLP columns over ranks, one all-reduce
+after each (Shoeybi et al. 2019, section 3), embedding, logits and loss over the vocabulary.
+With sequence parallelism the all-reduces become reduce-scatter and all-gather, and norms and
+residuals are computed on a share of the tokens (Korthikanti et al. 2022, section 4.2.2).
+The parts of one layer of `gpt` or `bert` compute what that layer does.
+`runtime.models.transformer` has their modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from simulator.experiment import Experiment
+from simulator.program import Op
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, linear
+
+EVERYWHERE = ("expert", "tensor")
+"""Where parameters that are not split are copies."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Makes the parts for one experiment; `tokens` are of a microbatch, `here` those of them
+    whose norms and residuals this rank computes."""
+
+    batch: int
+    sequence: int
+    hidden: int
+    heads: int
+    ffn: int
+    vocab: int
+    width: int
+    tensor: int
+    shares_tokens: bool
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Parts:
+        w, parallel = experiment.workload, experiment.parallel
+        return cls(
+            batch=experiment.microbatch_size,
+            sequence=w.sequence,
+            hidden=w.hidden,
+            heads=w.heads,
+            ffn=w.ffn,
+            vocab=w.vocab,
+            width=w.dtype_bytes,
+            tensor=parallel.tensor,
+            shares_tokens=parallel.sequence_parallel,
+        )
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.sequence
+
+    @property
+    def here(self) -> int:
+        return self.tokens // self.tensor if self.shares_tokens else self.tokens
+
+    @property
+    def shape(self) -> str:
+        return f"b{self.batch} s{self.sequence} h{self.hidden} t{self.tensor}"
+
+    @property
+    def here_bytes(self) -> int:
+        return self.here * self.hidden * self.width
+
+    @property
+    def all_bytes(self) -> int:
+        return self.tokens * self.hidden * self.width
+
+    @property
+    def here_shape(self) -> tuple[int, ...]:
+        if self.shares_tokens:
+            return (self.here, self.hidden)
+        return (self.batch, self.sequence, self.hidden)
+
+    @property
+    def copied_sums(self) -> tuple[str, ...]:
+        """Over which gradients of copies are sums: shares of the tokens give parts of them."""
+        return (*REPLICATED, "tensor") if self.shares_tokens else REPLICATED
+
+    @property
+    def norm_statistics(self) -> int:
+        return 2 * self.here * max(self.width, 4)
+
+    def enter(self) -> list[Layer]:
+        """f: every rank of the group gets the whole input of its share of the weights."""
+        if self.tensor == 1:
+            return []
+        how = Exchange("tensor", None, Op.ALL_REDUCE)
+        if self.shares_tokens:
+            how = Exchange("tensor", Op.ALL_GATHER, Op.REDUCE_SCATTER, again=True)
+        full = (self.batch, self.sequence, self.hidden)
+        return [self._exchange(how, full, self.all_bytes)]
+
+    def leave(self) -> list[Layer]:
+        """g: the parts of the output that the ranks have are added up."""
+        if self.tensor == 1:
+            return []
+        how = Exchange("tensor", Op.ALL_REDUCE, None)
+        if self.shares_tokens:
+            how = Exchange("tensor", Op.REDUCE_SCATTER, Op.ALL_GATHER)
+        return [self._exchange(how, self.here_shape, self.here_bytes)]
+
+    def _exchange(self, how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
+        return Layer(
+            kind="exchange",
+            exchange=how,
+            keeps=(False,),
+            output_shape=shape,
+            output_bytes=nbytes,
+            starts_block=False,
+        )
+
+    def norm(self, whole: int) -> Layer:
+        return Layer(
+            kind=f"norm n{self.here} h{self.hidden}",
+            parameters=2 * self.hidden,
+            moved_bytes=2 * self.here_bytes,
+            saved_bytes=self.norm_statistics,
+            output_shape=self.here_shape,
+            output_bytes=self.here_bytes,
+            starts_block=False,
+            sums_over=self.copied_sums,
+            copied_over=EVERYWHERE,
+            whole=(whole, "norm"),
+        )
+
+    def attention(self, whole: int, causal: bool) -> Layer:
+        """From the input of Q, K and V to this rank's part of the output projection."""
+        h, t, tokens = self.hidden, self.tensor, self.tokens
+        heads_bytes = self.all_bytes // t
+        scores = self.batch * self.heads // t * self.sequence * self.sequence
+        core = 2 * linear(
+            self.batch * self.heads // t * self.sequence, h // self.heads, self.sequence
+        )
+        projections = (linear(tokens, h, 3 * h) + linear(tokens, h, h)) / t
+        return Layer(
+            kind=f"{'causal' if causal else 'full'}-attention-part {self.shape} a{self.heads}",
+            parameters=(3 * h * h + 3 * h + h * h) // t,
+            forward_flops=projections + core,
+            backward_input_flops=projections + 2 * core,
+            backward_weight_flops=projections,
+            moved_bytes=2 * self.all_bytes + 10 * heads_bytes + 5 * scores * self.width,
+            saved_bytes=4 * heads_bytes + scores * self.width,
+            deferred_bytes=4 * heads_bytes + self.all_bytes,
+            defers_input=True,
+            output_shape=(self.batch, self.sequence, h),
+            output_bytes=self.all_bytes,
+            starts_block=False,
+            whole=(whole, "attention"),
+        )
+
+    def mlp(self, whole: int) -> Layer:
+        """fc1's columns, GELU, fc2's rows."""
+        h, t, tokens, width = self.hidden, self.tensor, self.tokens, self.width
+        columns = self.ffn // t
+        products = linear(tokens, h, columns) + linear(tokens, columns, h)
+        return Layer(
+            kind=f"mlp-part {self.shape} f{self.ffn}",
+            parameters=h * columns + columns + columns * h,
+            forward_flops=products,
+            backward_input_flops=products,
+            backward_weight_flops=products,
+            moved_bytes=2 * self.all_bytes + 4 * tokens * columns * width,
+            saved_bytes=2 * tokens * columns * width,
+            deferred_bytes=self.all_bytes + 2 * tokens * columns * width,
+            defers_input=True,
+            output_shape=(self.batch, self.sequence, h),
+            output_bytes=self.all_bytes,
+            starts_block=False,
+            whole=(whole, "mlp"),
+        )
+
+    def add(self, whole: int, back: int) -> Layer:
+        """Bias and residual; the residual is the input of the layer, `back` boundaries ago."""
+        return Layer(
+            kind=f"add n{self.here} h{self.hidden}",
+            parameters=self.hidden,
+            moved_bytes=3 * self.here_bytes,
+            output_shape=self.here_shape,
+            output_bytes=self.here_bytes,
+            starts_block=False,
+            reads=(0, back),
+            keeps=(False, False),
+            sums_over=self.copied_sums,
+            copied_over=EVERYWHERE,
+            whole=(whole, "add"),
+        )
+
+    def embedding(self) -> Layer:
+        """The rows of this rank's share of the vocabulary; other tokens are 0."""
+        rows = self.vocab // self.tensor
+        return Layer(
+            kind=f"embedding-part {self.shape} v{self.vocab}",
+            parameters=rows * self.hidden,
+            moved_bytes=4 * self.all_bytes,
+            saved_bytes=9 * self.tokens,  # index, which are others'
+            output_shape=(self.batch, self.sequence, self.hidden),
+            output_bytes=self.all_bytes,
+            whole=(0, "embedding"),
+        )
+
+    def logits(self, whole: int, tokens: int, bias: bool) -> Layer:
+        """This rank's share of the vocabulary, (tokens, vocab ÷ tensor)."""
+        columns = self.vocab // self.tensor
+        work = linear(tokens, self.hidden, columns)
+        nbytes = tokens * columns * self.width
+        return Layer(
+            kind=f"logits-part n{tokens} {self.shape} v{self.vocab}",
+            parameters=self.hidden * columns + bias * columns,
+            forward_flops=work,
+            backward_input_flops=work,
+            backward_weight_flops=work,
+            moved_bytes=tokens * self.hidden * self.width + nbytes,
+            deferred_bytes=nbytes,
+            defers_input=True,
+            output_shape=(tokens, columns),
+            output_bytes=nbytes,
+            starts_block=False,
+            whole=(whole, "logits"),
+        )
+
+    def cross_entropy(self, whole: int, tokens: int) -> list[Layer]:
+        """Of logits that are nowhere whole: their maximum, the sum of exponentials and the
+        logit of the target over the ranks, then the mean (Shoeybi et al. 2019, section 3).
+        Reads the logits, which are before it."""
+        columns = self.vocab // self.tensor
+        nbytes, row = tokens * columns * self.width, tokens * self.width
+        maximum = Layer(
+            kind=f"maximum n{tokens} v{columns}",
+            moved_bytes=nbytes,
+            output_shape=(tokens,),
+            output_bytes=row,
+            starts_block=False,
+            keeps=(False,),
+            differentiable=False,
+            whole=(whole, "maximum"),
+        )
+        highest = Exchange("tensor", Op.ALL_REDUCE, None, reduction="max")
+        sums = Layer(
+            kind=f"exponentials n{tokens} v{columns}",
+            moved_bytes=4 * nbytes,
+            saved_bytes=nbytes + 9 * tokens,  # exponentials; target's place, whether it is here
+            output_shape=(2, tokens),
+            output_bytes=2 * row,
+            starts_block=False,
+            reads=(0, 2),
+            keeps=(False, False),
+            whole=(whole, "exponentials"),
+        )
+        loss = Layer(
+            kind=f"cross-entropy n{tokens}",
+            moved_bytes=4 * row,
+            starts_block=False,
+            whole=(whole, "cross-entropy"),
+        )
+        return [
+            maximum,
+            replace(self._exchange(highest, (tokens,), row), differentiable=False),
+            sums,
+            self._exchange(Exchange("tensor", Op.ALL_REDUCE, None), (2, tokens), 2 * row),
+            loss,
+        ]
