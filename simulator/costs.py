@@ -8,6 +8,7 @@ from simulator.cluster import Cluster
 from simulator.contention import Demand
 from simulator.experiment import OPTIMIZER_STATES, Experiment, Workload
 from simulator.program import (
+    COLLECTIVES,
     COMMUNICATION,
     COMPUTE_STREAM,
     MESSAGES,
@@ -83,8 +84,8 @@ class CostModel:
             if self.fixed:
                 return self.experiment.workload.p2p
             return self.cluster.message_seconds(rank, task.peer, task.nbytes)
-        if task.op is Op.ALL_REDUCE:
-            return self.cluster.all_reduce_seconds(task.group, task.nbytes)
+        if task.op in COLLECTIVES:
+            return self.cluster.collective_seconds(task.op.value, task.group, task.nbytes)
         layers = self.layers[task.layers[0] : task.layers[1]]
         if self.fixed:
             return sum(_fixed(task.op, layer) for layer in layers)
