@@ -23,6 +23,11 @@ ALONE = [
     {"data": 3, "microbatches": 2, "bucket_mb": 1e-6},
 ]
 PIPELINES = [
+    {"tensor": 2, "microbatches": 2, "dtype": "fp32"},
+    {"tensor": 2, "sequence_parallel": True, "data": 2, "bucket_mb": 0.003, "model": "bert"},
+    {"tensor": 2, "sequence_parallel": True, "pipeline": 2, "schedule": "zb-h1", "microbatches": 3},
+    {"tensor": 2, "tensor_style": "column", "model": "mlp", "pipeline": 2, "microbatches": 2},
+    {"tensor": 4, "tensor_style": "row", "model": "mlp", "hidden": 16, "optimizer": "adam"},
     {"schedule": "gpipe", "pipeline": 2, "microbatches": 4},
     {"schedule": "1f1b", "model": "mlp", "layers": 5, "pipeline": 3, "microbatches": 5},
     {"schedule": "naive", "pipeline": 2, "microbatches": 2, "dtype": "fp32"},
@@ -102,7 +107,8 @@ def test_microbatches_in_flight_are_as_predicted(run, keys):
         "zb-v": [2 * p] * p,
     }
     if keys.get("schedule") in known:
-        assert measured == known[keys["schedule"]] * keys.get("data", 1)
+        places = [n for n in known[keys["schedule"]] for _ in range(keys.get("tensor", 1))]
+        assert measured == places * keys.get("data", 1)
 
 
 def test_a_step_that_leaves_something_behind_is_noticed():
