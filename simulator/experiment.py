@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from simulator.mesh import AXES
+
 Positive = Annotated[int, Field(ge=1)]
 Degree = Annotated[int, Field(ge=1, le=65536)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -116,6 +118,7 @@ class Parallel(_Section):
             a rank may hold at once; unset, 2 × pipeline - 1.
         split: blocks per stage (of virtual stages too, first to last), instead of the split
             that makes the largest stage as small as it can be.
+        rank_order: axes of the mesh from the slowest to the fastest varying.
     """
 
     data: Degree = 1
@@ -133,6 +136,7 @@ class Parallel(_Section):
     bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
     memory_limit: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     split: list[Positive] | None = None
+    rank_order: list[str] = list(AXES)
 
     @property
     def world_size(self) -> int:
@@ -302,6 +306,11 @@ def _check_parallel(parallel: Parallel) -> None:
         raise ExperimentError(
             f"parallel.memory_limit = {parallel.memory_limit:g}: only for parallel.schedule = "
             f"'zb-auto', not {parallel.schedule!r}"
+        )
+    if sorted(parallel.rank_order) != sorted(AXES):
+        raise ExperimentError(
+            f"parallel.rank_order = {parallel.rank_order}: allowed: the axes "
+            f"{', '.join(AXES)}, each once, slowest to fastest varying"
         )
     stages = parallel.pipeline * parallel.virtual_stages
     if parallel.split is not None and len(parallel.split) != stages:

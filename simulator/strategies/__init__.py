@@ -32,6 +32,7 @@ def mesh_of(experiment: Experiment) -> Mesh:
     """The device mesh of the experiment's degrees."""
     parallel = experiment.parallel
     return Mesh(
+        parallel.rank_order,
         data=parallel.data,
         pipeline=parallel.pipeline,
         expert=parallel.expert,
