@@ -31,7 +31,7 @@ def check(experiment: Experiment) -> None:
     for key, least in (("zero_group", 1), ("prefetch", 3)):
         value = getattr(parallel, key)
         if value is not None and parallel.zero < least:
-            allowed = " or ".join(str(n) for n in range(least, 4))
+            allowed = "3" if least == 3 else "1, 2 or 3"
             raise ExperimentError(
                 f"parallel.{key} = {value}: only for parallel.zero = {allowed}, not {parallel.zero}"
             )
