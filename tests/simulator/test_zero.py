@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from simulator.cluster import resolve
 from simulator.costs import CostModel, pass_key
 from simulator.experiment import Parallel, Workload
 from simulator.program import COMPUTE_STREAM, Instruction, Op
+from simulator.strategies.pipelining_csv import to_csv
 from simulator.strategies.schedules import SCHEDULES, Plan
 from simulator.workloads import describe
 
@@ -232,6 +234,14 @@ def test_parameters_are_gathered_after_the_step_unless_they_are_sharded() -> Non
         assert [i.label for i in last] == ["0STEP", *(f"0UNSHARD.{b}" for b in range(BLOCKS))]
         assert all(i.after == (last[0],) for i in last[1:])
     assert lower(small(data=2, zero=3)).ranks[0][-1].label == "0STEP"
+
+
+def test_a_sharded_program_can_be_read_back_as_a_schedule(tmp_path: Path) -> None:
+    keys = {"data": 4, "zero": 3, "zero_group": 2, "microbatches": 2, "pipeline": 2}
+    program, path = lower(small(**keys)), tmp_path / "schedule.csv"
+    rows = to_csv(program).splitlines()[:2]  # of the first replica
+    path.write_text("\n".join(rows))
+    assert lower(small(**keys, schedule=f"csv:{path}")).hash() == program.hash()
 
 
 def test_costs_of_shards() -> None:
