@@ -77,6 +77,8 @@ def shard(
     instructions: list[Instruction], buckets: Sequence[Bucket], prefetch: int
 ) -> list[Instruction]:
     """Let gradients (2) and parameters (3) be whole only while they are used."""
+    if all(bucket.zero < 2 for bucket in buckets):
+        return instructions
     variants = Variants()
     _allocate_gradients(instructions, [b for b in buckets if b.zero > 1], variants)
     return _unshard(instructions, [b for b in buckets if b.zero > 2], prefetch, variants)
@@ -108,23 +110,19 @@ class Variants:
     microbatches."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, str], Task] = {}
-        self._sources: list[Task] = []  # kept, so that no other gets its identity
+        self._made: dict[tuple[int, Tensor | str], tuple[Task, Task]] = {}
 
-    def allocate(self, instruction: Instruction, tensor: Tensor) -> None:
+    def give(self, instruction: Instruction, more: Tensor | str) -> None:
+        """A tensor to allocate, or the name of one to free."""
         task = instruction.task
-        self._change(instruction, tensor.name, replace(task, allocates=(*task.allocates, tensor)))
-
-    def free(self, instruction: Instruction, name: str) -> None:
-        task = instruction.task
-        self._change(instruction, name, replace(task, frees=(*task.frees, name)))
-
-    def _change(self, instruction: Instruction, name: str, changed: Task) -> None:
-        key = id(instruction.task), name
+        key = id(task), more
         if key not in self._made:
-            self._made[key] = changed
-            self._sources.append(instruction.task)
-        instruction.task = self._made[key]
+            if isinstance(more, Tensor):
+                changed = replace(task, allocates=(*task.allocates, more))
+            else:
+                changed = replace(task, frees=(*task.frees, more))
+            self._made[key] = task, changed  # keeps the task, and so its identity
+        instruction.task = self._made[key][1]
 
 
 def _allocate_gradients(
@@ -140,7 +138,7 @@ def _allocate_gradients(
         key = bucket.name, instruction.microbatch
         if key not in begun:
             begun.add(key)
-            variants.allocate(instruction, Tensor(bucket.name, bucket.nbytes))
+            variants.give(instruction, Tensor(bucket.name, bucket.nbytes))
 
 
 def _unshard(
@@ -161,7 +159,7 @@ def _unshard(
             gather = Instruction(tasks[key], use.microbatch, computes[issued - 1 : issued])
             use.after = (*use.after, gather)
             starting.append((first, gather))
-            variants.free(computes[last], _whole(bucket))
+            variants.give(computes[last], _whole(bucket))
     behind: dict[Instruction | None, list[Instruction]] = {}
     for _, gather in sorted(starting, key=lambda start: start[0]):
         behind.setdefault(gather.after[0] if gather.after else None, []).append(gather)
