@@ -64,8 +64,7 @@ class Task:
     a sum of, this rank's part is in its place. Names in `allocates` and `frees` are per
     microbatch unless they have an ``@`` (see `tensor_key`). `version` (-1: what is current)
     counts the updates within the step: a forward pass uses those weights, an optimizer step
-    supersedes them;
-    one that allocates leaves the old weights to passes still to come.
+    supersedes them; one that allocates leaves the old weights to passes still to come.
     """
 
     op: Op
