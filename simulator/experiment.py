@@ -116,6 +116,10 @@ class Parallel(_Section):
         sequence_parallel: with tensor > 1, norms and residuals on a share of the tokens.
         memory_limit: of schedule "zb-auto": how many microbatches' activations of its stage
             a rank may hold at once; unset, 2 × pipeline - 1.
+        zero: sharded data parallelism: 1 of the optimizer's state, 2 also of gradients, 3 also
+            of parameters.
+        zero_group: how many ranks share one set of shards; unset, all that replicate.
+        prefetch: with zero = 3: parameters are gathered so many segments ahead; unset, 1.
         split: blocks per stage (of virtual stages too, first to last), instead of the split
             that makes the largest stage as small as it can be.
         rank_order: axes of the mesh from the slowest to the fastest varying.
@@ -131,6 +135,8 @@ class Parallel(_Section):
     virtual_stages: Degree = 1
     microbatches: Degree = 1
     zero: Annotated[int, Field(ge=0, le=3)] = 0
+    zero_group: Degree | None = None
+    prefetch: Annotated[int, Field(ge=0)] | None = None
     sequence_parallel: bool = False
     recompute: Literal["none", "selective", "full"] = "none"
     bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
@@ -141,6 +147,16 @@ class Parallel(_Section):
     @property
     def world_size(self) -> int:
         return self.data * self.pipeline * self.tensor * self.context * self.expert
+
+    @property
+    def replicas(self) -> int:
+        """Ranks that compute with the same weights on other data."""
+        return self.data * self.context * self.expert
+
+    @property
+    def shards(self) -> int:
+        """Ranks that share what one of them would hold."""
+        return (self.zero_group or self.replicas) if self.zero else 1
 
 
 class ClusterChoice(_Section):
@@ -204,6 +220,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     Raises:
         ExperimentError: unknown key, wrong type or impossible value.
     """
+    from simulator.strategies.zero import check as check_zero
     from simulator.workloads.checks import check_keys, check_size
     from simulator.workloads.degrees import check_degrees
 
@@ -213,6 +230,7 @@ def parse(data: dict[str, Any]) -> Experiment:
         raise ExperimentError(_explain(error)) from None
     check_keys(experiment.workload)
     _check_parallel(experiment.parallel)
+    check_zero(experiment)
     _check_batch(experiment)
     check_degrees(experiment)
     check_size(experiment)
@@ -293,7 +311,6 @@ def _check_parallel(parallel: Parallel) -> None:
     later = {
         "context": ("context parallelism", 1),
         "expert": ("expert parallelism", 1),
-        "zero": ("sharded data parallelism", 0),
         "recompute": ("recomputation", "none"),
     }
     for key, (what, only) in later.items():

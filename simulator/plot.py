@@ -72,9 +72,9 @@ LOOKS = {
     "SEND": Look("send", (0.25, 0.25), "////"),
     "RECV": Look("receive", (0.50, 0.50), "\\\\\\\\"),
     "ALL_REDUCE": Look("all-reduce", (0.12, 0.12), "xxxx"),
-    "ALL_GATHER": Look("all-gather", (0.35, 0.35), "ooo"),
-    "REDUCE_SCATTER": Look("reduce-scatter", (0.20, 0.20), "+++"),
-    "ALL_TO_ALL": Look("all-to-all", (0.45, 0.45), "**"),
+    "REDUCE_SCATTER": Look("reduce-scatter", (0.20, 0.20), "++++"),
+    "ALL_GATHER": Look("all-gather", (0.40, 0.40), "||||"),
+    "ALL_TO_ALL": Look("all-to-all", (0.30, 0.30), "ooo"),
 }
 WAITING = Look("waiting for partner", (0.60, 0.60))
 IDLE = Look("idle", (0.83, 0.83))

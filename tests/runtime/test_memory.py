@@ -38,6 +38,11 @@ PIPELINES = [
     {"schedule": "zb-h1", "model": "mlp", "layers": 9, "pipeline": 4, "microbatches": 8},
     {"schedule": "zb-v", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
     {"schedule": "zb-h1", "model": "moe-gpt", "pipeline": 2, "microbatches": 4, "top_k": 3},
+    {"data": 3, "zero": 1, "microbatches": 2, "optimizer": "adam"},
+    {"data": 4, "zero": 2, "zero_group": 2, "bucket_mb": 0.003, "microbatches": 2},
+    {"data": 2, "zero": 3, "bucket_mb": 1e-6, "microbatches": 2, "optimizer": "momentum"},
+    {"schedule": "zb-h1", "pipeline": 2, "data": 2, "zero": 3, "bucket_mb": 0.003}
+    | {"microbatches": 4, "dtype": "fp32"},
 ]
 # Instructions are stretched to many milliseconds each, so that the order in which tensors
 # come and go on different streams is that of the prediction; in these plans no order that
@@ -50,6 +55,8 @@ PACED = [
     {"schedule": "pipedream", "pipeline": 2, "microbatches": 2},
     {"schedule": "interleaved-1f1b", "pipeline": 2, "virtual_stages": 2, "microbatches": 3},
     {"schedule": "zb-v", "model": "mlp", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
+    {"schedule": "gpipe", "model": "mlp", "data": 2, "pipeline": 2, "microbatches": 3, "zero": 2},
+    {"schedule": "gpipe", "data": 2, "pipeline": 2, "microbatches": 2, "zero": 3},
 ]
 
 
