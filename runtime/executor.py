@@ -79,7 +79,7 @@ class Executor:
         self.device, self.groups, self.progress, self.pace = device, groups, progress, pace
         self.timeout_s = experiment.run.timeout_s
         # Each microbatch's loss is a mean; the mean over those of an update is trained.
-        self.loss_scale = 1.0 / (experiment.parallel.data * updates_of(experiment).every)
+        self.loss_scale = 1.0 / (experiment.parallel.replicas * updates_of(experiment).every)
         self.instructions = program.ranks[rank]
         place = mesh_of(experiment).coordinate(rank)
         passes = {i.task.layers for i in self.instructions if i.task.op is Op.FORWARD}

@@ -85,6 +85,8 @@ class CostModel:
             return self.cluster.message_seconds(rank, task.peer, task.nbytes)
         if task.op is Op.ALL_REDUCE:
             return self.cluster.all_reduce_seconds(task.group, task.nbytes)
+        if task.op is Op.ALL_TO_ALL:  # (n-1)/n of the bytes once, in n-1 messages: half a ring
+            return self.cluster.all_reduce_seconds(task.group, task.nbytes) / 2
         layers = self.layers[task.layers[0] : task.layers[1]]
         if self.fixed:
             return sum(_fixed(task.op, layer) for layer in layers)

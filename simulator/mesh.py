@@ -25,6 +25,12 @@ class Mesh:
         place = np.unravel_index(rank, self.ranks.shape)
         return {axis: int(index) for axis, index in zip(AXES, place, strict=True)}
 
+    def replica(self, rank: int) -> int:
+        """Whose share of the batch `rank` takes, counted over all of them: those at different
+        places of `data` and `expert` take different data."""
+        place = self.coordinate(rank)
+        return place["data"] * self.degrees["expert"] + place["expert"]
+
     def group(self, rank: int, *axes: str) -> tuple[int, ...]:
         """The ranks that differ from `rank` in these axes only, ascending."""
         place = list(np.unravel_index(rank, self.ranks.shape))

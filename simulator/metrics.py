@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.experiment import IMAGE_MODELS, Experiment
 from simulator.timeline import Floats, Timeline
-from simulator.workloads import describe
+from simulator.workloads import MODELS
 
 
 def union_length(starts: Floats, ends: Floats) -> float:
@@ -98,10 +98,8 @@ def bubble(timeline: Timeline) -> tuple[float, float]:
 
 def model_flops(experiment: Experiment) -> float:
     """Of one training step over all ranks, forward and backward, without recomputation."""
-    parallel = experiment.parallel
-    return (
-        sum(layer.flops for layer in describe(experiment)) * parallel.data * parallel.microbatches
-    )
+    parallel, whole = experiment.parallel, MODELS[experiment.workload.model](experiment)
+    return sum(layer.flops for layer in whole) * parallel.replicas * parallel.microbatches
 
 
 def summarize(
