@@ -131,9 +131,12 @@ class Exponentials(nn.Module):
 
     def forward(self, maximum: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         shifted = logits - maximum.unsqueeze(1)
-        place = target_tokens(target) - self.share.index * logits.shape[1]
-        elsewhere = (place < 0) | (place >= logits.shape[1])
-        own = shifted.gather(1, place.masked_fill_(elsewhere, 0).unsqueeze(1)).squeeze(1)
+        tokens, columns = logits.shape
+        place = target_tokens(target) - self.share.index * columns
+        elsewhere = (place < 0) | (place >= columns)
+        place.masked_fill_(elsewhere, 0).add_(torch.arange(tokens, device=place.device) * columns)
+        # By place in the flat logits: `gather` would keep all of them for the backward pass.
+        own = shifted.flatten().index_select(0, place)
         return torch.stack([shifted.exp().sum(1), own.masked_fill(elsewhere, 0.0)])
 
 
