@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.experiment import IMAGE_MODELS, Experiment
 from simulator.timeline import Floats, Timeline
-from simulator.workloads import MODELS
+from simulator.workloads import describe_whole
 
 
 def union_length(starts: Floats, ends: Floats) -> float:
@@ -98,8 +98,8 @@ def bubble(timeline: Timeline) -> tuple[float, float]:
 
 def model_flops(experiment: Experiment) -> float:
     """Of one training step over all ranks, forward and backward, without recomputation."""
-    parallel, whole = experiment.parallel, MODELS[experiment.workload.model](experiment)
-    return sum(layer.flops for layer in whole) * parallel.replicas * parallel.microbatches
+    parallel, whole = experiment.parallel, describe_whole(experiment)
+    return sum(layer.flops for layer in whole) * parallel.batch_shares * parallel.microbatches
 
 
 def summarize(

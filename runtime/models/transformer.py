@@ -19,7 +19,8 @@ class Share:
     axis of the mesh."""
 
     def __init__(self, experiment: Experiment, place: Mapping[str, int], axis: str = "tensor"):
-        self.index, self.count = place.get(axis, 0), getattr(experiment.parallel, axis)
+        self.index = place.get(axis, 0)
+        self.count: int = getattr(experiment.parallel, axis)
 
     def of(self, weight: Tensor, dim: int = 0, groups: int = 1) -> Tensor:
         """Along `dim`, of each of `groups` equal groups (Q, K and V, say)."""
@@ -131,12 +132,11 @@ class Exponentials(nn.Module):
 
     def forward(self, maximum: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         shifted = logits - maximum.unsqueeze(1)
-        tokens, columns = logits.shape
-        place = target_tokens(target) - self.share.index * columns
-        elsewhere = (place < 0) | (place >= columns)
-        place.masked_fill_(elsewhere, 0).add_(torch.arange(tokens, device=place.device) * columns)
-        # By place in the flat logits: `gather` would keep all of them for the backward pass.
-        own = shifted.flatten().index_select(0, place)
+        place = target_tokens(target) - self.share.index * logits.shape[1]
+        elsewhere = (place < 0) | (place >= logits.shape[1])
+        # Not gather: that would keep all of its input for the backward pass.
+        row = torch.arange(0, shifted.numel(), shifted.shape[1], device=shifted.device)
+        own = shifted.flatten().index_select(0, row + place.masked_fill_(elsewhere, 0))
         return torch.stack([shifted.exp().sum(1), own.masked_fill(elsewhere, 0.0)])
 
 
