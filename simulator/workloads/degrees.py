@@ -21,6 +21,11 @@ def check_degrees(experiment: Experiment) -> None:
         )
     if parallel.expert > 1:
         _check_divides("expert", parallel.expert, {"workload.experts": workload.experts})
+    if parallel.expert > 1 and parallel.zero_group is not None:
+        raise ExperimentError(
+            f"parallel.zero_group = {parallel.zero_group}: experts are shared by fewer ranks than "
+            "the rest of the model; allowed with parallel.expert > 1: unset"
+        )
     if tensor > 1 and model not in PARTS:
         raise ExperimentError(
             f"parallel.tensor = {tensor}: {model} is not split over ranks; allowed: 1, or one of "

@@ -38,6 +38,8 @@ PLANS = [
      "microbatches": 3},
     {"expert": 2, "data": 2, **DROPS, "bucket_mb": 0.002, "microbatches": 2},
     {"expert": 2, "data": 2, **ROOM, "optimizer": "adam", "clip_norm": 0.5},
+    {"expert": 2, "data": 2, **DROPS, "zero": 2, "optimizer": "adam", "clip_norm": 0.5},
+    {"expert": 2, "tensor": 2, **ROOM, "zero": 3, "microbatches": 2},
     {"expert": 2, "pipeline": 2, **DROPS, "optimizer": "adam", "clip_norm": 0.5,
      "microbatches": 2},
 ]  # fmt: skip
@@ -50,7 +52,7 @@ def name_of(keys: dict[str, Any]) -> str:
 def unsplit(experiment: Experiment) -> Experiment:
     """The same training on one rank, on microbatches of the same size."""
     data = experiment.model_dump(exclude_unset=True)
-    for key in ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "expert"):
+    for key in ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "expert", "zero"):
         data["parallel"].pop(key, None)
     data["parallel"] |= {"schedule": "1f1b", "data": experiment.parallel.batch_shares}
     return type(experiment).model_validate(data)
