@@ -126,7 +126,9 @@ def _iterate(
         return None
     timeline, times = merge(program, records)
     stale.sort(key=lambda row: int(row["stage"]))
-    return Measurement(timeline, times, losses, norm, stale, moe)
+    scale = executor.loss_scale
+    scaled = {"value": scale.value, "skipped_steps": scale.skipped} if scale.dynamic else None
+    return Measurement(timeline, times, losses, norm, stale, moe, scaled)
 
 
 def parameters_norm(executor: Executor) -> float:

@@ -149,8 +149,11 @@ def _work(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> tuple
     if op is not Op.OPTIMIZER_STEP:
         raise ValueError(f"no cost for {op.value}")
     # Reads parameter, gradient and state, writes all of them; the gradient is zeroed.
+    # Of master weights the fp32 ones are read and written, and the copy is written.
     states, clips = OPTIMIZER_STATES[workload.optimizer], workload.clip_norm is not None
-    moved = (3.0 + 2.0 * states + 2.0 * clips) * part + (size if parallel.zero == 1 else part)
+    weights = part if workload.has_master_weights else 2.0 * part
+    moved = weights + (1.0 + 2.0 * clips) * part + (size if parallel.zero == 1 else part)
+    moved += 2.0 * workload.optimizer_bytes * mine
     return (2.0 + 6.0 * states) * mine, moved
 
 

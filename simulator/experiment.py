@@ -60,6 +60,8 @@ class Workload(_Section):
             three channels, and what they are sorted into.
         global_batch: sequences or images per training step over all replicas.
         optimizer: with torch's defaults besides run.learning_rate; momentum is 0.9.
+        loss_scale: of fp16, to begin with: halved at an overflow, whose step is skipped, and
+            doubled after 2000 steps without one.
         clip_norm: largest L2 norm of the gradient of the whole model; unset, no limit.
         forward, backward_input, backward_weight, p2p: seconds, for unit only.
     """
@@ -82,6 +84,7 @@ class Workload(_Section):
     global_batch: Positive | None = None
     dtype: Literal["fp64", "fp32", "bf16", "fp16"] = "fp32"
     optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    loss_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 65536.0
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     forward: Seconds = 0.01
     backward_input: Seconds = 0.01
@@ -106,6 +109,23 @@ class Workload(_Section):
     @property
     def dtype_bytes(self) -> int:
         return DTYPE_BYTES[self.dtype]
+
+    @property
+    def has_master_weights(self) -> bool:
+        """16-bit weights are copies of fp32 ones, which the optimizer updates
+        (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1)."""
+        return self.dtype_bytes == 2
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Of a parameter: what the optimizer keeps, fp32 master weight included."""
+        states = OPTIMIZER_STATES[self.optimizer]
+        return 4 * (1 + states) if self.has_master_weights else self.dtype_bytes * states
+
+    @property
+    def needs_gradient_norm(self) -> bool:
+        """To clip, or to see that a scaled loss has overflowed."""
+        return self.clip_norm is not None or self.dtype == "fp16"
 
 
 class Parallel(_Section):

@@ -32,7 +32,13 @@ class Mesh:
         return int(self.ranks.size)
 
     def coordinate(self, rank: int) -> dict[str, int]:
-        """Where `rank` is on each axis."""
+        """Where `rank` is on each axis.
+
+        Raises:
+            ValueError: there is no such rank.
+        """
+        if not 0 <= rank < self.world_size:
+            raise ValueError(f"rank {rank} is out of bounds: there are {self.world_size}")
         return {axis: int(at) for axis, at in zip(AXES, self._places[rank], strict=True)}
 
     def replica(self, rank: int) -> int:
