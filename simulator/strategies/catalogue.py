@@ -34,6 +34,11 @@ def catalogue() -> list[Entry]:
             "parallel.zero = 1, 2 or 3, zero_group, prefetch",
             "ZeRO: optimizer state, gradients, parameters split over replicas",
         ),
+        Entry(
+            "expert parallel",
+            "parallel.expert > 1",
+            "moe-gpt: experts and batch divided; all-to-alls there and back",
+        ),
         *schedules,
         Entry(
             "data × pipeline",

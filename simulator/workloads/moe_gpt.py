@@ -14,8 +14,8 @@ time, is the same wherever the tokens go. There is no auxiliary loss: the load i
 training makes it, and is measured.
 
 Expert parallelism spreads the experts over ranks that take other data: two all-to-alls bring
-the slots of every rank to their experts and back (GShard, section 3.2; Rajbhandari et al.
-2022, "DeepSpeed-MoE", section 5.1). What is not an expert is copied on those ranks.
+the slots of every rank to their experts and back (GShard; Rajbhandari et al. 2022,
+"DeepSpeed-MoE"). What is not an expert is copied on those ranks.
 
 `runtime.models.moe_gpt` is the module that computes it, `simulator.routing` predicts what
 is dropped.

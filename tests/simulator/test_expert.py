@@ -37,8 +37,8 @@ def sent(experiment: Experiment, rank: int = 0) -> Counter[tuple[str, str, int]]
 @pytest.mark.parametrize(("expert", "microbatches"), [(2, 1), (4, 3), (8, 2)])
 @pytest.mark.parametrize("plan", [{}, {"tensor": 2}, {"tensor": 4, "sequence_parallel": True}])
 def test_two_all_to_alls_forward_and_two_backward(expert, microbatches, factor, plan):
-    """Of every mixture and microbatch (Rajbhandari et al. 2022, section 5.1), each of all slots
-    of a rank: experts × capacity × hidden values, whatever the degrees."""
+    """Of every mixture and microbatch (Lepikhin et al. 2020), each of all slots of a rank:
+    experts × capacity × hidden values, whatever the degrees."""
     layers = 3
     keys = {"expert": expert, "microbatches": microbatches, **plan}
     experiment = make(layers, {"capacity_factor": factor}, **keys)
