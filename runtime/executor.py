@@ -82,7 +82,8 @@ class Executor:
         self.timeout_s = experiment.run.timeout_s
         # Each microbatch's loss is a mean; the mean over those of an update is trained.
         self.loss_scale = LossScale(experiment.workload.dtype, experiment.workload.loss_scale)
-        self.loss_share = 1.0 / (experiment.parallel.data * updates_of(experiment).every)
+        shares = experiment.parallel.batch_shares
+        self.loss_share = 1.0 / (shares * updates_of(experiment).every)
         self.instructions = program.ranks[rank]
         place = mesh_of(experiment).coordinate(rank)
         passes = {i.task.layers for i in self.instructions if i.task.op is Op.FORWARD}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from simulator.cluster import Cluster
 from simulator.contention import Demand
@@ -140,7 +141,9 @@ def _work(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> tuple
         return layer.backward_input_flops, layer.moved_bytes + zeroed
     if op is Op.BACKWARD_WEIGHT:
         return layer.backward_weight_flops, layer.moved_bytes
-    mine, part = layer.parameters / parallel.shards, size / parallel.shards
+    ranks = prod(getattr(parallel, axis) for axis in layer.sums_over)
+    shards = min(parallel.shards, ranks)  # experts have fewer ranks to share them
+    mine, part = layer.parameters / shards, size / shards
     if op is Op.GRADIENT_NORM:
         return 2.0 * mine, part
     if op is not Op.OPTIMIZER_STEP:

@@ -174,6 +174,11 @@ class Parallel(_Section):
         return self.data * self.context * self.expert
 
     @property
+    def batch_shares(self) -> int:
+        """Among how many the batch is divided: the ranks of `expert` take other data, too."""
+        return self.data * self.expert
+
+    @property
     def shards(self) -> int:
         """Ranks that share what one of them would hold."""
         return (self.zero_group or self.replicas) if self.zero else 1
@@ -219,12 +224,12 @@ class Experiment(_Section):
         if self.workload.global_batch is not None:
             return self.workload.global_batch
         per_microbatch = 1 if self.workload.model == "unit" else 4
-        return self.parallel.data * self.parallel.microbatches * per_microbatch
+        return self.parallel.batch_shares * self.parallel.microbatches * per_microbatch
 
     @property
     def microbatch_size(self) -> int:
-        """Samples per microbatch: global_batch ÷ (data × microbatches)."""
-        return self.global_batch // (self.parallel.data * self.parallel.microbatches)
+        """Samples per microbatch: global_batch ÷ (data × expert × microbatches)."""
+        return self.global_batch // (self.parallel.batch_shares * self.parallel.microbatches)
 
 
 DEFAULT: dict[str, Any] = {
@@ -330,7 +335,6 @@ def _check_parallel(parallel: Parallel) -> None:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
     later = {
         "context": ("context parallelism", 1),
-        "expert": ("expert parallelism", 1),
         "recompute": ("recomputation", "none"),
     }
     for key, (what, only) in later.items():
@@ -359,10 +363,12 @@ def _check_parallel(parallel: Parallel) -> None:
 
 def _check_batch(experiment: Experiment) -> None:
     parallel = experiment.parallel
-    parts = parallel.data * parallel.microbatches
+    parts = parallel.batch_shares * parallel.microbatches
     if experiment.global_batch % parts:
+        names = ["data", *(["expert"] if parallel.expert > 1 else []), "microbatches"]
+        factors = " × ".join(str(getattr(parallel, name)) for name in names)
         raise ExperimentError(
             f"workload.global_batch = {experiment.global_batch}: must be a multiple of "
-            f"data × microbatches = {parallel.data} × {parallel.microbatches} = {parts}; "
+            f"{' × '.join(names)} = {factors} = {parts}; "
             f"nearest: {max(parts, round(experiment.global_batch / parts) * parts)}"
         )

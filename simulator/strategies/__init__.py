@@ -184,7 +184,8 @@ def _cut(
     def limit(spread: Spread) -> float:
         return bucket_bytes if len(mesh.group(0, *spread.sums_over)) > 1 else inf
 
-    return cut(layers, stage, experiment.workload.dtype_bytes, limit)
+    wide = {axis for axis, degree in mesh.degrees.items() if degree > 1}
+    return cut(layers, stage, experiment.workload.dtype_bytes, limit, wide)
 
 
 class _Place(NamedTuple):

@@ -49,6 +49,11 @@ def catalogue() -> list[Entry]:
             'workload.dtype = "bf16" or "fp16"',
             "fp32 master weights; dynamic loss scale for fp16",
         ),
+        Entry(
+            "expert parallel",
+            "parallel.expert > 1",
+            "moe-gpt: experts and batch divided; all-to-alls there and back",
+        ),
         *schedules,
         Entry(
             "hybrids",

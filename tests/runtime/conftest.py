@@ -103,7 +103,7 @@ def one_process(experiment: Experiment) -> tuple[Any, Any, list[float]]:
     optimizer = OPTIMIZERS[experiment.workload.optimizer](
         parameters.values(), lr=experiment.run.learning_rate
     )
-    count = experiment.parallel.data * experiment.parallel.microbatches
+    count = experiment.parallel.batch_shares * experiment.parallel.microbatches
     gradients, losses = {}, []
     for step in range(experiment.run.warmup + experiment.run.iterations):
         total = 0.0
