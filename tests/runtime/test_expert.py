@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.models import MODELS, PARTS
-from simulator.experiment import Experiment
 from simulator.prediction import predict
-from simulator.strategies import mesh_of
-from simulator.workloads import describe
-
-TOLERANCE = 1e-10
 
 TINY = {"model": "moe-gpt", "layers": 2, "hidden": 16, "heads": 4, "iterations": 3}
 DROPS = {"capacity_factor": 0.7}
@@ -49,53 +43,11 @@ def name_of(keys: dict[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in keys.items())
 
 
-def unsplit(experiment: Experiment) -> Experiment:
-    """The same training on one rank, on microbatches of the same size."""
-    data = experiment.model_dump(exclude_unset=True)
-    for key in ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "expert", "zero"):
-        data["parallel"].pop(key, None)
-    data["parallel"] |= {"schedule": "1f1b", "data": experiment.parallel.batch_shares}
-    return type(experiment).model_validate(data)
-
-
-def share(experiment: Experiment, rank: int, tensors: Any) -> Any:
-    """What `rank` has of tensors of the whole model."""
-    place, found = mesh_of(experiment).coordinate(rank), {}
-    for index, layer in enumerate(describe(experiment)):
-        whole, part = layer.whole
-        if whole < 0:
-            continue
-        module = MODELS["moe-gpt"](experiment, whole).double()
-        for name, parameter in module.named_parameters():
-            parameter.data.copy_(tensors[whole, name])
-        if part:
-            module = PARTS["moe-gpt"](module, part, experiment, place)
-        for name, parameter in module.named_parameters():
-            found[index, name] = parameter.data
-    return found
-
-
 @pytest.mark.parametrize("keys", PLANS, ids=name_of)
-def test_spread_over_ranks_it_is_the_model_of_one_process(run, reference, keys):
+def test_spread_over_ranks_it_is_the_model_of_one_process(run, equals_unsplit, keys):
     ran = run(**{**TINY, **keys})
-    parameters, gradients, losses = reference(unsplit(ran.experiment))
-    assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
     assert (ran.measurement.moe["dropped_share"] > 0) == (keys.get("capacity_factor", 1.25) < 2)
-    layers = describe(ran.experiment)
-    for rank, held in enumerate(ran.shares):
-        for mine, whole in zip(held, (parameters, gradients), strict=True):
-            expected = share(ran.experiment, rank, whole)
-            assert mine
-            for key, value in mine.items():
-                layer = layers[key[0]].whole[0]
-                scale = max(v.abs().max().item() for (i, _), v in whole.items() if i == layer)
-                assert scale > 0, f"{key} says nothing"
-                error = (value - expected[key]).abs().max().item() / scale
-                assert error <= TOLERANCE, f"rank {rank}: {key}: {error:.3g}"
-    seen = {key for held in ran.shares for key in held[0]}
-    assert seen == share(ran.experiment, 0, parameters).keys()
-    norm = sum(float(value.square().sum()) for value in parameters.values()) ** 0.5
-    assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
+    equals_unsplit(ran)
 
 
 @pytest.mark.parametrize("keys", PLANS, ids=name_of)

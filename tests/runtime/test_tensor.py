@@ -5,13 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
-
-from simulator.experiment import Experiment
-from simulator.workloads import describe
-
-TOLERANCE = 1e-10
-CPU = torch.device("cpu")
 
 ALONE = [
     {"tensor": tensor, "model": model, **more}
@@ -71,40 +64,15 @@ def name_of(keys: dict[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in keys.items())
 
 
-def unsplit(experiment: Experiment) -> Experiment:
-    """The same training on one rank."""
-    data = experiment.model_dump(exclude_unset=True)
-    kept = {"data", "microbatches"}
-    data["parallel"] = {key: n for key, n in data["parallel"].items() if key in kept}
-    return type(experiment).model_validate(data)
-
-
-def check(run, reference, part_of_whole, keys):
-    ran = run(**{"layers": 2, "hidden": 16, "heads": 4, "iterations": 3, **keys})
-    parameters, gradients, losses = reference(unsplit(ran.experiment))
-    assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
-    seen = set()
-    for rank, held in enumerate(ran.shares):
-        for mine, whole in zip(held, (parameters, gradients), strict=True):
-            expected = part_of_whole(ran.experiment, rank, whole)
-            assert mine
-            for key, value in mine.items():
-                layer = describe(ran.experiment)[key[0]].whole[0]
-                scale = max(v.abs().max().item() for (i, _), v in whole.items() if i == layer)
-                assert scale > 0, f"{key} says nothing"
-                error = (value - expected[key]).abs().max().item() / scale
-                assert error <= TOLERANCE, f"rank {rank}: {key}: {error:.3g}"
-            seen |= mine.keys()
-    assert seen == part_of_whole(ran.experiment, 0, parameters).keys()
-    norm = sum(float(value.square().sum()) for value in parameters.values()) ** 0.5
-    assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
+def check(run, equals_unsplit, keys):
+    equals_unsplit(run(**{"layers": 2, "hidden": 16, "heads": 4, "iterations": 3, **keys}))
 
 
 @pytest.mark.parametrize("keys", ALONE, ids=name_of)
-def test_split_over_ranks_it_is_the_model_of_one_process(run, reference, part_of_whole, keys):
-    check(run, reference, part_of_whole, keys)
+def test_split_over_ranks_it_is_the_model_of_one_process(run, equals_unsplit, keys):
+    check(run, equals_unsplit, keys)
 
 
 @pytest.mark.parametrize("keys", PAIRS, ids=name_of)
-def test_split_over_ranks_and_in_another_way_too(run, reference, part_of_whole, keys):
-    check(run, reference, part_of_whole, keys)
+def test_split_over_ranks_and_in_another_way_too(run, equals_unsplit, keys):
+    check(run, equals_unsplit, keys)
