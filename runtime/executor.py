@@ -78,8 +78,9 @@ class Executor:
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.groups, self.progress, self.pace = device, groups, progress, pace
         self.timeout_s = experiment.run.timeout_s
-        # Each microbatch's loss is a mean; the mean over those of an update is trained.
-        self.loss_scale = 1.0 / (experiment.parallel.data * updates_of(experiment).every)
+        # Each loss is a mean over the tokens here; the mean over those of an update is trained.
+        parts = experiment.parallel.data * experiment.parallel.context
+        self.loss_scale = 1.0 / (parts * updates_of(experiment).every)
         self.instructions = program.ranks[rank]
         place = mesh_of(experiment).coordinate(rank)
         passes = {i.task.layers for i in self.instructions if i.task.op is Op.FORWARD}

@@ -15,8 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from runtime.deferral import Deferred
+from runtime.groups import Group
 from runtime.ledger import SavedBytes, refetched
-from simulator.program import COLLECTIVES, Instruction, Op, tensor_key
+from simulator.program import COLLECTIVES, SHIFTS, Instruction, Op, Task, tensor_key
 from simulator.strategies.flow import activation, boundary_of, gradient
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ def backward_input(executor: Executor, instruction: Instruction) -> None:
     if graph.deferred is not None:
         executor.deferred[key] = graph.deferred
         segment = executor.segments[instruction.task.layers]
-        names = [executor.flow.activation(boundary) for boundary in segment.inputs]
+        named = (*segment.inputs, *segment.outputs)
+        names = [executor.flow.activation(boundary) for boundary in named]
         held = [executor.tensors.get((name, instruction.microbatch)) for name in names]
         nbytes = graph.deferred.nbytes(excluding=[x for x in held if x is not None])
         executor.ledger.hold((f"deferred:{first}", instruction.microbatch), nbytes, begin)
@@ -244,7 +246,22 @@ def collective(executor: Executor, instruction: Instruction) -> None:
     (made,) = task.allocates
     result = executor.empty(made.name, made.nbytes)
     executor.put(made.name, instruction.microbatch, result, begin)
+    if task.op in SHIFTS:
+        shift(tensor, result, task, group)
+        return
     COLLECTIVE[task.op](result.view(-1), tensor.view(-1), group=group)
+
+
+def shift(tensor: Tensor, result: Tensor, task: Task, group: Group) -> None:
+    """Send to the next rank of the group, or the one before, and receive from the other."""
+    place, step = task.group.index(dist.get_rank()), 1 if task.op is Op.SHIFT else -1
+    target, source = (task.group[(place + way) % len(task.group)] for way in (step, -step))
+    both = [
+        dist.P2POp(dist.isend, tensor, target, group),
+        dist.P2POp(dist.irecv, result, source, group),
+    ]
+    for work in dist.batch_isend_irecv(both):
+        work.wait()
 
 
 def gradient_norm(executor: Executor, instruction: Instruction) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -102,7 +102,7 @@ def _iterate(
         executor.step(batches)
         loss = torch.zeros(1, dtype=torch.float64, device=executor.device)
         for part in executor.losses if place["tensor"] == 0 else ():  # its ranks have the same
-            loss += part.double() / (parallel.data * parallel.microbatches)
+            loss += part.double() / (parallel.data * parallel.context * parallel.microbatches)
         dist.all_reduce(loss)
         if number >= run.warmup:
             shift = clock.offset - origin
@@ -112,7 +112,7 @@ def _iterate(
     executor.progress.leave()
     memory = [(time + clock.offset - origin, change) for time, change in executor.ledger.changes]
     record = RankRecord(posted, end, memory, sum(executor.resident_bytes().values()))
-    norm, moe = parameters_norm(executor, replica), routing.total()
+    norm, moe = parameters_norm(executor, place), routing.total()
     first = not any(index for axis, index in place.items() if axis != "pipeline")
     mine = executor.staleness.to_json() if first else []
     everyone: list[Any] = [None] * program.num_ranks
@@ -127,10 +127,14 @@ def _iterate(
     return Measurement(timeline, times, losses, norm, stale, moe)
 
 
-def parameters_norm(executor: Executor, replica: int) -> float:
-    """L2 norm over the whole model, each parameter counted once."""
+def parameters_norm(executor: Executor, place: Mapping[str, int]) -> float:
+    """L2 norm over the whole model, each parameter counted once.
+
+    Args:
+        place: of this rank in the mesh.
+    """
     square = torch.zeros(1, dtype=torch.float64, device=executor.device)
-    if replica == 0:
+    if place["data"] == place["context"] == 0:
         for parameters in executor.parameters.values():
             square += parameters.values.double().square().sum() / parameters.copies
     dist.all_reduce(square)

@@ -79,6 +79,12 @@ class Cluster:
         same = self.node(source) == self.node(target)
         return (self.link if same else self.network).seconds(nbytes)
 
+    def shift_seconds(self, group: tuple[int, ...], nbytes: int) -> float:
+        """Every rank sends to the next one: as the slowest of these messages, which go side
+        by side."""
+        ring = zip(group, (*group[1:], group[0]), strict=True)
+        return max(self.message_seconds(source, target, nbytes) for source, target in ring)
+
     def all_reduce_seconds(self, group: tuple[int, ...], nbytes: int) -> float:
         """Ring all-reduce of `nbytes` per rank: 2(n-1)/n·bytes/bandwidth + 2(n-1)·latency
         (Patarasuk & Yuan 2009). Over several nodes the slower hop decides: the members on

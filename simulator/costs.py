@@ -11,6 +11,7 @@ from simulator.program import (
     COMMUNICATION,
     COMPUTE_STREAM,
     MESSAGES,
+    SHIFTS,
     Instruction,
     Op,
     Program,
@@ -85,6 +86,8 @@ class CostModel:
             return self.cluster.message_seconds(rank, task.peer, task.nbytes)
         if task.op is Op.ALL_REDUCE:
             return self.cluster.all_reduce_seconds(task.group, task.nbytes)
+        if task.op in SHIFTS:
+            return self.cluster.shift_seconds(task.group, task.nbytes)
         layers = self.layers[task.layers[0] : task.layers[1]]
         if self.fixed:
             return sum(_fixed(task.op, layer) for layer in layers)

@@ -111,6 +111,7 @@ class Parallel(_Section):
 
     Attributes:
         tensor_style: of mlp: which way its weights are split.
+        context_style: how attention gets at the tokens of other ranks.
         sequence_parallel: with tensor > 1, norms and residuals on a share of the tokens.
         memory_limit: of schedule "zb-auto": how many microbatches' activations of its stage
             a rank may hold at once; unset, 2 × pipeline - 1.
@@ -123,6 +124,7 @@ class Parallel(_Section):
     tensor: Degree = 1
     tensor_style: Literal["column", "row", "megatron"] = "megatron"
     context: Degree = 1
+    context_style: Literal["ring", "ulysses"] = "ring"
     expert: Degree = 1
     schedule: str = "1f1b"
     virtual_stages: Degree = 1
@@ -287,7 +289,6 @@ def _check_parallel(parallel: Parallel) -> None:
     except ValueError as error:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
     later = {
-        "context": ("context parallelism", 1),
         "expert": ("expert parallelism", 1),
         "zero": ("sharded data parallelism", 0),
         "recompute": ("recomputation", "none"),

@@ -68,6 +68,8 @@ LOOKS = {
     "SEND": Look("send", (0.25, 0.25), "////"),
     "RECV": Look("receive", (0.50, 0.50), "\\\\\\\\"),
     "ALL_REDUCE": Look("all-reduce", (0.12, 0.12), "xxxx"),
+    "SHIFT": Look("shift", (0.30, 0.30), "----"),
+    "SHIFT_BACK": Look("shift back", (0.30, 0.30), "||||"),
 }
 WAITING = Look("waiting for partner", (0.60, 0.60))
 IDLE = Look("idle", (0.83, 0.83))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.deferral import Linear
+from runtime.models import context
 from runtime.models.attention import self_attention
 from runtime.models.transformer import Share, part_of, tokens_here
 from simulator.experiment import Experiment
@@ -153,4 +154,4 @@ def part(
     if name == "transform":
         assert isinstance(whole, Head)
         return Transform(whole)
-    return part_of(whole, name, share)
+    return context.part_of(whole, name, experiment, place) or part_of(whole, name, share)

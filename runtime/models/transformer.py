@@ -12,13 +12,24 @@ from torch.nn import functional
 from runtime.deferral import Linear
 from runtime.models.attention import self_attention
 from simulator.experiment import Experiment
+from simulator.workloads.context import zigzag
 
 
 class Share:
-    """This rank's share of rows or columns: number `index` of `count` equal ones."""
+    """This rank's share of rows or columns: number `index` of `count` equal ones.
+
+    Attributes:
+        places: positions in a sequence of the tokens that this rank has.
+    """
 
     def __init__(self, experiment: Experiment, place: Mapping[str, int]):
         self.index, self.count = place.get("tensor", 0), experiment.parallel.tensor
+        rank, ranks = place.get("context", 0), experiment.parallel.context
+        everywhere = torch.arange(experiment.workload.sequence)
+        self.places = everywhere.chunk(ranks)[rank]
+        if zigzag(experiment):
+            chunks = everywhere.chunk(2 * ranks)
+            self.places = torch.cat([chunks[rank], chunks[2 * ranks - 1 - rank]])
 
     def of(self, weight: Tensor, dim: int = 0, groups: int = 1) -> Tensor:
         """Along `dim`, of each of `groups` equal groups (Q, K and V, say)."""
@@ -85,16 +96,17 @@ class Add(nn.Module):
 
 
 class EmbeddingPart(nn.Module):
-    """A share of the vocabulary: (batch, sequence) → (batch, sequence, hidden), 0 for tokens
-    of other shares."""
+    """A share of the vocabulary: (batch, sequence) → (batch, sequence here, hidden), 0 for
+    tokens of other shares."""
 
     def __init__(self, whole: nn.Embedding, share: Share):
         super().__init__()
         self.weight = nn.Parameter(share.of(whole.weight))
         self.begin = share.index * len(self.weight)
+        self.register_buffer("places", share.places, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        row = tokens - self.begin
+        row = tokens[:, self.places] - self.begin
         elsewhere = (row < 0) | (row >= len(self.weight))
         found = functional.embedding(row.masked_fill_(elsewhere, 0), self.weight)
         return found.masked_fill(elsewhere.unsqueeze(-1), 0.0)
@@ -127,18 +139,19 @@ class Exponentials(nn.Module):
     def __init__(self, share: Share):
         super().__init__()
         self.share = share
+        self.register_buffer("places", share.places, persistent=False)
 
     def forward(self, maximum: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         shifted = logits - maximum.unsqueeze(1)
-        place = target_tokens(target) - self.share.index * logits.shape[1]
+        place = target_tokens(target, self.places) - self.share.index * logits.shape[1]
         elsewhere = (place < 0) | (place >= logits.shape[1])
         own = shifted.gather(1, place.masked_fill_(elsewhere, 0).unsqueeze(1)).squeeze(1)
         return torch.stack([shifted.exp().sum(1), own.masked_fill(elsewhere, 0.0)])
 
 
-def target_tokens(target: Tensor) -> Tensor:
-    """The tokens of a target: all of gpt's, and of bert's, (2, batch, masked), the second."""
-    return (target[1] if target.dim() == 3 else target).flatten()
+def target_tokens(target: Tensor, places: Tensor) -> Tensor:
+    """The tokens of a target: gpt's at `places`, and of bert's, (2, batch, masked), the second."""
+    return (target[1] if target.dim() == 3 else target[:, places]).flatten()
 
 
 class CrossEntropy(nn.Module):
@@ -148,6 +161,17 @@ class CrossEntropy(nn.Module):
 
     def forward(self, sums: Tensor) -> Tensor:
         return (sums[0].log() - sums[1]).mean()
+
+
+class Loss(nn.Module):
+    """Mean cross-entropy of logits of the whole vocabulary, (tokens, vocab): a scalar."""
+
+    def __init__(self, share: Share):
+        super().__init__()
+        self.register_buffer("places", share.places, persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, target_tokens(target, self.places))
 
 
 def part_of(whole: nn.Module, part: str, share: Share) -> nn.Module:
@@ -179,13 +203,14 @@ def part_of(whole: nn.Module, part: str, share: Share) -> nn.Module:
         return Exponentials(share)
     if part == "cross-entropy":
         return CrossEntropy()
+    if part == "loss":
+        return Loss(share)
     raise ValueError(f"no part {part}")
 
 
 def tokens_here(experiment: Experiment, share: Share) -> Tensor:
     """Positions of the tokens whose norms and residuals this rank computes: of a sequence, or
     with sequence parallelism of a share of all tokens of a microbatch, row by row."""
-    sequence = experiment.workload.sequence
     if not experiment.parallel.sequence_parallel:
-        return torch.arange(sequence)
-    return share.of(torch.arange(experiment.microbatch_size * sequence)) % sequence
+        return share.places
+    return share.of(share.places.repeat(experiment.microbatch_size))

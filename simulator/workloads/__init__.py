@@ -30,7 +30,8 @@ PARTS: dict[str, Callable[[Experiment], list[Layer]]] = {
 
 def describe(experiment: Experiment) -> list[Layer]:
     """The layers of the experiment's model for one microbatch on one rank."""
-    models = PARTS if experiment.parallel.tensor > 1 else MODELS
+    parallel = experiment.parallel
+    models = PARTS if parallel.tensor > 1 or parallel.context > 1 else MODELS
     return models[experiment.workload.model](experiment)
 
 

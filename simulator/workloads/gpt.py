@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.experiment import Experiment
+from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import Layer, linear
-from simulator.workloads.transformer import EVERYWHERE, Parts
+from simulator.workloads.transformer import Parts
 
 
 def layers(experiment: Experiment) -> list[Layer]:
@@ -95,14 +96,15 @@ def parts(experiment: Experiment) -> list[Layer]:
     p, blocks = Parts.of(experiment), experiment.workload.layers
     result = [p.embedding(), *p.leave(), _positions(p)]
     for block in range(blocks):
+        first = 2 * block + 1
         for whole, core in (
-            (2 * block + 1, p.attention(2 * block + 1, causal=True)),
-            (2 * block + 2, p.mlp(2 * block + 2)),
+            (first, split_attention(p, first, causal=True)),
+            (first + 1, [p.mlp(first + 1)]),
         ):
             begin = len(result)
-            result += [p.norm(whole), *p.enter(), core, *p.leave()]
+            result += [p.norm(whole), *p.enter(), *core, *p.leave()]
             result.append(p.add(whole, back=len(result) - begin))
-            if core.whole[1] == "attention":
+            if whole == first:
                 result[begin] = replace(result[begin], starts_block=block > 0)
     whole = 2 * blocks + 1
     result += [p.norm(whole), *p.enter(), p.logits(whole, p.tokens, bias=False)]
@@ -112,14 +114,14 @@ def parts(experiment: Experiment) -> list[Layer]:
 def _positions(p: Parts) -> Layer:
     """Adds the learned positions of the tokens here."""
     return Layer(
-        kind=f"positions n{p.here} s{p.sequence} h{p.hidden}",
-        parameters=p.sequence * p.hidden,
+        kind=f"positions n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
+        parameters=p.context * p.sequence * p.hidden,
         moved_bytes=3 * p.here_bytes,
         output_shape=p.here_shape,
         output_bytes=p.here_bytes,
         starts_block=False,
         keeps=(False,),
         sums_over=p.copied_sums,
-        copied_over=EVERYWHERE,
+        copied_over=p.everywhere,
         whole=(0, "positions"),
     )
