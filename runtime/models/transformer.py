@@ -20,16 +20,17 @@ class Share:
 
     Attributes:
         places: positions in a sequence of the tokens that this rank has.
+        sequence, ranks: length of a whole sequence, and over how many ranks it is split.
     """
 
     def __init__(self, experiment: Experiment, place: Mapping[str, int]):
         self.index, self.count = place.get("tensor", 0), experiment.parallel.tensor
-        rank, ranks = place.get("context", 0), experiment.parallel.context
-        everywhere = torch.arange(experiment.workload.sequence)
-        self.places = everywhere.chunk(ranks)[rank]
+        self.sequence, self.ranks = experiment.workload.sequence, experiment.parallel.context
+        rank, everywhere = place.get("context", 0), torch.arange(self.sequence)
+        self.places = everywhere.chunk(self.ranks)[rank]
         if zigzag(experiment):
-            chunks = everywhere.chunk(2 * ranks)
-            self.places = torch.cat([chunks[rank], chunks[2 * ranks - 1 - rank]])
+            chunks = everywhere.chunk(2 * self.ranks)
+            self.places = torch.cat([chunks[rank], chunks[2 * self.ranks - 1 - rank]])
 
     def of(self, weight: Tensor, dim: int = 0, groups: int = 1) -> Tensor:
         """Along `dim`, of each of `groups` equal groups (Q, K and V, say)."""
