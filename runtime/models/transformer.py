@@ -15,6 +15,10 @@ from simulator.experiment import Experiment
 from simulator.workloads.context import zigzag
 
 
+IGNORED = -100
+"""A token that is none."""
+
+
 class Share:
     """This rank's share of rows or columns: number `index` of `count` equal ones.
 
@@ -139,40 +143,71 @@ class Exponentials(nn.Module):
 
     def __init__(self, share: Share):
         super().__init__()
-        self.share = share
-        self.register_buffer("places", share.places, persistent=False)
+        self.share, self.answers = share, Answers(share)
 
     def forward(self, maximum: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         shifted = logits - maximum.unsqueeze(1)
-        place = target_tokens(target, self.places) - self.share.index * logits.shape[1]
+        place = self.answers(target)[0] - self.share.index * logits.shape[1]
         elsewhere = (place < 0) | (place >= logits.shape[1])
         own = shifted.gather(1, place.masked_fill_(elsewhere, 0).unsqueeze(1)).squeeze(1)
         return torch.stack([shifted.exp().sum(1), own.masked_fill(elsewhere, 0.0)])
 
 
-def target_tokens(target: Tensor, places: Tensor) -> Tensor:
-    """The tokens of a target: gpt's at `places`, and of bert's, (2, batch, masked), the second."""
-    return (target[1] if target.dim() == 3 else target[:, places]).flatten()
+class Answers(nn.Module):
+    """The tokens of a target, and which of them only other context ranks can tell (None: none).
 
-
-class CrossEntropy(nn.Module):
-    """Mean over tokens from the sums over the vocabulary: a scalar."""
-
-    reads_target = False
-
-    def forward(self, sums: Tensor) -> Tensor:
-        return (sums[0].log() - sums[1]).mean()
-
-
-class Loss(nn.Module):
-    """Mean cross-entropy of logits of the whole vocabulary, (tokens, vocab): a scalar."""
+    Of gpt's target those at the places here. Of bert's, (2, batch, masked), all: how many are
+    here differs from rank to rank, and shapes must not.
+    """
 
     def __init__(self, share: Share):
         super().__init__()
+        slots = torch.full((share.sequence,), -1)
+        slots[share.places] = torch.arange(len(share.places))
+        self.ranks = share.ranks
         self.register_buffer("places", share.places, persistent=False)
+        self.register_buffer("slots", slots, persistent=False)
+
+    def rows(self, target: Tensor) -> Tensor:
+        """Of bert's masked tokens among the tokens here, row by row; -1 for those elsewhere."""
+        slots: Tensor = self.slots  # type: ignore[assignment]
+        here = len(slots) // self.ranks
+        row, column = target[0].flatten() // len(slots), target[0].flatten() % len(slots)
+        slot = slots[column]
+        return torch.where(slot < 0, -1, row * here + slot)
+
+    def forward(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        if target.dim() == 2:
+            return target[:, self.places].flatten(), None
+        return target[1].flatten(), self.rows(target) < 0 if self.ranks > 1 else None
+
+
+class CrossEntropy(nn.Module):
+    """Mean over tokens from the sums over the vocabulary: a scalar, of which the mean over the
+    context ranks is that over all tokens."""
+
+    def __init__(self, share: Share):
+        super().__init__()
+        self.answers = Answers(share)
+
+    def forward(self, sums: Tensor, target: Tensor) -> Tensor:
+        losses = sums[0].log() - sums[1]
+        _, elsewhere = self.answers(target)
+        if elsewhere is None:
+            return losses.mean()
+        return losses.masked_fill(elsewhere, 0.0).sum() * (self.answers.ranks / len(losses))
+
+
+class Loss(CrossEntropy):
+    """The same from the logits of the whole vocabulary, (tokens, vocab)."""
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, target_tokens(target, self.places))
+        tokens, elsewhere = self.answers(target)
+        if elsewhere is None:
+            return functional.cross_entropy(logits, tokens)
+        tokens = tokens.masked_fill(elsewhere, IGNORED)
+        total = functional.cross_entropy(logits, tokens, ignore_index=IGNORED, reduction="sum")
+        return total * (self.answers.ranks / len(tokens))
 
 
 def part_of(whole: nn.Module, part: str, share: Share) -> nn.Module:
@@ -203,7 +238,7 @@ def part_of(whole: nn.Module, part: str, share: Share) -> nn.Module:
     if part == "exponentials":
         return Exponentials(share)
     if part == "cross-entropy":
-        return CrossEntropy()
+        return CrossEntropy(share)
     if part == "loss":
         return Loss(share)
     raise ValueError(f"no part {part}")

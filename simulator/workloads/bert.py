@@ -136,7 +136,10 @@ def parts(experiment: Experiment) -> list[Layer]:
                 result[begin] = replace(result[begin], starts_block=block > 0)
     whole, masked = 2 * blocks + 1, p.batch * masked_positions(p.context * p.sequence)
     result += [*p.enter(), _transform(p, whole, masked), p.logits(whole, masked, bias=True)]
-    return result + p.cross_entropy(whole, masked)
+    *before, loss = p.cross_entropy(whole, masked)
+    if p.context > 1 and p.tensor > 1:
+        loss = replace(loss, saved_bytes=masked)  # which tokens are other ranks'
+    return [*result, *before, loss]
 
 
 def _places(p: Parts) -> Layer:
@@ -158,7 +161,8 @@ def _places(p: Parts) -> Layer:
 
 def _transform(p: Parts, whole: int, masked: int) -> Layer:
     """Of the head: every rank computes all of it, then its share of the logits, so that the
-    gradients that come back are parts of a sum over the ranks."""
+    gradients that come back are parts of a sum over the ranks. How many masked tokens are on a
+    context rank is not known beforehand, so each has room, and does the work, for all."""
     work, h = linear(p.tokens, p.hidden, p.hidden), p.hidden
     return Layer(
         kind=f"bert-transform {p.shape} n{masked}",
