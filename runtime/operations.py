@@ -127,8 +127,8 @@ def backward_pass(
     for boundary, entry in graph.entries.items():
         if entry.gradient is not None:
             result = entry.gradient.contiguous()
-            deferred = graph.deferred.held if graph.deferred else []
-            if any(result.data_ptr() == other.data_ptr() for other in (*results.values(), *deferred)):
+            others = [*results.values(), *(graph.deferred.held if graph.deferred else ())]
+            if any(result.data_ptr() == other.data_ptr() for other in others):
                 result = result.clone()  # a sum hands the same gradient to all its terms
             results[boundary], entry.gradient = result, None
     return results

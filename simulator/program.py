@@ -43,9 +43,7 @@ class Op(StrEnum):
 SHIFTS = frozenset({Op.SHIFT, Op.SHIFT_BACK})
 """Every rank of the group sends to the next one (the one before) and receives from the other."""
 
-COLLECTIVES = (
-    frozenset({Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL}) | SHIFTS
-)
+COLLECTIVES = frozenset({Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL}) | SHIFTS
 MESSAGES = frozenset({Op.SEND, Op.RECV})
 COMMUNICATION = COLLECTIVES | MESSAGES
 

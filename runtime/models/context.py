@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtime.deferral import Linear
 from runtime.models.attention import attend, causal_mask, merge_heads, split_heads
 from runtime.models.transformer import Share, linear_of
 from simulator.experiment import Experiment

@@ -14,7 +14,6 @@ from runtime.models.attention import self_attention
 from simulator.experiment import Experiment
 from simulator.workloads.context import zigzag
 
-
 IGNORED = -100
 """A token that is none."""
 
@@ -111,7 +110,8 @@ class EmbeddingPart(nn.Module):
         self.register_buffer("places", share.places, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        row = tokens[:, self.places] - self.begin
+        places: Tensor = self.places  # type: ignore[assignment]
+        row = tokens[:, places] - self.begin
         elsewhere = (row < 0) | (row >= len(self.weight))
         found = functional.embedding(row.masked_fill_(elsewhere, 0), self.weight)
         return found.masked_fill(elsewhere.unsqueeze(-1), 0.0)
@@ -149,7 +149,8 @@ class Exponentials(nn.Module):
         shifted = logits - maximum.unsqueeze(1)
         place = self.answers(target)[0] - self.share.index * logits.shape[1]
         elsewhere = (place < 0) | (place >= logits.shape[1])
-        own = shifted.gather(1, place.masked_fill_(elsewhere, 0).unsqueeze(1)).squeeze(1)
+        rows = torch.arange(len(place), device=place.device)
+        own = shifted[rows, place.masked_fill_(elsewhere, 0)]  # gather would keep `shifted`
         return torch.stack([shifted.exp().sum(1), own.masked_fill(elsewhere, 0.0)])
 
 
@@ -177,8 +178,9 @@ class Answers(nn.Module):
         return torch.where(slot < 0, -1, row * here + slot)
 
     def forward(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        places: Tensor = self.places  # type: ignore[assignment]
         if target.dim() == 2:
-            return target[:, self.places].flatten(), None
+            return target[:, places].flatten(), None
         return target[1].flatten(), self.rows(target) < 0 if self.ranks > 1 else None
 
 
