@@ -130,6 +130,8 @@ def execution_of(
     }
     if measurement.moe is not None:
         statistics["moe"] = measurement.moe
+    if measurement.loss_scale is not None:
+        statistics["loss_scale"] = measurement.loss_scale
     source = "measured" if experiment.run.pace is None else "paced"
     timeline.meta = metadata(source, experiment, program) | {
         "iterations": len(measurement.iteration_times),
@@ -151,7 +153,10 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
             profile = replace(
                 profile,
                 passes=older.passes | profile.passes,
-                all_reduces=older.all_reduces | profile.all_reduces,
+                collectives={
+                    op: older.collectives.get(op, {}) | profile.collectives.get(op, {})
+                    for op in older.collectives | profile.collectives
+                },
                 messages=profile.messages or older.messages,
                 peak_flops=older.peak_flops | profile.peak_flops,
             )

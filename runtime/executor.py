@@ -18,6 +18,7 @@ from runtime.data import TORCH_DTYPE
 from runtime.deferral import Deferred
 from runtime.groups import Groups
 from runtime.ledger import Ledger
+from runtime.loss_scale import LossScale
 from runtime.models import Segment, boundary
 from runtime.operations import OPERATIONS, Graph
 from runtime.parameters import Parameters, parameters_of
@@ -57,11 +58,12 @@ class Executor:
         split: (layers, microbatch) whose backward is split; deferred: their weight
             gradients to come, by (first layer, microbatch).
         parameters: flat buffers by the name of their bucket.
-        buffers: resident tensors by logical name: gradients, and the square of their norm.
-        keep_gradients: copy each segment's gradients to `last_gradients` before a step.
+        buffers: other resident tensors by logical name: the square of the gradients' norm.
+        keep_gradients: copy each bucket's reduced gradients to `last_gradients` before a step.
         fault: (instruction label, kind) to fail at, see `inject`.
         failure: the first failure on a stream; whoever waits for anything raises it.
         staleness: how old the weights were that each gradient was computed with.
+        loss_scale: of the current step.
         losses: of the microbatches of the current step, on the rank that computes them.
     """
 
@@ -79,8 +81,9 @@ class Executor:
         self.device, self.groups, self.progress, self.pace = device, groups, progress, pace
         self.timeout_s = experiment.run.timeout_s
         # Each loss is a mean over the tokens here; the mean over those of an update is trained.
+        self.loss_scale = LossScale(experiment.workload.dtype, experiment.workload.loss_scale)
         parts = experiment.parallel.data * experiment.parallel.context
-        self.loss_scale = 1.0 / (parts * updates_of(experiment).every)
+        self.loss_share = 1.0 / (parts * updates_of(experiment).every)
         self.instructions = program.ranks[rank]
         place = mesh_of(experiment).coordinate(rank)
         passes = {i.task.layers for i in self.instructions if i.task.op is Op.FORWARD}
@@ -88,7 +91,7 @@ class Executor:
             layers: Segment(experiment, *layers, device, place) for layers in sorted(passes)
         }
         self.flow = Flow(describe(experiment))
-        self.parameters = parameters_of(experiment, program.buckets[rank], self.segments)
+        self.parameters = parameters_of(experiment, program.buckets[rank], self.segments, rank)
         self._bucket_of = {
             layers: parameters
             for parameters in self.parameters.values()
@@ -103,8 +106,7 @@ class Executor:
             for i in self.instructions
             if i.task.op is Op.BACKWARD_WEIGHT
         }
-        self.buffers = {name: bucket.gradients for name, bucket in self.parameters.items()}
-        self.buffers["norm"] = torch.zeros(1, dtype=torch.float64, device=device)
+        self.buffers = {"norm": torch.zeros(1, dtype=torch.float64, device=device)}
         self.staleness = Staleness()
         self.batches: dict[int, tuple[Tensor, Tensor]] = {}
         self.losses: list[Tensor] = []
@@ -114,7 +116,7 @@ class Executor:
         count = len(self.instructions)
         self.posted, self.end = [0.0] * count, [0.0] * count
         self.keep_gradients = False
-        self.last_gradients: dict[tuple[int, int], Tensor] = {}
+        self.last_gradients: dict[str, Tensor] = {}
         self.fault: tuple[str, str] | None = None
         self.failure: ExecutionError | None = None
 
@@ -122,14 +124,30 @@ class Executor:
         """What this rank really holds throughout."""
         held = self.parameters.values()
         return {
-            "parameters": sum(p.values.nbytes for p in held),
+            "parameters": sum(p.resident_bytes for p in held),
             "gradients": sum(p.gradients.nbytes for p in held),
-            "optimizer": sum(p.optimizer.nbytes for p in held),
+            "optimizer": sum(p.optimizer_bytes for p in held),
         }
+
+    @property
+    def loss_factor(self) -> float:
+        """What the loss of a microbatch is multiplied with before its backward pass."""
+        return self.loss_share * self.loss_scale.value
+
+    def gradient_norm(self) -> float:
+        """Of the whole model, if the program has computed it in this step."""
+        return float(self.buffers["norm"].sqrt()) / self.loss_scale.value
 
     def parameters_of(self, layers: tuple[int, int]) -> Parameters | None:
         """Of a segment; None if it has none."""
         return self._bucket_of.get(layers)
+
+    def bucket(self, name: str) -> Parameters | None:
+        """That a tensor is of: ``gradients:3``, ``parameters:3``, ``parameters:3@whole``."""
+        kind, _, place = name.partition(":")
+        if kind not in ("gradients", "parameters"):
+            return None
+        return self.parameters.get(f"gradients:{place.partition('@')[0]}")
 
     def updated_by(self, task: Task) -> list[Parameters]:
         """What an optimizer step, or the norm before it, is about."""
@@ -167,6 +185,7 @@ class Executor:
         for instruction in self.instructions:
             if instruction.uid in tickets:
                 self._wait_for(instruction, tickets[instruction.uid])
+        self.loss_scale.update(self.gradient_norm())
 
     def empty(self, name: str, nbytes: int) -> Tensor:
         """A buffer for what communication brings."""
@@ -199,8 +218,13 @@ class Executor:
         for name in instruction.task.frees:
             key = tensor_key(name, instruction.microbatch)
             self.tensors.pop(key, None)
+            bucket = self.bucket(name)
             if name.startswith("stash:"):
                 self._forget_weights(instruction.task.stage, int(name.partition("@")[2]))
+            elif bucket is not None and name == bucket.bucket.name:
+                bucket.drop_gradients(instruction.microbatch)
+            elif bucket is not None:
+                bucket.drop_whole()
             self.ledger.release(key, now)
 
     def _forget_weights(self, stage: int, version: int) -> None:

@@ -5,6 +5,7 @@ Each takes the executor and the instruction. Nothing here knows a strategy.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from runtime.buckets import bucket_collective, collecting
 from runtime.deferral import Deferred
-from runtime.groups import Group
+from runtime.groups import COLLECTIVE, REDUCTIONS
 from runtime.ledger import SavedBytes, refetched
-from simulator.program import COLLECTIVES, SHIFTS, Instruction, Op, Task, tensor_key
+from simulator.program import COLLECTIVES, Instruction, Op, tensor_key
 from simulator.strategies.flow import activation, boundary_of, gradient
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ def forward(executor: Executor, instruction: Instruction) -> None:
     def again(boundary: int) -> Tensor:
         return executor.tensors[executor.flow.activation(boundary), microbatch]
 
-    arguments = (segment, {0: batch, **tensors}, target, executor.loss_scale, split, again)
+    arguments = (segment, {0: batch, **tensors}, target, executor.loss_factor, split, again)
     known = executor.ledger.saved_bytes.get(first)
     if known is None:  # count once; every microbatch saves the same
         known_already = [*tensors.values(), *segment.parameters(), *segment.buffers()]
@@ -181,7 +183,8 @@ def backward(executor: Executor, instruction: Instruction) -> None:
         for boundary in graph.entries
         if (gradient(boundary), microbatch) in executor.tensors
     }
-    results = backward_pass(graph, gradients, into)
+    with collecting(executor, instruction, begin):
+        results = backward_pass(graph, gradients, into)
     for boundary in sorted(graph.entries.keys() - into.keys()):
         if boundary not in results:
             raise RuntimeError(f"boundary {boundary} has no gradient")
@@ -206,7 +209,9 @@ def backward_input(executor: Executor, instruction: Instruction) -> None:
 
 
 def backward_weight(executor: Executor, instruction: Instruction) -> None:
-    executor.deferred.pop((instruction.task.layers[0], instruction.microbatch)).run()
+    work = executor.deferred.pop((instruction.task.layers[0], instruction.microbatch))
+    with collecting(executor, instruction, time.perf_counter()):
+        work.run()
     executor.staleness.contribute(instruction.task.stage, instruction.microbatch)
 
 
@@ -237,6 +242,10 @@ def collective(executor: Executor, instruction: Instruction) -> None:
     """In place, or into a new tensor: what the task allocates."""
     task, begin = instruction.task, time.perf_counter()
     group = executor.groups.collective(task.stream, task.group)
+    parameters = executor.bucket(task.tensor)
+    if parameters is not None:
+        bucket_collective(executor, instruction, parameters, group)
+        return
     if task.tensor in executor.buffers:
         tensor = executor.buffers[task.tensor]
     else:
@@ -247,22 +256,7 @@ def collective(executor: Executor, instruction: Instruction) -> None:
     (made,) = task.allocates
     result = executor.empty(made.name, made.nbytes)
     executor.put(made.name, instruction.microbatch, result, begin)
-    if task.op in SHIFTS:
-        shift(tensor, result, task, group)
-        return
     COLLECTIVE[task.op](result.view(-1), tensor.view(-1), group=group)
-
-
-def shift(tensor: Tensor, result: Tensor, task: Task, group: Group) -> None:
-    """Send to the next rank of the group, or the one before, and receive from the other."""
-    place, step = task.group.index(dist.get_rank()), 1 if task.op is Op.SHIFT else -1
-    target, source = (task.group[(place + way) % len(task.group)] for way in (step, -step))
-    both = [
-        dist.P2POp(dist.isend, tensor, target, group),
-        dist.P2POp(dist.irecv, result, source, group),
-    ]
-    for work in dist.batch_isend_irecv(both):
-        work.wait()
 
 
 def gradient_norm(executor: Executor, instruction: Instruction) -> None:
@@ -271,26 +265,30 @@ def gradient_norm(executor: Executor, instruction: Instruction) -> None:
         executor.buffers["norm"] += parameters.gradients_square()
 
 
-def clip_factor(executor: Executor) -> float:
-    """What gradients are multiplied with, as `torch.nn.utils.clip_grad_norm_` does."""
-    limit = executor.experiment.workload.clip_norm
-    if limit is None:
-        return 1.0
-    return min(1.0, limit / (float(executor.buffers["norm"].sqrt()) + 1e-6))
+def gradient_factor(executor: Executor) -> float | None:
+    """What gradients are multiplied with: the loss scale is taken out, and their norm limited
+    as `torch.nn.utils.clip_grad_norm_` does. None: they have overflowed."""
+    workload, scale = executor.experiment.workload, executor.loss_scale.value
+    norm = executor.gradient_norm()
+    if not math.isfinite(norm) and executor.loss_scale.dynamic:
+        return None
+    limit = workload.clip_norm
+    return (1.0 if limit is None else min(1.0, limit / (norm + 1e-6))) / scale
 
 
 def optimizer_step(executor: Executor, instruction: Instruction) -> None:
     task, begin = instruction.task, time.perf_counter()
-    keep_old, factor = bool(task.allocates), clip_factor(executor)
+    keep_old, factor = bool(task.allocates), gradient_factor(executor)
     updated = executor.updated_by(task)
     for parameters in updated:
-        if factor < 1.0:
-            parameters.gradients *= factor
-        if executor.keep_gradients:
-            for segment, place in parameters.segments.items():
-                executor.last_gradients[segment] = parameters.gradients[place].clone()
         executor.staleness.update(task.stage, parameters.newest)
-        parameters.update(executor.experiment.run.learning_rate, keep_old)
+        gradients = parameters.scaled_gradients(factor or 0.0)
+        if executor.keep_gradients:
+            executor.last_gradients[parameters.bucket.name] = gradients.clone()
+        if factor is None:
+            parameters.skip()
+            continue
+        parameters.update(executor.experiment.run.learning_rate, gradients, keep_old)
     for tensor in task.allocates:
         nbytes = sum(parameters.version_bytes(task.version) for parameters in updated)
         executor.ledger.hold(tensor_key(tensor.name, instruction.microbatch), nbytes, begin)
@@ -303,12 +301,6 @@ def tag(instruction: Instruction) -> int:
     return number * 65536 + instruction.microbatch % 65536
 
 
-REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
-COLLECTIVE: dict[Op, Callable[..., object]] = {
-    Op.ALL_GATHER: dist.all_gather_into_tensor,
-    Op.REDUCE_SCATTER: dist.reduce_scatter_tensor,
-    Op.ALL_TO_ALL: dist.all_to_all_single,
-}
 OPERATIONS: dict[Op, Callable[[Executor, Instruction], None]] = {
     Op.FORWARD: forward,
     Op.BACKWARD: backward,

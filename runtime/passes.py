@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -44,15 +46,21 @@ class PassMeter:
         ]
         layers = describe(experiment)
         self.key_of = {
-            id(i.task): pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload)
+            id(i.task): pass_key(
+                i.task.op,
+                layers[slice(*i.task.layers)],
+                experiment.workload,
+                experiment.parallel,
+            )
             for i in self.order
         }
         ranges = {i.task.layers for i in self.order if i.task.op is Op.FORWARD}
         place = mesh_of(experiment).coordinate(rank)
         self.segments = {span: Segment(experiment, *span, device, place) for span in sorted(ranges)}
-        self.parameters = list(
-            parameters_of(experiment, program.buckets[rank], self.segments).values()
-        )
+        # Weights stay whole: to gather them is not compute.
+        buckets = [replace(b, zero=min(b.zero, 2)) for b in program.buckets[rank]]
+        self.parameters = list(parameters_of(experiment, buckets, self.segments, rank).values())
+        self._bucket_of = {s: p for p in self.parameters for s in p.segments}
         self.split = {
             (i.task.layers, i.microbatch) for i in self.order if i.task.op is Op.BACKWARD_WEIGHT
         }
@@ -100,6 +108,18 @@ class PassMeter:
             for instruction in self.order:
                 yield self.key_of[id(instruction.task)], self._time(instruction, graphs, deferred)
 
+    @contextmanager
+    def _collecting(self, instruction: Instruction) -> Iterator[None]:
+        """As `runtime.operations.collecting`; those of a microbatch before are dropped."""
+        parameters = self._bucket_of.get(instruction.task.layers)
+        if parameters is None:
+            yield
+            return
+        if any(t.name == parameters.bucket.name for t in instruction.task.allocates):
+            parameters.begin_gradients(0)
+        with parameters.collecting(0):
+            yield
+
     def _time(
         self,
         instruction: Instruction,
@@ -134,11 +154,13 @@ class PassMeter:
             if graph.deferred is not None:
                 deferred[key] = graph.deferred
             start = time.perf_counter()
-            backward_pass(graph, gradients)
+            with self._collecting(instruction):
+                backward_pass(graph, gradients)
         elif task.op is Op.BACKWARD_WEIGHT:
             work = deferred.pop(key)
             start = time.perf_counter()
-            work.run()
+            with self._collecting(instruction):
+                work.run()
         elif task.op is Op.GRADIENT_NORM:
             start = time.perf_counter()
             for parameters in self.parameters:
@@ -149,7 +171,7 @@ class PassMeter:
             start = time.perf_counter()
             for parameters in self.parameters:
                 if parameters.within(task.layers):
-                    parameters.update(1e-9, keep_old)
+                    parameters.update(1e-9, parameters.scaled_gradients(1.0), keep_old)
                     if keep_old:
                         parameters.forget(parameters.newest - 1)
         synchronize(self.device)

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from simulator.mesh import AXES
+
 Positive = Annotated[int, Field(ge=1)]
 Degree = Annotated[int, Field(ge=1, le=65536)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -58,6 +60,8 @@ class Workload(_Section):
             three channels, and what they are sorted into.
         global_batch: sequences or images per training step over all replicas.
         optimizer: with torch's defaults besides run.learning_rate; momentum is 0.9.
+        loss_scale: of fp16, to begin with: halved at an overflow, whose step is skipped, and
+            doubled after 2000 steps without one.
         clip_norm: largest L2 norm of the gradient of the whole model; unset, no limit.
         forward, backward_input, backward_weight, p2p: seconds, for unit only.
     """
@@ -80,6 +84,7 @@ class Workload(_Section):
     global_batch: Positive | None = None
     dtype: Literal["fp64", "fp32", "bf16", "fp16"] = "fp32"
     optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    loss_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 65536.0
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     forward: Seconds = 0.01
     backward_input: Seconds = 0.01
@@ -105,6 +110,23 @@ class Workload(_Section):
     def dtype_bytes(self) -> int:
         return DTYPE_BYTES[self.dtype]
 
+    @property
+    def has_master_weights(self) -> bool:
+        """16-bit weights are copies of fp32 ones, which the optimizer updates
+        (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1)."""
+        return self.dtype_bytes == 2
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Of a parameter: what the optimizer keeps, fp32 master weight included."""
+        states = OPTIMIZER_STATES[self.optimizer]
+        return 4 * (1 + states) if self.has_master_weights else self.dtype_bytes * states
+
+    @property
+    def needs_gradient_norm(self) -> bool:
+        """To clip, or to see that a scaled loss has overflowed."""
+        return self.clip_norm is not None or self.dtype == "fp16"
+
 
 class Parallel(_Section):
     """Degrees of the device mesh and how the pipeline is scheduled.
@@ -115,8 +137,13 @@ class Parallel(_Section):
         sequence_parallel: with tensor > 1, norms and residuals on a share of the tokens.
         memory_limit: of schedule "zb-auto": how many microbatches' activations of its stage
             a rank may hold at once; unset, 2 × pipeline - 1.
+        zero: sharded data parallelism: 1 of the optimizer's state, 2 also of gradients, 3 also
+            of parameters.
+        zero_group: how many ranks share one set of shards; unset, all that replicate.
+        prefetch: with zero = 3: parameters are gathered so many segments ahead; unset, 1.
         split: blocks per stage (of virtual stages too, first to last), instead of the split
             that makes the largest stage as small as it can be.
+        rank_order: axes of the mesh from the slowest to the fastest varying.
     """
 
     data: Degree = 1
@@ -130,15 +157,28 @@ class Parallel(_Section):
     virtual_stages: Degree = 1
     microbatches: Degree = 1
     zero: Annotated[int, Field(ge=0, le=3)] = 0
+    zero_group: Degree | None = None
+    prefetch: Annotated[int, Field(ge=0)] | None = None
     sequence_parallel: bool = False
     recompute: Literal["none", "selective", "full"] = "none"
     bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
     memory_limit: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     split: list[Positive] | None = None
+    rank_order: list[str] = list(AXES)
 
     @property
     def world_size(self) -> int:
         return self.data * self.pipeline * self.tensor * self.context * self.expert
+
+    @property
+    def replicas(self) -> int:
+        """Ranks that compute with the same weights on other data."""
+        return self.data * self.context * self.expert
+
+    @property
+    def shards(self) -> int:
+        """Ranks that share what one of them would hold."""
+        return (self.zero_group or self.replicas) if self.zero else 1
 
 
 class ClusterChoice(_Section):
@@ -202,6 +242,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     Raises:
         ExperimentError: unknown key, wrong type or impossible value.
     """
+    from simulator.strategies.zero import check as check_zero
     from simulator.workloads.checks import check_keys, check_size
     from simulator.workloads.degrees import check_degrees
 
@@ -211,6 +252,7 @@ def parse(data: dict[str, Any]) -> Experiment:
         raise ExperimentError(_explain(error)) from None
     check_keys(experiment.workload)
     _check_parallel(experiment.parallel)
+    check_zero(experiment)
     _check_batch(experiment)
     check_degrees(experiment)
     check_size(experiment)
@@ -290,7 +332,6 @@ def _check_parallel(parallel: Parallel) -> None:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
     later = {
         "expert": ("expert parallelism", 1),
-        "zero": ("sharded data parallelism", 0),
         "recompute": ("recomputation", "none"),
     }
     for key, (what, only) in later.items():
@@ -303,6 +344,11 @@ def _check_parallel(parallel: Parallel) -> None:
         raise ExperimentError(
             f"parallel.memory_limit = {parallel.memory_limit:g}: only for parallel.schedule = "
             f"'zb-auto', not {parallel.schedule!r}"
+        )
+    if sorted(parallel.rank_order) != sorted(AXES):
+        raise ExperimentError(
+            f"parallel.rank_order = {parallel.rank_order}: allowed: the axes "
+            f"{', '.join(AXES)}, each once, slowest to fastest varying"
         )
     stages = parallel.pipeline * parallel.virtual_stages
     if parallel.split is not None and len(parallel.split) != stages:

@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.experiment import IMAGE_MODELS, Experiment
 from simulator.timeline import Floats, Timeline
-from simulator.workloads import describe
+from simulator.workloads import describe_whole
 
 
 def union_length(starts: Floats, ends: Floats) -> float:
@@ -99,9 +99,8 @@ def bubble(timeline: Timeline) -> tuple[float, float]:
 def model_flops(experiment: Experiment) -> float:
     """Of one training step over all ranks, forward and backward, without recomputation."""
     parallel = experiment.parallel
-    return (
-        sum(layer.flops for layer in describe(experiment)) * parallel.data * parallel.microbatches
-    )
+    replicas = parallel.data * parallel.expert * parallel.microbatches
+    return sum(layer.flops for layer in describe_whole(experiment)) * replicas
 
 
 def summarize(

@@ -149,8 +149,9 @@ class Exponentials(nn.Module):
         shifted = logits - maximum.unsqueeze(1)
         place = self.answers(target)[0] - self.share.index * logits.shape[1]
         elsewhere = (place < 0) | (place >= logits.shape[1])
-        rows = torch.arange(len(place), device=place.device)
-        own = shifted[rows, place.masked_fill_(elsewhere, 0)]  # gather would keep `shifted`
+        # Not gather: that would keep all of its input for the backward pass.
+        row = torch.arange(0, shifted.numel(), shifted.shape[1], device=shifted.device)
+        own = shifted.flatten().index_select(0, row + place.masked_fill_(elsewhere, 0))
         return torch.stack([shifted.exp().sum(1), own.masked_fill(elsewhere, 0.0)])
 
 

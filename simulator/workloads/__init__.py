@@ -35,4 +35,13 @@ def describe(experiment: Experiment) -> list[Layer]:
     return models[experiment.workload.model](experiment)
 
 
-__all__ = ["MODELS", "PARTS", "Layer", "describe"]
+def describe_whole(experiment: Experiment) -> list[Layer]:
+    """The layers as they are where one rank computes all of a microbatch."""
+    parallel = experiment.parallel
+    alone = {"tensor": 1, "context": 1, "expert": 1, "sequence_parallel": False}
+    replicas = {"data": parallel.data * parallel.expert}
+    whole = parallel.model_copy(update=alone | replicas)
+    return describe(experiment.model_copy(update={"parallel": whole}))
+
+
+__all__ = ["MODELS", "PARTS", "Layer", "describe", "describe_whole"]

@@ -257,7 +257,7 @@ class Parts:
         sums = Layer(
             kind=f"exponentials n{tokens} v{columns}",
             moved_bytes=4 * nbytes,
-            saved_bytes=nbytes + 17 * tokens,  # exponentials; rows, target's place, is it here
+            saved_bytes=nbytes + 9 * tokens,  # exponentials; target's place, whether it is here
             output_shape=(2, tokens),
             output_bytes=2 * row,
             starts_block=False,

@@ -24,6 +24,8 @@ PAIRS = [
     {"context": 2, "microbatches": 3, **RING},
     {"context": 4, "optimizer": "adam", "clip_norm": 0.5, "microbatches": 2, **RING},
     {"context": 2, "optimizer": "adam", "clip_norm": 0.5, "data": 2, **ULYSSES},
+    {"context": 2, "data": 2, "zero": 1, "optimizer": "adam", "clip_norm": 0.5, **RING},
+    {"context": 2, "data": 2, "zero": 3, "bucket_mb": 0.002, "microbatches": 2, **ULYSSES},
 ] + [
     {"context": 2, **more, **style}
     for style in (RING, ULYSSES)
