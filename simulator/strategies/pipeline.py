@@ -82,7 +82,8 @@ class Script:
                 for name in task.sources:
                     arriving.pop(name, None)  # later compute need not wait again
             else:
-                for name in (task.tensor, *(tensor.name for tensor in task.allocates)):
+                # What it only reads, others may read meanwhile.
+                for name in [tensor.name for tensor in task.allocates] or [task.tensor]:
                     arriving[name] = len(self.entries)
             self.entries.append((task, tuple(sorted(waits))))
         ends = stage.ends(op)

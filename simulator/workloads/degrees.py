@@ -68,7 +68,7 @@ def _check_context(experiment: Experiment) -> None:
     else:
         sizes = {"workload.sequence": workload.sequence}
     if style == "ulysses":
-        each = f" ÷ tensor = {parallel.tensor}" if parallel.tensor > 1 else ""
+        each = " ÷ tensor" if parallel.tensor > 1 else ""
         sizes[f"workload.heads{each}"] = workload.heads // parallel.tensor
     _check_divides("context", context, sizes)
 
