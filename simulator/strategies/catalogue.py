@@ -34,10 +34,25 @@ def catalogue() -> list[Entry]:
             "parallel.zero = 1, 2 or 3, zero_group, prefetch",
             "ZeRO: optimizer state, gradients, parameters split over replicas",
         ),
+        Entry(
+            "tensor parallel",
+            "parallel.tensor > 1, tensor_style",
+            "Megatron's: heads, columns and rows, vocabulary over ranks",
+        ),
+        Entry(
+            "sequence parallel",
+            "parallel.sequence_parallel = true",
+            "with tensor parallelism: norms and residuals on a share of the tokens",
+        ),
+        Entry(
+            "mixed precision",
+            'workload.dtype = "bf16" or "fp16"',
+            "fp32 master weights; dynamic loss scale for fp16",
+        ),
         *schedules,
         Entry(
-            "data × pipeline",
-            "parallel.data > 1, parallel.pipeline > 1",
-            "replicas of a pipeline; any schedule",
+            "hybrids",
+            "any product of the degrees",
+            "data × pipeline × expert × context × tensor; any schedule",
         ),
     ]

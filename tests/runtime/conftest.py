@@ -16,7 +16,7 @@ from runtime.data import microbatch
 from runtime.job import Job
 from runtime.launch import Workers
 from runtime.measure import Measurement, from_json
-from runtime.models import build_layer
+from runtime.models import MODELS, PARTS, build_layer
 from simulator.experiment import Experiment, Parallel, Run, Workload, parse
 from simulator.program import Program
 from simulator.strategies import lower, mesh_of
@@ -223,3 +223,26 @@ def run(workers: Workers) -> Callable[..., Ran]:
         return done[name]
 
     return run
+
+
+def _share(experiment: Experiment, rank: int, tensors: Any) -> Any:
+    """What `rank` has of tensors of the whole model."""
+    place, found = mesh_of(experiment).coordinate(rank), {}
+    for index, layer in enumerate(describe(experiment)):
+        whole, part = layer.whole
+        if not part:
+            continue
+        model = experiment.workload.model
+        module = MODELS[model](experiment, whole).double()
+        for name, parameter in module.named_parameters():
+            parameter.data.copy_(tensors[whole, name])
+        mine = PARTS[model](module, part, experiment, place)
+        for name, parameter in mine.named_parameters():
+            found[index, name] = parameter.data
+    return found
+
+
+@pytest.fixture(scope="session")
+def part_of_whole() -> Callable[[Experiment, int, Named], Named]:
+    """What a rank has of tensors of the whole model, where layers are cut into parts."""
+    return _share

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from runtime.models import MODELS, PARTS
 from simulator.experiment import Experiment
-from simulator.strategies import mesh_of
 from simulator.workloads import describe
 
 TOLERANCE = 1e-10
@@ -81,31 +79,14 @@ def unsplit(experiment: Experiment) -> Experiment:
     return type(experiment).model_validate(data)
 
 
-def share(experiment: Experiment, rank: int, tensors: Any) -> Any:
-    """What `rank` has of tensors of the whole model."""
-    place, found = mesh_of(experiment).coordinate(rank), {}
-    for index, layer in enumerate(describe(experiment)):
-        whole, part = layer.whole
-        if not part:
-            continue
-        model = experiment.workload.model
-        module = MODELS[model](experiment, whole).double()
-        for name, parameter in module.named_parameters():
-            parameter.data.copy_(tensors[whole, name])
-        mine = PARTS[model](module, part, experiment, place)
-        for name, parameter in mine.named_parameters():
-            found[index, name] = parameter.data
-    return found
-
-
-def check(run, reference, keys):
+def check(run, reference, part_of_whole, keys):
     ran = run(**{"layers": 2, "hidden": 16, "heads": 4, "iterations": 3, **keys})
     parameters, gradients, losses = reference(unsplit(ran.experiment))
     assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
     seen = set()
     for rank, held in enumerate(ran.shares):
         for mine, whole in zip(held, (parameters, gradients), strict=True):
-            expected = share(ran.experiment, rank, whole)
+            expected = part_of_whole(ran.experiment, rank, whole)
             assert mine
             for key, value in mine.items():
                 layer = describe(ran.experiment)[key[0]].whole[0]
@@ -114,16 +95,16 @@ def check(run, reference, keys):
                 error = (value - expected[key]).abs().max().item() / scale
                 assert error <= TOLERANCE, f"rank {rank}: {key}: {error:.3g}"
             seen |= mine.keys()
-    assert seen == share(ran.experiment, 0, parameters).keys()
+    assert seen == part_of_whole(ran.experiment, 0, parameters).keys()
     norm = sum(float(value.square().sum()) for value in parameters.values()) ** 0.5
     assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
 
 
 @pytest.mark.parametrize("keys", ALONE, ids=name_of)
-def test_split_over_ranks_it_is_the_model_of_one_process(run, reference, keys):
-    check(run, reference, keys)
+def test_split_over_ranks_it_is_the_model_of_one_process(run, reference, part_of_whole, keys):
+    check(run, reference, part_of_whole, keys)
 
 
 @pytest.mark.parametrize("keys", PAIRS, ids=name_of)
-def test_split_over_ranks_and_in_another_way_too(run, reference, keys):
-    check(run, reference, keys)
+def test_split_over_ranks_and_in_another_way_too(run, reference, part_of_whole, keys):
+    check(run, reference, part_of_whole, keys)
