@@ -20,15 +20,15 @@ class Deferred:
 
     def __init__(self) -> None:
         self._work: list[Callable[[], None]] = []
-        self._held: list[Tensor] = []
+        self.held: list[Tensor] = []
 
     def add(self, work: Callable[[], None], *held: Tensor) -> None:
         self._work.append(work)
-        self._held += held
+        self.held += held
 
     def nbytes(self, excluding: Iterable[Tensor] = ()) -> int:
         """Of the storages held, each once, without those of `excluding`."""
-        sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._held}
+        sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self.held}
         for tensor in excluding:
             sizes.pop(tensor.untyped_storage().data_ptr(), None)
         return sum(sizes.values())

@@ -80,10 +80,10 @@ class Executor:
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.groups, self.progress, self.pace = device, groups, progress, pace
         self.timeout_s = experiment.run.timeout_s
-        # Each microbatch's loss is a mean; the mean over those of an update is trained.
+        # Each loss is a mean over the tokens here; the mean over those of an update is trained.
         self.loss_scale = LossScale(experiment.workload.dtype, experiment.workload.loss_scale)
-        shares = experiment.parallel.batch_shares
-        self.loss_share = 1.0 / (shares * updates_of(experiment).every)
+        parts = experiment.parallel.batch_shares * experiment.parallel.context
+        self.loss_share = 1.0 / (parts * updates_of(experiment).every)
         self.instructions = program.ranks[rank]
         place = mesh_of(experiment).coordinate(rank)
         passes = {i.task.layers for i in self.instructions if i.task.op is Op.FORWARD}

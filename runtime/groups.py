@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import torch.distributed as dist
+from torch import Tensor
 
 from simulator.program import COLLECTIVES, MESSAGES, Op, Program
 
 Group = dist.ProcessGroup | None
+
+
+def shift(way: int, result: Tensor, tensor: Tensor, group: Group) -> None:
+    """Send to the rank `way` places further round the group, receive from the other side."""
+    assert group is not None
+    ranks = dist.get_process_group_ranks(group)
+    place = ranks.index(dist.get_rank())
+    messages = [
+        dist.P2POp(dist.isend, tensor, ranks[(place + way) % len(ranks)], group),
+        dist.P2POp(dist.irecv, result, ranks[(place - way) % len(ranks)], group),
+    ]
+    for work in dist.batch_isend_irecv(messages):
+        work.wait()
+
 
 REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
 COLLECTIVE: dict[Op, Callable[..., object]] = {  # torch 2.13 gave two of them new names
     Op.ALL_GATHER: getattr(dist, "all_gather_single", dist.all_gather_into_tensor),
     Op.REDUCE_SCATTER: getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor),
     Op.ALL_TO_ALL: dist.all_to_all_single,
+    Op.SHIFT: partial(shift, 1),
+    Op.SHIFT_BACK: partial(shift, -1),
 }
 
 

@@ -129,7 +129,8 @@ def backward_pass(
     for boundary, entry in graph.entries.items():
         if entry.gradient is not None:
             result = entry.gradient.contiguous()
-            if any(result.data_ptr() == other.data_ptr() for other in results.values()):
+            others = [*results.values(), *(graph.deferred.held if graph.deferred else ())]
+            if any(result.data_ptr() == other.data_ptr() for other in others):
                 result = result.clone()  # a sum hands the same gradient to all its terms
             results[boundary], entry.gradient = result, None
     return results
@@ -200,7 +201,8 @@ def backward_input(executor: Executor, instruction: Instruction) -> None:
     if graph.deferred is not None:
         executor.deferred[key] = graph.deferred
         segment = executor.segments[instruction.task.layers]
-        names = [executor.flow.activation(boundary) for boundary in segment.inputs]
+        named = (*segment.inputs, *segment.outputs)
+        names = [executor.flow.activation(boundary) for boundary in named]
         held = [executor.tensors.get((name, instruction.microbatch)) for name in names]
         nbytes = graph.deferred.nbytes(excluding=[x for x in held if x is not None])
         executor.ledger.hold((f"deferred:{first}", instruction.microbatch), nbytes, begin)

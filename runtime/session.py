@@ -104,7 +104,9 @@ def _iterate(
         executor.step(batches)
         loss = torch.zeros(1, dtype=torch.float64, device=executor.device)
         for part in executor.losses if first_of_tensor else ():
-            loss += part.double() / (parallel.batch_shares * parallel.microbatches)
+            loss += part.double() / (
+                parallel.batch_shares * parallel.context * parallel.microbatches
+            )
         dist.all_reduce(loss)
         if number >= run.warmup:
             shift = clock.offset - origin

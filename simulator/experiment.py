@@ -133,6 +133,7 @@ class Parallel(_Section):
 
     Attributes:
         tensor_style: of mlp: which way its weights are split.
+        context_style: how attention gets at the tokens of other ranks.
         sequence_parallel: with tensor > 1, norms and residuals on a share of the tokens.
         memory_limit: of schedule "zb-auto": how many microbatches' activations of its stage
             a rank may hold at once; unset, 2 × pipeline - 1.
@@ -150,6 +151,7 @@ class Parallel(_Section):
     tensor: Degree = 1
     tensor_style: Literal["column", "row", "megatron"] = "megatron"
     context: Degree = 1
+    context_style: Literal["ring", "ulysses"] = "ring"
     expert: Degree = 1
     schedule: str = "1f1b"
     virtual_stages: Degree = 1
@@ -334,7 +336,6 @@ def _check_parallel(parallel: Parallel) -> None:
     except ValueError as error:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
     later = {
-        "context": ("context parallelism", 1),
         "recompute": ("recomputation", "none"),
     }
     for key, (what, only) in later.items():

@@ -75,6 +75,8 @@ LOOKS = {
     "REDUCE_SCATTER": Look("reduce-scatter", (0.20, 0.20), "++++"),
     "ALL_GATHER": Look("all-gather", (0.40, 0.40), "||||"),
     "ALL_TO_ALL": Look("all-to-all", (0.30, 0.30), "ooo"),
+    "SHIFT": Look("shift", (0.30, 0.30), "----"),
+    "SHIFT_BACK": Look("shift back", (0.60, 0.60), "----"),
 }
 WAITING = Look("waiting for partner", (0.60, 0.60))
 IDLE = Look("idle", (0.83, 0.83))

@@ -34,11 +34,16 @@ class Op(StrEnum):
     ALL_GATHER = "ALL_GATHER"
     REDUCE_SCATTER = "REDUCE_SCATTER"
     ALL_TO_ALL = "ALL_TO_ALL"
+    SHIFT = "SHIFT"
+    SHIFT_BACK = "SHIFT_BACK"
     GRADIENT_NORM = "NORM"
     OPTIMIZER_STEP = "STEP"
 
 
-COLLECTIVES = frozenset({Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL})
+SHIFTS = frozenset({Op.SHIFT, Op.SHIFT_BACK})
+"""Every rank of the group sends to the next one (the one before) and receives from the other."""
+
+COLLECTIVES = frozenset({Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL}) | SHIFTS
 MESSAGES = frozenset({Op.SEND, Op.RECV})
 COMMUNICATION = COLLECTIVES | MESSAGES
 

@@ -85,7 +85,8 @@ def predicted_routing(experiment: Experiment) -> dict[str, Any]:
     """
     w = experiment.workload
     loads = loads_of(w)
-    choices = experiment.microbatch_size * w.sequence * w.top_k
+    tokens = experiment.microbatch_size * w.sequence // experiment.parallel.context
+    choices = tokens * w.top_k
     dropped = [dropped_share(load, capacity(experiment) / choices) for load in loads]
     return {
         "dropped_share": math.fsum(dropped) / w.layers,

@@ -61,7 +61,8 @@ def boundary(experiment: Experiment, index: int) -> tuple[tuple[int, ...], torch
     layer = describe(experiment)[index - 1]
     count = layer.output_bytes // math.prod(layer.output_shape)
     dtype = TORCH_DTYPE[experiment.workload.dtype]
-    return layer.output_shape, dtype if count == dtype.itemsize else torch.float64
+    wide = torch.float32 if count == 4 else torch.float64
+    return layer.output_shape, dtype if count == dtype.itemsize else wide
 
 
 class Segment(nn.Module):

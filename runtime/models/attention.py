@@ -36,9 +36,14 @@ def self_attention(qkv: Tensor, heads: int, mask: Tensor | None = None) -> Tenso
         mask: added to the scores, (sequence, sequence); None: every token attends to all.
     """
     q, k, v = (split_heads(part, heads) for part in qkv.chunk(3, dim=2))
+    return merge_heads(attend(q, k, v, mask), heads)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Of every head: three times (batch × heads, sequence, width) → the same shape."""
     scale = 1 / math.sqrt(q.shape[2])
     if mask is None:  # beta = 0: the first argument is not even read
         scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=scale)
     else:
         scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
-    return merge_heads(torch.bmm(scores.softmax(dim=-1), v), heads)
+    return torch.bmm(scores.softmax(dim=-1), v)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.deferral import Linear
+from runtime.models import context
 from runtime.models.attention import self_attention
-from runtime.models.transformer import Share, part_of, tokens_here
+from runtime.models.transformer import Answers, Share, part_of, tokens_here
 from simulator.experiment import Experiment
 from simulator.workloads.bert import SEGMENTS
 
@@ -128,16 +129,19 @@ class Places(nn.Module):
 
 
 class Transform(nn.Module):
-    """The head up to the logits: (batch, sequence, hidden) → (masked tokens, hidden)."""
+    """The head up to the logits: (batch, sequence, hidden) → (masked tokens, hidden); of
+    masked tokens that are elsewhere it takes the first one here in their stead."""
 
     reads_target = True
 
-    def __init__(self, whole: Head):
+    def __init__(self, whole: Head, share: Share):
         super().__init__()
         self.transform, self.norm = whole.transform, whole.norm
+        self.answers = Answers(share)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
-        masked = self.transform(x).flatten(0, 1).index_select(0, target[0].flatten())
+        rows = self.answers.rows(target).clamp_(min=0)
+        masked = self.transform(x).flatten(0, 1).index_select(0, rows)
         out: Tensor = self.norm(functional.gelu(masked))
         return out
 
@@ -152,5 +156,5 @@ def part(
         return Places(whole, tokens_here(experiment, share), experiment.workload.sequence)
     if name == "transform":
         assert isinstance(whole, Head)
-        return Transform(whole)
-    return part_of(whole, name, share)
+        return Transform(whole, share)
+    return context.part_of(whole, name, experiment, place) or part_of(whole, name, share)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.deferral import Linear
+from runtime.models import context
 from runtime.models.attention import causal_mask, self_attention
 from runtime.models.transformer import Share, part_of, tokens_here
 from simulator.experiment import Experiment
@@ -108,4 +109,4 @@ def part(
     if name == "positions":
         assert isinstance(whole, Embedding)
         return Positions(whole, tokens_here(experiment, share))
-    return part_of(whole, name, share)
+    return context.part_of(whole, name, experiment, place) or part_of(whole, name, share)

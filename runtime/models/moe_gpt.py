@@ -211,7 +211,7 @@ def part(
         over, share = Share(experiment, place, "expert"), Share(experiment, place)
         return ExpertsPart(whole.experts, over, share)
     if name == "combine":
-        return Combine(whole.router.top_k, experiment.workload.sequence)
+        return Combine(whole.router.top_k, len(Share(experiment, place).places))
     if name == "residual":
         return Residual()
     return {"norm": whole.norm, "router": whole.router, "dispatch": whole.dispatch}[name]

@@ -12,15 +12,30 @@ from torch.nn import functional
 from runtime.deferral import Linear
 from runtime.models.attention import self_attention
 from simulator.experiment import Experiment
+from simulator.workloads.context import zigzag
+
+IGNORED = -100
+"""A token that is none."""
 
 
 class Share:
     """This rank's share of rows or columns: number `index` of `count` equal ones, along an
-    axis of the mesh."""
+    axis of the mesh.
+
+    Attributes:
+        places: positions in a sequence of the tokens that this rank has.
+        sequence, ranks: length of a whole sequence, and over how many ranks it is split.
+    """
 
     def __init__(self, experiment: Experiment, place: Mapping[str, int], axis: str = "tensor"):
         self.index = place.get(axis, 0)
         self.count: int = getattr(experiment.parallel, axis)
+        self.sequence, self.ranks = experiment.workload.sequence, experiment.parallel.context
+        rank, everywhere = place.get("context", 0), torch.arange(self.sequence)
+        self.places = everywhere.chunk(self.ranks)[rank]
+        if zigzag(experiment):
+            chunks = everywhere.chunk(2 * self.ranks)
+            self.places = torch.cat([chunks[rank], chunks[2 * self.ranks - 1 - rank]])
 
     def of(self, weight: Tensor, dim: int = 0, groups: int = 1) -> Tensor:
         """Along `dim`, of each of `groups` equal groups (Q, K and V, say)."""
@@ -87,16 +102,18 @@ class Add(nn.Module):
 
 
 class EmbeddingPart(nn.Module):
-    """A share of the vocabulary: (batch, sequence) → (batch, sequence, hidden), 0 for tokens
-    of other shares."""
+    """A share of the vocabulary: (batch, sequence) → (batch, sequence here, hidden), 0 for
+    tokens of other shares."""
 
     def __init__(self, whole: nn.Embedding, share: Share):
         super().__init__()
         self.weight = nn.Parameter(share.of(whole.weight))
         self.begin = share.index * len(self.weight)
+        self.register_buffer("places", share.places, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        row = tokens - self.begin
+        places: Tensor = self.places  # type: ignore[assignment]
+        row = tokens[:, places] - self.begin
         elsewhere = (row < 0) | (row >= len(self.weight))
         found = functional.embedding(row.masked_fill_(elsewhere, 0), self.weight)
         return found.masked_fill(elsewhere.unsqueeze(-1), 0.0)
@@ -128,11 +145,11 @@ class Exponentials(nn.Module):
 
     def __init__(self, share: Share):
         super().__init__()
-        self.share = share
+        self.share, self.answers = share, Answers(share)
 
     def forward(self, maximum: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         shifted = logits - maximum.unsqueeze(1)
-        place = target_tokens(target) - self.share.index * logits.shape[1]
+        place = self.answers(target)[0] - self.share.index * logits.shape[1]
         elsewhere = (place < 0) | (place >= logits.shape[1])
         # Not gather: that would keep all of its input for the backward pass.
         row = torch.arange(0, shifted.numel(), shifted.shape[1], device=shifted.device)
@@ -140,18 +157,62 @@ class Exponentials(nn.Module):
         return torch.stack([shifted.exp().sum(1), own.masked_fill(elsewhere, 0.0)])
 
 
-def target_tokens(target: Tensor) -> Tensor:
-    """The tokens of a target: all of gpt's, and of bert's, (2, batch, masked), the second."""
-    return (target[1] if target.dim() == 3 else target).flatten()
+class Answers(nn.Module):
+    """The tokens of a target, and which of them only other context ranks can tell (None: none).
+
+    Of gpt's target those at the places here. Of bert's, (2, batch, masked), all: how many are
+    here differs from rank to rank, and shapes must not.
+    """
+
+    def __init__(self, share: Share):
+        super().__init__()
+        slots = torch.full((share.sequence,), -1)
+        slots[share.places] = torch.arange(len(share.places))
+        self.ranks = share.ranks
+        self.register_buffer("places", share.places, persistent=False)
+        self.register_buffer("slots", slots, persistent=False)
+
+    def rows(self, target: Tensor) -> Tensor:
+        """Of bert's masked tokens among the tokens here, row by row; -1 for those elsewhere."""
+        slots: Tensor = self.slots  # type: ignore[assignment]
+        here = len(slots) // self.ranks
+        row, column = target[0].flatten() // len(slots), target[0].flatten() % len(slots)
+        slot = slots[column]
+        return torch.where(slot < 0, -1, row * here + slot)
+
+    def forward(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        places: Tensor = self.places  # type: ignore[assignment]
+        if target.dim() == 2:
+            return target[:, places].flatten(), None
+        return target[1].flatten(), self.rows(target) < 0 if self.ranks > 1 else None
 
 
 class CrossEntropy(nn.Module):
-    """Mean over tokens from the sums over the vocabulary: a scalar."""
+    """Mean over tokens from the sums over the vocabulary: a scalar, of which the mean over the
+    context ranks is that over all tokens."""
 
-    reads_target = False
+    def __init__(self, share: Share):
+        super().__init__()
+        self.answers = Answers(share)
 
-    def forward(self, sums: Tensor) -> Tensor:
-        return (sums[0].log() - sums[1]).mean()
+    def forward(self, sums: Tensor, target: Tensor) -> Tensor:
+        losses = sums[0].log() - sums[1]
+        _, elsewhere = self.answers(target)
+        if elsewhere is None:
+            return losses.mean()
+        return losses.masked_fill(elsewhere, 0.0).sum() * (self.answers.ranks / len(losses))
+
+
+class Loss(CrossEntropy):
+    """The same from the logits of the whole vocabulary, (tokens, vocab)."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        tokens, elsewhere = self.answers(target)
+        if elsewhere is None:
+            return functional.cross_entropy(logits, tokens)
+        tokens = tokens.masked_fill(elsewhere, IGNORED)
+        total = functional.cross_entropy(logits, tokens, ignore_index=IGNORED, reduction="sum")
+        return total * (self.answers.ranks / len(tokens))
 
 
 def part_of(whole: nn.Module, part: str, share: Share) -> nn.Module:
@@ -182,14 +243,15 @@ def part_of(whole: nn.Module, part: str, share: Share) -> nn.Module:
     if part == "exponentials":
         return Exponentials(share)
     if part == "cross-entropy":
-        return CrossEntropy()
+        return CrossEntropy(share)
+    if part == "loss":
+        return Loss(share)
     raise ValueError(f"no part {part}")
 
 
 def tokens_here(experiment: Experiment, share: Share) -> Tensor:
     """Positions of the tokens whose norms and residuals this rank computes: of a sequence, or
     with sequence parallelism of a share of all tokens of a microbatch, row by row."""
-    sequence = experiment.workload.sequence
     if not experiment.parallel.sequence_parallel:
-        return torch.arange(sequence)
-    return share.of(torch.arange(experiment.microbatch_size * sequence)) % sequence
+        return share.places
+    return share.of(share.places.repeat(experiment.microbatch_size))

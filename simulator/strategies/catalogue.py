@@ -45,6 +45,16 @@ def catalogue() -> list[Entry]:
             "with tensor parallelism: norms and residuals on a share of the tokens",
         ),
         Entry(
+            "context parallel, ring",
+            'parallel.context > 1, context_style = "ring"',
+            "keys and values travel while a rank attends to those it has; causal: zig-zag",
+        ),
+        Entry(
+            "context parallel, Ulysses",
+            'parallel.context > 1, context_style = "ulysses"',
+            "all-to-alls turn shares of the sequence into shares of the heads and back",
+        ),
+        Entry(
             "mixed precision",
             'workload.dtype = "bf16" or "fp16"',
             "fp32 master weights; dynamic loss scale for fp16",

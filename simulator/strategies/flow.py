@@ -143,10 +143,16 @@ def saved_bytes(flow: Flow, first: int, last: int) -> int:
 
 
 def deferred_bytes(flow: Flow, first: int, last: int) -> int:
-    """Kept from the backward pass for inputs to the one for weights."""
-    inner = sum(
-        flow.layers[index - 1].output_bytes
-        for index in range(first + 1, last)
+    """Kept from the backward pass for inputs to the one for weights; counted as in
+    `saved_bytes`."""
+    multiplied = {
+        index - flow.layers[index].reads[0]
+        for index in range(first, last)
         if flow.layers[index].defers_input
+    }
+    inner = sum(
+        flow.layers[boundary - 1].output_bytes
+        for boundary in multiplied.difference(flow.outputs(first, last))
+        if boundary > first
     )
     return inner + sum(flow.layers[index].deferred_bytes for index in range(first, last))

@@ -82,7 +82,8 @@ class Script:
                 for name in task.sources:
                     arriving.pop(name, None)  # later compute need not wait again
             else:
-                for name in (task.tensor, *(tensor.name for tensor in task.allocates)):
+                # What it only reads, others may read meanwhile.
+                for name in [tensor.name for tensor in task.allocates] or [task.tensor]:
                     arriving[name] = len(self.entries)
             self.entries.append((task, tuple(sorted(waits))))
         ends = stage.ends(op)
@@ -99,16 +100,19 @@ def _tasks(op: Op, stage: Stage) -> Iterator[Task]:
         return
     following = dict(pairwise(piece for piece in order if piece not in stage.exchanges))
     ahead = [] if forwards else [piece for piece in order if piece in stage.again]
+    due: dict[int, list[int]] = {}  # exchanges by the piece that they come directly behind
+    for exchange in (piece for piece in order if piece in stage.exchanges):
+        due.setdefault(exchange if forwards else stage.completed[exchange], []).append(exchange)
     for piece in order:
-        if piece in stage.exchanges:
-            exchange = stage.exchange(piece, forwards)
-            if exchange is not None:
-                yield exchange
-            continue
-        while ahead and ahead[0] >= following.get(piece, piece) - 1:
-            # What this or the next segment needs again is gathered during this one.
-            yield stage.gather_again(ahead.pop(0))
-        yield stage.compute(op, piece)
+        if piece not in stage.exchanges:
+            while ahead and ahead[0] >= following.get(piece, piece) - 1:
+                # What this or the next segment needs again is gathered during this one.
+                yield stage.gather_again(ahead.pop(0))
+            yield stage.compute(op, piece)
+        for exchange in due.get(piece, ()):
+            task = stage.exchange(exchange, forwards)
+            if task is not None:
+                yield task
     send = stage.send(forwards)
     if send is not None:
         yield send

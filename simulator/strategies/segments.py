@@ -1,4 +1,5 @@
-"""Where a stage is cut: at every exchange, and so that gradients go out bucket by bucket."""
+"""Where a stage is cut: at every exchange, where one is waited for, and so that gradients go out
+bucket by bucket."""
 
 from __future__ import annotations
 
@@ -62,10 +63,13 @@ def cut(
     held: list[int] = []
     pending: int | None = None  # a bucket is full here: cut, if parameters follow
     current: Spread | None = None  # of the segment that is being filled
+    waiting = {index for index in range(first + 1, last) if _waits(layers, index)}
+    cuts |= waiting
     for index in range(last - 1, first - 1, -1):
         layer = layers[index]
         if layer.exchange is not None:
             cuts |= {index, index + 1}
+        if layer.exchange is not None or index + 1 in waiting:
             pending = current = None
         if not layer.parameters:
             continue
@@ -102,3 +106,9 @@ def cut(
         for number, indices in enumerate(members)
     ]
     return pieces, buckets
+
+
+def _waits(layers: Sequence[Layer], index: int) -> bool:
+    """The layer reads what an exchange further back has made: that goes on beside the layers
+    between them, so these must not wait for it."""
+    return any(back and layers[index - back - 1].exchange for back in layers[index].reads)

@@ -33,6 +33,8 @@ class Stage:
         groups: per mesh axis the ranks that this rank exchanges with.
         exchanges: pieces that are one.
         again: those that gather their result once more before the backward pass.
+        completed: per exchange the segment whose backward pass puts the last part to the
+            gradient that it sends back; where another stage does that, itself.
     """
 
     def __init__(
@@ -60,6 +62,12 @@ class Stage:
             for piece, (layer, _) in enumerate(self.pieces)
             if (how := flow.layers[layer].exchange) is not None and how.again
         }
+        self.completed: dict[int, int] = {}
+        piece_of = {layer: p for p, span in enumerate(self.pieces) for layer in range(*span)}
+        for piece in sorted(self.exchanges, reverse=True):
+            readers = flow.readers[self.pieces[piece][1]]
+            parts = [piece_of[reader] for reader in readers if reader in piece_of]
+            self.completed[piece] = min((self.completed.get(p, p) for p in parts), default=piece)
         self._tasks: dict[tuple[str, int], Task] = {}
         self._follow_activations()
 

@@ -32,7 +32,8 @@ PARTS: dict[str, Callable[[Experiment], list[Layer]]] = {
 def describe(experiment: Experiment) -> list[Layer]:
     """The layers of the experiment's model for one microbatch on one rank."""
     parallel = experiment.parallel
-    models = PARTS if parallel.tensor > 1 or parallel.expert > 1 else MODELS
+    cut = max(parallel.tensor, parallel.context, parallel.expert) > 1
+    models = PARTS if cut else MODELS
     return models[experiment.workload.model](experiment)
 
 

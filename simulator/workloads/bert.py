@@ -19,8 +19,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.experiment import Experiment
+from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import REPLICATED, Layer, linear
-from simulator.workloads.transformer import EVERYWHERE, Parts
+from simulator.workloads.transformer import Parts
 
 MASKED_SHARE = 0.15
 SEGMENTS = 2
@@ -123,25 +124,29 @@ def parts(experiment: Experiment) -> list[Layer]:
     p, blocks = Parts.of(experiment), experiment.workload.layers
     result = [p.embedding(), *p.leave(), _places(p)]
     for block in range(blocks):
+        first = 2 * block + 1
         for whole, core in (
-            (2 * block + 1, p.attention(2 * block + 1, causal=False)),
-            (2 * block + 2, p.mlp(2 * block + 2)),
+            (first, split_attention(p, first, causal=False)),
+            (first + 1, [p.mlp(first + 1)]),
         ):
             begin = len(result)
-            result += [*p.enter(), core, *p.leave()]
+            result += [*p.enter(), *core, *p.leave()]
             result += [p.add(whole, back=len(result) - begin), p.norm(whole)]
-            if core.whole[1] == "attention":
+            if whole == first:
                 result[begin] = replace(result[begin], starts_block=block > 0)
-    whole, masked = 2 * blocks + 1, p.batch * masked_positions(p.sequence)
+    whole, masked = 2 * blocks + 1, p.batch * masked_positions(p.context * p.sequence)
     result += [*p.enter(), _transform(p, whole, masked), p.logits(whole, masked, bias=True)]
-    return result + p.cross_entropy(whole, masked)
+    *before, loss = p.cross_entropy(whole, masked)
+    if p.context > 1 and p.tensor > 1:
+        loss = replace(loss, saved_bytes=masked)  # which tokens are other ranks'
+    return [*result, *before, loss]
 
 
 def _places(p: Parts) -> Layer:
     """Adds position and segment embedding of the tokens here, and norms."""
     return Layer(
-        kind=f"bert-places n{p.here} s{p.sequence} h{p.hidden}",
-        parameters=(p.sequence + SEGMENTS) * p.hidden + 2 * p.hidden,
+        kind=f"bert-places n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
+        parameters=(p.context * p.sequence + SEGMENTS) * p.hidden + 2 * p.hidden,
         moved_bytes=6 * p.here_bytes,
         saved_bytes=p.here_bytes + p.norm_statistics,
         output_shape=p.here_shape,
@@ -149,14 +154,15 @@ def _places(p: Parts) -> Layer:
         starts_block=False,
         keeps=(False,),
         sums_over=p.copied_sums,
-        copied_over=EVERYWHERE,
+        copied_over=p.everywhere,
         whole=(0, "places"),
     )
 
 
 def _transform(p: Parts, whole: int, masked: int) -> Layer:
     """Of the head: every rank computes all of it, then its share of the logits, so that the
-    gradients that come back are parts of a sum over the ranks."""
+    gradients that come back are parts of a sum over the ranks. How many masked tokens are on a
+    context rank is not known beforehand, so each has room, and does the work, for all."""
     work, h = linear(p.tokens, p.hidden, p.hidden), p.hidden
     return Layer(
         kind=f"bert-transform {p.shape} n{masked}",
@@ -165,13 +171,13 @@ def _transform(p: Parts, whole: int, masked: int) -> Layer:
         backward_input_flops=work,
         backward_weight_flops=work,
         moved_bytes=2 * p.all_bytes + 7 * masked * h * p.width,
-        saved_bytes=2 * masked * h * p.width + 2 * masked * max(p.width, 4) + 16 * masked,
+        saved_bytes=2 * masked * h * p.width + 2 * masked * max(p.width, 4) + 8 * masked,
         deferred_bytes=p.all_bytes,
         defers_input=True,
         output_shape=(masked, h),
         output_bytes=masked * h * p.width,
         starts_block=False,
         sums_over=(*REPLICATED, "tensor"),
-        copied_over=EVERYWHERE,
+        copied_over=p.everywhere,
         whole=(whole, "transform"),
     )

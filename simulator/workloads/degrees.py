@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from simulator.experiment import Experiment, ExperimentError
 from simulator.workloads import PARTS
+from simulator.workloads.context import zigzag
+
+CONTEXT_MODELS = ("gpt", "moe-gpt", "bert")
 
 
 def check_degrees(experiment: Experiment) -> None:
@@ -40,6 +43,7 @@ def check_degrees(experiment: Experiment) -> None:
         sizes |= {"workload.heads": workload.heads, "workload.vocab": workload.vocab}
     if tensor > 1:
         _check_divides("tensor", tensor, sizes)
+    _check_context(experiment)
     if not parallel.sequence_parallel:
         return
     if tensor == 1 or model == "mlp":
@@ -47,8 +51,38 @@ def check_degrees(experiment: Experiment) -> None:
             "parallel.sequence_parallel = true: shares the norms of gpt, moe-gpt and bert over "
             "the ranks of parallel.tensor > 1; allowed: false"
         )
-    tokens = experiment.microbatch_size * workload.sequence
+    tokens = experiment.microbatch_size * workload.sequence // parallel.context
     _check_divides("tensor", tensor, {"the tokens of a microbatch": tokens})
+
+
+def _check_context(experiment: Experiment) -> None:
+    workload, parallel = experiment.workload, experiment.parallel
+    context, style = parallel.context, parallel.context_style
+    if "context_style" in parallel.model_fields_set and context == 1:
+        raise ExperimentError(
+            f"parallel.context_style = {style!r}: nothing to split with parallel.context = 1; "
+            "allowed: with parallel.context > 1"
+        )
+    if context == 1:
+        return
+    if workload.model not in CONTEXT_MODELS:
+        raise ExperimentError(
+            f"parallel.context = {context}: attention of {workload.model} is not split over "
+            f"ranks; allowed: 1, or one of the models {', '.join(CONTEXT_MODELS)}"
+        )
+    if zigzag(experiment):
+        sizes = {"workload.sequence ÷ 2 (two chunks a rank)": workload.sequence // 2}
+        if workload.sequence % 2:
+            raise ExperimentError(
+                f"parallel.context = {context}: every rank has two chunks of a sequence; "
+                f"workload.sequence = {workload.sequence} is odd; nearest that works: 1"
+            )
+    else:
+        sizes = {"workload.sequence": workload.sequence}
+    if style == "ulysses":
+        each = " ÷ tensor" if parallel.tensor > 1 else ""
+        sizes[f"workload.heads{each}"] = workload.heads // parallel.tensor
+    _check_divides("context", context, sizes)
 
 
 def _check_divides(key: str, degree: int, sizes: dict[str, int]) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from simulator.experiment import Experiment
+from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import Layer, linear
-from simulator.workloads.transformer import EVERYWHERE, Parts
+from simulator.workloads.transformer import Parts
 
 
 def layers(experiment: Experiment) -> list[Layer]:
@@ -91,15 +92,14 @@ def layers(experiment: Experiment) -> list[Layer]:
     return [embedding, replace(first, starts_block=False), *rest, head]
 
 
-def _half(p: Parts, core: Layer) -> list[Layer]:
+def _half(p: Parts, whole: int, core: list[Layer]) -> list[Layer]:
     """Norm, `core` and residual."""
-    whole, _ = core.whole
-    result = [p.norm(whole), *p.enter(), core, *p.leave()]
+    result = [p.norm(whole), *p.enter(), *core, *p.leave()]
     return [*result, p.add(whole, back=len(result))]
 
 
 def _mlp(p: Parts, whole: int) -> list[Layer]:
-    return _half(p, p.mlp(whole))
+    return _half(p, whole, [p.mlp(whole)])
 
 
 def parts(
@@ -113,9 +113,9 @@ def parts(
     p, blocks = Parts.of(experiment), experiment.workload.layers
     result = [p.embedding(), *p.leave(), _positions(p)]
     for block in range(blocks):
-        attention = p.attention(2 * block + 1, causal=True)
-        norm, *rest = _half(p, attention)
-        result += [replace(norm, starts_block=block > 0), *rest, *second(p, 2 * block + 2)]
+        whole = 2 * block + 1
+        norm, *rest = _half(p, whole, split_attention(p, whole, causal=True))
+        result += [replace(norm, starts_block=block > 0), *rest, *second(p, whole + 1)]
     whole = 2 * blocks + 1
     result += [p.norm(whole), *p.enter(), p.logits(whole, p.tokens, bias=False)]
     return result + p.cross_entropy(whole, p.tokens)
@@ -124,14 +124,14 @@ def parts(
 def _positions(p: Parts) -> Layer:
     """Adds the learned positions of the tokens here."""
     return Layer(
-        kind=f"positions n{p.here} s{p.sequence} h{p.hidden}",
-        parameters=p.sequence * p.hidden,
+        kind=f"positions n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
+        parameters=p.context * p.sequence * p.hidden,
         moved_bytes=3 * p.here_bytes,
         output_shape=p.here_shape,
         output_bytes=p.here_bytes,
         starts_block=False,
         keeps=(False,),
         sums_over=p.copied_sums,
-        copied_over=EVERYWHERE,
+        copied_over=p.everywhere,
         whole=(0, "positions"),
     )

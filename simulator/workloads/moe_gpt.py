@@ -43,7 +43,7 @@ def capacity(experiment: Experiment) -> int:
     Never more than there are tokens: none chooses an expert twice.
     """
     w = experiment.workload
-    tokens = experiment.microbatch_size * w.sequence
+    tokens = experiment.microbatch_size * w.sequence // experiment.parallel.context
     factor = Fraction(str(w.capacity_factor))  # as written: 1.1 × 10 is 11 slots, not 12
     return min(tokens, math.ceil(factor * tokens * w.top_k / w.experts))
 
@@ -93,9 +93,9 @@ def mixture(experiment: Experiment) -> Layer:
 
 
 def parts(experiment: Experiment) -> list[Layer]:
-    """The same, cut where ranks must talk: with tensor = 1 only the mixtures are."""
+    """The same, cut where ranks must talk: without tensor or context only the mixtures are."""
     p = Parts.of(experiment)
-    if p.tensor > 1:
+    if max(p.tensor, p.context) > 1:
         return gpt.parts(experiment, lambda p, whole: mixture_parts(experiment, p, whole))
     first, *inner, head = [
         replace(layer, whole=(index, "")) for index, layer in enumerate(gpt.layers(experiment))

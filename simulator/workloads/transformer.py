@@ -19,11 +19,15 @@ from simulator.workloads.layer import REPLICATED, Exchange, Layer, linear
 EVERYWHERE = ("expert", "tensor")
 """Where parameters that are not split are copies."""
 
+ONE_COPY = ("expert",)
+"""Where all parameters are copies if there are no ranks to split them over."""
+
 
 @dataclass(frozen=True)
 class Parts:
-    """Makes the parts for one experiment; `tokens` are of a microbatch, `here` those of them
-    whose norms and residuals this rank computes."""
+    """Makes the parts for one experiment; `sequence` is what a context rank has of a sample,
+    `tokens` are of a microbatch, `here` those of them whose norms and residuals this rank
+    computes."""
 
     batch: int
     sequence: int
@@ -34,13 +38,15 @@ class Parts:
     width: int
     tensor: int
     shares_tokens: bool
+    context: int
+    context_style: str
 
     @classmethod
     def of(cls, experiment: Experiment) -> Parts:
         w, parallel = experiment.workload, experiment.parallel
         return cls(
             batch=experiment.microbatch_size,
-            sequence=w.sequence,
+            sequence=w.sequence // parallel.context,
             hidden=w.hidden,
             heads=w.heads,
             ffn=w.ffn,
@@ -48,6 +54,8 @@ class Parts:
             width=w.dtype_bytes,
             tensor=parallel.tensor,
             shares_tokens=parallel.sequence_parallel,
+            context=parallel.context,
+            context_style=parallel.context_style,
         )
 
     @property
@@ -60,7 +68,7 @@ class Parts:
 
     @property
     def shape(self) -> str:
-        return f"b{self.batch} s{self.sequence} h{self.hidden} t{self.tensor}"
+        return f"b{self.batch} s{self.sequence} h{self.hidden} t{self.tensor} c{self.context}"
 
     @property
     def here_bytes(self) -> int:
@@ -82,6 +90,10 @@ class Parts:
         return (*REPLICATED, "tensor") if self.shares_tokens else REPLICATED
 
     @property
+    def everywhere(self) -> tuple[str, ...]:
+        return EVERYWHERE if self.tensor > 1 else ONE_COPY
+
+    @property
     def norm_statistics(self) -> int:
         return 2 * self.here * max(self.width, 4)
 
@@ -93,7 +105,7 @@ class Parts:
         if self.shares_tokens:
             how = Exchange("tensor", Op.ALL_GATHER, Op.REDUCE_SCATTER, again=True)
         full = (self.batch, self.sequence, self.hidden)
-        return [self._exchange(how, full, self.all_bytes)]
+        return [self.exchange(how, full, self.all_bytes)]
 
     def leave(self) -> list[Layer]:
         """g: the parts of the output that the ranks have are added up."""
@@ -102,9 +114,9 @@ class Parts:
         how = Exchange("tensor", Op.ALL_REDUCE, None)
         if self.shares_tokens:
             how = Exchange("tensor", Op.REDUCE_SCATTER, Op.ALL_GATHER)
-        return [self._exchange(how, self.here_shape, self.here_bytes)]
+        return [self.exchange(how, self.here_shape, self.here_bytes)]
 
-    def _exchange(self, how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
+    def exchange(self, how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
         return Layer(
             kind="exchange",
             exchange=how,
@@ -124,7 +136,7 @@ class Parts:
             output_bytes=self.here_bytes,
             starts_block=False,
             sums_over=self.copied_sums,
-            copied_over=EVERYWHERE,
+            copied_over=self.everywhere,
             whole=(whole, "norm"),
         )
 
@@ -186,7 +198,7 @@ class Parts:
             reads=(0, back),
             keeps=(False, False),
             sums_over=self.copied_sums,
-            copied_over=EVERYWHERE,
+            copied_over=self.everywhere,
             whole=(whole, "add"),
         )
 
@@ -229,6 +241,8 @@ class Parts:
         Reads the logits, which are before it."""
         columns = self.vocab // self.tensor
         nbytes, row = tokens * columns * self.width, tokens * self.width
+        if self.tensor == 1:
+            return [self._loss(whole, tokens, nbytes)]
         maximum = Layer(
             kind=f"maximum n{tokens} v{columns}",
             moved_bytes=nbytes,
@@ -259,8 +273,19 @@ class Parts:
         )
         return [
             maximum,
-            replace(self._exchange(highest, (tokens,), row), differentiable=False),
+            replace(self.exchange(highest, (tokens,), row), differentiable=False),
             sums,
-            self._exchange(Exchange("tensor", Op.ALL_REDUCE, None), (2, tokens), 2 * row),
+            self.exchange(Exchange("tensor", Op.ALL_REDUCE, None), (2, tokens), 2 * row),
             loss,
         ]
+
+    def _loss(self, whole: int, tokens: int, nbytes: int) -> Layer:
+        """Where the logits of a token are in one place."""
+        return Layer(
+            kind=f"loss n{tokens} v{self.vocab}",
+            moved_bytes=4 * nbytes,
+            saved_bytes=nbytes + 8 * tokens + self.width,  # log-softmax, targets, their weight
+            starts_block=False,
+            keeps=(False,),
+            whole=(whole, "loss"),
+        )

@@ -16,6 +16,10 @@ PLANS = [
     CUBE | {"zero": 1, "optimizer": "adam", "sequence_parallel": True, "clip_norm": 0.5},
     CUBE | {"zero": 3, "model": "bert", "schedule": "zb-h1", "bucket_mb": 0.002},
     CUBE | {"rank_order": ["tensor", "context", "expert", "pipeline", "data"]},
+    {"tensor": 2, "pipeline": 2, "context": 2},
+    {"tensor": 2, "data": 2, "context": 2, "context_style": "ulysses", "zero": 1}
+    | {"sequence_parallel": True, "optimizer": "adam", "clip_norm": 0.5},
+    {"pipeline": 2, "context": 2, "expert": 2, "model": "moe-gpt", "capacity_factor": 8.0},
     {"tensor": 2, "pipeline": 2, "expert": 2, "model": "moe-gpt", "sequence_parallel": True},
     {"data": 2, "pipeline": 2, "expert": 2, "model": "moe-gpt", "zero": 1, "optimizer": "adam"},
 ]

@@ -42,6 +42,17 @@ PLANS = (
         )
     ]
 )
+SPLIT_SEQUENCES = [
+    {"model": model, "context": context, "context_style": style, "dtype": dtype, **more}
+    for model, dtype in (("gpt", "fp64"), ("bert", "fp32"))
+    for context in (2, 4)
+    for style in ("ring", "ulysses")
+    for more in (
+        {},
+        {"heads": 8, "tensor": 2, "sequence_parallel": True},
+        {"heads": 4, "hidden": 8, "global_batch": 1},
+    )
+]
 
 
 def name_of(keys):
@@ -105,7 +116,7 @@ def one_pass(experiment, rank, span, split):
         real.pop("weights")
     else:
         assert graph.deferred is not None
-        real["deferred"] = graph.deferred.nbytes(excluding=inputs.values())
+        real["deferred"] = graph.deferred.nbytes([*inputs.values(), *outputs.values()])
         with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as weights:
             graph.deferred.run()
         real["weights"] = weights.get_total_flops()
@@ -113,7 +124,7 @@ def one_pass(experiment, rank, span, split):
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
-@pytest.mark.parametrize("keys", PLANS, ids=name_of)
+@pytest.mark.parametrize("keys", PLANS + SPLIT_SEQUENCES, ids=name_of)
 def test_every_segment_is_as_described(experiment, keys, split):
     tiny = experiment(**{"layers": 2, "hidden": 16, "heads": 4, "ffn_hidden": 24, **keys})
     spans = {i.task.layers for i in lower(tiny).ranks[1] if i.task.op == "F"}
@@ -121,3 +132,26 @@ def test_every_segment_is_as_described(experiment, keys, split):
     for span in sorted(spans):
         described, real = one_pass(tiny, 1, span, split)
         assert real == described, [layer.kind for layer in describe(tiny)[slice(*span)]]
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
+@pytest.mark.parametrize("style", ["ring", "ulysses"])
+def test_every_part_of_split_attention_is_as_described(experiment, style, split):
+    tiny = experiment(layers=1, hidden=16, heads=8, tensor=2, context=4, context_style=style)
+    for index, layer in enumerate(describe(tiny)):
+        if layer.exchange is None and layer.whole[0] == 1:
+            described, real = one_pass(tiny, 1, (index, index + 1), split)
+            assert real == described, layer.kind
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32", "fp64"])
+def test_ranks_of_a_ring_have_equal_work_with_a_causal_mask(experiment, dtype):
+    """Whatever keys a step brings, FLOPs and bytes are those that are described for all."""
+    tiny = experiment(layers=1, hidden=16, heads=4, sequence=16, context=4, dtype=dtype)
+    layers = describe(tiny)
+    blocks = [index for index, layer in enumerate(layers) if "ring-block" in layer.kind]
+    assert len(blocks) == 4
+    for index in blocks:
+        for rank in range(4):
+            described, real = one_pass(tiny, rank, (index, index + 1), False)
+            assert real == described, f"rank {rank}, {layers[index].kind}"

@@ -139,7 +139,7 @@ def test_refused_in_one_line(overrides: list[str], message: str) -> None:
     assert found.startswith(message.split(".*")[0])
 
 
-@pytest.mark.parametrize("setting", ["context=2", "recompute=full"])
+@pytest.mark.parametrize("setting", ["recompute=full"])
 def test_what_is_not_built_is_refused_not_ignored(setting: str) -> None:
     key, _, _ = setting.partition("=")
     message = refusal([f"parallel.{setting}"])

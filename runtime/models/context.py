@@ -1,0 +1,225 @@
+"""Modules of `simulator.workloads.context`: attention over a sequence that is split over ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runtime.models.attention import attend, causal_mask, merge_heads, split_heads
+from runtime.models.transformer import Share, linear_of
+from simulator.experiment import Experiment
+from simulator.workloads.context import zigzag
+
+ALL = slice(None)
+
+
+class Queries(nn.Module):
+    """One of Q, K and V of this rank's heads, or several side by side."""
+
+    def __init__(self, whole: nn.Linear, share: Share, begin: int, end: int):
+        super().__init__()
+        hidden = whole.in_features
+        rows = slice(begin * hidden, end * hidden)
+        self.linear = share.columns(linear_of(whole.weight[rows], whole.bias[rows]), end - begin)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.linear(x)
+        return made
+
+
+class Projection(nn.Module):
+    """(batch, sequence, heads × width) → a part of the sum over tensor ranks."""
+
+    def __init__(self, whole: nn.Linear, share: Share):
+        super().__init__()
+        self.linear = share.rows(whole)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.linear(x)
+        return made
+
+
+class Block(nn.Module):
+    """Step `step` of ring attention: this rank's queries and what keys and values it has then.
+
+    Args:
+        heads: of this rank.
+        rank, ranks: place in the context group, and its size.
+    """
+
+    def __init__(self, heads: int, tokens: int, step: int, rank: int, ranks: int, causal: bool):
+        super().__init__()
+        self.heads, self.last = heads, step == ranks - 1
+        self.queries = self.keys = ALL
+        source = (rank - step) % ranks  # of the keys and values
+        if causal and step and source < rank:  # its second chunk is later than both of ours
+            self.keys = slice(0, tokens // 2)
+        elif causal and step:  # both of its chunks are later than our first one
+            self.queries = slice(tokens // 2, tokens)
+        mask = causal_mask(tokens) if causal and not step else None
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, queries: Tensor, keys: Tensor, state: Tensor | None = None) -> Tensor:
+        made: Tensor = _Block.apply(queries, keys, state, self.mask, self)  # type: ignore[no-untyped-call]
+        return made
+
+
+class _Block(torch.autograd.Function):
+    """Attention to some keys, merged with the state (O, L): the output of the keys before and
+    the logarithm of their sum of exponentials.
+
+    With scores S: L' = log(e^L + Σ e^S), P = e^(S - L'), a = e^(L - L'), O' = a·O + P·V. Back,
+    with D = dO'·O' - dL' per row (compare Dao 2023, "FlashAttention-2", section 3.1):
+    dV = Pᵀ·dO', dS = P ∘ (dO'·Vᵀ - D), dO = a·dO', dL = a·(dO'·O - D).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, kv: Tensor, state: Tensor | None, mask: Tensor | None, how: Block
+    ) -> Tensor:
+        query, key, value = _operands(q, kv, how)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        scale = 1 / math.sqrt(query.shape[2])
+        scores = torch.bmm(query, key.transpose(1, 2)).mul_(scale).to(wide)
+        if mask is not None:
+            scores += mask
+        total = scores.logsumexp(2, keepdim=True)
+        if state is not None:
+            total = torch.logaddexp(state[:, how.queries, -1:], total)
+        probabilities = (scores - total).exp_().to(q.dtype)
+        mixed = torch.bmm(probabilities, value).to(wide)
+        if state is None:
+            ctx.save_for_backward(q, kv, probabilities)
+            made = torch.cat([mixed, total], 2)
+        else:
+            made = state.clone()
+            made[:, how.queries, -1:] = total
+            kept = (state[..., -1:] - made[..., -1:]).exp_()
+            made[..., :-1] *= kept
+            made[:, how.queries, :-1] += mixed
+            ctx.save_for_backward(q, kv, probabilities, state, kept)
+        ctx.how = how
+        if how.last:
+            return merge_heads(made[..., :-1].to(q.dtype), how.heads)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        how: Block = ctx.how
+        q, kv, probabilities, *before = ctx.saved_tensors
+        query, key, value = _operands(q, kv, how)
+        (gradient,) = gradients
+        if how.last:
+            into_output = split_heads(gradient, how.heads)
+            into_total = torch.zeros_like(into_output[..., :1])
+        else:
+            into_output, into_total = gradient[..., :-1], gradient[..., -1:]
+        mine = into_output[:, how.queries].to(q.dtype)
+        into_value = torch.bmm(probabilities.transpose(1, 2), mine)
+        into_scores = torch.bmm(mine, value.transpose(1, 2))
+        rest = -into_total.to(torch.promote_types(q.dtype, torch.float32))
+        into_state = None
+        if before:
+            state, kept = before
+            along = (into_output * state[..., :-1]).sum(2, keepdim=True)
+            rest += kept * along
+        rest[:, how.queries] += (probabilities * into_scores).sum(2, keepdim=True)
+        if before:
+            into_state = torch.cat([kept * into_output, kept * (along - rest)], 2)
+        into_scores -= rest[:, how.queries].to(q.dtype)
+        into_scores *= probabilities
+        into_scores *= 1 / math.sqrt(query.shape[2])
+        into_query = torch.bmm(into_scores, key)
+        into_key = torch.bmm(into_scores.transpose(1, 2), query)
+        keys = [_whole(x, how.keys, kv.shape[1], how.heads) for x in (into_key, into_value)]
+        queries = _whole(into_query, how.queries, q.shape[1], how.heads)
+        return queries, torch.cat(keys, 2), into_state, None, None
+
+
+def _operands(q: Tensor, kv: Tensor, how: Block) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of the step, each (batch × heads, tokens, width)."""
+    key, value = (split_heads(part, how.heads)[:, how.keys] for part in kv.chunk(2, dim=2))
+    return split_heads(q, how.heads)[:, how.queries], key, value
+
+
+def _whole(part: Tensor, places: slice, tokens: int, heads: int) -> Tensor:
+    """Of all tokens of this rank, 0 elsewhere: (batch, tokens, heads × width)."""
+    if places == ALL:
+        return merge_heads(part, heads)
+    whole = part.new_zeros(part.shape[0], tokens, part.shape[2])
+    whole[:, places] = part
+    return merge_heads(whole, heads)
+
+
+class Packed(Queries):
+    """Q, K and V, sorted by the rank whose heads they are of:
+    (batch, sequence, hidden) → (context, batch, sequence, 3, heads × width)."""
+
+    def __init__(self, whole: nn.Linear, share: Share, ranks: int):
+        super().__init__(whole, share, 0, 3)
+        self.ranks = ranks
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.linear(x)
+        batch, sequence, _ = made.shape
+        sorted_ = made.view(batch, sequence, 3, self.ranks, -1).permute(3, 0, 1, 2, 4)
+        return sorted_.contiguous()
+
+
+class Core(nn.Module):
+    """Attention of this rank's heads over the whole sequence: (context, batch, sequence of a
+    rank, 3, heads × width) → (context, batch, sequence of a rank, heads × width)."""
+
+    def __init__(self, heads: int, mask: Tensor | None):
+        super().__init__()
+        self.heads = heads
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, packed: Tensor) -> Tensor:
+        mask: Tensor | None = self.mask  # type: ignore[assignment]
+        ranks, batch, tokens, _, columns = packed.shape
+        parted = packed.view(ranks, batch, tokens, 3, self.heads, columns // self.heads)
+        parted = parted.permute(3, 1, 4, 0, 2, 5).contiguous()
+        q, k, v = parted.view(3, batch * self.heads, ranks * tokens, -1)
+        mixed = attend(q, k, v, mask).view(batch, self.heads, ranks, tokens, -1)
+        return mixed.permute(2, 0, 3, 1, 4).reshape(ranks, batch, tokens, columns)
+
+
+class Merged(Projection):
+    """The same of heads that came from each rank: (context, batch, sequence, heads × width)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        merged = x.permute(1, 2, 0, 3).clone(memory_format=torch.contiguous_format)
+        made: Tensor = self.linear(merged.flatten(2))
+        return made
+
+
+def part_of(
+    whole: nn.Module, part: str, experiment: Experiment, place: Mapping[str, int]
+) -> nn.Module | None:
+    """What a rank has of a whole attention layer; None if `part` is not of this file."""
+    share, ranks = Share(experiment, place), experiment.parallel.context
+    attributes = dict(whole.named_children())
+    name, _, step = part.partition("-")
+    if name == "block":
+        workload, rank = experiment.workload, place.get("context", 0)
+        heads, tokens = workload.heads // share.count, workload.sequence // ranks
+        return Block(heads, tokens, int(step), rank, ranks, zigzag(experiment))
+    if name == "core":
+        heads = experiment.workload.heads // share.count // ranks
+        return Core(heads, getattr(whole, "mask", None))
+    if name in ("projection", "merged"):
+        projection = attributes["projection"]
+        assert isinstance(projection, nn.Linear)
+        return {"projection": Projection, "merged": Merged}[name](projection, share)
+    if name in ("queries", "keys", "packed"):
+        qkv = attributes["qkv"]
+        assert isinstance(qkv, nn.Linear)
+        if name == "packed":
+            return Packed(qkv, share, ranks)
+        return Queries(qkv, share, *((0, 1) if name == "queries" else (1, 3)))
+    return None

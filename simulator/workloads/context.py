@@ -1,0 +1,166 @@
+"""Attention over a sequence that is split over the ranks of a context group.
+
+Ring: keys and values travel from rank to rank while each attends with its own queries to
+those that it has; the parts of the output are merged by their log-sum-exp (Liu et al. 2023,
+"Ring Attention with Blockwise Transformers", section 3). Ulysses: an all-to-all turns shares
+of the sequence into shares of the heads, and another one back (Jacobs et al. 2023,
+"DeepSpeed Ulysses", section 3). `runtime.models.context` has the modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from simulator.experiment import Experiment
+from simulator.program import Op
+from simulator.workloads.layer import Exchange, Layer, linear
+from simulator.workloads.transformer import Parts
+
+CAUSAL = frozenset({"gpt", "moe-gpt"})
+SHIFT = Exchange("context", Op.SHIFT, Op.SHIFT_BACK)
+REGROUP = Exchange("context", Op.ALL_TO_ALL, Op.ALL_TO_ALL)
+
+
+def zigzag(experiment: Experiment) -> bool:
+    """Rank r of c has chunks r and 2c - 1 - r of the sequence, so that with a causal mask all
+    ranks have equal work (Megatron-LM's context parallelism); else it has chunk r of c."""
+    style = experiment.parallel.context_style
+    return style == "ring" and experiment.workload.model in CAUSAL
+
+
+def attention(p: Parts, whole: int, causal: bool) -> list[Layer]:
+    """From the input of Q, K and V to this rank's part of the output projection."""
+    if p.context == 1:
+        return [p.attention(whole, causal)]
+    return _ring(p, whole, causal) if p.context_style == "ring" else _ulysses(p, whole, causal)
+
+
+def _ring(p: Parts, whole: int, causal: bool) -> list[Layer]:
+    """Step j attends to the keys and values of the rank j places before this one; those of
+    the next step come meanwhile, so their shift is listed before it."""
+    made = [_product(p, whole, "queries", 1), replace(_product(p, whole, "keys", 2), reads=(1,))]
+    queries, keys, state = 1, 2, 0  # boundaries, counted from the input
+    for step in range(p.context):
+        here = keys
+        if step + 1 < p.context:
+            shape, nbytes = made[1].output_shape, made[1].output_bytes
+            shift = replace(p.exchange(SHIFT, shape, nbytes), reads=(len(made) - keys,))
+            made.append(shift)
+            keys = len(made)
+        inputs = (queries, here, state) if step else (queries, here)
+        reads = tuple(len(made) - boundary for boundary in inputs)
+        made.append(_block(p, whole, step, causal, reads))
+        state = len(made)
+    return [*made, _projection(p, whole)]
+
+
+def _product(p: Parts, whole: int, part: str, count: int) -> Layer:
+    """`count` of Q, K and V of this rank's heads: (batch, sequence, count × hidden ÷ tensor)."""
+    columns = count * p.hidden // p.tensor
+    work = linear(p.tokens, p.hidden, columns)
+    nbytes = p.tokens * columns * p.width
+    return Layer(
+        kind=f"{part} {p.shape}",
+        parameters=p.hidden * columns + columns,
+        forward_flops=work,
+        backward_input_flops=work,
+        backward_weight_flops=work,
+        moved_bytes=p.all_bytes + nbytes,
+        deferred_bytes=nbytes,
+        defers_input=True,
+        output_shape=(p.batch, p.sequence, columns),
+        output_bytes=nbytes,
+        starts_block=False,
+        whole=(whole, part),
+    )
+
+
+def _block(p: Parts, whole: int, step: int, causal: bool, reads: tuple[int, ...]) -> Layer:
+    """Reads queries, keys with values and, from the second step on, the state: the output of
+    the steps so far with its log-sum-exp, (batch × heads, sequence, width of a head + 1). The
+    last step puts out the heads side by side, (batch, sequence, hidden ÷ tensor).
+
+    With a causal mask half of every block but the first is in the future of all of its
+    queries: half of the queries or half of the keys are left out.
+    """
+    heads, last = p.batch * p.heads // p.tensor, step == p.context - 1
+    head, wide = p.hidden // p.heads, max(p.width, 4)
+    pairs = p.sequence * p.sequence // (2 if causal and step else 1)
+    core = 2 * linear(heads, head, pairs)
+    rows, mixed = heads * p.sequence, p.all_bytes // p.tensor
+    shape: tuple[int, ...] = (heads, p.sequence, head + 1)
+    nbytes = rows * (head + 1) * wide
+    if last:
+        shape, nbytes = (p.batch, p.sequence, p.hidden // p.tensor), mixed
+    place = "first" if step == 0 else "last" if last else "middle"
+    return Layer(
+        kind=f"{'causal' if causal else 'full'}-ring-block-{place} {p.shape} a{p.heads}",
+        forward_flops=core,
+        backward_input_flops=2 * core,  # two products each for dQ, dK, dS, dV
+        moved_bytes=8 * mixed + 5 * heads * pairs * p.width,
+        saved_bytes=heads * pairs * p.width + (rows * wide if step else 0),
+        output_shape=shape,
+        output_bytes=nbytes,
+        starts_block=False,
+        reads=reads,
+        keeps=(True,) * len(reads),
+        whole=(whole, f"block-{step}"),
+    )
+
+
+def _projection(p: Parts, whole: int) -> Layer:
+    """(batch, sequence, hidden ÷ tensor) → a part of the sum over tensor ranks."""
+    columns = p.hidden // p.tensor
+    work = linear(p.tokens, columns, p.hidden)
+    return Layer(
+        kind=f"projection {p.shape}",
+        parameters=columns * p.hidden,
+        forward_flops=work,
+        backward_input_flops=work,
+        backward_weight_flops=work,
+        moved_bytes=p.all_bytes + p.all_bytes // p.tensor,
+        deferred_bytes=p.all_bytes,
+        defers_input=True,
+        output_shape=(p.batch, p.sequence, p.hidden),
+        output_bytes=p.all_bytes,
+        starts_block=False,
+        whole=(whole, "projection"),
+    )
+
+
+def _ulysses(p: Parts, whole: int, causal: bool) -> list[Layer]:
+    """Tensors are (context, …) around an all-to-all: what goes to, or came from, each rank."""
+    heads = p.heads // p.tensor // p.context
+    columns, mixed = p.hidden // p.tensor // p.context, p.all_bytes // p.tensor
+    packed = (p.context, p.batch, p.sequence, 3, columns)
+    merged = (p.context, p.batch, p.sequence, columns)
+    qkv = replace(
+        _product(p, whole, "packed", 3), moved_bytes=p.all_bytes + 9 * mixed, output_shape=packed
+    )
+    rows = p.batch * heads * p.sequence * p.context
+    work = 2 * linear(rows, p.hidden // p.heads, p.sequence * p.context)
+    scores = rows * p.sequence * p.context * p.width
+    core = Layer(
+        kind=f"{'causal' if causal else 'full'}-ulysses-core {p.shape} a{p.heads}",
+        forward_flops=work,
+        backward_input_flops=2 * work,  # two products each for dQ, dK, dS, dV
+        moved_bytes=10 * mixed + 5 * scores,
+        saved_bytes=3 * mixed + scores,
+        output_shape=merged,
+        output_bytes=mixed,
+        starts_block=False,
+        keeps=(False,),
+        whole=(whole, "core"),
+    )
+    projection = replace(
+        _projection(p, whole),
+        kind=f"ulysses-projection {p.shape}",
+        moved_bytes=p.all_bytes + 3 * mixed,
+        saved_bytes=mixed,
+        deferred_bytes=mixed + p.all_bytes,
+        defers_input=False,
+        keeps=(False,),
+        whole=(whole, "merged"),
+    )
+    there = p.exchange(REGROUP, packed, 3 * mixed)
+    return [qkv, there, core, p.exchange(REGROUP, merged, mixed), projection]
