@@ -104,7 +104,8 @@ class _Block(torch.autograd.Function):
             ctx.save_for_backward(q, kv, probabilities, state, kept)
         ctx.how = how
         if how.last:
-            return merge_heads(made[..., :-1].to(q.dtype), how.heads)
+            # Contiguous: of one head it would be a view of the whole state.
+            return merge_heads(made[..., :-1].to(q.dtype), how.heads).contiguous()
         return made
 
     @staticmethod

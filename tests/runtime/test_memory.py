@@ -28,6 +28,10 @@ PIPELINES = [
     {"tensor": 2, "sequence_parallel": True, "pipeline": 2, "schedule": "zb-h1", "microbatches": 3},
     {"tensor": 2, "tensor_style": "column", "model": "mlp", "pipeline": 2, "microbatches": 2},
     {"tensor": 4, "tensor_style": "row", "model": "mlp", "hidden": 16, "optimizer": "adam"},
+    {"context": 4, "microbatches": 2, "dtype": "fp32"},
+    {"context": 2, "tensor": 2, "sequence_parallel": True, "model": "bert", "bucket_mb": 0.003},
+    {"context": 2, "pipeline": 2, "schedule": "zb-h1", "microbatches": 3, "dtype": "fp32"},
+    {"context": 2, "context_style": "ulysses", "pipeline": 2, "model": "bert", "microbatches": 2},
     {"schedule": "gpipe", "pipeline": 2, "microbatches": 4},
     {"schedule": "1f1b", "model": "mlp", "layers": 5, "pipeline": 3, "microbatches": 5},
     {"schedule": "naive", "pipeline": 2, "microbatches": 2, "dtype": "fp32"},
@@ -114,7 +118,8 @@ def test_microbatches_in_flight_are_as_predicted(run, keys):
         "zb-v": [2 * p] * p,
     }
     if keys.get("schedule") in known:
-        places = [n for n in known[keys["schedule"]] for _ in range(keys.get("tensor", 1))]
+        beside = keys.get("context", 1) * keys.get("tensor", 1)
+        places = [n for n in known[keys["schedule"]] for _ in range(beside)]
         assert measured == places * keys.get("data", 1)
 
 

@@ -52,7 +52,7 @@ SPLIT_SEQUENCES = [
         {"heads": 8, "tensor": 2, "sequence_parallel": True},
         {"heads": 4, "hidden": 8, "global_batch": 1},
     )
-]
+] + [{"model": model, "context": 2, "heads": 1} for model in ("gpt", "bert")]
 
 
 def name_of(keys):

@@ -89,6 +89,8 @@ def assert_same(whole: Prediction, folded: Prediction) -> None:
         (("data=4", "pipeline=2", "tensor=2", "bucket_mb=0.05"), ("workload.clip_norm=1",)),
         (("data=2", "tensor=4", "sequence_parallel=true", "zero=1"), ("workload.dtype=fp16",)),
         (("data=8", "pipeline=2", "zero=3", "zero_group=4", "bucket_mb=0.1"), ()),
+        (("data=2", "pipeline=2", "context=4"), ("workload.model=bert",)),
+        (("data=2", "context=2", "tensor=2", "context_style=ulysses", "zero=1"), ()),
         (
             ("data=2", "pipeline=2", "tensor=2", "virtual_stages=2", "sequence_parallel=true",
              "schedule=interleaved-1f1b"),
