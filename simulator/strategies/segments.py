@@ -110,5 +110,8 @@ def cut(
 
 def _waits(layers: Sequence[Layer], index: int) -> bool:
     """The layer reads what an exchange further back has made: that goes on beside the layers
-    between them, so these must not wait for it."""
-    return any(back and layers[index - back - 1].exchange for back in layers[index].reads)
+    between them, so these must not wait for it (unless the first of them reads it, too)."""
+    return any(
+        back and layers[index - back - 1].exchange and 0 not in layers[index - back].reads
+        for back in layers[index].reads
+    )
