@@ -16,7 +16,7 @@ from torch import Tensor
 
 from runtime.deferral import Deferred
 from runtime.ledger import SavedBytes, refetched
-from simulator.program import COLLECTIVES, Instruction, Op, tensor_key
+from simulator.program import COLLECTIVES, Instruction, Op, Task, tensor_key
 from simulator.strategies.flow import activation, boundary_of, gradient
 
 if TYPE_CHECKING:
@@ -107,6 +107,21 @@ def forward_pass(
     return detached, Graph(entries, roots, deferred)
 
 
+@torch.no_grad()
+def pass_without_graph(
+    segment: Segment, tensors: dict[int, Tensor], target: Tensor
+) -> dict[int, Tensor]:
+    """Run a segment and keep nothing; returns its outputs."""
+    segment.defer_weight_gradients(None)
+    outputs: dict[int, Tensor] = segment(tensors, target)
+    return {boundary: output.contiguous() for boundary, output in outputs.items()}
+
+
+def keeps_graph(task: Task) -> bool:
+    """A forward pass keeps what its backward pass needs; else it runs again before that."""
+    return any(tensor.name.startswith("saved:") for tensor in task.allocates)
+
+
 def backward_pass(
     graph: Graph, gradients: dict[int, Tensor], into: dict[int, Tensor] | None = None
 ) -> dict[int, Tensor]:
@@ -133,6 +148,7 @@ def backward_pass(
 
 
 def forward(executor: Executor, instruction: Instruction) -> None:
+    """`F`, and `R`, which runs it again with the same weights and keeps its graph."""
     task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
     first, _ = task.layers
     segment, parameters = executor.segments[task.layers], executor.parameters_of(task.layers)
@@ -145,9 +161,12 @@ def forward(executor: Executor, instruction: Instruction) -> None:
     def again(boundary: int) -> Tensor:
         return executor.tensors[executor.flow.activation(boundary), microbatch]
 
+    segment.count(task.op is Op.FORWARD)
     arguments = (segment, {0: batch, **tensors}, target, executor.loss_scale, split, again)
     known = executor.ledger.saved_bytes.get(first)
-    if known is None:  # count once; every microbatch saves the same
+    if not keeps_graph(task):
+        outputs, graph = pass_without_graph(*arguments[:3]), None
+    elif known is None:  # count once; every microbatch saves the same
         known_already = [*tensors.values(), *segment.parameters(), *segment.buffers()]
         with SavedBytes(known_already) as saved:
             outputs, graph = forward_pass(*arguments)
@@ -155,14 +174,16 @@ def forward(executor: Executor, instruction: Instruction) -> None:
         known = executor.ledger.saved_bytes[first] = saved.nbytes
     else:
         outputs, graph = forward_pass(*arguments)
-    if version is not None:
+    if version is not None and task.op is Op.FORWARD:
         executor.staleness.use(task.stage, microbatch, version)
-    executor.graphs[first, microbatch] = graph
-    executor.ledger.hold((f"saved:{first}", microbatch), known, begin)
+    if graph is not None:
+        executor.graphs[first, microbatch] = graph
+        executor.ledger.hold((f"saved:{first}", microbatch), known, begin)
+    made = {tensor.name for tensor in task.allocates}
     for boundary, output in outputs.items():
-        if segment.is_loss:
+        if segment.is_loss and task.op is Op.FORWARD:
             executor.losses.append(output)
-        else:
+        elif activation(boundary) in made:
             executor.put(activation(boundary), microbatch, output, begin)
 
 
@@ -293,6 +314,7 @@ COLLECTIVE: dict[Op, Callable[..., object]] = {
 }
 OPERATIONS: dict[Op, Callable[[Executor, Instruction], None]] = {
     Op.FORWARD: forward,
+    Op.RECOMPUTE: forward,
     Op.BACKWARD: backward,
     Op.BACKWARD_INPUT: backward_input,
     Op.BACKWARD_WEIGHT: backward_weight,

@@ -90,10 +90,12 @@ class CostModel:
             return sum(_fixed(task.op, layer) for layer in layers)
         profile = self.cluster.profile
         if profile is not None:
-            key = pass_key(task.op, layers, self.experiment.workload)
-            if key in profile.passes:
-                return profile.passes[key].mean_s
-            self.estimated.add(key)
+            ops = (Op.RECOMPUTE, Op.FORWARD) if task.op is Op.RECOMPUTE else (task.op,)
+            keys = [pass_key(op, layers, self.experiment.workload) for op in ops]
+            for key in keys:
+                if key in profile.passes:
+                    return profile.passes[key].mean_s
+            self.estimated.add(keys[0])
         return sum(self.roofline(task.op, layer) for layer in layers)
 
     def roofline(self, op: Op, layer: Layer) -> float:
@@ -111,6 +113,7 @@ def _fixed(op: Op, layer: Layer) -> float:
     forward, backward_input, backward_weight = layer.seconds or (0.0, 0.0, 0.0)
     return {
         Op.FORWARD: forward,
+        Op.RECOMPUTE: forward,
         Op.BACKWARD: backward_input + backward_weight,
         Op.BACKWARD_INPUT: backward_input,
         Op.BACKWARD_WEIGHT: backward_weight,
@@ -119,12 +122,14 @@ def _fixed(op: Op, layer: Layer) -> float:
 
 def _work(op: Op, layer: Layer, workload: Workload) -> tuple[float, float]:
     """(FLOPs, bytes moved) of an operation on a layer."""
-    if op is Op.FORWARD:
+    into_input = layer.backward_input_flops + layer.again_flops
+    if op in (Op.FORWARD, Op.RECOMPUTE):
         return layer.forward_flops, layer.moved_bytes
     if op is Op.BACKWARD:
-        return layer.backward_input_flops + layer.backward_weight_flops, 2 * layer.moved_bytes
+        moved = 2 * layer.moved_bytes + layer.again_bytes
+        return into_input + layer.backward_weight_flops, moved
     if op is Op.BACKWARD_INPUT:
-        return layer.backward_input_flops, layer.moved_bytes
+        return into_input, layer.moved_bytes + layer.again_bytes
     if op is Op.BACKWARD_WEIGHT:
         return layer.backward_weight_flops, layer.moved_bytes
     size = float(layer.parameters * workload.dtype_bytes)

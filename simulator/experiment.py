@@ -114,6 +114,8 @@ class Parallel(_Section):
         sequence_parallel: with tensor > 1, norms and residuals on a share of the tokens.
         memory_limit: of schedule "zb-auto": how many microbatches' activations of its stage
             a rank may hold at once; unset, 2 × pipeline - 1.
+        recompute: what is not kept for the backward pass but computed again: nothing, the
+            attention core, or all of a block but its input.
         split: blocks per stage (of virtual stages too, first to last), instead of the split
             that makes the largest stage as small as it can be.
     """
@@ -200,7 +202,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     Raises:
         ExperimentError: unknown key, wrong type or impossible value.
     """
-    from simulator.workloads.checks import check_keys, check_size
+    from simulator.workloads.checks import check_keys, check_recompute, check_size
     from simulator.workloads.degrees import check_degrees
 
     try:
@@ -211,6 +213,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     _check_parallel(experiment.parallel)
     _check_batch(experiment)
     check_degrees(experiment)
+    check_recompute(experiment)
     check_size(experiment)
     if experiment.cluster.preset and experiment.cluster.profile:
         raise ExperimentError(
@@ -290,7 +293,6 @@ def _check_parallel(parallel: Parallel) -> None:
         "context": ("context parallelism", 1),
         "expert": ("expert parallelism", 1),
         "zero": ("sharded data parallelism", 0),
-        "recompute": ("recomputation", "none"),
     }
     for key, (what, only) in later.items():
         value = getattr(parallel, key)

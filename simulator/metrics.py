@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.experiment import IMAGE_MODELS, Experiment
 from simulator.timeline import Floats, Timeline
-from simulator.workloads import describe
+from simulator.workloads import describe_whole
 
 
 def union_length(starts: Floats, ends: Floats) -> float:
@@ -99,9 +99,17 @@ def bubble(timeline: Timeline) -> tuple[float, float]:
 def model_flops(experiment: Experiment) -> float:
     """Of one training step over all ranks, forward and backward, without recomputation."""
     parallel = experiment.parallel
-    return (
-        sum(layer.flops for layer in describe(experiment)) * parallel.data * parallel.microbatches
-    )
+    one = sum(layer.flops for layer in describe_whole(experiment))
+    return one * parallel.data * parallel.microbatches
+
+
+def recomputed_flops(experiment: Experiment) -> float:
+    """Of forward passes, or parts of them, that run again in a step over all ranks."""
+    parallel, layers = experiment.parallel, describe_whole(experiment)
+    one = sum(layer.again_flops for layer in layers)
+    if parallel.recompute == "full":
+        one += sum(layer.forward_flops for layer in layers)
+    return one * parallel.data * parallel.microbatches
 
 
 def summarize(
@@ -120,9 +128,10 @@ def summarize(
     workload = experiment.workload
     timed = workload.model != "unit" and total > 0
     unpaced = total / (experiment.run.pace or 1.0)  # rates are of the cluster's own time
-    mfu = None
+    mfu = hfu = None
     if timed and peak_flops:
-        mfu = model_flops(experiment) / (unpaced * world_size * peak_flops)
+        possible, needed = unpaced * world_size * peak_flops, model_flops(experiment)
+        mfu, hfu = needed / possible, (needed + recomputed_flops(experiment)) / possible
     tokens = experiment.global_batch * workload.tokens_per_sample
     return {
         "program": {"hash": hash_, "ranks": world_size, "instructions": count * peers},
@@ -130,7 +139,7 @@ def summarize(
         "bubble_fraction": fraction,
         "bubble_ratio": ratio,
         "mfu": mfu,
-        "hfu": mfu,  # nothing is recomputed yet: the same FLOPs are executed
+        "hfu": hfu,
         "tokens_per_s": tokens / unpaced if timed else None,
         "token": "image" if workload.model in IMAGE_MODELS else "token",
         "ranks": rank_metrics(timeline),

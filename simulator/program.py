@@ -25,6 +25,7 @@ class Op(StrEnum):
     """Operations, named as in `torch.distributed.pipelining` where it has a name."""
 
     FORWARD = "F"
+    RECOMPUTE = "R"
     BACKWARD = "B"
     BACKWARD_INPUT = "I"
     BACKWARD_WEIGHT = "W"
@@ -60,7 +61,8 @@ class Task:
     what is sent or reduced, with `nbytes` the payload of one rank; both sides of a
     message name the same. `sources` are the tensors it reads: parts of a gradient are added
     into the first of them before anything is done with it. A collective puts its result
-    into what it allocates, else it works in place. Names in `allocates` and `frees` are per
+    into what it allocates, else it works in place. A forward pass that does not allocate
+    ``saved:…`` keeps nothing: it is run again (`Op.RECOMPUTE`) before its backward pass. Names in `allocates` and `frees` are per
     microbatch unless they have an ``@`` (see `tensor_key`). `version` (-1: what is current)
     counts the updates within the step: a forward pass uses those weights, an optimizer step
     supersedes them;

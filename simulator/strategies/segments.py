@@ -1,4 +1,5 @@
-"""Where a stage is cut: at every exchange, and so that gradients go out bucket by bucket."""
+"""Where a stage is cut: at every exchange, so that gradients go out bucket by bucket, and where
+blocks are recomputed, between them."""
 
 from __future__ import annotations
 
@@ -32,7 +33,11 @@ class Filled:
 
 
 def cut(
-    layers: Sequence[Layer], stage: Range, value_bytes: int, limit: Callable[[Spread], float]
+    layers: Sequence[Layer],
+    stage: Range,
+    value_bytes: int,
+    limit: Callable[[Spread], float],
+    at_blocks: bool = False,
 ) -> tuple[list[Range], list[Filled]]:
     """The pieces of a stage (segments, and exchanges alone) and the buckets of its segments.
 
@@ -42,6 +47,7 @@ def cut(
 
     Args:
         limit: bytes of a bucket of parameters that are spread like this.
+        at_blocks: no segment spans blocks.
     """
     first, last = stage
     cuts = {first, last}
@@ -73,8 +79,9 @@ def cut(
         if held[bucket] >= limit(spread):
             del filling[spread]
             pending = index
-    ordered = sorted(cuts)
-    pieces = list(pairwise(ordered))
+    if at_blocks:
+        cuts |= {index for index in range(first, last) if layers[index].starts_block}
+    pieces = list(pairwise(sorted(cuts)))
     bucket_of = {index: number for number, indices in enumerate(members) for index in indices}
     segments: list[dict[Range, None]] = [{} for _ in members]
     for piece in pieces:

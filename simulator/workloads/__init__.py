@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from simulator.experiment import Experiment
 from simulator.workloads import alexnet, bert, gpt, mlp, moe_gpt, resnet50, unit, vgg16
@@ -31,7 +32,20 @@ PARTS: dict[str, Callable[[Experiment], list[Layer]]] = {
 def describe(experiment: Experiment) -> list[Layer]:
     """The layers of the experiment's model for one microbatch on one rank."""
     models = PARTS if experiment.parallel.tensor > 1 else MODELS
-    return models[experiment.workload.model](experiment)
+    layers = models[experiment.workload.model](experiment)
+    if experiment.parallel.recompute == "full":  # which gathers whatever it needs again
+        layers = [_once(layer) for layer in layers]
+    return layers
 
 
-__all__ = ["MODELS", "PARTS", "Layer", "describe"]
+def describe_whole(experiment: Experiment) -> list[Layer]:
+    """The same as one rank would have them that has all of the model."""
+    return MODELS[experiment.workload.model](experiment)
+
+
+def _once(layer: Layer) -> Layer:
+    how = layer.exchange
+    return replace(layer, exchange=replace(how, again=False)) if how and how.again else layer
+
+
+__all__ = ["MODELS", "PARTS", "Layer", "describe", "describe_whole"]

@@ -56,6 +56,8 @@ class Layer:
         forward_flops: of the matrix products (a multiply-add is two FLOPs).
         backward_input_flops, backward_weight_flops: the same for the two halves of the
             backward pass.
+        again_flops, again_bytes: of the part of the forward pass that the backward pass for
+            inputs runs again, because its insides were not kept; FLOPs and bytes moved.
         moved_bytes: read and written by a forward pass that computes one operator after
             the other.
         saved_bytes: kept for the backward pass by autograd, without the layer's input
@@ -76,6 +78,8 @@ class Layer:
     forward_flops: float = 0.0
     backward_input_flops: float = 0.0
     backward_weight_flops: float = 0.0
+    again_flops: float = 0.0
+    again_bytes: float = 0.0
     moved_bytes: float = 0.0
     saved_bytes: int = 0
     deferred_bytes: int = 0
@@ -94,7 +98,7 @@ class Layer:
 
     @property
     def flops(self) -> float:
-        """Of forward and backward together."""
+        """Of forward and backward together, without what is run again."""
         return self.forward_flops + self.backward_input_flops + self.backward_weight_flops
 
 
