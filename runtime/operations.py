@@ -162,23 +162,24 @@ def forward(executor: Executor, instruction: Instruction) -> None:
         return executor.tensors[executor.flow.activation(boundary), microbatch]
 
     segment.count(task.op is Op.FORWARD)
-    arguments = (segment, {0: batch, **tensors}, target, executor.loss_scale, split, again)
-    known = executor.ledger.saved_bytes.get(first)
+    given = {0: batch, **tensors}
     if not keeps_graph(task):
-        outputs, graph = pass_without_graph(*arguments[:3]), None
-    elif known is None:  # count once; every microbatch saves the same
-        known_already = [*tensors.values(), *segment.parameters(), *segment.buffers()]
-        with SavedBytes(known_already) as saved:
-            outputs, graph = forward_pass(*arguments)
-        saved.exclude([] if segment.is_loss else outputs.values())
-        known = executor.ledger.saved_bytes[first] = saved.nbytes
+        outputs = pass_without_graph(segment, given, target)
     else:
-        outputs, graph = forward_pass(*arguments)
-    if version is not None and task.op is Op.FORWARD:
-        executor.staleness.use(task.stage, microbatch, version)
-    if graph is not None:
+        arguments = (segment, given, target, executor.loss_scale, split, again)
+        known = executor.ledger.saved_bytes.get(first)
+        if known is None:  # count once; every microbatch saves the same
+            known_already = [*tensors.values(), *segment.parameters(), *segment.buffers()]
+            with SavedBytes(known_already) as saved:
+                outputs, graph = forward_pass(*arguments)
+            saved.exclude([] if segment.is_loss else outputs.values())
+            known = executor.ledger.saved_bytes[first] = saved.nbytes
+        else:
+            outputs, graph = forward_pass(*arguments)
         executor.graphs[first, microbatch] = graph
         executor.ledger.hold((f"saved:{first}", microbatch), known, begin)
+    if version is not None and task.op is Op.FORWARD:
+        executor.staleness.use(task.stage, microbatch, version)
     made = {tensor.name for tensor in task.allocates}
     for boundary, output in outputs.items():
         if segment.is_loss and task.op is Op.FORWARD:

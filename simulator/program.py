@@ -62,11 +62,11 @@ class Task:
     message name the same. `sources` are the tensors it reads: parts of a gradient are added
     into the first of them before anything is done with it. A collective puts its result
     into what it allocates, else it works in place. A forward pass that does not allocate
-    ``saved:…`` keeps nothing: it is run again (`Op.RECOMPUTE`) before its backward pass. Names in `allocates` and `frees` are per
-    microbatch unless they have an ``@`` (see `tensor_key`). `version` (-1: what is current)
-    counts the updates within the step: a forward pass uses those weights, an optimizer step
-    supersedes them;
-    one that allocates leaves the old weights to passes still to come.
+    ``saved:…`` keeps no graph: it runs again (`Op.RECOMPUTE`) before its backward pass. Names
+    in `allocates` and `frees` are per microbatch unless they have an ``@`` (see `tensor_key`).
+    `version` (-1: what is current) counts the updates within the step: a forward pass uses
+    those weights, an optimizer step supersedes them; one that allocates leaves the old weights
+    to passes still to come.
     """
 
     op: Op

@@ -2,120 +2,100 @@
 exchanges included, before its backward pass (Chen et al. 2016, "Training Deep Nets with
 Sublinear Memory Cost", section 4; Megatron-LM's "uniform" method with one layer a unit).
 
-A block is what lies between two layers that may start a stage. `F` frees what it makes
-inside a block after its last reader there; `R` makes it again, and from then on it lives as
-without recomputation. What a later block reads is that block's input and is kept from `F` on.
+A block begins at the first layer of a stage and at every other that could start one. `F` frees
+what it makes inside a block after its last reader there; `R` makes it again, and from then on
+it lives as it does without recomputation. What another block reads is that block's input and
+is kept from `F` on.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from itertools import accumulate
 
 from simulator.program import Op, Task
-from simulator.strategies.flow import IN_PLACE, activation
+from simulator.strategies.flow import activation, boundary_of
 from simulator.strategies.stage import Stage
 
 
 class RecomputedStage(Stage):
-    """Tasks of a stage whose blocks run forward twice."""
+    """Tasks of a stage whose blocks run forward twice.
+
+    Attributes:
+        remade: boundaries whose tensors `F` drops and `R` makes again.
+    """
+
+    @cached_property
+    def piece_of(self) -> dict[int, int]:
+        """The piece that each layer of the stage is in."""
+        return {layer: piece for piece, span in enumerate(self.pieces) for layer in range(*span)}
 
     @cached_property
     def block_of(self) -> list[int]:
-        """Per piece the number of its block; no piece is in two."""
-        layers, numbers = self.flow.layers, [0]
-        for (first, _), (following, _) in zip(self.pieces, self.pieces[1:], strict=False):
-            del first
-            numbers.append(numbers[-1] + layers[following].starts_block)
-        return numbers
-
-    @cached_property
-    def remade(self) -> set[int]:
-        """Boundaries whose tensors are dropped by `F` and made again by `R`."""
-        return set()
-
-    def _pieces_of(self, block: int) -> list[int]:
-        return [piece for piece, number in enumerate(self.block_of) if number == block]
-
-    def _piece_that_makes(self, boundary: int) -> int:
-        """-1 for what comes from an earlier stage."""
-        for piece, (first, last) in enumerate(self.pieces):
-            if first < boundary <= last:
-                return piece
-        return -1
+        """Per piece the number of its block."""
+        starts = [self.flow.layers[first].starts_block for first, _ in self.pieces]
+        return list(accumulate([0, *map(int, starts[1:])]))
 
     def _runs_again(self, piece: int) -> bool:
-        """Somebody in the block reads the result. Of segments the graph is needed anyway."""
+        """A segment must, for its graph; an exchange if its block reads the result."""
         if piece not in self.exchanges:
             return True
+        readers = self.flow.readers[self.pieces[piece][1]]
+        mine = [self.piece_of[reader] for reader in readers if reader in self.piece_of]
         block = self.block_of[piece]
-        readers = self.flow.readers[self.pieces[piece][0] + 1]
-        return any(
-            first in range(*self.pieces[other]) and self._runs_again(other)
-            for other in self._pieces_of(block)
-            for first in readers
-        )
+        return any(self.block_of[other] == block and self._runs_again(other) for other in mine)
+
+    def _follow_activations(self) -> None:
+        self.remade: set[int] = set()
+        super()._follow_activations()
 
     def _follow(self, source: int, readers: list[int], keepers: list[int]) -> None:
-        maker = self._piece_that_makes(source)
-        name, blocks = activation(source), {self.block_of[piece] for piece in readers}
-        lowest = min(blocks)
-        again = [p for p in readers if self.block_of[p] == lowest and self._runs_again(p)]
-        if maker >= 0 and blocks == {self.block_of[maker]}:
+        name, block = activation(source), self.block_of[readers[0]]
+        again = [p for p in readers if self.block_of[p] == block and self._runs_again(p)]
+        maker = self.piece_of.get(source - 1)
+        if maker is not None and self.block_of[maker] == self.block_of[readers[-1]]:
             self._free(Op.FORWARD, readers[-1], name)
             if not again:
                 return
             self.remade.add(source)
-        if keepers:
+        if keepers:  # not before the first block that reads it, the last to run again, has done so
             segments = [piece for piece in again if piece not in self.exchanges]
             self._free_backwards(name, source, sorted({*segments[:1], *keepers}))
         else:
             self._free(Op.RECOMPUTE, again[-1], name)
 
     def _compute(self, op: Op, piece: int) -> Task:
-        if op is Op.FORWARD:
-            task = super()._compute(op, piece)
-            return replace(
-                task, allocates=tuple(t for t in task.allocates if not _is_saved(t.name))
-            )
-        if op is not Op.RECOMPUTE:
+        if op not in (Op.FORWARD, Op.RECOMPUTE):
             return super()._compute(op, piece)
         task = super()._compute(Op.FORWARD, piece)
-        made = {activation(source) for source in self.remade}
-        return replace(
-            task,
-            op=op,
-            allocates=tuple(t for t in task.allocates if _is_saved(t.name) or t.name in made),
-            frees=tuple(self.freed.get((op, piece), ())),
-        )
+        (saved,) = (tensor for tensor in task.allocates if tensor.name.startswith("saved:"))
+        outputs = [tensor for tensor in task.allocates if tensor is not saved]
+        if op is Op.FORWARD:
+            return replace(task, allocates=tuple(outputs))
+        inner = [tensor for tensor in outputs if boundary_of(tensor.name) in self.remade]
+        frees = tuple(self.freed.get((op, piece), ()))
+        return replace(task, op=op, allocates=(saved, *inner), frees=frees)
 
     def recompute(self, piece: int) -> list[Task]:
         """The forward pass of a block again, before the backward pass of its last segment."""
-        block = self._pieces_of(self.block_of[piece])
+        block = [p for p, number in enumerate(self.block_of) if number == self.block_of[piece]]
         if any(other > piece and other not in self.exchanges for other in block):
             return []
-        tasks = []
-        for again in filter(self._runs_again, block):
-            if again in self.exchanges:
-                task = self._exchange_again(again)
-            else:
-                task = self.compute(Op.RECOMPUTE, again)
-            if task is not None:
-                tasks.append(task)
-        return tasks
+        return [
+            task
+            for other in block
+            if self._runs_again(other) and (task := self._again(other)) is not None
+        ]
 
-    def _exchange_again(self, piece: int) -> Task | None:
+    def _again(self, piece: int) -> Task | None:
+        if piece not in self.exchanges:
+            return self.compute(Op.RECOMPUTE, piece)
         task = self.exchange(piece, forwards=True)
         if task is None:
             return None
-        layer, _ = self.pieces[piece]
-        made = self.flow.source(layer + 1)
-        assert made in self.remade, "what is summed in place was made by this block"
-        assert task.op in IN_PLACE or made == layer + 1
+        made = self.flow.source(self.pieces[piece][1])
+        assert made in self.remade  # summed in place, an input would be summed twice
         frees = tuple(self.freed.get((Op.RECOMPUTE, piece), ()))
-        make = replace(task, mnemonic=f"{task.op.value}_R", frees=frees)
-        return self._once(("AGAIN", piece), lambda: make)
-
-
-def _is_saved(name: str) -> bool:
-    return name.startswith("saved:")
+        again = replace(task, mnemonic=f"{task.op.value}_R", frees=frees)
+        return self._once(("AGAIN", piece), lambda: again)

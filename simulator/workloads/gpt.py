@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.experiment import Experiment
-from simulator.workloads.layer import Layer, linear
+from simulator.workloads.layer import Layer, attention_again, linear
 from simulator.workloads.transformer import EVERYWHERE, Parts
 
 
@@ -55,6 +55,8 @@ def layers(experiment: Experiment) -> list[Layer]:
         output_shape=out,
         output_bytes=hidden_bytes,
     )
+    if experiment.parallel.recompute == "selective":
+        attention = attention_again(attention, core, hidden_bytes, scores * width)
     products = linear(tokens, h, ffn) + linear(tokens, ffn, h)
     mlp = Layer(
         kind=f"mlp {shape} f{ffn}",

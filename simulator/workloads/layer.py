@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.program import Op
 
@@ -100,6 +100,26 @@ class Layer:
     def flops(self) -> float:
         """Of forward and backward together, without what is run again."""
         return self.forward_flops + self.backward_input_flops + self.backward_weight_flops
+
+
+def attention_again(layer: Layer, flops: float, heads_bytes: int, scores_bytes: int) -> Layer:
+    """A layer with attention that keeps Q, K and V, but not the softmax's output: the core,
+    all between them and the merged heads, runs again in the backward pass (Korthikanti et al.
+    2022, section 5, "selective activation recomputation").
+
+    Args:
+        flops: of the core's forward pass, two batched products.
+        heads_bytes: of Q, and of the merged heads; scores_bytes: of the softmax's output.
+    """
+    # Q, K and V are copied apart and read, the output is written and merged; the scores are
+    # written, masked, read and written by the softmax, and read.
+    return replace(
+        layer,
+        kind=f"{layer.kind} again",
+        saved_bytes=layer.saved_bytes - scores_bytes,
+        again_flops=flops,
+        again_bytes=12.0 * heads_bytes + 5.0 * scores_bytes,
+    )
 
 
 def linear(tokens: int, inputs: int, outputs: int) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from simulator.experiment import Experiment
 from simulator.program import Op
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, linear
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, attention_again, linear
 
 EVERYWHERE = ("expert", "tensor")
 """Where parameters that are not split are copies."""
@@ -34,6 +34,7 @@ class Parts:
     width: int
     tensor: int
     shares_tokens: bool
+    selective: bool
 
     @classmethod
     def of(cls, experiment: Experiment) -> Parts:
@@ -48,6 +49,7 @@ class Parts:
             width=w.dtype_bytes,
             tensor=parallel.tensor,
             shares_tokens=parallel.sequence_parallel,
+            selective=parallel.recompute == "selective",
         )
 
     @property
@@ -137,7 +139,7 @@ class Parts:
             self.batch * self.heads // t * self.sequence, h // self.heads, self.sequence
         )
         projections = (linear(tokens, h, 3 * h) + linear(tokens, h, h)) / t
-        return Layer(
+        part = Layer(
             kind=f"{'causal' if causal else 'full'}-attention-part {self.shape} a{self.heads}",
             parameters=(3 * h * h + 3 * h + h * h) // t,
             forward_flops=projections + core,
@@ -152,6 +154,9 @@ class Parts:
             starts_block=False,
             whole=(whole, "attention"),
         )
+        if self.selective:
+            part = attention_again(part, core, heads_bytes, scores * self.width)
+        return part
 
     def mlp(self, whole: int) -> Layer:
         """fc1's columns, GELU, fc2's rows."""
