@@ -42,7 +42,7 @@ from runtime import Workers
 from simulator import Program, lower, parse, predict
 from simulator.cluster import load_preset
 from simulator.plot import bubble_fraction
-from simulator.profile import ring_all_reduce
+from simulator.profile import ring_seconds
 from simulator.program import Instruction, Op, Task
 from simulator.report import nbytes, percent, seconds
 
@@ -103,7 +103,7 @@ for name, bucket_mb in (("one bucket", ONE_BUCKET), ("buckets of 100 MB", 100.0)
     timelines.append(prediction.timeline)
     step, compute = prediction.result["iteration_time_s"], support.work_seconds(prediction)[0]
     sizes = support.buckets(prediction.program)
-    exposed = prediction.cluster.all_reduce_seconds(tuple(range(16)), sizes[-1])
+    exposed = prediction.cluster.collective_seconds("ALL_REDUCE", tuple(range(16)), sizes[-1])
     rows.append(
         [name, str(len(sizes)), nbytes(sum(sizes)), seconds(compute), seconds(step),
          f"{16 * compute / (compute + exposed):.2f}", f"{16 * compute / step:.2f}",
@@ -151,7 +151,7 @@ for (name, outcome), guess in zip(outcomes.items(), (f"{MY_GUESS:.2f}", "–"), 
     bucket_mb = outcome.prediction.experiment.parallel.bucket_mb
     compute = support.work_seconds(predict(here(bucket_mb, preset="laptop")))[0]
     last = support.buckets(outcome.prediction.program)[-1]
-    exposed = ring_all_reduce(2, last, laptop.latency_s, laptop.bandwidth)
+    exposed = ring_seconds("ALL_REDUCE", 2, last, laptop.latency_s, laptop.bandwidth)
     formula = 2 * compute / (compute + exposed)
 
     compute = support.work_seconds(outcome.prediction)[0]

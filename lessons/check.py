@@ -18,7 +18,7 @@ from typing import Any
 from lessons import support
 from simulator import Prediction, parse, predict
 from simulator.experiment import ExperimentError
-from simulator.profile import ring_all_reduce
+from simulator.profile import ring_seconds
 
 H100 = {"preset": "dgx-h100"}
 GPT_3 = support.GPT_30B | {"layers": 96, "hidden": 12288, "heads": 96}
@@ -57,7 +57,7 @@ def all_reduce_formula(answers: ModuleType) -> str:
         (64, 8.0, 1e10, 6e-6),
     ):
         value = answers.all_reduce_seconds(ranks, size, bandwidth, latency)
-        target = ring_all_reduce(ranks, size, latency, bandwidth)
+        target = ring_seconds("ALL_REDUCE", ranks, size, latency, bandwidth)
         expect(
             near(value, target),
             f"{ranks} ranks, {size:g} bytes, {bandwidth:g} bytes/s, {latency:g} s: {value!r}, "

@@ -151,13 +151,20 @@ class Calibrator:
             },
             effective_cores=cores() / slowdown,
             messages=_ascending(self.sent.messages.items()),
-            all_reduces={size: _ascending(p.items()) for size, p in self.sent.all_reduces.items()},
+            collectives=_by_operation(self.sent),
             issue_s=self.sent.issue_s or 0.0,
             wake_s=self.sent.wake_s,
             transfer_cores=self.transfer_cores,
             peak_flops={dtype: matmul_flops(TORCH_DTYPE[dtype], self.device)},
         )
         return asdict(profile)
+
+
+def _by_operation(sent: Transfers) -> dict[str, dict[int, list[tuple[int, float]]]]:
+    found: dict[str, dict[int, list[tuple[int, float]]]] = {}
+    for (op, size), points in sorted(sent.collectives.items()):
+        found.setdefault(op.value, {})[size] = _ascending(points.items())
+    return found
 
 
 def _all_reduce_often(values: torch.Tensor) -> None:

@@ -194,8 +194,13 @@ def show_profile(console: Console, profile: Profile) -> None:
         times = (timing.mean_s, timing.p10_s, timing.p90_s)
         table.add_row(key, *(seconds(time) for time in times), str(timing.samples))
     console.print(table)
-    sizes = Table("bytes", "message", *(f"all-reduce, {n} ranks" for n in profile.all_reduces))
-    columns = [dict(profile.messages), *(dict(points) for points in profile.all_reduces.values())]
+    measured = {
+        f"{op.lower().replace('_', '-')}, {size} ranks": points
+        for op, sizes in profile.collectives.items()
+        for size, points in sizes.items()
+    }
+    sizes = Table("bytes", "message", *measured)
+    columns = [dict(profile.messages), *map(dict, measured.values())]
     for size in sorted(set().union(*columns)):
         sizes.add_row(nbytes(size), *(seconds(c[size]) if size in c else "" for c in columns))
     console.print(sizes)

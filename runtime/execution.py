@@ -151,7 +151,10 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
             profile = replace(
                 profile,
                 passes=older.passes | profile.passes,
-                all_reduces=older.all_reduces | profile.all_reduces,
+                collectives={
+                    op: older.collectives.get(op, {}) | profile.collectives.get(op, {})
+                    for op in older.collectives | profile.collectives
+                },
                 messages=profile.messages or older.messages,
                 peak_flops=older.peak_flops | profile.peak_flops,
             )

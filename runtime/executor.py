@@ -57,8 +57,8 @@ class Executor:
         split: (layers, microbatch) whose backward is split; deferred: their weight
             gradients to come, by (first layer, microbatch).
         parameters: flat buffers by the name of their bucket.
-        buffers: resident tensors by logical name: gradients, and the square of their norm.
-        keep_gradients: copy each segment's gradients to `last_gradients` before a step.
+        buffers: other resident tensors by logical name: the square of the gradients' norm.
+        keep_gradients: copy each bucket's reduced gradients to `last_gradients` before a step.
         fault: (instruction label, kind) to fail at, see `inject`.
         failure: the first failure on a stream; whoever waits for anything raises it.
         staleness: how old the weights were that each gradient was computed with.
@@ -87,7 +87,7 @@ class Executor:
             layers: Segment(experiment, *layers, device, place) for layers in sorted(passes)
         }
         self.flow = Flow(describe(experiment))
-        self.parameters = parameters_of(experiment, program.buckets[rank], self.segments)
+        self.parameters = parameters_of(experiment, program.buckets[rank], self.segments, rank)
         self._bucket_of = {
             layers: parameters
             for parameters in self.parameters.values()
@@ -102,8 +102,7 @@ class Executor:
             for i in self.instructions
             if i.task.op is Op.BACKWARD_WEIGHT
         }
-        self.buffers = {name: bucket.gradients for name, bucket in self.parameters.items()}
-        self.buffers["norm"] = torch.zeros(1, dtype=torch.float64, device=device)
+        self.buffers = {"norm": torch.zeros(1, dtype=torch.float64, device=device)}
         self.staleness = Staleness()
         self.batches: dict[int, tuple[Tensor, Tensor]] = {}
         self.losses: list[Tensor] = []
@@ -113,7 +112,7 @@ class Executor:
         count = len(self.instructions)
         self.posted, self.end = [0.0] * count, [0.0] * count
         self.keep_gradients = False
-        self.last_gradients: dict[tuple[int, int], Tensor] = {}
+        self.last_gradients: dict[str, Tensor] = {}
         self.fault: tuple[str, str] | None = None
         self.failure: ExecutionError | None = None
 
@@ -121,7 +120,7 @@ class Executor:
         """What this rank really holds throughout."""
         held = self.parameters.values()
         return {
-            "parameters": sum(p.values.nbytes for p in held),
+            "parameters": sum(p.resident_bytes for p in held),
             "gradients": sum(p.gradients.nbytes for p in held),
             "optimizer": sum(p.optimizer.nbytes for p in held),
         }
@@ -129,6 +128,13 @@ class Executor:
     def parameters_of(self, layers: tuple[int, int]) -> Parameters | None:
         """Of a segment; None if it has none."""
         return self._bucket_of.get(layers)
+
+    def bucket(self, name: str) -> Parameters | None:
+        """That a tensor is of: ``gradients:3``, ``parameters:3``, ``parameters:3@whole``."""
+        kind, _, place = name.partition(":")
+        if kind not in ("gradients", "parameters"):
+            return None
+        return self.parameters.get(f"gradients:{place.partition('@')[0]}")
 
     def updated_by(self, task: Task) -> list[Parameters]:
         """What an optimizer step, or the norm before it, is about."""
@@ -198,8 +204,13 @@ class Executor:
         for name in instruction.task.frees:
             key = tensor_key(name, instruction.microbatch)
             self.tensors.pop(key, None)
+            bucket = self.bucket(name)
             if name.startswith("stash:"):
                 self._forget_weights(instruction.task.stage, int(name.partition("@")[2]))
+            elif bucket is not None and name == bucket.bucket.name:
+                bucket.drop_gradients(instruction.microbatch)
+            elif bucket is not None:
+                bucket.drop_whole()
             self.ledger.release(key, now)
 
     def _forget_weights(self, stage: int, version: int) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch.distributed as dist
 
-from simulator.program import COLLECTIVES, MESSAGES, Program
+from simulator.program import COLLECTIVES, MESSAGES, Op, Program
 
 Group = dist.ProcessGroup | None
+
+REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
+COLLECTIVE: dict[Op, Callable[..., object]] = {  # torch 2.13 gave two of them new names
+    Op.ALL_GATHER: getattr(dist, "all_gather_single", dist.all_gather_into_tensor),
+    Op.REDUCE_SCATTER: getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor),
+    Op.ALL_TO_ALL: dist.all_to_all_single,
+}
 
 
 class Groups:

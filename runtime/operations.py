@@ -14,7 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from runtime.buckets import bucket_collective, collecting
 from runtime.deferral import Deferred
+from runtime.groups import COLLECTIVE, REDUCTIONS
 from runtime.ledger import SavedBytes, refetched
 from simulator.program import COLLECTIVES, Instruction, Op, Task, tensor_key
 from simulator.strategies.flow import activation, boundary_of, gradient
@@ -201,7 +203,8 @@ def backward(executor: Executor, instruction: Instruction) -> None:
         for boundary in graph.entries
         if (gradient(boundary), microbatch) in executor.tensors
     }
-    results = backward_pass(graph, gradients, into)
+    with collecting(executor, instruction, begin):
+        results = backward_pass(graph, gradients, into)
     for boundary in sorted(graph.entries.keys() - into.keys()):
         if boundary not in results:
             raise RuntimeError(f"boundary {boundary} has no gradient")
@@ -225,7 +228,9 @@ def backward_input(executor: Executor, instruction: Instruction) -> None:
 
 
 def backward_weight(executor: Executor, instruction: Instruction) -> None:
-    executor.deferred.pop((instruction.task.layers[0], instruction.microbatch)).run()
+    work = executor.deferred.pop((instruction.task.layers[0], instruction.microbatch))
+    with collecting(executor, instruction, time.perf_counter()):
+        work.run()
     executor.staleness.contribute(instruction.task.stage, instruction.microbatch)
 
 
@@ -256,6 +261,10 @@ def collective(executor: Executor, instruction: Instruction) -> None:
     """In place, or into a new tensor: what the task allocates."""
     task, begin = instruction.task, time.perf_counter()
     group = executor.groups.collective(task.stream, task.group)
+    parameters = executor.bucket(task.tensor)
+    if parameters is not None:
+        bucket_collective(executor, instruction, parameters, group)
+        return
     if task.tensor in executor.buffers:
         tensor = executor.buffers[task.tensor]
     else:
@@ -289,10 +298,9 @@ def optimizer_step(executor: Executor, instruction: Instruction) -> None:
     updated = executor.updated_by(task)
     for parameters in updated:
         if factor < 1.0:
-            parameters.gradients *= factor
+            parameters.reduced *= factor
         if executor.keep_gradients:
-            for segment, place in parameters.segments.items():
-                executor.last_gradients[segment] = parameters.gradients[place].clone()
+            executor.last_gradients[parameters.bucket.name] = parameters.reduced.clone()
         executor.staleness.update(task.stage, parameters.newest)
         parameters.update(executor.experiment.run.learning_rate, keep_old)
     for tensor in task.allocates:
@@ -307,12 +315,6 @@ def tag(instruction: Instruction) -> int:
     return number * 65536 + instruction.microbatch % 65536
 
 
-REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
-COLLECTIVE: dict[Op, Callable[..., object]] = {
-    Op.ALL_GATHER: dist.all_gather_into_tensor,
-    Op.REDUCE_SCATTER: dist.reduce_scatter_tensor,
-    Op.ALL_TO_ALL: dist.all_to_all_single,
-}
 OPERATIONS: dict[Op, Callable[[Executor, Instruction], None]] = {
     Op.FORWARD: forward,
     Op.RECOMPUTE: forward,

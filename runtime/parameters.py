@@ -1,12 +1,18 @@
 """The parameters of a bucket in flat buffers, so that a collective or an optimizer step is one
-operation on one tensor."""
+operation on one tensor.
+
+Where the bucket is sharded (`simulator.strategies.zero`) the optimizer sees this rank's part of
+them only. Whole gradients then exist per microbatch, and whole parameters while they are used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from runtime.data import TORCH_DTYPE
 from runtime.models import Segment
@@ -18,21 +24,31 @@ from simulator.program import Bucket
 class Parameters:
     """Of `segments`, whose modules hold views of the flat buffers.
 
+    Args:
+        bucket: what the program says of them; None: whole, on this rank alone.
+        rank: of this process.
+
     Attributes:
         segments: layer range → where its parameters are in the flat buffers, in layer order.
-        gradients: of all of them, flat.
+        gradients: what of them is resident, flat.
+        reduced: this rank's part of the gradients, summed over the ranks that share it.
         newest: version of the newest weights, counted from the start of a training step.
-        copies: how many ranks of one model hold the same parameters.
     """
 
-    def __init__(self, experiment: Experiment, segments: Sequence[Segment], copies: int = 1):
+    def __init__(
+        self,
+        experiment: Experiment,
+        segments: Sequence[Segment],
+        bucket: Bucket | None = None,
+        rank: int = 0,
+    ):
+        self.bucket = bucket or Bucket(tuple((s.first, s.last) for s in segments))
         self._slots = [
             (module, name)
             for segment in segments
             for module in segment.modules()
             for name in dict(module.named_parameters(recurse=False))
         ]
-        self.copies = copies
         self.segments: dict[tuple[int, int], slice] = {}
         count = 0
         for segment in segments:
@@ -41,31 +57,56 @@ class Parameters:
             count = end
         dtype = TORCH_DTYPE[experiment.workload.dtype]
         device = segments[0].device
-        self.gradients = torch.zeros(count, dtype=dtype, device=device)
-        flat = torch.empty(count, dtype=dtype, device=device)
+        ranks = self.bucket.shards or (rank,)
+        part = -(-count // len(ranks))
+        start = part * ranks.index(rank)
+        self._part = slice(start, start + part)
+        flat = torch.zeros(part * len(ranks), dtype=dtype, device=device)
+        mine = flat[self._part]
+        self.gradients = torch.zeros_like(mine if self.bucket.zero > 1 else flat)
+        self.reduced = self.gradients if self.bucket.zero > 1 else self.gradients[self._part]
+        self._whole: dict[int, Tensor] = {}  # gradients of each microbatch, if they are sharded
         self.newest = self._active = 0
-        self.optimizer = Optimizer(experiment.workload.optimizer, flat)
+        self.optimizer = Optimizer(experiment.workload.optimizer, mine)
         self._versions = {0: (flat, self._leaves(flat))}
         for (module, name), leaf in zip(self._slots, self._versions[0][1], strict=True):
             leaf.data.copy_(getattr(module, name).data)
         self._install(0)
+        self._shard: Tensor | None = None
+        if self.bucket.zero > 2:
+            self._shard = mine.clone()
+            self.drop_whole()
 
     @property
     def values(self) -> Tensor:
-        """The newest weights, flat."""
+        """The newest weights, flat; without memory while they are not gathered."""
         return self._versions[self.newest][0]
+
+    @property
+    def shard(self) -> Tensor:
+        """This rank's part of the newest weights."""
+        return self.values[self._part] if self._shard is None else self._shard
+
+    @property
+    def resident_bytes(self) -> int:
+        """What is really held of the newest weights."""
+        own = 0 if self._shard is None else self._shard.nbytes
+        return self.values.untyped_storage().nbytes() + own
 
     def _leaves(self, flat: Tensor) -> list[nn.Parameter]:
         """Parameters that are views of `flat`, their gradients views of the one buffer."""
-        leaves, offset = [], 0
+        leaves = [nn.Parameter(view) for view in self._views(flat)]
+        if self.bucket.zero < 2:
+            for leaf, view in zip(leaves, self._views(self.gradients), strict=True):
+                leaf.grad = view
+        return leaves
+
+    def _views(self, flat: Tensor) -> Iterator[Tensor]:
+        offset = 0
         for module, name in self._slots:
             shape = getattr(module, name).shape
-            end = offset + shape.numel()
-            leaf = nn.Parameter(flat[offset:end].view(shape))
-            leaf.grad = self.gradients[offset:end].view(shape)
-            leaves.append(leaf)
-            offset = end
-        return leaves
+            yield flat[offset : offset + shape.numel()].view(shape)
+            offset += shape.numel()
 
     def _install(self, version: int) -> None:
         for (module, name), leaf in zip(self._slots, self._versions[version][1], strict=True):
@@ -91,14 +132,66 @@ class Parameters:
             leaves = self._leaves(flat)
         else:
             del self._versions[self.newest]
-        self.optimizer.step(flat, self.gradients, learning_rate)
+        mine = flat[self._part] if self._shard is None else self._shard
+        self.optimizer.step(mine, self.reduced, learning_rate)
         self.newest += 1
         self._versions[self.newest] = (flat, leaves)
         self.gradients.zero_()
 
     def gradients_square(self) -> Tensor:
         """This rank's part of the square of the L2 norm of the model's gradients, in fp64."""
-        return self.gradients.double().square().sum() / self.copies
+        return self.reduced.double().square().sum() / self.bucket.copies
+
+    def whole_gradients(self, microbatch: int) -> Tensor:
+        """Flat, of all parameters: of one microbatch, if they are sharded."""
+        return self.gradients if self.bucket.zero < 2 else self._whole[microbatch]
+
+    def part_of(self, flat: Tensor) -> Tensor:
+        """This rank's part of a whole buffer."""
+        return flat[self._part]
+
+    def begin_gradients(self, microbatch: int) -> Tensor:
+        """Memory for the whole gradients of a microbatch."""
+        self._whole[microbatch] = torch.zeros_like(self.values)
+        return self._whole[microbatch]
+
+    def drop_gradients(self, microbatch: int) -> None:
+        del self._whole[microbatch]
+
+    @contextmanager
+    def collecting(self, microbatch: int) -> Iterator[None]:
+        """Backward passes within add to the gradients of this microbatch."""
+        if self.bucket.zero < 2:
+            yield
+            return
+        leaves = self._versions[self.newest][1]
+        for leaf, view in zip(leaves, self._views(self._whole[microbatch]), strict=True):
+            leaf.grad = view
+        try:
+            yield
+        finally:
+            for leaf in leaves:
+                leaf.grad = None
+
+    def keep_reduced(self, microbatch: int) -> None:
+        """Add what was reduced of a microbatch to what is resident."""
+        if self.bucket.zero > 1:
+            self.reduced += self.part_of(self._whole[microbatch])
+
+    @contextmanager
+    def gathering(self) -> Iterator[Tensor]:
+        """The whole weights with this rank's part, for the others to be gathered into. Graphs
+        in flight must find what they saved unchanged: its version counter stays (as FSDP's)."""
+        with _unsafe_preserve_version_counter(self.values):
+            if self._shard is not None:
+                storage = self.values.untyped_storage()
+                storage.resize_(self.values.nbytes)
+                self.part_of(self.values).copy_(self._shard)
+            yield self.values
+
+    def drop_whole(self) -> None:
+        """Give the memory of the whole weights back; the tensors that view it stay."""
+        self.values.untyped_storage().resize_(0)
 
     def version_bytes(self, version: int) -> int:
         return self._versions[version][0].nbytes
@@ -122,9 +215,10 @@ def parameters_of(
     experiment: Experiment,
     buckets: Sequence[Bucket],
     segments: dict[tuple[int, int], Segment],
+    rank: int,
 ) -> dict[str, Parameters]:
     """Flat buffers for every bucket of a rank, by its name."""
     return {
-        bucket.name: Parameters(experiment, [segments[s] for s in bucket.segments], bucket.copies)
+        bucket.name: Parameters(experiment, [segments[s] for s in bucket.segments], bucket, rank)
         for bucket in buckets
     }

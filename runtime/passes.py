@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -24,7 +26,7 @@ from runtime.progress import Progress
 from runtime.streams import synchronize
 from simulator.costs import pass_key
 from simulator.experiment import Experiment
-from simulator.program import COMPUTE_STREAM, Instruction, Op, Program
+from simulator.program import COMPUTE_STREAM, FORWARDS, Instruction, Op, Program
 from simulator.strategies import mesh_of
 from simulator.workloads import describe
 
@@ -50,15 +52,21 @@ class PassMeter:
         ]
         layers = describe(experiment)
         self.key_of = {
-            id(i.task): pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload)
+            id(i.task): pass_key(
+                i.task.op,
+                layers[slice(*i.task.layers)],
+                experiment.workload,
+                experiment.parallel,
+            )
             for i in self.order
         }
         ranges = {i.task.layers for i in self.order if i.task.op is Op.FORWARD}
         place = mesh_of(experiment).coordinate(rank)
         self.segments = {span: Segment(experiment, *span, device, place) for span in sorted(ranges)}
-        self.parameters = list(
-            parameters_of(experiment, program.buckets[rank], self.segments).values()
-        )
+        # Weights stay whole: to gather them is not compute.
+        buckets = [replace(b, zero=min(b.zero, 2)) for b in program.buckets[rank]]
+        self.parameters = list(parameters_of(experiment, buckets, self.segments, rank).values())
+        self._bucket_of = {s: p for p in self.parameters for s in p.segments}
         self.split = {
             (i.task.layers, i.microbatch) for i in self.order if i.task.op is Op.BACKWARD_WEIGHT
         }
@@ -106,6 +114,18 @@ class PassMeter:
             for instruction in self.order:
                 yield self.key_of[id(instruction.task)], self._time(instruction, graphs, deferred)
 
+    @contextmanager
+    def _collecting(self, instruction: Instruction) -> Iterator[None]:
+        """As `runtime.operations.collecting`; those of a microbatch before are dropped."""
+        parameters = self._bucket_of.get(instruction.task.layers)
+        if parameters is None:
+            yield
+            return
+        if any(t.name == parameters.bucket.name for t in instruction.task.allocates):
+            parameters.begin_gradients(0)
+        with parameters.collecting(0):
+            yield
+
     def _time(
         self,
         instruction: Instruction,
@@ -115,7 +135,7 @@ class PassMeter:
         task, number = instruction.task, instruction.microbatch
         key = (task.layers[0], number)
         segment = self.segments.get(task.layers)
-        if task.op in (Op.FORWARD, Op.RECOMPUTE):
+        if task.op in FORWARDS:
             assert segment is not None
             tensors = {index: self.boundaries[index].clone() for index in segment.inputs}
             tensors[0] = self.batch
@@ -138,11 +158,13 @@ class PassMeter:
             if graph.deferred is not None:
                 deferred[key] = graph.deferred
             start = time.perf_counter()
-            backward_pass(graph, gradients)
+            with self._collecting(instruction):
+                backward_pass(graph, gradients)
         elif task.op is Op.BACKWARD_WEIGHT:
             work = deferred.pop(key)
             start = time.perf_counter()
-            work.run()
+            with self._collecting(instruction):
+                work.run()
         elif task.op is Op.GRADIENT_NORM:
             start = time.perf_counter()
             for parameters in self.parameters:

@@ -21,7 +21,7 @@ from simulator.cluster import resolve
 from simulator.costs import CostModel
 from simulator.experiment import Experiment
 from simulator.program import Program
-from simulator.strategies import lower, mesh_of
+from simulator.strategies import lower, mesh_of, model_ranks
 
 Report = Callable[[float, str], None]
 """Called on rank 0 with the share of the work that is done (0 to 1) and what comes next."""
@@ -112,7 +112,7 @@ def _iterate(
     executor.progress.leave()
     memory = [(time + clock.offset - origin, change) for time, change in executor.ledger.changes]
     record = RankRecord(posted, end, memory, sum(executor.resident_bytes().values()))
-    norm, moe = parameters_norm(executor, replica), routing.total()
+    norm, moe = parameters_norm(executor), routing.total()
     first = not any(index for axis, index in place.items() if axis != "pipeline")
     mine = executor.staleness.to_json() if first else []
     everyone: list[Any] = [None] * program.num_ranks
@@ -127,30 +127,36 @@ def _iterate(
     return Measurement(timeline, times, losses, norm, stale, moe)
 
 
-def parameters_norm(executor: Executor, replica: int) -> float:
+def parameters_norm(executor: Executor) -> float:
     """L2 norm over the whole model, each parameter counted once."""
     square = torch.zeros(1, dtype=torch.float64, device=executor.device)
-    if replica == 0:
-        for parameters in executor.parameters.values():
-            square += parameters.values.double().square().sum() / parameters.copies
+    for parameters in executor.parameters.values():
+        if executor.rank in model_ranks(executor.experiment, 0):
+            square += parameters.shard.double().square().sum() / parameters.bucket.copies
     dist.all_reduce(square)
     return float(square.sqrt()[0])
 
 
 def _tensors(executor: Executor) -> dict[str, Any] | None:
-    """Parameters and last gradients of every layer range, from replica 0's ranks and up."""
+    """Parameters and last gradients of every layer range of every rank, put together from the
+    shards that each rank sends."""
     mine = {
-        f"{first}:{last}": (
-            parameters.values[place].double().tolist(),
-            executor.last_gradients[first, last].double().tolist(),
-        )
-        for parameters in executor.parameters.values()
-        for (first, last), place in parameters.segments.items()
+        name: (parameters.shard.double().cpu(), executor.last_gradients[name].double().cpu())
+        for name, parameters in executor.parameters.items()
     }
-    everything: list[Any] | None = [None] * executor.program.num_ranks
+    places = {name: parameters.segments for name, parameters in executor.parameters.items()}
+    everyone: list[Any] | None = [None] * executor.program.num_ranks
     if executor.rank != 0:
-        everything = None
-    dist.gather_object(mine, everything)
-    if everything is None:
+        everyone = None
+    dist.gather_object((mine, places), everyone)
+    if everyone is None:
         return None
-    return {str(rank): part for rank, part in enumerate(everything)}
+    tensors: dict[str, Any] = {}
+    for rank, buckets in enumerate(executor.program.buckets):
+        found = tensors[str(rank)] = {}
+        for bucket in buckets:
+            parts = [everyone[member][0][bucket.name] for member in bucket.shards or (rank,)]
+            whole = [torch.cat(shards) for shards in zip(*parts, strict=True)]
+            for (first, last), place in everyone[rank][1][bucket.name].items():
+                found[f"{first}:{last}"] = tuple(flat[place].tolist() for flat in whole)
+    return tensors

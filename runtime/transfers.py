@@ -19,7 +19,7 @@ from runtime.groups import Groups
 from runtime.measure import RankRecord, merge
 from runtime.progress import Progress
 from simulator.experiment import Experiment
-from simulator.program import COLLECTIVES, Instruction, Op, Program, Task
+from simulator.program import COLLECTIVES, Instruction, Op, Program, Task, Tensor
 from simulator.timeline import Timeline
 
 SIZES = (8, 1 << 14, 1 << 18, 1 << 21, 1 << 24)
@@ -27,11 +27,11 @@ SIZES = (8, 1 << 14, 1 << 18, 1 << 21, 1 << 24)
 
 @dataclass
 class Transfers:
-    """Seconds by bytes of a message and, per group size, of an all-reduce; `issue_s` and
-    `wake_s` as in `simulator.profile.Profile`."""
+    """Seconds by bytes of a message and, per operation and group size, of a collective;
+    `issue_s` and `wake_s` as in `simulator.profile.Profile`."""
 
     messages: dict[int, float] = field(default_factory=dict)
-    all_reduces: dict[int, dict[int, float]] = field(default_factory=dict)
+    collectives: dict[tuple[Op, int], dict[int, float]] = field(default_factory=dict)
     wake_s: float = 0.0
     issue_s: float | None = None
 
@@ -61,7 +61,7 @@ class TransferMeter:
         self.found = _known.setdefault(key, Transfers())
 
     def measure(self, report: Callable[[float, str], None]) -> Transfers:
-        """Messages, all-reduces and host overhead."""
+        """Messages, collectives and host overhead."""
         if self.found.issue_s is None:
             self.found.issue_s = self._host_overhead()
         if self.program.num_ranks < 2:
@@ -71,17 +71,20 @@ class TransferMeter:
         for number, nbytes in enumerate(sizes):
             report(0.5 * number / len(sizes), f"messages of {nbytes} bytes")
             self._messages(nbytes)
-        wanted: dict[int, set[int]] = {self.program.num_ranks: set(SIZES)}
-        for instruction in self.program:
-            if instruction.task.op in COLLECTIVES:
-                many = wanted.setdefault(len(instruction.task.group), set(SIZES[:3]))
-                many.add(instruction.task.nbytes)
-        for size in wanted:
-            wanted[size] -= self.found.all_reduces.get(size, {}).keys()
-        cases = [(size, n) for size in sorted(wanted) for n in sorted(wanted[size])]
-        for number, (size, nbytes) in enumerate(cases):
-            report(0.5 + 0.5 * number / len(cases), f"all-reduce of {nbytes} bytes")
-            self._all_reduce(tuple(range(size)), nbytes)
+        wanted = {(Op.ALL_REDUCE, self.program.num_ranks): set(SIZES)}
+        for task in {id(i.task): i.task for i in self.program}.values():
+            if task.op in COLLECTIVES:
+                many = wanted.setdefault((task.op, len(task.group)), set(SIZES[:3]))
+                many.add(task.nbytes)
+        cases = [
+            (op, size, nbytes)
+            for (op, size), many in sorted(wanted.items())
+            for nbytes in sorted(many - self.found.collectives.get((op, size), {}).keys())
+        ]
+        for number, (op, size, nbytes) in enumerate(cases):
+            what = f"{op.value.lower().replace('_', '-')} of {nbytes} bytes, {size} ranks"
+            report(0.5 + 0.5 * number / len(cases), what)
+            self._collective(op, tuple(range(size)), nbytes)
         return self.found
 
     def _run(self, program: Program, repeats: int) -> Timeline:
@@ -93,13 +96,13 @@ class TransferMeter:
         for _ in range(repeats + 1):
             for instruction in program.ranks[self.rank]:
                 task = instruction.task
-                values = torch.zeros(
-                    -(-task.nbytes // dtype.itemsize), dtype=dtype, device=self.device
-                )
-                if task.op is Op.SEND:
+                nbytes = task.nbytes
+                if task.op is Op.ALL_GATHER:
+                    nbytes = task.allocates[0].nbytes // len(task.group)
+                count = max(nbytes // dtype.itemsize, 1)
+                if task.sources:
+                    values = torch.zeros(count, dtype=dtype, device=self.device)
                     executor.tensors[task.tensor, instruction.microbatch] = values
-                elif task.op in COLLECTIVES:
-                    executor.buffers.setdefault(task.tensor, values)
             origin = self.clock.common_start()
             executor.step({})
             executor.forget()
@@ -143,26 +146,36 @@ class TransferMeter:
             gaps = timeline.posted[sent] - ends[: int(sent.sum())]
             self.found.wake_s = max(float(np.median(gaps)), 0.0)
 
-    def _all_reduce(self, group: tuple[int, ...], nbytes: int) -> None:
+    def _collective(self, op: Op, group: tuple[int, ...], nbytes: int) -> None:
+        # Every rank has an equal part; what sizes are asked for need not be multiples of it.
+        unit = len(group) * TORCH_DTYPE[self.experiment.workload.dtype].itemsize
+        whole = max(nbytes // unit, 1) * unit
+        part = whole // len(group) if op is Op.REDUCE_SCATTER else whole
         task = Task(
-            op=Op.ALL_REDUCE,
+            op=op,
             stage=0,
             stream="data",
             group=group,
             tensor="calibration",
-            nbytes=nbytes,
+            sources=("calibration",),
+            nbytes=whole,
+            allocates=() if op is Op.ALL_REDUCE else (Tensor("calibrated", part),),
         )
         repeats = 8 if nbytes <= 1 << 20 else 4
         lists = [
-            [Instruction(task) for _ in range(repeats)] if rank in group else []
+            [Instruction(task, number) for number in range(repeats)] if rank in group else []
             for rank in range(self.program.num_ranks)
         ]
         timeline = self._run(Program(lists), 2)
         durations = (timeline.end - timeline.start)[timeline.rank == group[0]]
-        self.found.all_reduces.setdefault(len(group), {})[nbytes] = float(np.median(durations))
+        seconds = float(np.median(durations))
+        self.found.collectives.setdefault((op, len(group)), {})[nbytes] = seconds
 
 
 def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:
     stream = f"{'send' if op is Op.SEND else 'recv'}:{peer}"
     name = f"calibration:{direction}"
-    return Task(op=op, stage=0, stream=stream, peer=peer, tensor=name, nbytes=nbytes)
+    sources = (name,) if op is Op.SEND else ()
+    return Task(
+        op=op, stage=0, stream=stream, peer=peer, tensor=name, sources=sources, nbytes=nbytes
+    )

@@ -16,6 +16,7 @@ from rich.markup import escape
 from simulator.cluster import preset_names
 from simulator.comparison import compare as compare_timelines
 from simulator.experiment import Experiment, ExperimentError, load, parse
+from simulator.mesh_report import print_mesh
 from simulator.metrics import summarize, with_statistics
 from simulator.prediction import predict as simulated
 from simulator.program import Program
@@ -134,7 +135,8 @@ def program(
         typer.Option("--compute-only", help="Passes only: torch.distributed.pipelining's CSV."),
     ] = False,
 ) -> None:
-    """Print the instruction lists as CSV, one row a rank (the program's hash on stderr)."""
+    """Print the instruction lists as CSV, one row a rank; on stderr the program's hash, the
+    device mesh and who talks to whom."""
     experiment = load(file, set_ or ())
     lowered = lower(experiment)
     print(
@@ -142,6 +144,7 @@ def program(
         f"{len(lowered)} instructions",
         file=sys.stderr,
     )
+    print_mesh(Console(stderr=True, highlight=False), experiment, lowered)
     print(to_csv(lowered, compute_only=compute_only), end="")
 
 

@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any
 
 from simulator.experiment import ClusterChoice, Experiment, ExperimentError
-from simulator.profile import Profile, load_profile, ring_all_reduce
+from simulator.profile import Profile, load_profile, ring_seconds
 
 
 @dataclass(frozen=True)
@@ -79,19 +79,28 @@ class Cluster:
         same = self.node(source) == self.node(target)
         return (self.link if same else self.network).seconds(nbytes)
 
-    def all_reduce_seconds(self, group: tuple[int, ...], nbytes: int) -> float:
-        """Ring all-reduce of `nbytes` per rank: 2(n-1)/n·bytes/bandwidth + 2(n-1)·latency
-        (Patarasuk & Yuan 2009). Over several nodes the slower hop decides: the members on
-        one node share that node's part of the network."""
+    def collective_seconds(self, op: str, group: tuple[int, ...], nbytes: int) -> float:
+        """A ring, or for an all-to-all an exchange of pairs (`simulator.profile.ring_seconds`).
+
+        Over several nodes the slower hop decides. In a ring the members on one node share that
+        node's part of the network; in an all-to-all each sends to every other node itself.
+        """
         size = len(group)
-        if self.profile and self.profile.all_reduces:
-            return self.profile.all_reduce_seconds(size, nbytes)
-        nodes = {self.node(rank) for rank in group}
+        if self.profile:
+            seconds = self.profile.collective_seconds(op, size, nbytes)
+            if seconds is not None:
+                return seconds
+        nodes = Counter(self.node(rank) for rank in group)
         if len(nodes) == 1:
-            return ring_all_reduce(size, nbytes, self.link.latency_s, self.link.bandwidth)
-        per_node = min(Counter(self.node(rank) for rank in group).values())
-        bandwidth = min(self.link.bandwidth, self.network.bandwidth * per_node)
-        return ring_all_reduce(size, nbytes, self.network.latency_s, bandwidth)
+            return ring_seconds(op, size, nbytes, self.link.latency_s, self.link.bandwidth)
+        here = min(nodes.values())
+        if op == "ALL_TO_ALL":
+            bandwidth = min(
+                self.link.bandwidth, self.network.bandwidth * (size - 1) / (size - here)
+            )
+        else:
+            bandwidth = min(self.link.bandwidth, self.network.bandwidth * here)
+        return ring_seconds(op, size, nbytes, self.network.latency_s, bandwidth)
 
 
 def preset_names() -> list[str]:

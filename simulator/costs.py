@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from simulator.cluster import Cluster
 from simulator.contention import Demand
-from simulator.experiment import OPTIMIZER_STATES, Experiment, Workload
+from simulator.experiment import OPTIMIZER_STATES, Experiment, Parallel, Workload
 from simulator.program import (
+    COLLECTIVES,
     COMMUNICATION,
     COMPUTE_STREAM,
+    FORWARDS,
     MESSAGES,
     Instruction,
     Op,
@@ -18,13 +20,22 @@ from simulator.program import (
 )
 from simulator.workloads import Layer, describe
 
+UNSHARDED = Parallel()
 
-def pass_key(op: Op, layers: Sequence[Layer], workload: Workload) -> str:
+
+def pass_key(
+    op: Op, layers: Sequence[Layer], workload: Workload, parallel: Parallel = UNSHARDED
+) -> str:
     """Names a segment pass in a profile: equal keys, equal work."""
     how: str = workload.dtype
     if op is Op.OPTIMIZER_STEP:
         clips = " clipped" if workload.clip_norm is not None else ""
         how += f" {workload.optimizer}{clips}"
+    if op in (Op.OPTIMIZER_STEP, Op.GRADIENT_NORM) and parallel.zero:
+        whole = " of whole gradients" if parallel.zero == 1 else ""  # which it sets to zero
+        how += f" 1/{parallel.shards}{whole if op is Op.OPTIMIZER_STEP else ''}"
+    if op in (Op.BACKWARD, Op.BACKWARD_INPUT) and parallel.zero > 1:
+        how += " into new gradients"
     segment = " + ".join(layer.kind for layer in layers)
     return f"{op.value} {how}: {segment}"
 
@@ -83,15 +94,16 @@ class CostModel:
             if self.fixed:
                 return self.experiment.workload.p2p
             return self.cluster.message_seconds(rank, task.peer, task.nbytes)
-        if task.op is Op.ALL_REDUCE:
-            return self.cluster.all_reduce_seconds(task.group, task.nbytes)
+        if task.op in COLLECTIVES:
+            return self.cluster.collective_seconds(task.op.value, task.group, task.nbytes)
         layers = self.layers[task.layers[0] : task.layers[1]]
         if self.fixed:
             return sum(_fixed(task.op, layer) for layer in layers)
         profile = self.cluster.profile
         if profile is not None:
             ops = (Op.RECOMPUTE, Op.FORWARD) if task.op is Op.RECOMPUTE else (task.op,)
-            keys = [pass_key(op, layers, self.experiment.workload) for op in ops]
+            workload, parallel = self.experiment.workload, self.experiment.parallel
+            keys = [pass_key(op, layers, workload, parallel) for op in ops]
             for key in keys:
                 if key in profile.passes:
                     return profile.passes[key].mean_s
@@ -101,7 +113,7 @@ class CostModel:
     def roofline(self, op: Op, layer: Layer) -> float:
         """Matrix products at their share of peak, everything else at memory speed."""
         device, workload = self.cluster.device, self.experiment.workload
-        flops, moved = _work(op, layer, workload)
+        flops, moved = _work(op, layer, workload, self.experiment.parallel)
         return (
             flops / (device.peak_flops[workload.dtype] * device.matmul_efficiency)
             + moved / (device.memory_bandwidth * device.memory_efficiency)
@@ -120,26 +132,29 @@ def _fixed(op: Op, layer: Layer) -> float:
     }[op]
 
 
-def _work(op: Op, layer: Layer, workload: Workload) -> tuple[float, float]:
+def _work(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> tuple[float, float]:
     """(FLOPs, bytes moved) of an operation on a layer."""
-    into_input = layer.backward_input_flops + layer.again_flops
-    if op in (Op.FORWARD, Op.RECOMPUTE):
+    size = float(layer.parameters * workload.dtype_bytes)
+    zeroed = size if parallel.zero > 1 else 0.0  # new gradients for each microbatch
+    into_input, again = layer.backward_input_flops + layer.again_flops, layer.again_bytes
+    if op in FORWARDS:
         return layer.forward_flops, layer.moved_bytes
     if op is Op.BACKWARD:
-        moved = 2 * layer.moved_bytes + layer.again_bytes
-        return into_input + layer.backward_weight_flops, moved
+        flops = into_input + layer.backward_weight_flops
+        return flops, 2 * layer.moved_bytes + again + zeroed
     if op is Op.BACKWARD_INPUT:
-        return into_input, layer.moved_bytes + layer.again_bytes
+        return into_input, layer.moved_bytes + again + zeroed
     if op is Op.BACKWARD_WEIGHT:
         return layer.backward_weight_flops, layer.moved_bytes
-    size = float(layer.parameters * workload.dtype_bytes)
+    mine, part = layer.parameters / parallel.shards, size / parallel.shards
     if op is Op.GRADIENT_NORM:
-        return 2.0 * layer.parameters, size
+        return 2.0 * mine, part
     if op is not Op.OPTIMIZER_STEP:
         raise ValueError(f"no cost for {op.value}")
-    # Reads parameter, gradient and state, writes all of them (the gradient is zeroed).
+    # Reads parameter, gradient and state, writes all of them; the gradient is zeroed.
     states, clips = OPTIMIZER_STATES[workload.optimizer], workload.clip_norm is not None
-    return (2.0 + 6.0 * states) * layer.parameters, (4.0 + 2.0 * states + 2.0 * clips) * size
+    moved = (3.0 + 2.0 * states + 2.0 * clips) * part + (size if parallel.zero == 1 else part)
+    return (2.0 + 6.0 * states) * mine, moved
 
 
 def _issued_before(program: Program) -> list[int]:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from simulator.mesh import AXES
+
 Positive = Annotated[int, Field(ge=1)]
 Degree = Annotated[int, Field(ge=1, le=65536)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -116,8 +118,13 @@ class Parallel(_Section):
             a rank may hold at once; unset, 2 × pipeline - 1.
         recompute: what is not kept for the backward pass but computed again: nothing, the
             attention core, or all of a block but its input.
+        zero: sharded data parallelism: 1 of the optimizer's state, 2 also of gradients, 3 also
+            of parameters.
+        zero_group: how many ranks share one set of shards; unset, all that replicate.
+        prefetch: with zero = 3: parameters are gathered so many segments ahead; unset, 1.
         split: blocks per stage (of virtual stages too, first to last), instead of the split
             that makes the largest stage as small as it can be.
+        rank_order: axes of the mesh from the slowest to the fastest varying.
     """
 
     data: Degree = 1
@@ -130,15 +137,28 @@ class Parallel(_Section):
     virtual_stages: Degree = 1
     microbatches: Degree = 1
     zero: Annotated[int, Field(ge=0, le=3)] = 0
+    zero_group: Degree | None = None
+    prefetch: Annotated[int, Field(ge=0)] | None = None
     sequence_parallel: bool = False
     recompute: Literal["none", "selective", "full"] = "none"
     bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
     memory_limit: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     split: list[Positive] | None = None
+    rank_order: list[str] = list(AXES)
 
     @property
     def world_size(self) -> int:
         return self.data * self.pipeline * self.tensor * self.context * self.expert
+
+    @property
+    def replicas(self) -> int:
+        """Ranks that compute with the same weights on other data."""
+        return self.data * self.context * self.expert
+
+    @property
+    def shards(self) -> int:
+        """Ranks that share what one of them would hold."""
+        return (self.zero_group or self.replicas) if self.zero else 1
 
 
 class ClusterChoice(_Section):
@@ -202,6 +222,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     Raises:
         ExperimentError: unknown key, wrong type or impossible value.
     """
+    from simulator.strategies.zero import check as check_zero
     from simulator.workloads.checks import check_keys, check_recompute, check_size
     from simulator.workloads.degrees import check_degrees
 
@@ -211,6 +232,7 @@ def parse(data: dict[str, Any]) -> Experiment:
         raise ExperimentError(_explain(error)) from None
     check_keys(experiment.workload)
     _check_parallel(experiment.parallel)
+    check_zero(experiment)
     _check_batch(experiment)
     check_degrees(experiment)
     check_recompute(experiment)
@@ -292,7 +314,6 @@ def _check_parallel(parallel: Parallel) -> None:
     later = {
         "context": ("context parallelism", 1),
         "expert": ("expert parallelism", 1),
-        "zero": ("sharded data parallelism", 0),
     }
     for key, (what, only) in later.items():
         value = getattr(parallel, key)
@@ -304,6 +325,11 @@ def _check_parallel(parallel: Parallel) -> None:
         raise ExperimentError(
             f"parallel.memory_limit = {parallel.memory_limit:g}: only for parallel.schedule = "
             f"'zb-auto', not {parallel.schedule!r}"
+        )
+    if sorted(parallel.rank_order) != sorted(AXES):
+        raise ExperimentError(
+            f"parallel.rank_order = {parallel.rank_order}: allowed: the axes "
+            f"{', '.join(AXES)}, each once, slowest to fastest varying"
         )
     stages = parallel.pipeline * parallel.virtual_stages
     if parallel.split is not None and len(parallel.split) != stages:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 AXES = ("data", "pipeline", "expert", "context", "tensor")
@@ -9,12 +12,20 @@ AXES = ("data", "pipeline", "expert", "context", "tensor")
 
 
 class Mesh:
-    """All ranks as one array of shape (data, pipeline, expert, context, tensor)."""
+    """All ranks as one array of shape (data, pipeline, expert, context, tensor).
 
-    def __init__(self, **degrees: int):
+    Args:
+        order: axes from the slowest to the fastest varying as ranks are counted.
+        degrees: sizes of the axes; one that is not named has 1.
+    """
+
+    def __init__(self, order: Sequence[str] = AXES, **degrees: int):
         self.degrees = {axis: degrees.get(axis, 1) for axis in AXES}
-        shape = tuple(self.degrees.values())
-        self.ranks = np.arange(int(np.prod(shape))).reshape(shape)
+        counted = np.arange(math.prod(self.degrees.values()))
+        counted = counted.reshape([self.degrees[axis] for axis in order])
+        self.ranks = counted.transpose([list(order).index(axis) for axis in AXES])
+        places = np.unravel_index(self.ranks.ravel().argsort(), self.ranks.shape)
+        self._places = np.stack(places, axis=1)
 
     @property
     def world_size(self) -> int:
@@ -22,16 +33,20 @@ class Mesh:
 
     def coordinate(self, rank: int) -> dict[str, int]:
         """Where `rank` is on each axis."""
-        place = np.unravel_index(rank, self.ranks.shape)
-        return {axis: int(index) for axis, index in zip(AXES, place, strict=True)}
+        return {axis: int(at) for axis, at in zip(AXES, self._places[rank], strict=True)}
 
     def group(self, rank: int, *axes: str) -> tuple[int, ...]:
         """The ranks that differ from `rank` in these axes only, ascending."""
-        place = list(np.unravel_index(rank, self.ranks.shape))
         selector = tuple(
-            slice(None) if name in axes else index for name, index in zip(AXES, place, strict=True)
+            slice(None) if axis in axes else at
+            for axis, at in zip(AXES, self._places[rank], strict=True)
         )
-        return tuple(int(member) for member in self.ranks[selector].flat)
+        return tuple(sorted(int(member) for member in self.ranks[selector].flat))
+
+    def axes_of(self, group: Sequence[int]) -> tuple[str, ...]:
+        """The axes in which the ranks of `group` differ."""
+        places = self._places[list(group)]
+        return tuple(axis for axis, at in zip(AXES, places.T, strict=True) if len({*at}) > 1)
 
     def representatives(self) -> list[int]:
         """One rank of every set of peers that do the same: the first place on every axis
@@ -39,6 +54,13 @@ class Mesh:
         first = tuple(slice(None) if axis == "pipeline" else 0 for axis in AXES)
         return [int(rank) for rank in self.ranks[first]]
 
-    def groups(self, axis: str) -> list[tuple[int, ...]]:
-        """Every group of `axis`, each once."""
-        return sorted({self.group(rank, axis) for rank in range(self.world_size)})
+    def groups(self, *axes: str) -> list[tuple[int, ...]]:
+        """Every group along `axes`, each once."""
+        return sorted({self.group(rank, *axes) for rank in range(self.world_size)})
+
+
+def place_of(mesh: Mesh, rank: int) -> str:
+    """Where a rank is, in short: ``d0 p1 t3``; empty on a mesh of one axis."""
+    axes = [axis for axis in AXES if mesh.degrees[axis] > 1]
+    place = mesh.coordinate(rank)
+    return " ".join(f"{axis[0]}{place[axis]}" for axis in axes) if len(axes) > 1 else ""

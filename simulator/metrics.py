@@ -99,17 +99,16 @@ def bubble(timeline: Timeline) -> tuple[float, float]:
 def model_flops(experiment: Experiment) -> float:
     """Of one training step over all ranks, forward and backward, without recomputation."""
     parallel = experiment.parallel
-    one = sum(layer.flops for layer in describe_whole(experiment))
-    return one * parallel.data * parallel.microbatches
+    replicas = parallel.data * parallel.expert * parallel.microbatches
+    return sum(layer.flops for layer in describe_whole(experiment)) * replicas
 
 
 def recomputed_flops(experiment: Experiment) -> float:
     """Of forward passes, or parts of them, that run again in a step over all ranks."""
     parallel, layers = experiment.parallel, describe_whole(experiment)
-    one = sum(layer.again_flops for layer in layers)
-    if parallel.recompute == "full":
-        one += sum(layer.forward_flops for layer in layers)
-    return one * parallel.data * parallel.microbatches
+    replicas = parallel.data * parallel.expert * parallel.microbatches
+    full = parallel.recompute == "full"
+    return sum(layer.again_flops + full * layer.forward_flops for layer in layers) * replicas
 
 
 def summarize(

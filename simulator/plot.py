@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,12 +24,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from simulator.experiment import ExperimentError, parse
+from simulator.mesh import Mesh, place_of
 from simulator.metrics import union_length
+from simulator.strategies import mesh_of
 from simulator.timeline import Floats, Kind, Timeline
 
 DPI = 150
 WIDTH, MAX_HEIGHT, ROW_HEIGHT = 13.0, 16.0, 0.62  # inches
-LEFT, RIGHT = 0.8, 0.25  # inches beside the bars
+LEFT, RIGHT = 1.3, 0.25  # inches beside the bars
 COMPUTE_LANE, COMMUNICATION_LANES = (0.06, 0.53), (0.58, 0.96)  # of a row
 MOST_LANES = 6  # streams of a rank beyond that share lanes
 THINNEST_ROW = 12  # pixels; thinner rows show compute only
@@ -68,6 +72,9 @@ LOOKS = {
     "SEND": Look("send", (0.25, 0.25), "////"),
     "RECV": Look("receive", (0.50, 0.50), "\\\\\\\\"),
     "ALL_REDUCE": Look("all-reduce", (0.12, 0.12), "xxxx"),
+    "REDUCE_SCATTER": Look("reduce-scatter", (0.20, 0.20), "++++"),
+    "ALL_GATHER": Look("all-gather", (0.40, 0.40), "||||"),
+    "ALL_TO_ALL": Look("all-to-all", (0.30, 0.30), "ooo"),
 }
 WAITING = Look("waiting for partner", (0.60, 0.60))
 IDLE = Look("idle", (0.83, 0.83))
@@ -80,7 +87,7 @@ def draw_timeline(timeline: Timeline, path: str | Path, *, title: str = "") -> N
         ValueError: nothing to draw, or a suffix that matplotlib cannot write.
         OSError: `path` cannot be written.
     """
-    save(path, lambda: _figure([timeline], title))
+    save(path, lambda: _figure([by_mesh(timeline)], title))
 
 
 def draw_comparison(
@@ -90,7 +97,29 @@ def draw_comparison(
 
     Raises as `draw_timeline` does, and ValueError for different numbers of ranks.
     """
-    save(path, lambda: _figure([predicted, measured], title))
+    save(path, lambda: _figure([by_mesh(predicted), by_mesh(measured)], title))
+
+
+def by_mesh(timeline: Timeline) -> Timeline:
+    """The rows in the order of the mesh, so that ranks of a group lie together."""
+    mesh = mesh_behind(timeline)
+    if mesh is None:
+        return timeline
+    places = [tuple(mesh.coordinate(rank).values()) for rank in timeline.members]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    if order == [*range(len(places))]:
+        return timeline
+    members = [timeline.members[row] for row in order]
+    return replace(timeline, rank=np.argsort(order)[timeline.rank], members=members)
+
+
+def mesh_behind(timeline: Timeline) -> Mesh | None:
+    """The device mesh of the experiment that a timeline is of, if it says."""
+    try:
+        mesh = mesh_of(parse(timeline.meta["experiment"]))
+    except (KeyError, ExperimentError):
+        return None
+    return mesh if max(timeline.members, default=0) < mesh.world_size else None
 
 
 def bubble_fraction(timeline: Timeline) -> float:
@@ -232,7 +261,13 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
             stage = np.array([kind.stage for kind in timeline.kinds])[timeline.kind[spans]]
             _draw_numbers(axes, look, columns, np.stack([columns[2], stage, microbatch]))
     step = next(n for n in (2**i for i in range(40)) if n * row > 0.18 * DPI)
-    axes.set_yticks(((top + bottom) / 2)[::step], [f"rank {n}" for n in timeline.members[::step]])
+    mesh = mesh_behind(timeline)
+    names = [f"{place_of(mesh, n) if mesh else ''}  rank {n}".strip() for n in timeline.members]
+    axes.set_yticks(((top + bottom) / 2)[::step], names[::step])
+    if mesh and step == 1:
+        outer = [tuple(mesh.coordinate(n).values())[:-1] for n in timeline.members]
+        for row in (r for r, pair in enumerate(pairwise(outer), 1) if len({*pair}) > 1):
+            axes.axhline(row, color="black", linewidth=0.5, alpha=0.35, zorder=0)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="black", alpha=0.12, linewidth=0.6)

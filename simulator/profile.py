@@ -16,7 +16,7 @@ import numpy as np
 
 from simulator.experiment import ExperimentError
 
-FORMAT = "twinline-profile-1"
+FORMAT = "twinline-profile-2"
 
 Points = list[tuple[int, float]]
 
@@ -56,7 +56,8 @@ class Profile:
         device: cpu or cuda.
         passes: per segment pass (see `simulator.costs.pass_key`).
         messages: (bytes, seconds) of a message between two ranks, sizes ascending.
-        all_reduces: the same per group size.
+        collectives: the same per operation and group size (bytes as nccl-tests counts them:
+            of the larger side).
         issue_s: host time to queue one instruction.
         wake_s: from the end of an instruction to the start of one on another stream that
             waited for it.
@@ -70,7 +71,7 @@ class Profile:
     device: str = "cpu"
     passes: dict[str, Timing] = field(default_factory=dict)
     messages: Points = field(default_factory=list)
-    all_reduces: dict[int, Points] = field(default_factory=dict)
+    collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
     issue_s: float = 0.0
     wake_s: float = 0.0
     transfer_cores: float = 0.0
@@ -80,21 +81,27 @@ class Profile:
     def message_seconds(self, nbytes: float) -> float:
         return interpolate(self.messages, nbytes)
 
-    def all_reduce_seconds(self, size: int, nbytes: float) -> float:
-        """From the points of this group size; without them, the ring formula scaled from
-        the nearest size measured."""
-        if size in self.all_reduces:
-            return interpolate(self.all_reduces[size], nbytes)
-        nearest = min(self.all_reduces, key=lambda other: (abs(other - size), other))
-        scale = ring_all_reduce(size, nbytes, 1e-4, 1e9) / ring_all_reduce(
-            nearest, nbytes, 1e-4, 1e9
-        )
-        return interpolate(self.all_reduces[nearest], nbytes) * scale
+    def collective_seconds(self, op: str, size: int, nbytes: float) -> float | None:
+        """From the points of this operation and group size; without them, the ring formula
+        scaled from the nearest size measured, or from all-reduces. None: nothing to go by."""
+        known = "ALL_REDUCE" if op not in self.collectives else op
+        measured = self.collectives.get(known)
+        if not measured:
+            return None
+        nearest = min(measured, key=lambda other: (abs(other - size), other))
+        seconds = interpolate(measured[nearest], nbytes)
+        if (known, nearest) == (op, size):
+            return seconds
+        formula, by = ring_seconds(op, size, nbytes, 1e-4, 1e9), (known, nearest, nbytes)
+        return seconds * formula / ring_seconds(*by, 1e-4, 1e9)
 
 
-def ring_all_reduce(size: int, nbytes: float, latency_s: float, bandwidth: float) -> float:
-    """Seconds: 2(n-1)/n·bytes/bandwidth + 2(n-1)·latency (Patarasuk & Yuan 2009)."""
-    return 2 * (size - 1) / size * nbytes / bandwidth + 2 * (size - 1) * latency_s
+def ring_seconds(op: str, size: int, nbytes: float, latency_s: float, bandwidth: float) -> float:
+    """An all-reduce takes 2(n-1)/n·bytes/bandwidth + 2(n-1)·latency; each of its halves,
+    reduce-scatter and all-gather, and a pairwise all-to-all half of that (Patarasuk & Yuan
+    2009; Thakur et al. 2005, section 3)."""
+    rounds = (2 if op == "ALL_REDUCE" else 1) * (size - 1)
+    return rounds / size * nbytes / bandwidth + rounds * latency_s
 
 
 def interpolate(points: Points, nbytes: float) -> float:
@@ -153,8 +160,9 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     data = dict(data)
     data["passes"] = {key: Timing(**value) for key, value in data["passes"].items()}
     data["messages"] = _points(data["messages"])
-    data["all_reduces"] = {
-        int(size): _points(points) for size, points in data["all_reduces"].items()
+    data["collectives"] = {
+        str(op): {int(size): _points(points) for size, points in sizes.items()}
+        for op, sizes in data["collectives"].items()
     }
     profile = Profile(**data)
     positive = [profile.machine["cores"], *profile.peak_flops.values()]
@@ -162,7 +170,8 @@ def parse_profile(data: dict[str, Any]) -> Profile:
         positive.append(profile.effective_cores)
     times = [timing.mean_s for timing in profile.passes.values()]
     _check_numbers([*positive, *times, profile.issue_s, profile.wake_s, profile.transfer_cores])
-    if not all(positive) or not all(profile.all_reduces.values()):
+    sizes = [points for sizes in profile.collectives.values() for points in sizes.values()]
+    if not all(positive) or not all(sizes):
         raise ValueError("no cores, no FLOP/s, or a group size without points")
     return profile
 

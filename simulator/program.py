@@ -39,6 +39,7 @@ class Op(StrEnum):
     OPTIMIZER_STEP = "STEP"
 
 
+FORWARDS = frozenset({Op.FORWARD, Op.RECOMPUTE})
 COLLECTIVES = frozenset({Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL})
 MESSAGES = frozenset({Op.SEND, Op.RECV})
 COMMUNICATION = COLLECTIVES | MESSAGES
@@ -61,7 +62,8 @@ class Task:
     what is sent or reduced, with `nbytes` the payload of one rank; both sides of a
     message name the same. `sources` are the tensors it reads: parts of a gradient are added
     into the first of them before anything is done with it. A collective puts its result
-    into what it allocates, else it works in place. A forward pass that does not allocate
+    into what it allocates, else it works in place: of the whole tensor it gathers, or scatters
+    a sum of, this rank's part is in its place. A forward pass that does not allocate
     ``saved:…`` keeps no graph: it runs again (`Op.RECOMPUTE`) before its backward pass. Names
     in `allocates` and `frees` are per microbatch unless they have an ``@`` (see `tensor_key`).
     `version` (-1: what is current) counts the updates within the step: a forward pass uses
@@ -133,20 +135,38 @@ class Instruction:
 class Bucket:
     """Parameters of one rank whose gradients are reduced and that are updated together.
 
+    Their gradients are sums over `shards` and `replicas`.
+
     Attributes:
         segments: the layer ranges that use them, ascending.
-        sums_over: ranks over which their gradients are sums.
-        copies: how many ranks hold the same parameters.
+        replicas: ranks that hold the same of it, this one included.
+        shards: ranks that hold one equal part of it each, in this order; none: it is whole.
+        zero: what is sharded: 1 the optimizer's state, 2 also gradients, 3 also parameters.
+        copies: how many ranks of one model hold the same part of the same parameters.
+        nbytes: of all its parameters, padded to equal parts.
     """
 
     segments: tuple[tuple[int, int], ...]
-    sums_over: tuple[int, ...]
+    replicas: tuple[int, ...] = ()
+    shards: tuple[int, ...] = ()
+    zero: int = 0
     copies: int = 1
+    nbytes: int = 0
 
     @property
     def name(self) -> str:
         """Of its gradients."""
         return f"gradients:{self.segments[0][0]}"
+
+    @property
+    def weights(self) -> str:
+        """Name of its parameters."""
+        return f"parameters:{self.segments[0][0]}"
+
+    @property
+    def part_bytes(self) -> int:
+        """Of one shard, or of all of it if it is whole."""
+        return self.nbytes // max(len(self.shards), 1)
 
 
 @dataclass(eq=False)

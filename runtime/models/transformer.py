@@ -133,7 +133,9 @@ class Exponentials(nn.Module):
         shifted = logits - maximum.unsqueeze(1)
         place = target_tokens(target) - self.share.index * logits.shape[1]
         elsewhere = (place < 0) | (place >= logits.shape[1])
-        own = shifted.gather(1, place.masked_fill_(elsewhere, 0).unsqueeze(1)).squeeze(1)
+        # Not gather: that would keep all of its input for the backward pass.
+        row = torch.arange(0, shifted.numel(), shifted.shape[1], device=shifted.device)
+        own = shifted.flatten().index_select(0, row + place.masked_fill_(elsewhere, 0))
         return torch.stack([shifted.exp().sum(1), own.masked_fill(elsewhere, 0.0)])
 
 

@@ -1,18 +1,20 @@
 """Lowering: a chain of small passes from an experiment to the program of every rank.
 
 partition into stages → order the passes of each pipeline rank → lower them to segments
-and messages → gradient traffic → optimizer step. A new strategy is one new file with one
+and messages → gradient traffic → sharding → optimizer step. A new strategy is one new file with one
 such pass, and its line here.
 """
 
 from __future__ import annotations
 
 from math import inf
+from typing import NamedTuple
 
 from simulator.experiment import OPTIMIZER_STATES, Experiment, ExperimentError
 from simulator.gc_pause import paused_gc
 from simulator.mesh import AXES, Mesh
 from simulator.program import Bucket, Program
+from simulator.strategies import zero
 from simulator.strategies.data_parallel import reduce_gradients
 from simulator.strategies.flow import Flow, Range
 from simulator.strategies.partition import split_stages, stage_costs
@@ -24,6 +26,7 @@ from simulator.strategies.stage import Stage
 from simulator.strategies.updates import insert_updates
 from simulator.validate import validate
 from simulator.workloads import Layer, describe
+from simulator.workloads.layer import REPLICATED
 
 MODEL_AXES = ("pipeline", "expert", "tensor")
 """Mesh axes over which the parameters of one model are spread."""
@@ -33,6 +36,7 @@ def mesh_of(experiment: Experiment) -> Mesh:
     """The device mesh of the experiment's degrees."""
     parallel = experiment.parallel
     return Mesh(
+        parallel.rank_order,
         data=parallel.data,
         pipeline=parallel.pipeline,
         expert=parallel.expert,
@@ -130,13 +134,11 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
     updates, placement = _updates(schedule, plan), schedule.placement(plan)
     value_bytes = experiment.workload.dtype_bytes
     orders = [schedule.order(plan, place) for place in range(plan.num_ranks)]
-    optimizer, clips = experiment.workload.optimizer, experiment.workload.clip_norm is not None
-    if clips and updates.every < plan.num_microbatches:
-        raise ExperimentError(
-            f"workload.clip_norm = {experiment.workload.clip_norm:g}: parallel.schedule = "
-            f"{experiment.parallel.schedule!r} has no moment at which the gradient of the whole "
-            "model is known; allowed: synchronous schedules"
-        )
+    states = OPTIMIZER_STATES[experiment.workload.optimizer]
+    clips = experiment.workload.clip_norm is not None
+    if updates.every < plan.num_microbatches:
+        _check_asynchronous(experiment)
+    prefetch = 1 if experiment.parallel.prefetch is None else experiment.parallel.prefetch
     flow = Flow(layers)
     lists, resident, held = [], [], []
     ranks = mesh.representatives() if fold else list(range(mesh.world_size))
@@ -153,29 +155,25 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
     for rank, stages in stages_of.items():
         instructions = lower_passes(orders[place_of[rank]], stages, incoming[rank])
         mine = [bucket for index in stages for bucket in cuts[index][1]]
-        buckets = [_placed(bucket, mesh, rank) for bucket in mine]
-        sizes = {
-            placed.name: bucket.parameters * value_bytes
-            for placed, bucket in zip(buckets, mine, strict=True)
+        shards, model = experiment.parallel.shards, model_ranks(experiment, rank)
+        placed = {
+            bucket.spread: _place(bucket.spread, mesh, rank, shards, model) for bucket in mine
         }
-        instructions = reduce_gradients(
-            instructions, buckets, sizes, updates.every, plan.num_microbatches
-        )
+        buckets = [_placed(bucket, placed[bucket.spread], experiment) for bucket in mine]
+        instructions = reduce_gradients(instructions, buckets, updates.every, plan.num_microbatches)
+        instructions = zero.shard(instructions, buckets, prefetch)
         owned = [(stage.index, stage.first, stage.last) for stage in stages.values()]
-        lists.append(
-            insert_updates(
-                instructions,
-                owned,
-                layers,
-                value_bytes,
-                updates,
-                plan.num_microbatches,
-                mesh.group(rank, *MODEL_AXES) if clips else (),
-            )
+        instructions = insert_updates(
+            instructions,
+            owned,
+            layers,
+            value_bytes,
+            updates,
+            plan.num_microbatches,
+            model if clips else (),
         )
-        parameters = sum(bucket.parameters for bucket in mine)
-        states = {"parameters": 1, "gradients": 1, "optimizer": OPTIMIZER_STATES[optimizer]}
-        resident.append({name: n * parameters * value_bytes for name, n in states.items() if n})
+        lists.append(zero.gather_updated(instructions, buckets))
+        resident.append(zero.resident_bytes(buckets, states))
         held.append(buckets)
     return Program(lists, resident, held, len(ranges), ranks, mesh.world_size)
 
@@ -193,10 +191,72 @@ def _cut(
     return cut(layers, stage, experiment.workload.dtype_bytes, limit, at_blocks)
 
 
-def _placed(bucket: Filled, mesh: Mesh, rank: int) -> Bucket:
+class _Place(NamedTuple):
+    """Ranks of a bucket: see `simulator.program.Bucket`."""
+
+    replicas: tuple[int, ...]
+    shards: tuple[int, ...]
+    copies: int
+
+
+def _place(spread: Spread, mesh: Mesh, rank: int, size: int, model: tuple[int, ...]) -> _Place:
+    """Of buckets that are spread like this, with shard sets of `size` ranks.
+
+    Args:
+        model: ranks that have the parts of one model, among which copies are counted.
+    """
+
+    def shards_of(member: int) -> tuple[int, ...]:
+        return zero.shard_set(mesh.group(member, *spread.sums_over), member, size)
+
+    shards = shards_of(rank)
+    replicas = mesh.group(rank, *spread.sums_over)[shards.index(rank) :: len(shards)]
+    same = set(mesh.group(rank, *spread.sums_over, *spread.copied_over))
+    copies = sum(
+        shards_of(member).index(member) == shards.index(rank) for member in model if member in same
+    )
+    return _Place(replicas, shards if len(shards) > 1 else (), copies)
+
+
+def _placed(bucket: Filled, place: _Place, experiment: Experiment) -> Bucket:
     """A bucket with the ranks of its mesh axes."""
-    sums_over, copied_over = (mesh.group(rank, *axes) for axes in bucket.spread)
-    return Bucket(bucket.segments, sums_over, copies=len(copied_over))
+    size = max(len(place.shards), 1)
+    return Bucket(
+        bucket.segments,
+        replicas=place.replicas,
+        shards=place.shards,
+        zero=experiment.parallel.zero if place.shards else 0,
+        copies=place.copies,
+        nbytes=-(-bucket.parameters // size) * size * experiment.workload.dtype_bytes,
+    )
+
+
+def model_ranks(experiment: Experiment, rank: int) -> tuple[int, ...]:
+    """The ranks that have the parts of the model that `rank` has a part of, and all shards."""
+    mesh, size = mesh_of(experiment), experiment.parallel.shards
+    members = mesh.group(rank, *MODEL_AXES)
+    sets = [zero.shard_set(mesh.group(r, *REPLICATED), r, size) for r in members]
+    return tuple(sorted({member for ranks in sets for member in ranks}))
+
+
+def _check_asynchronous(experiment: Experiment) -> None:
+    """Refuse what needs all weights of a step to be the same.
+
+    Raises:
+        ExperimentError: with one line that names key, value and what is allowed.
+    """
+    schedule = experiment.parallel.schedule
+    if experiment.workload.clip_norm is not None:
+        raise ExperimentError(
+            f"workload.clip_norm = {experiment.workload.clip_norm:g}: parallel.schedule = "
+            f"{schedule!r} has no moment at which the gradient of the whole model is known; "
+            "allowed: synchronous schedules"
+        )
+    if experiment.parallel.zero:
+        raise ExperimentError(
+            f"parallel.zero = {experiment.parallel.zero}: parallel.schedule = {schedule!r} keeps "
+            "whole weights of several versions; allowed: synchronous schedules"
+        )
 
 
 def _stages_of(

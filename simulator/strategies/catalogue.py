@@ -29,6 +29,11 @@ def catalogue() -> list[Entry]:
             "parallel.data > 1, bucket_mb",
             "synchronous; bucketed all-reduce overlaps the backward pass",
         ),
+        Entry(
+            "sharded data parallel",
+            "parallel.zero = 1, 2 or 3, zero_group, prefetch",
+            "ZeRO: optimizer state, gradients, parameters split over replicas",
+        ),
         *schedules,
         Entry(
             "data × pipeline",

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 
-from simulator.program import Op, Task
+from simulator.program import FORWARDS, Op, Task
 from simulator.strategies.flow import activation, boundary_of
 from simulator.strategies.stage import Stage
 
@@ -66,7 +66,7 @@ class RecomputedStage(Stage):
             self._free(Op.RECOMPUTE, again[-1], name)
 
     def _compute(self, op: Op, piece: int) -> Task:
-        if op not in (Op.FORWARD, Op.RECOMPUTE):
+        if op not in FORWARDS:
             return super()._compute(op, piece)
         task = super()._compute(Op.FORWARD, piece)
         (saved,) = (tensor for tensor in task.allocates if tensor.name.startswith("saved:"))

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulator.program import COMMUNICATION, Instruction, Op, Task, Tensor
+from simulator.program import COMMUNICATION, FORWARDS, Instruction, Op, Task, Tensor
 from simulator.strategies.schedules import Updates
 from simulator.workloads.layer import Layer
 
-FORWARDS = frozenset({Op.FORWARD, Op.RECOMPUTE})
 LAST_BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_WEIGHT})
 
 

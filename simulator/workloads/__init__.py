@@ -39,8 +39,12 @@ def describe(experiment: Experiment) -> list[Layer]:
 
 
 def describe_whole(experiment: Experiment) -> list[Layer]:
-    """The same as one rank would have them that has all of the model."""
-    return MODELS[experiment.workload.model](experiment)
+    """The layers as they are where one rank computes all of a microbatch."""
+    parallel = experiment.parallel
+    alone = {"tensor": 1, "context": 1, "expert": 1, "sequence_parallel": False}
+    replicas = {"data": parallel.data * parallel.expert}
+    whole = parallel.model_copy(update=alone | replicas)
+    return describe(experiment.model_copy(update={"parallel": whole}))
 
 
 def _once(layer: Layer) -> Layer:

@@ -167,7 +167,7 @@ def _transform(p: Parts, whole: int, masked: int) -> Layer:
         backward_input_flops=work,
         backward_weight_flops=work,
         moved_bytes=2 * p.all_bytes + 7 * masked * h * p.width,
-        saved_bytes=2 * masked * h * p.width + 2 * masked * max(p.width, 4) + 8 * masked,
+        saved_bytes=2 * masked * h * p.width + 2 * masked * max(p.width, 4) + 16 * masked,
         deferred_bytes=p.all_bytes,
         defers_input=True,
         output_shape=(masked, h),

@@ -243,7 +243,7 @@ def _columns(p: _Sizes) -> list[Layer]:
     error = Layer(
         kind=f"part-of-squared-error {p.kind}",
         moved_bytes=3 * here,
-        saved_bytes=here,
+        saved_bytes=hidden,  # the target, of which this rank's columns are a view
         output_shape=(1,),
         output_bytes=p.width,
         starts_block=False,

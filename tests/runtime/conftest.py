@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,8 +22,6 @@ from simulator.program import Program
 from simulator.strategies import lower, mesh_of
 from simulator.workloads import describe
 
-CPU = torch.device("cpu")
-
 torch.set_num_threads(1)  # as the ranks: the order of sums inside an operator is the same
 
 SECTIONS = {"workload": Workload, "parallel": Parallel, "run": Run}
@@ -37,6 +35,14 @@ TINY: dict[str, Any] = {
     "iterations": 2,
     "warmup": 0,
     "learning_rate": 0.1,
+}
+
+TOLERANCE = 1e-10
+CPU = torch.device("cpu")
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": torch.optim.SGD,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    "adam": torch.optim.Adam,
 }
 
 Named = dict[tuple[int, str], Tensor]
@@ -76,13 +82,56 @@ def named(experiment: Experiment, ranges: dict[tuple[int, int], Tensor]) -> Name
     for (first, last), flat in sorted(ranges.items()):
         offset = 0
         for index in range(first, last):
-            layer = build_layer(experiment, index, torch.device("cpu"))
+            layer = build_layer(experiment, index, CPU)
             for name, parameter in layer.named_parameters():
                 end = offset + parameter.numel()
                 tensors[index, name] = flat[offset:end].view(parameter.shape)
                 offset = end
         assert offset == flat.numel()
     return tensors
+
+
+def one_process(experiment: Experiment) -> tuple[Any, Any, list[float]]:
+    """(parameters, last gradients, losses) of one process that takes every microbatch in
+    turn: nothing of the executor, of segments or of flat buffers."""
+    layers = [build_layer(experiment, i, CPU) for i in range(len(describe(experiment)))]
+    parameters = {
+        (index, name): parameter
+        for index, layer in enumerate(layers)
+        for name, parameter in layer.named_parameters()
+    }
+    optimizer = OPTIMIZERS[experiment.workload.optimizer](
+        parameters.values(), lr=experiment.run.learning_rate
+    )
+    count = experiment.parallel.data * experiment.parallel.microbatches
+    gradients, losses = {}, []
+    for step in range(experiment.run.warmup + experiment.run.iterations):
+        total = 0.0
+        optimizer.zero_grad()
+        for index in range(count):
+            x, target = microbatch(experiment, step, index, CPU)
+            for layer in layers[:-1]:
+                x = layer(x)
+            loss = layers[-1](x, target)
+            (loss * (1.0 / count)).backward()
+            total += loss.item() / count
+        if experiment.workload.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters.values(), experiment.workload.clip_norm)
+        gradients = {key: parameter.grad.clone() for key, parameter in parameters.items()}
+        optimizer.step()
+        losses.append(total)
+    values = {key: parameter.detach() for key, parameter in parameters.items()}
+    return values, gradients, losses[experiment.run.warmup :]
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    """Tensor by tensor, relative to the largest magnitude in each."""
+    assert ours.keys() == theirs.keys()
+    for key, expected in theirs.items():
+        scale = expected.abs().max().item()
+        assert scale > 0, f"{key} says nothing"
+        difference = (ours[key] - expected).abs().max().item()
+        assert difference <= TOLERANCE * scale, f"{key}: {difference / scale:.3g}"
 
 
 def collect(experiment: Experiment, answer: dict[str, Any]) -> Ran:
@@ -130,6 +179,36 @@ def experiment() -> Callable[..., Experiment]:
 
 
 @pytest.fixture(scope="session")
+def reference() -> Callable[..., Any]:
+    """`one_process`, once for each experiment."""
+    known: dict[str, Any] = {}
+
+    def reference(experiment: Experiment) -> Any:
+        key = experiment.model_dump_json()
+        if key not in known:
+            known[key] = one_process(experiment)
+        return known[key]
+
+    return reference
+
+
+@pytest.fixture(scope="session")
+def equals_one_process() -> Callable[[Ran], None]:
+    """Asserts that a run gave the losses, gradients and parameters of `one_process`."""
+
+    def check(ran: Ran) -> None:
+        parameters, gradients, losses = one_process(ran.experiment)
+        for replica in range(ran.experiment.parallel.data):
+            assert_close(ran.gradients[replica], gradients)
+            assert_close(ran.parameters[replica], parameters)
+        assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
+        norm = sum(float(value.square().sum()) for value in parameters.values()) ** 0.5
+        assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def run(workers: Workers) -> Callable[..., Ran]:
     """Run ``make(**keys)`` with its tensors returned; equal keys are run once a session."""
     done: dict[str, Ran] = {}
@@ -144,49 +223,3 @@ def run(workers: Workers) -> Callable[..., Ran]:
         return done[name]
 
     return run
-
-
-OPTIMIZERS: dict[str, Any] = {
-    "sgd": torch.optim.SGD,
-    "momentum": partial(torch.optim.SGD, momentum=0.9),
-    "adam": torch.optim.Adam,
-}
-
-
-def one_process(experiment: Experiment) -> tuple[Any, Any, list[float]]:
-    """(parameters, last gradients, losses) of one process that takes every microbatch in
-    turn: nothing of the executor, of segments or of flat buffers."""
-    layers = [build_layer(experiment, i, CPU) for i in range(len(describe(experiment)))]
-    parameters = {
-        (index, name): parameter
-        for index, layer in enumerate(layers)
-        for name, parameter in layer.named_parameters()
-    }
-    optimizer = OPTIMIZERS[experiment.workload.optimizer](
-        parameters.values(), lr=experiment.run.learning_rate
-    )
-    count = experiment.parallel.data * experiment.parallel.microbatches
-    gradients, losses = {}, []
-    for step in range(experiment.run.warmup + experiment.run.iterations):
-        total = 0.0
-        optimizer.zero_grad()
-        for index in range(count):
-            x, target = microbatch(experiment, step, index, CPU)
-            for layer in layers[:-1]:
-                x = layer(x)
-            loss = layers[-1](x, target)
-            (loss * (1.0 / count)).backward()
-            total += loss.item() / count
-        if experiment.workload.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters.values(), experiment.workload.clip_norm)
-        gradients = {key: parameter.grad.clone() for key, parameter in parameters.items()}
-        optimizer.step()
-        losses.append(total)
-    values = {key: parameter.detach() for key, parameter in parameters.items()}
-    return values, gradients, losses[experiment.run.warmup :]
-
-
-@pytest.fixture(scope="session")
-def reference() -> Callable[[Experiment], tuple[Named, Named, list[float]]]:
-    """`one_process`, once for each experiment."""
-    return lru_cache(maxsize=None)(one_process)

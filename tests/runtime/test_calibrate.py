@@ -47,8 +47,8 @@ def test_every_pass_and_transfer_of_the_program_is_measured(workers, experiment)
         assert timing.samples > 1
     reduced = {i.task.nbytes for i in program if i.task.op is Op.ALL_REDUCE}
     assert len(reduced) > 2
-    assert reduced <= {size for size, _ in profile.all_reduces[2]}
-    for points in (profile.messages, *profile.all_reduces.values()):
+    assert reduced <= {size for size, _ in profile.collectives["ALL_REDUCE"][2]}
+    for points in (profile.messages, *profile.collectives["ALL_REDUCE"].values()):
         sizes = [size for size, _ in points]
         assert sizes == sorted(set(sizes))
         assert min(seconds for _, seconds in points) > 0

@@ -23,6 +23,11 @@ ALONE = [
     {"data": 3, "microbatches": 2, "bucket_mb": 1e-6},
 ]
 PIPELINES = [
+    {"tensor": 2, "microbatches": 2, "dtype": "fp32"},
+    {"tensor": 2, "sequence_parallel": True, "data": 2, "bucket_mb": 0.003, "model": "bert"},
+    {"tensor": 2, "sequence_parallel": True, "pipeline": 2, "schedule": "zb-h1", "microbatches": 3},
+    {"tensor": 2, "tensor_style": "column", "model": "mlp", "pipeline": 2, "microbatches": 2},
+    {"tensor": 4, "tensor_style": "row", "model": "mlp", "hidden": 16, "optimizer": "adam"},
     {"schedule": "gpipe", "pipeline": 2, "microbatches": 4},
     {"schedule": "1f1b", "model": "mlp", "layers": 5, "pipeline": 3, "microbatches": 5},
     {"schedule": "naive", "pipeline": 2, "microbatches": 2, "dtype": "fp32"},
@@ -33,6 +38,11 @@ PIPELINES = [
     {"schedule": "zb-h1", "model": "mlp", "layers": 9, "pipeline": 4, "microbatches": 8},
     {"schedule": "zb-v", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
     {"schedule": "zb-h1", "model": "moe-gpt", "pipeline": 2, "microbatches": 4, "top_k": 3},
+    {"data": 3, "zero": 1, "microbatches": 2, "optimizer": "adam"},
+    {"data": 4, "zero": 2, "zero_group": 2, "bucket_mb": 0.003, "microbatches": 2},
+    {"data": 2, "zero": 3, "bucket_mb": 1e-6, "microbatches": 2, "optimizer": "momentum"},
+    {"schedule": "zb-h1", "pipeline": 2, "data": 2, "zero": 3, "bucket_mb": 0.003}
+    | {"microbatches": 4, "dtype": "fp32"},
 ]
 # Instructions are stretched to many milliseconds each, so that the order in which tensors
 # come and go on different streams is that of the prediction; in these plans no order that
@@ -45,6 +55,8 @@ PACED = [
     {"schedule": "pipedream", "pipeline": 2, "microbatches": 2},
     {"schedule": "interleaved-1f1b", "pipeline": 2, "virtual_stages": 2, "microbatches": 3},
     {"schedule": "zb-v", "model": "mlp", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
+    {"schedule": "gpipe", "model": "mlp", "data": 2, "pipeline": 2, "microbatches": 3, "zero": 2},
+    {"schedule": "gpipe", "data": 2, "pipeline": 2, "microbatches": 2, "zero": 3},
 ]
 
 
@@ -102,7 +114,8 @@ def test_microbatches_in_flight_are_as_predicted(run, keys):
         "zb-v": [2 * p] * p,
     }
     if keys.get("schedule") in known:
-        assert measured == known[keys["schedule"]] * keys.get("data", 1)
+        places = [n for n in known[keys["schedule"]] for _ in range(keys.get("tensor", 1))]
+        assert measured == places * keys.get("data", 1)
 
 
 def test_a_step_that_leaves_something_behind_is_noticed():

@@ -64,6 +64,8 @@ PAIRS = [
     {"tensor": 2, "data": 2, "model": "mlp", "tensor_style": "column", "bucket_mb": 0.001},
     {"tensor": 2, "data": 2, "optimizer": "adam", "clip_norm": 0.5, **SHARED},
     {"tensor": 2, "pipeline": 2, "optimizer": "momentum", "clip_norm": 0.5, "microbatches": 2},
+    {"tensor": 2, "data": 2, "zero": 1, "optimizer": "adam", "clip_norm": 0.5, **SHARED},
+    {"tensor": 2, "data": 2, "zero": 3, "bucket_mb": 0.002, "clip_norm": 0.5, "microbatches": 2},
 ]
 
 
@@ -74,9 +76,8 @@ def name_of(keys: dict[str, Any]) -> str:
 def unsplit(experiment: Experiment) -> Experiment:
     """The same training on one rank."""
     data = experiment.model_dump(exclude_unset=True)
-    for key in ("tensor", "tensor_style", "sequence_parallel", "pipeline", "virtual_stages"):
-        data["parallel"].pop(key, None)
-    data["parallel"]["schedule"] = "1f1b"
+    kept = {"data", "microbatches"}
+    data["parallel"] = {key: n for key, n in data["parallel"].items() if key in kept}
     return type(experiment).model_validate(data)
 
 

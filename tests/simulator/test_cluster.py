@@ -132,7 +132,7 @@ def test_messages_by_hand() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
 @pytest.mark.parametrize("nbytes", [0, 1000, 10**9])
 def test_ring_all_reduce_in_a_node(n: int, nbytes: int) -> None:
-    seconds = load_preset("dgx-a100-80gb").all_reduce_seconds(tuple(range(n)), nbytes)
+    seconds = load_preset("dgx-a100-80gb").collective_seconds("ALL_REDUCE", tuple(range(n)), nbytes)
     expected = 2 * (n - 1) / n * nbytes / 234e9 + 2 * (n - 1) * 3e-6
     assert seconds == pytest.approx(expected, rel=1e-12)
 
@@ -146,7 +146,10 @@ def test_ring_all_reduce_in_a_node(n: int, nbytes: int) -> None:
     ],
 )
 def test_ring_all_reduce_between_nodes(group: tuple[int, ...], bandwidth: float) -> None:
-    n, seconds = len(group), load_preset("dgx-a100-80gb").all_reduce_seconds(group, 10**8)
+    n, seconds = (
+        len(group),
+        load_preset("dgx-a100-80gb").collective_seconds("ALL_REDUCE", group, 10**8),
+    )
     expected = 2 * (n - 1) / n * 1e8 / bandwidth + 2 * (n - 1) * 6e-6
     assert seconds == pytest.approx(expected, rel=1e-12)
 
@@ -155,7 +158,7 @@ def test_a_profile_is_a_cluster(tmp_path) -> None:
     profile = Profile(
         {"cores": 6, "hostname": "box", "date": "today"},
         messages=[(0, 0.5), (100, 1.5)],
-        all_reduces={2: [(0, 2.0)]},
+        collectives={"ALL_REDUCE": {2: [(0, 2.0)]}},
         issue_s=0.25,
         wake_s=0.125,
         transfer_cores=0.75,
@@ -173,7 +176,7 @@ def test_a_profile_is_a_cluster(tmp_path) -> None:
     assert found.device.peak_flops["fp32"] == 7.0
     assert found.device.peak_flops["bf16"] == load_preset("laptop").device.peak_flops["bf16"]
     assert found.message_seconds(0, 1, 50) == 1.0
-    assert found.all_reduce_seconds((3, 4), 999) == 2.0
+    assert found.collective_seconds("ALL_REDUCE", (3, 4), 999) == 2.0
     assert found.nodes == 1
     gpu = from_profile(Profile({"cores": 6}, device="cuda"))
     assert (gpu.cores, gpu.device.kind) == (None, "gpu")

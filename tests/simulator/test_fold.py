@@ -132,7 +132,7 @@ def test_peers_that_are_placed_alike_pay_alike(sizes: list[int], per_node: int, 
         group = tuple(mesh.ranks[selector].ravel().tolist())
         peers = mesh.group(rank, "pipeline")
         return (
-            cluster.all_reduce_seconds(group, 1000),
+            cluster.collective_seconds("ALL_REDUCE", group, 1000),
             [cluster.message_seconds(rank, peer, 1000) for peer in peers],
         )
 

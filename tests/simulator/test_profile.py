@@ -19,7 +19,7 @@ from simulator.profile import (
     default_path,
     interpolate,
     load_profile,
-    ring_all_reduce,
+    ring_seconds,
     save_profile,
 )
 
@@ -28,7 +28,7 @@ PROFILE = Profile(
     device="cuda",
     passes={"F fp32: x × 3 + y": Timing(0.1, 0.05, 0.30000000000000004, 7)},
     messages=[(1, 1e-3), (1000, 2e-3)],
-    all_reduces={2: [(8, 1e-4)], 4: [(8, 3e-4), (80, 5e-4)]},
+    collectives={"ALL_REDUCE": {2: [(8, 1e-4)], 4: [(8, 3e-4), (80, 5e-4)]}},
     issue_s=1e-5,
     wake_s=2e-5,
     transfer_cores=0.5,
@@ -57,7 +57,10 @@ points = st.dictionaries(st.integers(0, 10**12), times, min_size=1, max_size=6).
             st.sampled_from("abc"), st.builds(Timing, times, times, times, st.just(1))
         ),
         messages=points | st.just([]),
-        all_reduces=st.dictionaries(st.integers(2, 9), points, max_size=3),
+        collectives=st.dictionaries(
+            st.sampled_from(["ALL_REDUCE", "ALL_GATHER"]),
+            st.dictionaries(st.integers(2, 9), points, max_size=3),
+        ),
         issue_s=times,
         wake_s=times,
         transfer_cores=times,
@@ -84,12 +87,12 @@ def damaged(*place: str, **change: Any) -> str:
 
 def saved() -> dict[str, Any]:
     return {
-        "format": "twinline-profile-1",
+        "format": "twinline-profile-2",
         "machine": {"cores": 2},
         "device": "cpu",
         "passes": {"x": {"mean_s": 1.0, "p10_s": 1.0, "p90_s": 1.0, "samples": 3}},
         "messages": [[1, 0.5], [2, 0.75]],
-        "all_reduces": {"2": [[1, 0.5]]},
+        "collectives": {"ALL_REDUCE": {"2": [[1, 0.5]]}},
         "issue_s": 0.0,
         "wake_s": 0.0,
         "transfer_cores": 0.0,
@@ -109,9 +112,9 @@ def test_what_the_damaged_ones_are_made_from_is_sound(tmp_path: Path) -> None:
         (json.dumps(saved())[:-9], "truncated or not JSON"),
         ("[" * 100_000, "truncated or not JSON"),
         (b"\xff\xfe\x00", "truncated or not JSON"),
-        ("[]", "not a twinline-profile-1 file"),
-        ("{}", "not a twinline-profile-1 file"),
-        (damaged(format="twinline-profile-0"), "not a twinline-profile-1 file"),
+        ("[]", "not a twinline-profile-2 file"),
+        ("{}", "not a twinline-profile-2 file"),
+        (damaged(format="twinline-profile-0"), "not a twinline-profile-2 file"),
         (damaged(machine=KeyError), "damaged: "),
         (damaged(machine=[]), "damaged: "),
         (damaged("machine", cores=KeyError), "damaged: KeyError: 'cores'"),
@@ -129,8 +132,8 @@ def test_what_the_damaged_ones_are_made_from_is_sound(tmp_path: Path) -> None:
         (damaged(messages=[[float("inf"), 1]]), "damaged: OverflowError: "),
         (damaged(messages=[[2, 1.0], [1, 2.0]]), "damaged: ValueError: sizes do not ascend"),
         (damaged(messages=[[2, 1.0], [2, 2.0]]), "damaged: ValueError: sizes do not ascend"),
-        (damaged(all_reduces={"two": []}), "damaged: "),
-        (damaged(all_reduces={"2": []}), "damaged: ValueError: .*without points"),
+        (damaged(collectives={"ALL_REDUCE": {"two": []}}), "damaged: "),
+        (damaged(collectives={"ALL_REDUCE": {"2": []}}), "damaged: ValueError: .*without points"),
         (damaged(issue_s="x"), "damaged: ValueError: 'x' is not a number"),
         (damaged(wake_s=None), "damaged: ValueError: None is not a number"),
         (damaged(transfer_cores=-0.5), "damaged: ValueError: -0.5 is not a number"),
@@ -206,17 +209,21 @@ def test_interpolation_by_hand(points, nbytes: float, expected: float) -> None:
     ],
 )
 def test_ring_by_hand(size, nbytes, latency, bandwidth, expected: float) -> None:
-    assert ring_all_reduce(size, nbytes, latency, bandwidth) == expected
+    assert ring_seconds("ALL_REDUCE", size, nbytes, latency, bandwidth) == expected
 
 
 def test_all_reduces_of_a_group_size_that_was_not_measured() -> None:
-    assert PROFILE.all_reduce_seconds(4, 44) == pytest.approx(4e-4)
-    assert PROFILE.all_reduce_seconds(2, 10**9) == 1e-4
-    scale = ring_all_reduce(8, 44, 1e-4, 1e9) / ring_all_reduce(4, 44, 1e-4, 1e9)
-    assert PROFILE.all_reduce_seconds(8, 44) == pytest.approx(4e-4 * scale)
+    assert PROFILE.collective_seconds("ALL_REDUCE", 4, 44) == pytest.approx(4e-4)
+    assert PROFILE.collective_seconds("ALL_REDUCE", 2, 10**9) == 1e-4
+    scale = ring_seconds("ALL_REDUCE", 8, 44, 1e-4, 1e9) / ring_seconds(
+        "ALL_REDUCE", 4, 44, 1e-4, 1e9
+    )
+    assert PROFILE.collective_seconds("ALL_REDUCE", 8, 44) == pytest.approx(4e-4 * scale)
     # 3 is as far from 2 as from 4: the smaller one
-    scale = ring_all_reduce(3, 44, 1e-4, 1e9) / ring_all_reduce(2, 44, 1e-4, 1e9)
-    assert PROFILE.all_reduce_seconds(3, 44) == pytest.approx(1e-4 * scale)
+    scale = ring_seconds("ALL_REDUCE", 3, 44, 1e-4, 1e9) / ring_seconds(
+        "ALL_REDUCE", 2, 44, 1e-4, 1e9
+    )
+    assert PROFILE.collective_seconds("ALL_REDUCE", 3, 44) == pytest.approx(1e-4 * scale)
 
 
 def test_a_timing_is_its_percentiles() -> None:

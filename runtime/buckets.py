@@ -1,0 +1,51 @@
+"""What operations do with the flat buffers of a bucket, whole or sharded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch.distributed as dist
+
+from runtime.groups import COLLECTIVE, Group
+from simulator.program import Instruction, Op, tensor_key
+
+if TYPE_CHECKING:
+    from runtime.executor import Executor
+    from runtime.parameters import Parameters
+
+
+@contextmanager
+def collecting(executor: Executor, instruction: Instruction, begin: float) -> Iterator[None]:
+    """Parameter gradients go where those of this microbatch are, or begin there."""
+    task, microbatch = instruction.task, instruction.microbatch
+    parameters = executor.parameters_of(task.layers)
+    if parameters is None:
+        yield
+        return
+    for tensor in task.allocates:
+        if tensor.name == parameters.bucket.name:
+            nbytes = parameters.begin_gradients(microbatch).nbytes
+            executor.ledger.hold((tensor.name, microbatch), nbytes, begin)
+    with parameters.collecting(microbatch):
+        yield
+
+
+def bucket_collective(
+    executor: Executor, instruction: Instruction, parameters: Parameters, group: Group
+) -> None:
+    """On flat buffers, in place: this rank's part of a whole one is what it gives or gets."""
+    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    if task.op is Op.ALL_REDUCE:
+        dist.all_reduce(parameters.reduced, group=group)
+    elif task.op is Op.REDUCE_SCATTER:
+        whole = parameters.whole_gradients(microbatch)
+        COLLECTIVE[task.op](parameters.part_of(whole), whole, group=group)
+        parameters.keep_reduced(microbatch)
+    else:
+        with parameters.gathering() as whole:
+            for tensor in task.allocates:
+                executor.ledger.hold(tensor_key(tensor.name, microbatch), whole.nbytes, begin)
+            COLLECTIVE[task.op](whole, parameters.part_of(whole), group=group)
