@@ -22,8 +22,10 @@ PLANS: list[dict[str, Any]] = [
     {"pipeline": 2, "microbatches": 4, "schedule": "1f1b"},
     {"pipeline": 2, "microbatches": 4, "schedule": "interleaved-1f1b", "virtual_stages": 2},
     {"pipeline": 2, "microbatches": 4, "schedule": "zb-h1"},
-    {"pipeline": 2, "microbatches": 3, "schedule": "zb-v", "virtual_stages": 2},
     {"data": 2, "microbatches": 2, "bucket_mb": 0.003},
+]
+MORE_PLANS = [
+    {"pipeline": 2, "microbatches": 3, "schedule": "zb-v", "virtual_stages": 2},
     {"data": 2, "pipeline": 2, "microbatches": 2, "bucket_mb": 0.003, "optimizer": "adam"},
 ]
 CASES = [
@@ -32,7 +34,7 @@ CASES = [
     for model in ("gpt", "bert", "moe-gpt", "mlp")
     for how in HOW
     if (model, how) != ("mlp", "selective")
-]
+] + [{"recompute": how, **plan} for plan in MORE_PLANS for how in HOW]
 SHARED = {"sequence_parallel": True}
 TENSOR = [
     {"tensor": 2, "layers": 2, "hidden": 16, "heads": 4, "recompute": how, **plan}
@@ -132,7 +134,9 @@ def test_every_tensor_has_the_bytes_the_program_says(run, keys):
 
 @pytest.mark.parametrize(
     "keys",
-    [keys for keys in CASES + TENSOR + SHARDED if keys.get("pipeline", 1) == 1],
+    # Where no gather runs ahead of the backward pass, the order of all changes is certain.
+    [keys for keys in CASES if "pipeline" not in keys]
+    + [k for k in TENSOR if not {"pipeline", "data"} & k.keys() and k["recompute"] == "full"],
     ids=name_of,
 )
 def test_peak_memory_is_as_predicted(run, keys):
@@ -162,6 +166,14 @@ def kept_by_a_layer(experiment) -> int:
     return (sixteen_bits * w.dtype_bytes // 2 + statistics) // shares
 
 
+def held_after_forward(timeline) -> int:
+    """By rank 0 as its last forward pass ends, above what is resident."""
+    forward = timeline.of_kind(lambda kind: kind.op == "F") & (timeline.rank == 0)
+    memory, end = timeline.memory[0], timeline.end[forward].max()
+    last = int(np.searchsorted(memory.times, end, side="left")) - 1
+    return int(memory.nbytes[last] - memory.nbytes[0])
+
+
 LAYER = {"model": "gpt", "hidden": 16, "heads": 4, "sequence": 24, "iterations": 1}
 
 
@@ -170,17 +182,14 @@ LAYER = {"model": "gpt", "hidden": 16, "heads": 4, "sequence": 24, "iterations":
 def test_a_layer_keeps_what_korthikanti_et_al_count_without_their_masks(
     run, experiment, recompute, plan
 ):
-    """What one more layer adds to the most that a rank holds above what is resident:
-    predicted in 16 bits, measured in 32 (16-bit norms of a CPU keep 16-bit statistics)."""
+    """What one more layer adds to what a rank holds after the forward pass: predicted in 16
+    bits, measured in 32 (16-bit norms of a CPU keep 16-bit statistics)."""
     real, predicted = [], []
     for layers in (3, 4):
         keys = {**LAYER, "layers": layers, "recompute": recompute, **plan}
         ran, narrow = run(**keys, dtype="fp32"), experiment(**keys, dtype="bf16")
-        for into, memory in (
-            (real, ran.measurement.timeline.memory[0]),
-            (predicted, predict(narrow).timeline.memory[0]),
-        ):
-            into.append(memory.peak - int(memory.nbytes[0]))
+        real.append(held_after_forward(ran.measurement.timeline))
+        predicted.append(held_after_forward(predict(narrow).timeline))
     assert real[1] - real[0] == kept_by_a_layer(ran.experiment)
     assert predicted[1] - predicted[0] == kept_by_a_layer(narrow)
 
