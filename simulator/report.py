@@ -77,6 +77,8 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
         line += f"   {result['tokens_per_s']:,.0f} {result['token']}s/s"
     if result["mfu"] is not None:
         line += f"   MFU {percent(result['mfu'])}"
+        if result["hfu"] != result["mfu"]:
+            line += f"   HFU {percent(result['hfu'])}"
     console.print(line)
     table = Table("rank", "compute", "exposed comm", "idle", "peak memory", "in flight")
     for column in table.columns:
