@@ -34,6 +34,16 @@ def catalogue() -> list[Entry]:
             "parallel.zero = 1, 2 or 3, zero_group, prefetch",
             "ZeRO: optimizer state, gradients, parameters split over replicas",
         ),
+        Entry(
+            "selective recomputation",
+            'parallel.recompute = "selective"',
+            "the core of attention runs again in the backward pass; its scores are not kept",
+        ),
+        Entry(
+            "full recomputation",
+            'parallel.recompute = "full"',
+            "of every block only the input is kept; its forward pass runs again",
+        ),
         *schedules,
         Entry(
             "data × pipeline",
