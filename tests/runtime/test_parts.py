@@ -28,6 +28,10 @@ PLANS = [
     {"model": "mlp", "tensor": tensor, "tensor_style": style, "dtype": "fp64"}
     for tensor in (2, 4)
     for style in ("column", "row", "megatron")
+] + [
+    {"model": "gpt", "tensor": 2, "sequence_parallel": True, "recompute": "selective"},
+    {"model": "bert", "tensor": 2, "recompute": "selective"},
+    {"model": "gpt", "tensor": 2, "sequence_parallel": True, "recompute": "full"},
 ]
 
 
@@ -67,7 +71,7 @@ def one_pass(experiment, rank, span, split):
     described = {
         "parameters": sum(layer.parameters for layer in mine),
         "forward": sum(layer.forward_flops for layer in mine),
-        "backward": sum(layer.backward_input_flops for layer in mine),
+        "backward": sum(layer.backward_input_flops + layer.again_flops for layer in mine),
         "saved": saved_bytes(flow, first, last),
         "outputs": {
             index: (layers[index - 1].output_shape, layers[index - 1].output_bytes)
