@@ -81,6 +81,7 @@ class BatchedLinear(nn.Module):
     """
 
     deferred: Deferred | None = None
+    bias: nn.Parameter | None
 
     def __init__(self, num: int, inputs: int, outputs: int):
         super().__init__()
@@ -89,19 +90,31 @@ class BatchedLinear(nn.Module):
         for parameter in (self.weight, self.bias):
             nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5)
 
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None) -> BatchedLinear:
+        """With these values."""
+        made = cls(0, 1, 1)
+        made.weight = nn.Parameter(weight)
+        made.bias = None if bias is None else nn.Parameter(bias)
+        return made
+
     def forward(self, x: Tensor) -> Tensor:
         if self.deferred is None:
-            return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
+            return _batched(x, self.weight, self.bias)
         apply: Callable[..., Tensor] = _SplitBatchedLinear.apply
         return apply(x, self.weight, self.bias, self.deferred)
 
 
+def _batched(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.bmm(weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight)
+
+
 class _SplitBatchedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, into: Deferred) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, into: Deferred) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.parameters, ctx.into = (weight, bias), into
-        return torch.baddbmm(bias.unsqueeze(1), x, weight)
+        return _batched(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
@@ -110,7 +123,8 @@ class _SplitBatchedLinear(torch.autograd.Function):
 
         def weight_gradient() -> None:
             parameter.grad.baddbmm_(x.transpose(1, 2), gradient)
-            bias.grad += gradient.sum(1)
+            if bias is not None:
+                bias.grad += gradient.sum(1)
 
         ctx.into.add(weight_gradient, x, gradient)
         of_input = gradient.bmm(weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None

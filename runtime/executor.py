@@ -18,6 +18,7 @@ from runtime.data import TORCH_DTYPE
 from runtime.deferral import Deferred
 from runtime.groups import Groups
 from runtime.ledger import Ledger
+from runtime.loss_scale import LossScale
 from runtime.models import Segment, boundary
 from runtime.operations import OPERATIONS, Graph
 from runtime.parameters import Parameters, parameters_of
@@ -62,6 +63,7 @@ class Executor:
         fault: (instruction label, kind) to fail at, see `inject`.
         failure: the first failure on a stream; whoever waits for anything raises it.
         staleness: how old the weights were that each gradient was computed with.
+        loss_scale: of the current step.
         losses: of the microbatches of the current step, on the rank that computes them.
     """
 
@@ -79,7 +81,9 @@ class Executor:
         self.device, self.groups, self.progress, self.pace = device, groups, progress, pace
         self.timeout_s = experiment.run.timeout_s
         # Each microbatch's loss is a mean; the mean over those of an update is trained.
-        self.loss_scale = 1.0 / (experiment.parallel.data * updates_of(experiment).every)
+        self.loss_scale = LossScale(experiment.workload.dtype, experiment.workload.loss_scale)
+        shares = experiment.parallel.batch_shares
+        self.loss_share = 1.0 / (shares * updates_of(experiment).every)
         self.instructions = program.ranks[rank]
         place = mesh_of(experiment).coordinate(rank)
         passes = {i.task.layers for i in self.instructions if i.task.op is Op.FORWARD}
@@ -122,8 +126,17 @@ class Executor:
         return {
             "parameters": sum(p.resident_bytes for p in held),
             "gradients": sum(p.gradients.nbytes for p in held),
-            "optimizer": sum(p.optimizer.nbytes for p in held),
+            "optimizer": sum(p.optimizer_bytes for p in held),
         }
+
+    @property
+    def loss_factor(self) -> float:
+        """What the loss of a microbatch is multiplied with before its backward pass."""
+        return self.loss_share * self.loss_scale.value
+
+    def gradient_norm(self) -> float:
+        """Of the whole model, if the program has computed it in this step."""
+        return float(self.buffers["norm"].sqrt()) / self.loss_scale.value
 
     def parameters_of(self, layers: tuple[int, int]) -> Parameters | None:
         """Of a segment; None if it has none."""
@@ -172,6 +185,7 @@ class Executor:
         for instruction in self.instructions:
             if instruction.uid in tickets:
                 self._wait_for(instruction, tickets[instruction.uid])
+        self.loss_scale.update(self.gradient_norm())
 
     def empty(self, name: str, nbytes: int) -> Tensor:
         """A buffer for what communication brings."""

@@ -40,6 +40,7 @@ class Measurement:
     parameters_norm: float
     staleness: list[dict[str, Any]] = field(default_factory=list)
     moe: dict[str, Any] | None = None
+    loss_scale: dict[str, Any] | None = None
 
     @property
     def noise_floor(self) -> float:
@@ -102,6 +103,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
         "parameters_norm": measurement.parameters_norm,
         "staleness": measurement.staleness,
         "moe": measurement.moe,
+        "loss_scale": measurement.loss_scale,
     }
 
 
@@ -120,4 +122,5 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
         data["parameters_norm"],
         data["staleness"],
         data["moe"],
+        data["loss_scale"],
     )

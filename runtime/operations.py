@@ -5,6 +5,7 @@ Each takes the executor and the instruction. Nothing here knows a strategy.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ def forward(executor: Executor, instruction: Instruction) -> None:
     if not keeps_graph(task):
         outputs = pass_without_graph(segment, given, target)
     else:
-        arguments = (segment, given, target, executor.loss_scale, split, again)
+        arguments = (segment, given, target, executor.loss_factor, split, again)
         known = executor.ledger.saved_bytes.get(first)
         if known is None:  # count once; every microbatch saves the same
             known_already = [*tensors.values(), *segment.parameters(), *segment.buffers()]
@@ -284,25 +285,30 @@ def gradient_norm(executor: Executor, instruction: Instruction) -> None:
         executor.buffers["norm"] += parameters.gradients_square()
 
 
-def clip_factor(executor: Executor) -> float:
-    """What gradients are multiplied with, as `torch.nn.utils.clip_grad_norm_` does."""
-    limit = executor.experiment.workload.clip_norm
-    if limit is None:
-        return 1.0
-    return min(1.0, limit / (float(executor.buffers["norm"].sqrt()) + 1e-6))
+def gradient_factor(executor: Executor) -> float | None:
+    """What gradients are multiplied with: the loss scale is taken out, and their norm limited
+    as `torch.nn.utils.clip_grad_norm_` does. None: they have overflowed."""
+    workload, scale = executor.experiment.workload, executor.loss_scale.value
+    norm = executor.gradient_norm()
+    if not math.isfinite(norm) and executor.loss_scale.dynamic:
+        return None
+    limit = workload.clip_norm
+    return (1.0 if limit is None else min(1.0, limit / (norm + 1e-6))) / scale
 
 
 def optimizer_step(executor: Executor, instruction: Instruction) -> None:
     task, begin = instruction.task, time.perf_counter()
-    keep_old, factor = bool(task.allocates), clip_factor(executor)
+    keep_old, factor = bool(task.allocates), gradient_factor(executor)
     updated = executor.updated_by(task)
     for parameters in updated:
-        if factor < 1.0:
-            parameters.reduced *= factor
-        if executor.keep_gradients:
-            executor.last_gradients[parameters.bucket.name] = parameters.reduced.clone()
         executor.staleness.update(task.stage, parameters.newest)
-        parameters.update(executor.experiment.run.learning_rate, keep_old)
+        gradients = parameters.scaled_gradients(factor or 0.0)
+        if executor.keep_gradients:
+            executor.last_gradients[parameters.bucket.name] = gradients.clone()
+        if factor is None:
+            parameters.skip()
+            continue
+        parameters.update(executor.experiment.run.learning_rate, gradients, keep_old)
     for tensor in task.allocates:
         nbytes = sum(parameters.version_bytes(task.version) for parameters in updated)
         executor.ledger.hold(tensor_key(tensor.name, instruction.microbatch), nbytes, begin)

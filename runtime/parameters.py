@@ -67,10 +67,16 @@ class Parameters:
         self.reduced = self.gradients if self.bucket.zero > 1 else self.gradients[self._part]
         self._whole: dict[int, Tensor] = {}  # gradients of each microbatch, if they are sharded
         self.newest = self._active = 0
-        self.optimizer = Optimizer(experiment.workload.optimizer, mine)
+        masters = experiment.workload.has_master_weights
+        self._master = torch.empty_like(mine, dtype=torch.float32) if masters else None
+        self.optimizer = Optimizer(
+            experiment.workload.optimizer, mine if self._master is None else self._master
+        )
         self._versions = {0: (flat, self._leaves(flat))}
         for (module, name), leaf in zip(self._slots, self._versions[0][1], strict=True):
             leaf.data.copy_(getattr(module, name).data)
+        if self._master is not None:
+            self._master.copy_(mine)
         self._install(0)
         self._shard: Tensor | None = None
         if self.bucket.zero > 2:
@@ -120,11 +126,24 @@ class Parameters:
             self._install(version)
         return version
 
-    def update(self, learning_rate: float, keep_old: bool = False) -> None:
+    @property
+    def optimizer_bytes(self) -> int:
+        """What is kept for updates: the optimizer's state and fp32 master weights."""
+        return self.optimizer.nbytes + (0 if self._master is None else self._master.nbytes)
+
+    def scaled_gradients(self, factor: float) -> Tensor:
+        """This rank's part of the gradients times `factor`, in the type of the master weights."""
+        if self._master is not None:
+            return self.reduced.float().mul_(factor)
+        return self.reduced if factor == 1.0 else self.reduced.mul_(factor)
+
+    def update(self, learning_rate: float, gradients: Tensor, keep_old: bool = False) -> None:
         """Step the optimizer on the flat buffers; gradients start again from zero.
 
-        With `keep_old` the new weights are new tensors: graphs of passes in flight still
-        hold the old ones.
+        Args:
+            gradients: see `scaled_gradients`.
+            keep_old: the new weights are new tensors, because graphs of passes in flight
+                still hold the old ones.
         """
         flat, leaves = self._versions[self.newest]
         if keep_old:
@@ -133,9 +152,16 @@ class Parameters:
         else:
             del self._versions[self.newest]
         mine = flat[self._part] if self._shard is None else self._shard
-        self.optimizer.step(mine, self.reduced, learning_rate)
+        master = mine if self._master is None else self._master
+        self.optimizer.step(master, gradients, learning_rate)
+        if master is not mine:
+            mine.copy_(master)
         self.newest += 1
         self._versions[self.newest] = (flat, leaves)
+        self.gradients.zero_()
+
+    def skip(self) -> None:
+        """Drop the gradients of a step that overflowed."""
         self.gradients.zero_()
 
     def gradients_square(self) -> Tensor:

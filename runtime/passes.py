@@ -175,7 +175,7 @@ class PassMeter:
             start = time.perf_counter()
             for parameters in self.parameters:
                 if parameters.within(task.layers):
-                    parameters.update(1e-9, keep_old)
+                    parameters.update(1e-9, parameters.scaled_gradients(1.0), keep_old)
                     if keep_old:
                         parameters.forget(parameters.newest - 1)
         synchronize(self.device)

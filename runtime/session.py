@@ -76,12 +76,14 @@ def _iterate(
 ) -> Measurement | None:
     experiment, program = job.experiment, executor.program
     run, parallel = experiment.run, experiment.parallel
-    place = mesh_of(experiment).coordinate(executor.rank)
-    replica = place["data"]
+    mesh = mesh_of(experiment)
+    place, replica = mesh.coordinate(executor.rank), mesh.replica(executor.rank)
     posted: list[list[float]] = []
     end: list[list[float]] = []
     losses: list[float] = []
-    routing = Routing(experiment, executor.segments.values(), executor.device)
+    first_of_tensor = place["tensor"] == 0  # its ranks route and lose the same
+    counted = executor.segments.values() if first_of_tensor else ()
+    routing = Routing(experiment, counted, executor.device)
     origin = 0.0
     total = run.warmup + run.iterations
     begin = 0.3 if calibrator else 0.0
@@ -101,8 +103,8 @@ def _iterate(
         origin = clock.common_start()
         executor.step(batches)
         loss = torch.zeros(1, dtype=torch.float64, device=executor.device)
-        for part in executor.losses if place["tensor"] == 0 else ():  # its ranks have the same
-            loss += part.double() / (parallel.data * parallel.microbatches)
+        for part in executor.losses if first_of_tensor else ():
+            loss += part.double() / (parallel.batch_shares * parallel.microbatches)
         dist.all_reduce(loss)
         if number >= run.warmup:
             shift = clock.offset - origin
@@ -124,7 +126,9 @@ def _iterate(
         return None
     timeline, times = merge(program, records)
     stale.sort(key=lambda row: int(row["stage"]))
-    return Measurement(timeline, times, losses, norm, stale, moe)
+    scale = executor.loss_scale
+    scaled = {"value": scale.value, "skipped_steps": scale.skipped} if scale.dynamic else None
+    return Measurement(timeline, times, losses, norm, stale, moe, scaled)
 
 
 def parameters_norm(executor: Executor) -> float:

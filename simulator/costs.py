@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from simulator.cluster import Cluster
 from simulator.contention import Demand
@@ -146,14 +147,19 @@ def _work(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> tuple
         return into_input, layer.moved_bytes + again + zeroed
     if op is Op.BACKWARD_WEIGHT:
         return layer.backward_weight_flops, layer.moved_bytes
-    mine, part = layer.parameters / parallel.shards, size / parallel.shards
+    ranks = prod(getattr(parallel, axis) for axis in layer.sums_over)
+    shards = min(parallel.shards, ranks)  # experts have fewer ranks to share them
+    mine, part = layer.parameters / shards, size / shards
     if op is Op.GRADIENT_NORM:
         return 2.0 * mine, part
     if op is not Op.OPTIMIZER_STEP:
         raise ValueError(f"no cost for {op.value}")
     # Reads parameter, gradient and state, writes all of them; the gradient is zeroed.
+    # Of master weights the fp32 ones are read and written, and the copy is written.
     states, clips = OPTIMIZER_STATES[workload.optimizer], workload.clip_norm is not None
-    moved = (3.0 + 2.0 * states + 2.0 * clips) * part + (size if parallel.zero == 1 else part)
+    weights = part if workload.has_master_weights else 2.0 * part
+    moved = weights + (1.0 + 2.0 * clips) * part + (size if parallel.zero == 1 else part)
+    moved += 2.0 * workload.optimizer_bytes * mine
     return (2.0 + 6.0 * states) * mine, moved
 
 

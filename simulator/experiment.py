@@ -60,6 +60,8 @@ class Workload(_Section):
             three channels, and what they are sorted into.
         global_batch: sequences or images per training step over all replicas.
         optimizer: with torch's defaults besides run.learning_rate; momentum is 0.9.
+        loss_scale: of fp16, to begin with: halved at an overflow, whose step is skipped, and
+            doubled after 2000 steps without one.
         clip_norm: largest L2 norm of the gradient of the whole model; unset, no limit.
         forward, backward_input, backward_weight, p2p: seconds, for unit only.
     """
@@ -82,6 +84,7 @@ class Workload(_Section):
     global_batch: Positive | None = None
     dtype: Literal["fp64", "fp32", "bf16", "fp16"] = "fp32"
     optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    loss_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 65536.0
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     forward: Seconds = 0.01
     backward_input: Seconds = 0.01
@@ -106,6 +109,23 @@ class Workload(_Section):
     @property
     def dtype_bytes(self) -> int:
         return DTYPE_BYTES[self.dtype]
+
+    @property
+    def has_master_weights(self) -> bool:
+        """16-bit weights are copies of fp32 ones, which the optimizer updates
+        (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1)."""
+        return self.dtype_bytes == 2
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Of a parameter: what the optimizer keeps, fp32 master weight included."""
+        states = OPTIMIZER_STATES[self.optimizer]
+        return 4 * (1 + states) if self.has_master_weights else self.dtype_bytes * states
+
+    @property
+    def needs_gradient_norm(self) -> bool:
+        """To clip, or to see that a scaled loss has overflowed."""
+        return self.clip_norm is not None or self.dtype == "fp16"
 
 
 class Parallel(_Section):
@@ -156,6 +176,11 @@ class Parallel(_Section):
         return self.data * self.context * self.expert
 
     @property
+    def batch_shares(self) -> int:
+        """Among how many the batch is divided: the ranks of `expert` take other data, too."""
+        return self.data * self.expert
+
+    @property
     def shards(self) -> int:
         """Ranks that share what one of them would hold."""
         return (self.zero_group or self.replicas) if self.zero else 1
@@ -201,12 +226,12 @@ class Experiment(_Section):
         if self.workload.global_batch is not None:
             return self.workload.global_batch
         per_microbatch = 1 if self.workload.model == "unit" else 4
-        return self.parallel.data * self.parallel.microbatches * per_microbatch
+        return self.parallel.batch_shares * self.parallel.microbatches * per_microbatch
 
     @property
     def microbatch_size(self) -> int:
-        """Samples per microbatch: global_batch ÷ (data × microbatches)."""
-        return self.global_batch // (self.parallel.data * self.parallel.microbatches)
+        """Samples per microbatch: global_batch ÷ (data × expert × microbatches)."""
+        return self.global_batch // (self.parallel.batch_shares * self.parallel.microbatches)
 
 
 DEFAULT: dict[str, Any] = {
@@ -313,7 +338,6 @@ def _check_parallel(parallel: Parallel) -> None:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
     later = {
         "context": ("context parallelism", 1),
-        "expert": ("expert parallelism", 1),
     }
     for key, (what, only) in later.items():
         value = getattr(parallel, key)
@@ -341,10 +365,12 @@ def _check_parallel(parallel: Parallel) -> None:
 
 def _check_batch(experiment: Experiment) -> None:
     parallel = experiment.parallel
-    parts = parallel.data * parallel.microbatches
+    parts = parallel.batch_shares * parallel.microbatches
     if experiment.global_batch % parts:
+        names = ["data", *(["expert"] if parallel.expert > 1 else []), "microbatches"]
+        factors = " × ".join(str(getattr(parallel, name)) for name in names)
         raise ExperimentError(
             f"workload.global_batch = {experiment.global_batch}: must be a multiple of "
-            f"data × microbatches = {parallel.data} × {parallel.microbatches} = {parts}; "
+            f"{' × '.join(names)} = {factors} = {parts}; "
             f"nearest: {max(parts, round(experiment.global_batch / parts) * parts)}"
         )

@@ -32,8 +32,20 @@ class Mesh:
         return int(self.ranks.size)
 
     def coordinate(self, rank: int) -> dict[str, int]:
-        """Where `rank` is on each axis."""
+        """Where `rank` is on each axis.
+
+        Raises:
+            ValueError: there is no such rank.
+        """
+        if not 0 <= rank < self.world_size:
+            raise ValueError(f"rank {rank} is out of bounds: there are {self.world_size}")
         return {axis: int(at) for axis, at in zip(AXES, self._places[rank], strict=True)}
+
+    def replica(self, rank: int) -> int:
+        """Whose share of the batch `rank` takes, counted over all of them: those at different
+        places of `data` and `expert` take different data."""
+        place = self.coordinate(rank)
+        return place["data"] * self.degrees["expert"] + place["expert"]
 
     def group(self, rank: int, *axes: str) -> tuple[int, ...]:
         """The ranks that differ from `rank` in these axes only, ascending."""

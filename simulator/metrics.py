@@ -98,9 +98,8 @@ def bubble(timeline: Timeline) -> tuple[float, float]:
 
 def model_flops(experiment: Experiment) -> float:
     """Of one training step over all ranks, forward and backward, without recomputation."""
-    parallel = experiment.parallel
-    replicas = parallel.data * parallel.expert * parallel.microbatches
-    return sum(layer.flops for layer in describe_whole(experiment)) * replicas
+    parallel, whole = experiment.parallel, describe_whole(experiment)
+    return sum(layer.flops for layer in whole) * parallel.batch_shares * parallel.microbatches
 
 
 def recomputed_flops(experiment: Experiment) -> float:

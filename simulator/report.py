@@ -96,6 +96,9 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
     console.print(table)
     if len(shown) < len(result["ranks"]):
         console.print(f"… and {len(result['ranks']) - len(shown)} more ranks (all in --json)")
+    if "loss_scale" in result:
+        scale = result["loss_scale"]
+        console.print(f"loss scale {scale['value']:g}, {scale['skipped_steps']} steps skipped")
     if "moe" in result:
         loads = result["moe"]["load_of_blocks"]
         low, high = min(map(min, loads)), max(map(max, loads))

@@ -35,6 +35,7 @@ Place = Mapping[str, int]
 PARTS: dict[str, Callable[[nn.Module, str, Experiment, Place], nn.Module]] = {
     "mlp": mlp.part,
     "gpt": gpt.part,
+    "moe-gpt": moe_gpt.part,
     "bert": bert.part,
 }
 """Cuts what one rank has out of a whole layer."""

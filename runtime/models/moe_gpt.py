@@ -3,12 +3,15 @@ the place of its MLP, made of parts that hand tensors to each other and share no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.deferral import BatchedLinear, Linear
 from runtime.models import gpt
+from runtime.models.transformer import Share
 from simulator.experiment import Experiment
 from simulator.workloads.moe_gpt import capacity
 
@@ -112,13 +115,13 @@ class Experts(nn.Module):
         return out
 
 
-def combine(out: Tensor, gates: Tensor, x: Tensor, top_k: int) -> Tensor:
-    """x + for each token the sum of gate × the expert's output over the choices with a slot.
+def combine(out: Tensor, gates: Tensor, top_k: int) -> Tensor:
+    """For each token the sum of gate × the expert's output over the choices with a slot,
+    (tokens, hidden).
 
     Args:
         out: of the experts, (experts, slots each, hidden).
         gates: as the dispatch had them.
-        x: what came into the layer, (…, hidden).
     """
     entry, slot, _ = assign(gates, top_k, out.shape[1])
     rows = out.flatten(0, 1)
@@ -126,7 +129,7 @@ def combine(out: Tensor, gates: Tensor, x: Tensor, top_k: int) -> Tensor:
     weight = gates.flatten().index_select(0, entry).masked_fill(dropped, 0.0)
     picked = rows.index_select(0, slot.masked_fill(dropped, 0))
     weighted = (picked * weight.unsqueeze(1)).view(top_k, -1, rows.shape[1])
-    return x + weighted.sum(0).view_as(x)
+    return weighted.sum(0)
 
 
 class Mixture(nn.Module):
@@ -143,7 +146,7 @@ class Mixture(nn.Module):
         n = self.norm(x)
         gates = self.router(n)
         out = self.experts(self.dispatch(n, gates))
-        return combine(out, gates, x, self.router.top_k)
+        return x + combine(out, gates, self.router.top_k).view_as(x)
 
 
 def layer(experiment: Experiment, index: int) -> nn.Module:
@@ -152,3 +155,66 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     if index == 0 or index % 2:
         return gpt.layer(experiment, index)
     return Mixture(w.hidden, w.ffn, w.experts, w.top_k, capacity(experiment))
+
+
+class ExpertsPart(nn.Module):
+    """This rank's experts, or its share of them: what every rank of the expert axis has in its
+    slots for them → a part of the sum over tensor ranks, in the same order, (experts, slots
+    each, hidden).
+
+    Each rank has a share of fc1's columns, of fc2's rows and of the bias of fc2's outputs.
+    """
+
+    def __init__(self, whole: Experts, over: Share, share: Share):
+        super().__init__()
+        assert whole.fc1.bias is not None and whole.fc2.bias is not None
+        self.ranks = over.count
+        self.fc1 = BatchedLinear.of(
+            share.of(over.of(whole.fc1.weight), 2), share.of(over.of(whole.fc1.bias), 1)
+        )
+        self.fc2 = BatchedLinear.of(share.of(over.of(whole.fc2.weight), 1), None)
+        self.bias = nn.Parameter(share.of(over.of(whole.fc2.bias), 1))
+        before = share.index * self.bias.shape[1]
+        self.margins = before, whole.fc2.bias.shape[1] - before - self.bias.shape[1]
+
+    def forward(self, slots: Tensor) -> Tensor:
+        _, each, hidden = slots.shape
+        from_ranks = slots.view(self.ranks, -1, each, hidden).transpose(0, 1)
+        mine = from_ranks.contiguous().view(-1, self.ranks * each, hidden)
+        bias = functional.pad(self.bias, self.margins).unsqueeze(1)
+        out: Tensor = self.fc2(functional.gelu(self.fc1(mine))).add_(bias)
+        return out.view(-1, self.ranks, each, hidden).transpose(0, 1).reshape(slots.shape)
+
+
+class Combine(nn.Module):
+    """(out of the experts, gates) → (batch, sequence, hidden), without the residual."""
+
+    def __init__(self, top_k: int, sequence: int):
+        super().__init__()
+        self.top_k, self.sequence = top_k, sequence
+
+    def forward(self, out: Tensor, gates: Tensor) -> Tensor:
+        return combine(out, gates, self.top_k).view(-1, self.sequence, out.shape[2])
+
+
+class Residual(nn.Module):
+    """Sum."""
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return residual + x
+
+
+def part(
+    whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
+) -> nn.Module:
+    """What a rank has of `whole`: see `simulator.workloads.moe_gpt.parts`."""
+    if not isinstance(whole, Mixture):
+        return gpt.part(whole, name, experiment, place)
+    if name == "experts":
+        over, share = Share(experiment, place, "expert"), Share(experiment, place)
+        return ExpertsPart(whole.experts, over, share)
+    if name == "combine":
+        return Combine(whole.router.top_k, experiment.workload.sequence)
+    if name == "residual":
+        return Residual()
+    return {"norm": whole.norm, "router": whole.router, "dispatch": whole.dispatch}[name]

@@ -15,10 +15,12 @@ from simulator.experiment import Experiment
 
 
 class Share:
-    """This rank's share of rows or columns: number `index` of `count` equal ones."""
+    """This rank's share of rows or columns: number `index` of `count` equal ones, along an
+    axis of the mesh."""
 
-    def __init__(self, experiment: Experiment, place: Mapping[str, int]):
-        self.index, self.count = place.get("tensor", 0), experiment.parallel.tensor
+    def __init__(self, experiment: Experiment, place: Mapping[str, int], axis: str = "tensor"):
+        self.index = place.get(axis, 0)
+        self.count: int = getattr(experiment.parallel, axis)
 
     def of(self, weight: Tensor, dim: int = 0, groups: int = 1) -> Tensor:
         """Along `dim`, of each of `groups` equal groups (Q, K and V, say)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-from simulator.experiment import OPTIMIZER_STATES, Experiment, ExperimentError
+from simulator.experiment import Experiment, ExperimentError
 from simulator.gc_pause import paused_gc
 from simulator.mesh import AXES, Mesh
 from simulator.program import Bucket, Program
@@ -134,8 +134,7 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
     updates, placement = _updates(schedule, plan), schedule.placement(plan)
     value_bytes = experiment.workload.dtype_bytes
     orders = [schedule.order(plan, place) for place in range(plan.num_ranks)]
-    states = OPTIMIZER_STATES[experiment.workload.optimizer]
-    clips = experiment.workload.clip_norm is not None
+    states = experiment.workload.optimizer_bytes // value_bytes
     if updates.every < plan.num_microbatches:
         _check_asynchronous(experiment)
     prefetch = 1 if experiment.parallel.prefetch is None else experiment.parallel.prefetch
@@ -170,7 +169,7 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
             value_bytes,
             updates,
             plan.num_microbatches,
-            model if clips else (),
+            model if experiment.workload.needs_gradient_norm else (),
         )
         lists.append(zero.gather_updated(instructions, buckets))
         resident.append(zero.resident_bytes(buckets, states))
@@ -187,8 +186,9 @@ def _cut(
     def limit(spread: Spread) -> float:
         return bucket_bytes if len(mesh.group(0, *spread.sums_over)) > 1 else inf
 
+    wide = {axis for axis, degree in mesh.degrees.items() if degree > 1}
     at_blocks = experiment.parallel.recompute == "full"
-    return cut(layers, stage, experiment.workload.dtype_bytes, limit, at_blocks)
+    return cut(layers, stage, experiment.workload.dtype_bytes, limit, wide, at_blocks)
 
 
 class _Place(NamedTuple):
@@ -251,6 +251,11 @@ def _check_asynchronous(experiment: Experiment) -> None:
             f"workload.clip_norm = {experiment.workload.clip_norm:g}: parallel.schedule = "
             f"{schedule!r} has no moment at which the gradient of the whole model is known; "
             "allowed: synchronous schedules"
+        )
+    if experiment.workload.dtype == "fp16":
+        raise ExperimentError(
+            f"workload.dtype = 'fp16': parallel.schedule = {schedule!r} updates before all "
+            "gradients are known to be finite; allowed: bf16, fp32, fp64, or synchronous schedules"
         )
     if experiment.parallel.zero:
         raise ExperimentError(

@@ -35,6 +35,26 @@ def catalogue() -> list[Entry]:
             "ZeRO: optimizer state, gradients, parameters split over replicas",
         ),
         Entry(
+            "tensor parallel",
+            "parallel.tensor > 1, tensor_style",
+            "Megatron's: heads, columns and rows, vocabulary over ranks",
+        ),
+        Entry(
+            "sequence parallel",
+            "parallel.sequence_parallel = true",
+            "with tensor parallelism: norms and residuals on a share of the tokens",
+        ),
+        Entry(
+            "mixed precision",
+            'workload.dtype = "bf16" or "fp16"',
+            "fp32 master weights; dynamic loss scale for fp16",
+        ),
+        Entry(
+            "expert parallel",
+            "parallel.expert > 1",
+            "moe-gpt: experts and batch divided; all-to-alls there and back",
+        ),
+        Entry(
             "selective recomputation",
             'parallel.recompute = "selective"',
             "the core of attention runs again in the backward pass; its scores are not kept",
@@ -46,8 +66,8 @@ def catalogue() -> list[Entry]:
         ),
         *schedules,
         Entry(
-            "data × pipeline",
-            "parallel.data > 1, parallel.pipeline > 1",
-            "replicas of a pipeline; any schedule",
+            "hybrids",
+            "any product of the degrees",
+            "data × pipeline × expert × context × tensor; any schedule",
         ),
     ]

@@ -3,11 +3,12 @@ blocks are recomputed, between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from simulator.mesh import AXES
 from simulator.strategies.flow import Range
 from simulator.workloads import Layer
 
@@ -19,8 +20,14 @@ class Spread(NamedTuple):
     copied_over: tuple[str, ...]
 
     @classmethod
-    def of(cls, layer: Layer) -> Spread:
-        return cls(layer.sums_over, layer.copied_over)
+    def of(cls, layer: Layer, wide: Collection[str]) -> Spread:
+        """How the parameters of `layer` are spread over the `wide` axes, which have more than
+        one rank."""
+        sums_over, copied_over = (
+            tuple(axis for axis in axes if axis in wide)
+            for axes in (layer.sums_over, layer.copied_over)
+        )
+        return cls(sums_over, copied_over)
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ def cut(
     stage: Range,
     value_bytes: int,
     limit: Callable[[Spread], float],
+    wide: Collection[str] = AXES,
     at_blocks: bool = False,
 ) -> tuple[list[Range], list[Filled]]:
     """The pieces of a stage (segments, and exchanges alone) and the buckets of its segments.
@@ -47,6 +55,7 @@ def cut(
 
     Args:
         limit: bytes of a bucket of parameters that are spread like this.
+        wide: mesh axes with more than one rank.
         at_blocks: no segment spans blocks.
     """
     first, last = stage
@@ -63,7 +72,7 @@ def cut(
             pending = current = None
         if not layer.parameters:
             continue
-        spread = Spread.of(layer)
+        spread = Spread.of(layer, wide)
         if pending is not None:
             cuts.add(pending)
         elif current not in (None, spread):
@@ -91,7 +100,7 @@ def cut(
     buckets = [
         Filled(
             segments=tuple(segments[number]),
-            spread=Spread.of(layers[indices[0]]),
+            spread=Spread.of(layers[indices[0]], wide),
             parameters=sum(layers[index].parameters for index in indices),
         )
         for number, indices in enumerate(members)

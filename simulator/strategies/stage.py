@@ -183,7 +183,9 @@ class Stage:
             if op is Op.BACKWARD_INPUT:
                 allocates.append(deferred)
             reads += [
-                flow.activation(b) for b in flow.inputs(first, last) if flow.gathered_again(b)
+                flow.activation(b)
+                for b in flow.inputs(first, last)
+                if flow.gathered_again(b) and flow.kept(b, first, last)
             ]
         elif op is Op.BACKWARD_WEIGHT:
             frees = [deferred.name]

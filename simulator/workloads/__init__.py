@@ -24,6 +24,7 @@ MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
 PARTS: dict[str, Callable[[Experiment], list[Layer]]] = {
     "mlp": mlp.parts,
     "gpt": gpt.parts,
+    "moe-gpt": moe_gpt.parts,
     "bert": bert.parts,
 }
 """Models whose layers can be cut between ranks."""
@@ -31,9 +32,10 @@ PARTS: dict[str, Callable[[Experiment], list[Layer]]] = {
 
 def describe(experiment: Experiment) -> list[Layer]:
     """The layers of the experiment's model for one microbatch on one rank."""
-    models = PARTS if experiment.parallel.tensor > 1 else MODELS
+    parallel = experiment.parallel
+    models = PARTS if parallel.tensor > 1 or parallel.expert > 1 else MODELS
     layers = models[experiment.workload.model](experiment)
-    if experiment.parallel.recompute == "full":  # which gathers whatever it needs again
+    if parallel.recompute == "full":  # which gathers whatever it needs again
         layers = [_once(layer) for layer in layers]
     return layers
 

@@ -49,6 +49,11 @@ def check_keys(workload: Workload) -> None:
                 f"workload.{key} = {value!r}: only for workload.model = "
                 + " or ".join(repr(model) for model in sorted(models))
             )
+    if "loss_scale" in workload.model_fields_set and workload.dtype != "fp16":
+        raise ExperimentError(
+            f"workload.loss_scale = {workload.loss_scale:g}: only for workload.dtype = 'fp16', "
+            f"not {workload.dtype!r}"
+        )
     for key, value in BERT_SIZES[workload.size].items() if workload.size else ():
         given = getattr(workload, key)
         if given != value:

@@ -14,6 +14,18 @@ def check_degrees(experiment: Experiment) -> None:
     """
     workload, parallel = experiment.workload, experiment.parallel
     model, tensor = workload.model, parallel.tensor
+    if parallel.expert > 1 and model != "moe-gpt":
+        raise ExperimentError(
+            f"parallel.expert = {parallel.expert}: {model} has no experts; allowed: 1, or "
+            "workload.model = 'moe-gpt'"
+        )
+    if parallel.expert > 1:
+        _check_divides("expert", parallel.expert, {"workload.experts": workload.experts})
+    if parallel.expert > 1 and parallel.zero_group is not None:
+        raise ExperimentError(
+            f"parallel.zero_group = {parallel.zero_group}: experts are shared by fewer ranks than "
+            "the rest of the model; allowed with parallel.expert > 1: unset"
+        )
     if tensor > 1 and model not in PARTS:
         raise ExperimentError(
             f"parallel.tensor = {tensor}: {model} is not split over ranks; allowed: 1, or one of "
@@ -32,8 +44,8 @@ def check_degrees(experiment: Experiment) -> None:
         return
     if tensor == 1 or model == "mlp":
         raise ExperimentError(
-            "parallel.sequence_parallel = true: shares the norms of gpt and bert over the ranks "
-            "of parallel.tensor > 1; allowed: false"
+            "parallel.sequence_parallel = true: shares the norms of gpt, moe-gpt and bert over "
+            "the ranks of parallel.tensor > 1; allowed: false"
         )
     tokens = experiment.microbatch_size * workload.sequence
     _check_divides("tensor", tensor, {"the tokens of a microbatch": tokens})

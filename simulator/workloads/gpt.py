@@ -7,6 +7,7 @@ embedding not tied. `runtime.models.gpt` is the module that computes it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from simulator.experiment import Experiment
@@ -92,20 +93,31 @@ def layers(experiment: Experiment) -> list[Layer]:
     return [embedding, replace(first, starts_block=False), *rest, head]
 
 
-def parts(experiment: Experiment) -> list[Layer]:
-    """The same, cut where ranks must talk (see `simulator.workloads.transformer`)."""
+def _half(p: Parts, core: Layer) -> list[Layer]:
+    """Norm, `core` and residual."""
+    whole, _ = core.whole
+    result = [p.norm(whole), *p.enter(), core, *p.leave()]
+    return [*result, p.add(whole, back=len(result))]
+
+
+def _mlp(p: Parts, whole: int) -> list[Layer]:
+    return _half(p, p.mlp(whole))
+
+
+def parts(
+    experiment: Experiment, second: Callable[[Parts, int], list[Layer]] = _mlp
+) -> list[Layer]:
+    """The same, cut where ranks must talk (see `simulator.workloads.transformer`).
+
+    Args:
+        second: makes the parts of the second half of a block, from their whole layer's index.
+    """
     p, blocks = Parts.of(experiment), experiment.workload.layers
     result = [p.embedding(), *p.leave(), _positions(p)]
     for block in range(blocks):
-        for whole, core in (
-            (2 * block + 1, p.attention(2 * block + 1, causal=True)),
-            (2 * block + 2, p.mlp(2 * block + 2)),
-        ):
-            begin = len(result)
-            result += [p.norm(whole), *p.enter(), core, *p.leave()]
-            result.append(p.add(whole, back=len(result) - begin))
-            if core.whole[1] == "attention":
-                result[begin] = replace(result[begin], starts_block=block > 0)
+        attention = p.attention(2 * block + 1, causal=True)
+        norm, *rest = _half(p, attention)
+        result += [replace(norm, starts_block=block > 0), *rest, *second(p, 2 * block + 2)]
     whole = 2 * blocks + 1
     result += [p.norm(whole), *p.enter(), p.logits(whole, p.tokens, bias=False)]
     return result + p.cross_entropy(whole, p.tokens)

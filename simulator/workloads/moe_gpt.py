@@ -13,6 +13,10 @@ Slots go to all first choices in the order of the tokens, then to all second one
 time, is the same wherever the tokens go. There is no auxiliary loss: the load is what
 training makes it, and is measured.
 
+Expert parallelism spreads the experts over ranks that take other data: two all-to-alls bring
+the slots of every rank to their experts and back (GShard; Rajbhandari et al. 2022,
+"DeepSpeed-MoE"). What is not an expert is copied on those ranks.
+
 `runtime.models.moe_gpt` is the module that computes it, `simulator.routing` predicts what
 is dropped.
 """
@@ -20,11 +24,14 @@ is dropped.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 from simulator.experiment import Experiment
+from simulator.program import Op
 from simulator.workloads import gpt
-from simulator.workloads.layer import Layer, linear
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, linear
+from simulator.workloads.transformer import EVERYWHERE, Parts
 
 INDEX_BYTES = 8
 
@@ -83,3 +90,118 @@ def mixture(experiment: Experiment) -> Layer:
         output_bytes=tokens * h * width,
         starts_block=False,
     )
+
+
+def parts(experiment: Experiment) -> list[Layer]:
+    """The same, cut where ranks must talk: with tensor = 1 only the mixtures are."""
+    p = Parts.of(experiment)
+    if p.tensor > 1:
+        return gpt.parts(experiment, lambda p, whole: mixture_parts(experiment, p, whole))
+    first, *inner, head = [
+        replace(layer, whole=(index, "")) for index, layer in enumerate(gpt.layers(experiment))
+    ]
+    result = [first]
+    for attention, mlp in zip(inner[::2], inner[1::2], strict=True):
+        result += [attention, *mixture_parts(experiment, p, mlp.whole[0])]
+    return [*result, head]
+
+
+def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
+    """Norm, router, dispatch, this rank's experts between two all-to-alls, combine, residual.
+
+    With tensor > 1 a rank has a share of every expert's MLP, so that everything up to the
+    residual is a part of a sum over ranks. It is linear in the experts' outputs: tokens are
+    summed, which are fewer than slots. Gradients of the router are parts of a sum, too.
+    """
+    w, width, h, columns = experiment.workload, p.width, p.hidden, p.ffn // p.tensor
+    each, degree = capacity(experiment), experiment.parallel.expert
+    slots, choices, scores = w.experts * each, p.tokens * w.top_k, p.tokens * w.experts
+    shape, here = f"{p.shape} e{w.experts} k{w.top_k} c{each}", w.experts // degree
+    slots_bytes, score_bytes = slots * h * width, scores * width
+    buffer = (w.experts, each, h)
+    router_flops = linear(p.tokens, h, w.experts)
+    router = Layer(
+        kind=f"router {shape}",
+        parameters=h * w.experts,
+        forward_flops=router_flops,
+        backward_input_flops=router_flops,
+        backward_weight_flops=router_flops,
+        moved_bytes=p.all_bytes + scores * (9 * width + 2 * INDEX_BYTES) + h * w.experts * width,
+        saved_bytes=score_bytes + scores,  # softmax's output, which are not chosen
+        deferred_bytes=score_bytes,
+        defers_input=True,
+        output_shape=(p.tokens, w.experts),
+        output_bytes=score_bytes,
+        starts_block=False,
+        sums_over=(*REPLICATED, "tensor"),
+        copied_over=EVERYWHERE,
+        whole=(whole, "router"),
+    )
+    dispatch = Layer(
+        kind=f"dispatch {shape}",
+        moved_bytes=4 * slots_bytes,
+        saved_bytes=slots * (INDEX_BYTES + 1),  # token or none
+        output_shape=buffer,
+        output_bytes=slots_bytes,
+        starts_block=False,
+        reads=(1, 0),
+        keeps=(False, False),
+        whole=(whole, "dispatch"),
+    )
+    exchange = Layer(
+        kind="exchange",
+        exchange=Exchange("expert", Op.ALL_TO_ALL, Op.ALL_TO_ALL),
+        keeps=(False,),
+        output_shape=buffer,
+        output_bytes=slots_bytes,
+        starts_block=False,
+    )
+    products = linear(slots, h, columns) + linear(slots, columns, h)
+    parameters = here * (h * columns + columns + columns * h + h // p.tensor)
+    # Slots come from each rank for each expert, and are put together expert by expert.
+    sorts = degree > 1 and here > 1
+    experts = Layer(
+        kind=f"experts n{here} of {shape} f{w.ffn}",
+        parameters=parameters,
+        forward_flops=products,
+        backward_input_flops=products,
+        backward_weight_flops=products,
+        moved_bytes=(2 + 4 * sorts) * slots_bytes
+        + 4 * slots * columns * width
+        + parameters * width,
+        saved_bytes=2 * slots * columns * width + sorts * slots_bytes,
+        deferred_bytes=(1 + sorts) * slots_bytes + 2 * slots * columns * width,
+        defers_input=not sorts,
+        output_shape=buffer,
+        output_bytes=slots_bytes,
+        starts_block=False,
+        keeps=(not sorts,),
+        sums_over=("data", "context"),  # tokens of all expert ranks are here already
+        copied_over=(),
+        whole=(whole, "experts"),
+    )
+    combine = Layer(
+        kind=f"combine {shape}",
+        moved_bytes=5 * choices * h * width + p.all_bytes,
+        saved_bytes=choices * ((h + 1) * width + 2 * INDEX_BYTES + 1),
+        output_shape=(p.batch, p.sequence, h),
+        output_bytes=p.all_bytes,
+        starts_block=False,
+        keeps=(False, False),
+        whole=(whole, "combine"),
+    )
+    residual = Layer(
+        kind=f"residual n{p.here} h{h}",
+        moved_bytes=3 * p.here_bytes,
+        output_shape=p.here_shape,
+        output_bytes=p.here_bytes,
+        starts_block=False,
+        keeps=(False, False),
+        whole=(whole, "residual"),
+    )
+    exchanges = [exchange] if degree > 1 else []
+    result = [p.norm(whole), *p.enter(), router]
+    gates = len(result)
+    result += [dispatch, *exchanges, experts, *exchanges]
+    result += [replace(combine, reads=(0, len(result) - gates)), *p.leave()]
+    return [*result, replace(residual, reads=(0, len(result)))]

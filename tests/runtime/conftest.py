@@ -16,7 +16,7 @@ from runtime.data import microbatch
 from runtime.job import Job
 from runtime.launch import Workers
 from runtime.measure import Measurement, from_json
-from runtime.models import build_layer
+from runtime.models import MODELS, PARTS, build_layer
 from simulator.experiment import Experiment, Parallel, Run, Workload, parse
 from simulator.program import Program
 from simulator.strategies import lower, mesh_of
@@ -103,7 +103,7 @@ def one_process(experiment: Experiment) -> tuple[Any, Any, list[float]]:
     optimizer = OPTIMIZERS[experiment.workload.optimizer](
         parameters.values(), lr=experiment.run.learning_rate
     )
-    count = experiment.parallel.data * experiment.parallel.microbatches
+    count = experiment.parallel.batch_shares * experiment.parallel.microbatches
     gradients, losses = {}, []
     for step in range(experiment.run.warmup + experiment.run.iterations):
         total = 0.0
@@ -208,18 +208,88 @@ def equals_one_process() -> Callable[[Ran], None]:
     return check
 
 
+def run_once(workers: Workers, **keys: Any) -> Ran:
+    """Run ``make(**keys)`` with its tensors returned."""
+    experiment = make(**keys)
+    tensors = experiment.workload.model != "unit"
+    return collect(experiment, workers.run(Job(experiment, return_tensors=tensors)))
+
+
+@pytest.fixture(scope="session")
+def run_on() -> Callable[..., Ran]:
+    """`run_once`."""
+    return run_once
+
+
 @pytest.fixture(scope="session")
 def run(workers: Workers) -> Callable[..., Ran]:
-    """Run ``make(**keys)`` with its tensors returned; equal keys are run once a session."""
+    """`run_once` on the four ranks; equal keys are run once a session."""
     done: dict[str, Ran] = {}
 
     def run(**keys: Any) -> Ran:
         name = json.dumps(keys, sort_keys=True)
         if name not in done:
-            experiment = make(**keys)
-            tensors = experiment.workload.model != "unit"
-            answer = workers.run(Job(experiment, return_tensors=tensors))
-            done[name] = collect(experiment, answer)
+            done[name] = run_once(workers, **keys)
         return done[name]
 
     return run
+
+
+def unsplit(experiment: Experiment) -> Experiment:
+    """The same training on one rank, on microbatches of the same size."""
+    data = experiment.model_dump(exclude_unset=True)
+    parallel = {
+        "data": experiment.parallel.batch_shares,
+        "microbatches": experiment.parallel.microbatches,
+    }
+    return parse(data | {"parallel": parallel})
+
+
+def share(experiment: Experiment, rank: int, tensors: Named) -> Named:
+    """What `rank` has of tensors of the whole model, where layers are cut into parts."""
+    place, model, found = mesh_of(experiment).coordinate(rank), experiment.workload.model, {}
+    for index, layer in enumerate(describe(experiment)):
+        whole, part = layer.whole
+        if whole < 0:
+            continue
+        module = MODELS[model](experiment, whole).double()
+        for name, parameter in module.named_parameters():
+            parameter.data.copy_(tensors[whole, name])
+        if part:
+            module = PARTS[model](module, part, experiment, place)
+        for name, parameter in module.named_parameters():
+            found[index, name] = parameter.data
+    return found
+
+
+@pytest.fixture(scope="session")
+def part_of_whole() -> Callable[[Experiment, int, Named], Named]:
+    """`share`."""
+    return share
+
+
+@pytest.fixture(scope="session")
+def equals_unsplit(reference: Callable[..., Any]) -> Callable[[Ran], None]:
+    """Asserts that a run whose layers are cut into parts gave the losses, gradients and
+    parameters of one process: every rank its share, and all together the whole model."""
+
+    def check(ran: Ran) -> None:
+        parameters, gradients, losses = reference(unsplit(ran.experiment))
+        assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
+        layers = describe(ran.experiment)
+        for rank, held in enumerate(ran.shares):
+            for mine, whole in zip(held, (parameters, gradients), strict=True):
+                expected = share(ran.experiment, rank, whole)
+                assert mine
+                for key, value in mine.items():
+                    layer = layers[key[0]].whole[0]
+                    scale = max(v.abs().max().item() for (i, _), v in whole.items() if i == layer)
+                    assert scale > 0, f"{key} says nothing"
+                    error = (value - expected[key]).abs().max().item() / scale
+                    assert error <= TOLERANCE, f"rank {rank}: {key}: {error:.3g}"
+        seen = {key for held in ran.shares for key in held[0]}
+        assert seen == share(ran.experiment, 0, parameters).keys()
+        norm = sum(float(value.square().sum()) for value in parameters.values()) ** 0.5
+        assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
+
+    return check

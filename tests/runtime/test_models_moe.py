@@ -110,9 +110,7 @@ def test_who_gets_a_slot(routing):
     assert int(dispatch.dropped) == tokens * top_k - int(kept.sum())
     assert torch.equal(slots.flatten()[slot[kept]], n.flatten()[entry[kept] // experts])
     exact = gates.double()
-    back = combine(
-        torch.ones(experts, slots_each, 1).double(), exact, torch.zeros(tokens, 1), top_k
-    )
+    back = combine(torch.ones(experts, slots_each, 1).double(), exact, top_k)
     weights = torch.zeros(tokens * experts).double()
     weights[entry[kept]] = exact.flatten()[entry[kept]]
     torch.testing.assert_close(back.flatten(), weights.view_as(gates).sum(1))

@@ -20,19 +20,35 @@ IN_PLACE = {
     torch.ops.aten.addmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * b[1],
     torch.ops.aten.baddbmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * a[2] * b[2],
 }
-PLANS = [
-    {"model": model, "tensor": tensor, "sequence_parallel": shared, "dtype": dtype}
-    for model in ("gpt", "bert")
-    for tensor, shared, dtype in ((2, False, "fp32"), (2, True, "fp64"), (4, True, "fp32"))
-] + [
-    {"model": "mlp", "tensor": tensor, "tensor_style": style, "dtype": "fp64"}
-    for tensor in (2, 4)
-    for style in ("column", "row", "megatron")
-] + [
-    {"model": "gpt", "tensor": 2, "sequence_parallel": True, "recompute": "selective"},
-    {"model": "bert", "tensor": 2, "recompute": "selective"},
-    {"model": "gpt", "tensor": 2, "sequence_parallel": True, "recompute": "full"},
-]
+PLANS = (
+    [
+        {"model": model, "tensor": tensor, "sequence_parallel": shared, "dtype": dtype}
+        for model in ("gpt", "bert")
+        for tensor, shared, dtype in ((2, False, "fp32"), (2, True, "fp64"), (4, True, "fp32"))
+    ]
+    + [
+        {"model": "mlp", "tensor": tensor, "tensor_style": style, "dtype": "fp64"}
+        for tensor in (2, 4)
+        for style in ("column", "row", "megatron")
+    ]
+    + [
+        {"model": "moe-gpt", "capacity_factor": 0.7, **plan}
+        for plan in (
+            {"expert": 2, "dtype": "fp64"},
+            {"expert": 4, "top_k": 1, "dtype": "fp32"},
+            {"tensor": 2, "dtype": "fp32"},
+            {"expert": 2, "tensor": 2, "experts": 8, "top_k": 3, "dtype": "fp64"},
+            {"expert": 2, "tensor": 4, "sequence_parallel": True, "dtype": "fp32"},
+        )
+    ]
+    + [
+        {"model": "gpt", "tensor": 2, "sequence_parallel": True, "recompute": "selective"},
+        {"model": "bert", "tensor": 2, "recompute": "selective"},
+        {"model": "moe-gpt", "expert": 2, "recompute": "selective"},
+        {"model": "gpt", "tensor": 2, "sequence_parallel": True, "recompute": "full"},
+        {"model": "moe-gpt", "expert": 2, "tensor": 2, "recompute": "full"},
+    ]
+)
 
 
 def name_of(keys):

@@ -53,6 +53,15 @@ TENSOR = [
     )
     if (plan["model"], how) != ("mlp", "selective")
 ]
+EXPERT = [
+    {"model": "moe-gpt", "expert": 2, "capacity_factor": 0.8, "recompute": how, **plan}
+    for how in HOW
+    for plan in (
+        {"microbatches": 2},
+        {"pipeline": 2, "microbatches": 3, "schedule": "zb-h1"},
+        {"tensor": 2, "hidden": 16, "heads": 4, **SHARED},
+    )
+]
 SHARDED = [
     {"data": 2, "recompute": how, "zero": zero, "microbatches": 2, "bucket_mb": 0.003, **plan}
     for how in HOW
@@ -76,7 +85,7 @@ def without(keys: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "keys",
-    CASES + TENSOR + SHARDED + ASYNCHRONOUS,
+    CASES + TENSOR + EXPERT + SHARDED + ASYNCHRONOUS,
     ids=name_of,
 )
 def test_not_a_bit_is_different(run, keys):
@@ -112,13 +121,14 @@ def test_it_is_the_training_of_one_process(run, equals_one_process, keys):
 
 
 def test_tokens_that_are_routed_again_are_counted_once(run):
-    keys = {"model": "moe-gpt", "capacity_factor": 0.5, "microbatches": 2}
-    once, again = run(**keys).measurement, run(recompute="full", **keys).measurement
-    assert once.moe is not None
-    assert again.moe == once.moe
+    for plan in ({"microbatches": 2}, {"expert": 2}):
+        keys = {"model": "moe-gpt", "capacity_factor": 0.5, **plan}
+        once, again = run(**keys).measurement, run(recompute="full", **keys).measurement
+        assert once.moe is not None
+        assert again.moe == once.moe
 
 
-@pytest.mark.parametrize("keys", CASES + TENSOR + SHARDED + ASYNCHRONOUS, ids=name_of)
+@pytest.mark.parametrize("keys", CASES + TENSOR + EXPERT + SHARDED + ASYNCHRONOUS, ids=name_of)
 def test_every_tensor_has_the_bytes_the_program_says(run, keys):
     ran = run(iterations=3, **keys)
     for rank, instructions in enumerate(ran.program.ranks):

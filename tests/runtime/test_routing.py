@@ -19,6 +19,8 @@ PLANS = [
     {"microbatches": 2},
     {"data": 2, "microbatches": 2, "experts": 3, "top_k": 1},
     {"pipeline": 2, "microbatches": 3, "schedule": "zb-v", "virtual_stages": 2, "data": 2},
+    {"expert": 2, "data": 2, "microbatches": 2},
+    {"expert": 2, "tensor": 2, "sequence_parallel": True},
 ]
 
 
@@ -28,8 +30,11 @@ def test_choices_are_counted_on_every_rank(run, plan):
     keys = {"model": "moe-gpt", "capacity_factor": 0.8, **plan}
     ran = run(**keys, iterations=1)  # then all passes are those of the first weights
     experiment, measured = ran.experiment, ran.measurement.moe
-    layers = [build_layer(experiment, i, CPU) for i in range(len(describe(experiment)))]
-    for index in range(experiment.parallel.microbatches * experiment.parallel.data):
+    shares = experiment.parallel.batch_shares
+    alone = experiment.parallel.model_copy(update={"data": shares, "expert": 1, "tensor": 1})
+    whole = experiment.model_copy(update={"parallel": alone})
+    layers = [build_layer(whole, i, CPU) for i in range(len(describe(whole)))]
+    for index in range(experiment.parallel.microbatches * shares):
         x, _ = microbatch(experiment, 0, index, CPU)
         for layer in layers[:-1]:
             x = layer(x)

@@ -86,6 +86,14 @@ def assert_same(whole: Prediction, folded: Prediction) -> None:
         (("data=4", "pipeline=4", "schedule=pipedream"), ("workload.optimizer=adam",)),
         (("data=2", "pipeline=16", "schedule=eager-1f1b"), ("workload.layers=16",)),
         (("data=4", "pipeline=4"), ("workload.model=unit", "workload.p2p=0.25")),
+        (("data=4", "pipeline=2", "tensor=2", "bucket_mb=0.05"), ("workload.clip_norm=1",)),
+        (("data=2", "tensor=4", "sequence_parallel=true", "zero=1"), ("workload.dtype=fp16",)),
+        (("data=8", "pipeline=2", "zero=3", "zero_group=4", "bucket_mb=0.1"), ()),
+        (
+            ("data=2", "pipeline=2", "tensor=2", "virtual_stages=2", "sequence_parallel=true",
+             "schedule=interleaved-1f1b"),
+            ("workload.model=bert",),
+        ),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("preset", ["dgx-a100-80gb", "dgx-h100"])

@@ -1,0 +1,37 @@
+"""The loss scale of fp16: gradients too small for its range are lifted into it.
+
+Dynamic (Micikevicius et al. 2018, "Mixed Precision Training", section 3.2), with the constants
+of `torch.amp.GradScaler`.
+"""
+
+from __future__ import annotations
+
+import math
+
+BACKOFF, GROWTH, GROWTH_INTERVAL = 0.5, 2.0, 2000
+
+
+class LossScale:
+    """What losses are multiplied with before the backward pass.
+
+    Attributes:
+        value: of the current step; 1 for other types.
+        skipped: steps whose gradients had overflowed.
+    """
+
+    def __init__(self, dtype: str, initial: float):
+        self.dynamic = dtype == "fp16"
+        self.value = initial if self.dynamic else 1.0
+        self.skipped = self._good = 0
+
+    def update(self, norm: float) -> None:
+        """At the end of a step whose gradients had this norm."""
+        if not self.dynamic:
+            return
+        if not math.isfinite(norm):
+            self.value *= BACKOFF
+            self.skipped, self._good = self.skipped + 1, 0
+            return
+        self._good += 1
+        if self._good == GROWTH_INTERVAL:
+            self.value, self._good = self.value * GROWTH, 0

@@ -1,0 +1,99 @@
+"""Tensor parallelism against torch's own (DTensor), and its bytes on the wire."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+SHAPE = {"layers": 2, "hidden": 16, "heads": 4, "microbatches": 2}
+TRAINED = [{**SHAPE, "model": "gpt", "iterations": 3}, {**SHAPE, "model": "mlp", "iterations": 3}]
+COUNTED = [
+    {**SHAPE, "tensor": 2},
+    {**SHAPE, "tensor": 2, "sequence_parallel": True},
+    {**SHAPE, "tensor": 2, "model": "mlp"},
+    {**SHAPE, "tensor": 2, "model": "mlp", "tensor_style": "column"},
+    {**SHAPE, "tensor": 2, "model": "mlp", "tensor_style": "row"},
+]
+
+
+@pytest.fixture(scope="module")
+def in_torch(experiment, tmp_path_factory):
+    """What torch trained, and the bytes that our programs sent."""
+    folder = tmp_path_factory.mktemp("torch_tensor")
+    job = folder / "job.json"
+    dumped = {
+        name: [experiment(**keys).model_dump(exclude_unset=True) for keys in cases]
+        for name, cases in (("train", TRAINED), ("count", COUNTED))
+    }
+    job.write_text(json.dumps({"store": str(folder / "store"), "out": str(folder), **dumped}))
+    root = str(HERE.parent.parent)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, str(HERE / "torch_tensor.py")]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), str(job)], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    try:
+        for rank in ranks:
+            _, errors = rank.communicate(timeout=180)
+            assert rank.returncode == 0, errors
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    return torch.load(folder / "0.pt")
+
+
+@pytest.mark.parametrize("number", range(len(TRAINED)), ids=["gpt", "mlp"])
+def test_parameters_are_those_of_dtensor(run, part_of_whole, in_torch, number):
+    expected = {
+        (int(name.partition(".")[0]), name.partition(".")[2]): value
+        for name, value in in_torch[0][number].items()
+    }
+    ran = run(**TRAINED[number], tensor=2)
+    for rank, (parameters, _) in enumerate(ran.shares):
+        theirs = part_of_whole(ran.experiment, rank, expected)
+        assert parameters.keys() == theirs.keys()
+        for key, value in parameters.items():
+            scale = float(theirs[key].abs().max())
+            assert float((value - theirs[key]).abs().max()) <= 1e-10 * scale
+
+
+@pytest.mark.parametrize("number", range(len(COUNTED)))
+def test_bytes_on_the_wire_are_the_closed_forms(in_torch, number):
+    """All-reduces by a ring send twice (t-1)/t of their bytes, gathers and scatters once; two
+    microbatches of four samples of eight tokens, fp64, t = 2."""
+    layers, microbatches, tokens, width, hidden, ffn = 2, 2, 32, 8, 16, 64
+    whole, inner, row = tokens * hidden * width, tokens * ffn * width, tokens * width
+    reduce, half = 1.0, 0.5  # 2(t-1)/t and (t-1)/t
+    loss = 3 * row * reduce  # maximum, sum and own logit
+    if number == 0:  # and the embedding's, and the head's on the way back
+        expected = microbatches * ((4 * layers + 2) * whole * reduce + loss)
+    elif number == 1:
+        # A gather and a scatter for each all-reduce, and what is gathered again; once a step
+        # the gradients of norms, biases and positions.
+        copied = (2 * layers + 1) * 2 * hidden + 2 * layers * hidden + 8 * hidden
+        pairs = 2 * (4 * layers + 2) + 2 * layers + 1
+        expected = microbatches * (pairs * whole * half + loss) + copied * width * reduce
+    elif number == 2:  # the batch needs no gradient
+        expected = microbatches * (2 * layers - 1) * whole * reduce
+    elif number == 3:  # the last block's output is not gathered, its error is reduced
+        expected = microbatches * (
+            2 * layers * inner * half + 2 * (layers - 1) * whole * half + width * reduce
+        )
+    else:
+        expected = microbatches * (2 * layers * inner + (2 * layers - 1) * whole) * reduce
+    assert in_torch[1][number] == pytest.approx(expected, rel=1e-12)
