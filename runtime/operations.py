@@ -19,7 +19,7 @@ from runtime.buckets import bucket_collective, collecting
 from runtime.deferral import Deferred
 from runtime.groups import COLLECTIVE, REDUCTIONS
 from runtime.ledger import SavedBytes, refetched
-from simulator.program import COLLECTIVES, Instruction, Op, tensor_key
+from simulator.program import COLLECTIVES, Instruction, Op, Task, tensor_key
 from simulator.strategies.flow import activation, boundary_of, gradient
 
 if TYPE_CHECKING:
@@ -110,6 +110,21 @@ def forward_pass(
     return detached, Graph(entries, roots, deferred)
 
 
+@torch.no_grad()
+def pass_without_graph(
+    segment: Segment, tensors: dict[int, Tensor], target: Tensor
+) -> dict[int, Tensor]:
+    """Run a segment and keep nothing; returns its outputs."""
+    segment.defer_weight_gradients(None)
+    outputs: dict[int, Tensor] = segment(tensors, target)
+    return {boundary: output.contiguous() for boundary, output in outputs.items()}
+
+
+def keeps_graph(task: Task) -> bool:
+    """A forward pass keeps what its backward pass needs; else it runs again before that."""
+    return any(tensor.name.startswith("saved:") for tensor in task.allocates)
+
+
 def backward_pass(
     graph: Graph, gradients: dict[int, Tensor], into: dict[int, Tensor] | None = None
 ) -> dict[int, Tensor]:
@@ -137,6 +152,7 @@ def backward_pass(
 
 
 def forward(executor: Executor, instruction: Instruction) -> None:
+    """`F`, and `R`, which runs it again with the same weights and keeps its graph."""
     task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
     first, _ = task.layers
     segment, parameters = executor.segments[task.layers], executor.parameters_of(task.layers)
@@ -149,24 +165,30 @@ def forward(executor: Executor, instruction: Instruction) -> None:
     def again(boundary: int) -> Tensor:
         return executor.tensors[executor.flow.activation(boundary), microbatch]
 
-    arguments = (segment, {0: batch, **tensors}, target, executor.loss_factor, split, again)
-    known = executor.ledger.saved_bytes.get(first)
-    if known is None:  # count once; every microbatch saves the same
-        known_already = [*tensors.values(), *segment.parameters(), *segment.buffers()]
-        with SavedBytes(known_already) as saved:
-            outputs, graph = forward_pass(*arguments)
-        saved.exclude([] if segment.is_loss else outputs.values())
-        known = executor.ledger.saved_bytes[first] = saved.nbytes
+    segment.count(task.op is Op.FORWARD)
+    given = {0: batch, **tensors}
+    if not keeps_graph(task):
+        outputs = pass_without_graph(segment, given, target)
     else:
-        outputs, graph = forward_pass(*arguments)
-    if version is not None:
-        executor.staleness.use(task.stage, microbatch, version)
-    executor.graphs[first, microbatch] = graph
-    executor.ledger.hold((f"saved:{first}", microbatch), known, begin)
-    for boundary, output in outputs.items():
-        if segment.is_loss:
-            executor.losses.append(output)
+        arguments = (segment, given, target, executor.loss_factor, split, again)
+        known = executor.ledger.saved_bytes.get(first)
+        if known is None:  # count once; every microbatch saves the same
+            known_already = [*tensors.values(), *segment.parameters(), *segment.buffers()]
+            with SavedBytes(known_already) as saved:
+                outputs, graph = forward_pass(*arguments)
+            saved.exclude([] if segment.is_loss else outputs.values())
+            known = executor.ledger.saved_bytes[first] = saved.nbytes
         else:
+            outputs, graph = forward_pass(*arguments)
+        executor.graphs[first, microbatch] = graph
+        executor.ledger.hold((f"saved:{first}", microbatch), known, begin)
+    if version is not None and task.op is Op.FORWARD:
+        executor.staleness.use(task.stage, microbatch, version)
+    made = {tensor.name for tensor in task.allocates}
+    for boundary, output in outputs.items():
+        if segment.is_loss and task.op is Op.FORWARD:
+            executor.losses.append(output)
+        elif activation(boundary) in made:
             executor.put(activation(boundary), microbatch, output, begin)
 
 
@@ -303,6 +325,7 @@ def tag(instruction: Instruction) -> int:
 
 OPERATIONS: dict[Op, Callable[[Executor, Instruction], None]] = {
     Op.FORWARD: forward,
+    Op.RECOMPUTE: forward,
     Op.BACKWARD: backward,
     Op.BACKWARD_INPUT: backward_input,
     Op.BACKWARD_WEIGHT: backward_weight,

@@ -14,13 +14,19 @@ import torch
 from runtime.data import microbatch
 from runtime.deferral import Deferred
 from runtime.models import Segment, boundary
-from runtime.operations import Graph, backward_pass, forward_pass
+from runtime.operations import (
+    Graph,
+    backward_pass,
+    forward_pass,
+    keeps_graph,
+    pass_without_graph,
+)
 from runtime.parameters import parameters_of
 from runtime.progress import Progress
 from runtime.streams import synchronize
 from simulator.costs import pass_key
 from simulator.experiment import Experiment
-from simulator.program import COMPUTE_STREAM, Instruction, Op, Program
+from simulator.program import COMPUTE_STREAM, FORWARDS, Instruction, Op, Program
 from simulator.strategies import mesh_of
 from simulator.workloads import describe
 
@@ -129,21 +135,19 @@ class PassMeter:
         task, number = instruction.task, instruction.microbatch
         key = (task.layers[0], number)
         segment = self.segments.get(task.layers)
-        if task.op is Op.FORWARD:
+        if task.op in FORWARDS:
             assert segment is not None
             tensors = {index: self.boundaries[index].clone() for index in segment.inputs}
+            tensors[0] = self.batch
             split = (task.layers, number) in self.split
             for parameters in self.parameters:
                 parameters.use(-1)
+            again = self.boundaries.__getitem__
             start = time.perf_counter()
-            _, graphs[key] = forward_pass(
-                segment,
-                {0: self.batch, **tensors},
-                self.target,
-                1.0,
-                split,
-                self.boundaries.__getitem__,
-            )
+            if keeps_graph(task):
+                _, graphs[key] = forward_pass(segment, tensors, self.target, 1.0, split, again)
+            else:
+                pass_without_graph(segment, tensors, self.target)
         elif task.op in (Op.BACKWARD, Op.BACKWARD_INPUT):
             graph = graphs.pop(key)
             gradients = {

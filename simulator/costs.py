@@ -12,6 +12,7 @@ from simulator.program import (
     COLLECTIVES,
     COMMUNICATION,
     COMPUTE_STREAM,
+    FORWARDS,
     MESSAGES,
     Instruction,
     Op,
@@ -101,10 +102,13 @@ class CostModel:
             return sum(_fixed(task.op, layer) for layer in layers)
         profile = self.cluster.profile
         if profile is not None:
-            key = pass_key(task.op, layers, self.experiment.workload, self.experiment.parallel)
-            if key in profile.passes:
-                return profile.passes[key].mean_s
-            self.estimated.add(key)
+            ops = (Op.RECOMPUTE, Op.FORWARD) if task.op is Op.RECOMPUTE else (task.op,)
+            workload, parallel = self.experiment.workload, self.experiment.parallel
+            keys = [pass_key(op, layers, workload, parallel) for op in ops]
+            for key in keys:
+                if key in profile.passes:
+                    return profile.passes[key].mean_s
+            self.estimated.add(keys[0])
         return sum(self.roofline(task.op, layer) for layer in layers)
 
     def roofline(self, op: Op, layer: Layer) -> float:
@@ -122,6 +126,7 @@ def _fixed(op: Op, layer: Layer) -> float:
     forward, backward_input, backward_weight = layer.seconds or (0.0, 0.0, 0.0)
     return {
         Op.FORWARD: forward,
+        Op.RECOMPUTE: forward,
         Op.BACKWARD: backward_input + backward_weight,
         Op.BACKWARD_INPUT: backward_input,
         Op.BACKWARD_WEIGHT: backward_weight,
@@ -132,13 +137,14 @@ def _work(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> tuple
     """(FLOPs, bytes moved) of an operation on a layer."""
     size = float(layer.parameters * workload.dtype_bytes)
     zeroed = size if parallel.zero > 1 else 0.0  # new gradients for each microbatch
-    if op is Op.FORWARD:
+    into_input, again = layer.backward_input_flops + layer.again_flops, layer.again_bytes
+    if op in FORWARDS:
         return layer.forward_flops, layer.moved_bytes
     if op is Op.BACKWARD:
-        flops = layer.backward_input_flops + layer.backward_weight_flops
-        return flops, 2 * layer.moved_bytes + zeroed
+        flops = into_input + layer.backward_weight_flops
+        return flops, 2 * layer.moved_bytes + again + zeroed
     if op is Op.BACKWARD_INPUT:
-        return layer.backward_input_flops, layer.moved_bytes + zeroed
+        return into_input, layer.moved_bytes + again + zeroed
     if op is Op.BACKWARD_WEIGHT:
         return layer.backward_weight_flops, layer.moved_bytes
     ranks = prod(getattr(parallel, axis) for axis in layer.sums_over)

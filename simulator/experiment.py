@@ -137,6 +137,8 @@ class Parallel(_Section):
         sequence_parallel: with tensor > 1, norms and residuals on a share of the tokens.
         memory_limit: of schedule "zb-auto": how many microbatches' activations of its stage
             a rank may hold at once; unset, 2 × pipeline - 1.
+        recompute: what is not kept for the backward pass but computed again: nothing, the
+            attention core, or all of a block but its input.
         zero: sharded data parallelism: 1 of the optimizer's state, 2 also of gradients, 3 also
             of parameters.
         zero_group: how many ranks share one set of shards; unset, all that replicate.
@@ -248,7 +250,7 @@ def parse(data: dict[str, Any]) -> Experiment:
         ExperimentError: unknown key, wrong type or impossible value.
     """
     from simulator.strategies.zero import check as check_zero
-    from simulator.workloads.checks import check_keys, check_size
+    from simulator.workloads.checks import check_keys, check_recompute, check_size
     from simulator.workloads.degrees import check_degrees
 
     try:
@@ -260,6 +262,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     check_zero(experiment)
     _check_batch(experiment)
     check_degrees(experiment)
+    check_recompute(experiment)
     check_size(experiment)
     if experiment.cluster.preset and experiment.cluster.profile:
         raise ExperimentError(
@@ -335,15 +338,6 @@ def _check_parallel(parallel: Parallel) -> None:
         schedule_named(parallel.schedule)
     except ValueError as error:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
-    later = {
-        "recompute": ("recomputation", "none"),
-    }
-    for key, (what, only) in later.items():
-        value = getattr(parallel, key)
-        if value != only:
-            raise ExperimentError(
-                f"parallel.{key} = {value!r}: {what} is not built yet; allowed: {only!r}"
-            )
     if parallel.memory_limit is not None and parallel.schedule != "zb-auto":
         raise ExperimentError(
             f"parallel.memory_limit = {parallel.memory_limit:g}: only for parallel.schedule = "

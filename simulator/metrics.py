@@ -102,6 +102,14 @@ def model_flops(experiment: Experiment) -> float:
     return sum(layer.flops for layer in whole) * parallel.batch_shares * parallel.microbatches
 
 
+def recomputed_flops(experiment: Experiment) -> float:
+    """Of forward passes, or parts of them, that run again in a step over all ranks."""
+    parallel, layers = experiment.parallel, describe_whole(experiment)
+    replicas = parallel.data * parallel.expert * parallel.microbatches
+    full = parallel.recompute == "full"
+    return sum(layer.again_flops + full * layer.forward_flops for layer in layers) * replicas
+
+
 def summarize(
     timeline: Timeline, experiment: Experiment, peak_flops: float | None, hash_: str, count: int
 ) -> dict[str, Any]:
@@ -118,9 +126,10 @@ def summarize(
     workload = experiment.workload
     timed = workload.model != "unit" and total > 0
     unpaced = total / (experiment.run.pace or 1.0)  # rates are of the cluster's own time
-    mfu = None
+    mfu = hfu = None
     if timed and peak_flops:
-        mfu = model_flops(experiment) / (unpaced * world_size * peak_flops)
+        possible, needed = unpaced * world_size * peak_flops, model_flops(experiment)
+        mfu, hfu = needed / possible, (needed + recomputed_flops(experiment)) / possible
     tokens = experiment.global_batch * workload.tokens_per_sample
     return {
         "program": {"hash": hash_, "ranks": world_size, "instructions": count * peers},
@@ -128,7 +137,7 @@ def summarize(
         "bubble_fraction": fraction,
         "bubble_ratio": ratio,
         "mfu": mfu,
-        "hfu": mfu,  # nothing is recomputed yet: the same FLOPs are executed
+        "hfu": hfu,
         "tokens_per_s": tokens / unpaced if timed else None,
         "token": "image" if workload.model in IMAGE_MODELS else "token",
         "ranks": rank_metrics(timeline),

@@ -67,6 +67,7 @@ LOOKS = {
     "B": Look("backward", (0.05, 0.20), "///", coloured=True),
     "I": Look("backward, input", (0.13, 0.25), "///", coloured=True),
     "W": Look("backward, weights", (0.03, 0.11), "...", coloured=True),
+    "R": Look("forward again", (0.27, 0.40), "\\\\\\", coloured=True),
     "NORM": Look("gradient norm", (0.08, 0.08), "..."),
     "STEP": Look("optimizer step", (0.04, 0.04)),
     "SEND": Look("send", (0.25, 0.25), "////"),
@@ -245,7 +246,11 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
     second, row = np.ptp(axes.transData.transform([(0, 0), (1, 1)]), axis=0)  # in pixels
     top, bottom = (rows + edge for edge in _compute_lane(timeline))
     _draw_boxes(axes, IDLE, (0.0, time, top, bottom), zorder=0)
-    boxes, waits = rectangles(timeline), np.flatnonzero(timeline.start > timeline.posted)
+    boxes, runs, waits = (
+        rectangles(timeline),
+        _runs(timeline),
+        np.flatnonzero(timeline.start > timeline.posted),
+    )
     middle, thin = boxes[waits, 2:].mean(axis=1), 0.1 * (boxes[waits, 3] - boxes[waits, 2])
     lines = (timeline.posted[waits], timeline.start[waits], middle - thin, middle + thin)
     _draw_boxes(axes, WAITING, lines)
@@ -260,8 +265,7 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
             style["hatch"] = look.hatch if np.median(widths) >= HATCHED_PIXELS else None
         _draw_boxes(axes, look, columns, microbatch, **style)
         if detailed and look.coloured:
-            stage = np.array([kind.stage for kind in timeline.kinds])[timeline.kind[spans]]
-            _draw_numbers(axes, look, columns, np.stack([columns[2], stage, microbatch]))
+            _draw_numbers(axes, look, columns, np.stack([runs[spans], microbatch]))
     step = next(n for n in (2**i for i in range(40)) if n * row > 0.18 * DPI)
     mesh = mesh_behind(timeline)
     names = [f"{place_of(mesh, n) if mesh else ''}  rank {n}".strip() for n in timeline.members]
@@ -275,6 +279,17 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
     axes.grid(axis="x", color="black", alpha=0.12, linewidth=0.6)
 
 
+def _runs(timeline: Timeline) -> Any:
+    """Per span the number of its run: bars of one pass with no other compute between them."""
+    names = [f"{kind.op} {kind.stage}" for kind in timeline.kinds]
+    which = np.unique(names, return_inverse=True)[1][timeline.kind]
+    order = np.lexsort((timeline.start, timeline.is_compute, timeline.rank))
+    what = np.stack([timeline.rank, timeline.is_compute, which, timeline.microbatch])[:, order]
+    runs = np.empty(len(timeline), dtype=np.int64)
+    runs[order] = np.concatenate([[0], (np.diff(what, axis=1) != 0).any(axis=0).cumsum()])
+    return runs
+
+
 def _draw_boxes(axes: Axes, look: Look, columns: Any, microbatch: Any = -1, **style: Any) -> None:
     """One collection of rectangles: left, right, top, bottom, coloured by microbatch."""
     boxes = np.stack(np.broadcast_arrays(*columns), axis=1)
@@ -286,12 +301,12 @@ def _draw_boxes(axes: Axes, look: Look, columns: Any, microbatch: Any = -1, **st
 
 
 def _draw_numbers(axes: Axes, look: Look, columns: Floats, passes: Floats) -> None:
-    """Write microbatches, once over the bars of a pass (row, stage, microbatch), in one size."""
+    """Write microbatches, once over the bars of a run of a pass (run, microbatch), in one size."""
     keys, first, place = np.unique(passes, axis=1, return_index=True, return_inverse=True)
     left, right, top, bottom = columns[:, first]
     np.minimum.at(left, place.ravel(), columns[0])
     np.maximum.at(right, place.ravel(), columns[1])
-    microbatch = keys[2].astype(np.int64)
+    microbatch = keys[1].astype(np.int64)
     width, height = np.ptp(axes.transData.transform([(0, 0), (1, 1)]), axis=0) * 72 / DPI  # points
     fits = (right - left) * width / (0.64 * len(str(microbatch.max())) + 0.4)
     size = min(9.0, 0.98 * np.quantile(fits, 0.05), 0.7 * height * (bottom - top).min())

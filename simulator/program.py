@@ -25,6 +25,7 @@ class Op(StrEnum):
     """Operations, named as in `torch.distributed.pipelining` where it has a name."""
 
     FORWARD = "F"
+    RECOMPUTE = "R"
     BACKWARD = "B"
     BACKWARD_INPUT = "I"
     BACKWARD_WEIGHT = "W"
@@ -40,6 +41,7 @@ class Op(StrEnum):
     OPTIMIZER_STEP = "STEP"
 
 
+FORWARDS = frozenset({Op.FORWARD, Op.RECOMPUTE})
 SHIFTS = frozenset({Op.SHIFT, Op.SHIFT_BACK})
 """Every rank of the group sends to the next one (the one before) and receives from the other."""
 
@@ -66,10 +68,12 @@ class Task:
     message name the same. `sources` are the tensors it reads: parts of a gradient are added
     into the first of them before anything is done with it. A collective puts its result
     into what it allocates, else it works in place: of the whole tensor it gathers, or scatters
-    a sum of, this rank's part is in its place. Names in `allocates` and `frees` are per
-    microbatch unless they have an ``@`` (see `tensor_key`). `version` (-1: what is current)
-    counts the updates within the step: a forward pass uses those weights, an optimizer step
-    supersedes them; one that allocates leaves the old weights to passes still to come.
+    a sum of, this rank's part is in its place. A forward pass that does not allocate
+    ``saved:…`` keeps no graph: it runs again (`Op.RECOMPUTE`) before its backward pass. Names
+    in `allocates` and `frees` are per microbatch unless they have an ``@`` (see `tensor_key`).
+    `version` (-1: what is current) counts the updates within the step: a forward pass uses
+    those weights, an optimizer step supersedes them; one that allocates leaves the old weights
+    to passes still to come.
     """
 
     op: Op

@@ -58,7 +58,15 @@ def describe_plan(experiment: Experiment) -> str:
     schedule = f", {parallel.schedule}" if parallel.pipeline > 1 else ""
     count = parallel.microbatches
     many = "es" if count > 1 else ""
-    return f"{experiment.workload.model}, {mesh}{schedule}, {count} microbatch{many}"
+    options = [
+        "sequence parallel" if parallel.sequence_parallel else "",
+        parallel.context_style if parallel.context > 1 else "",
+        parallel.tensor_style if "tensor_style" in parallel.model_fields_set else "",
+        f"zero {parallel.zero}" if parallel.zero else "",
+        f"recompute {parallel.recompute}" if parallel.recompute != "none" else "",
+    ]
+    more = "".join(f", {option}" for option in options if option)
+    return f"{experiment.workload.model}, {mesh}{more}{schedule}, {count} microbatch{many}"
 
 
 def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
@@ -77,6 +85,8 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
         line += f"   {result['tokens_per_s']:,.0f} {result['token']}s/s"
     if result["mfu"] is not None:
         line += f"   MFU {percent(result['mfu'])}"
+        if result["hfu"] != result["mfu"]:
+            line += f"   HFU {percent(result['hfu'])}"
     console.print(line)
     table = Table("rank", "compute", "exposed comm", "idle", "peak memory", "in flight")
     for column in table.columns:

@@ -107,6 +107,12 @@ class Segment(nn.Module):
             if isinstance(module, Linear | BatchedLinear | Conv2d):
                 module.deferred = into
 
+    def count(self, flag: bool) -> None:
+        """Coming passes are counted by those modules that count, or are not: they run again."""
+        for module in self.modules():
+            if isinstance(module, moe_gpt.Dispatch):
+                module.counts = flag
+
     def forward(self, tensors: dict[int, Tensor], target: Tensor) -> dict[int, Tensor]:
         """The tensors at `outputs`, or for the last segment the loss of the microbatch (a
         scalar) at its end.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from runtime.recompute import run_again
 
 
 def split_heads(packed: Tensor, heads: int) -> Tensor:
@@ -29,12 +32,21 @@ def causal_mask(sequence: int) -> Tensor:
     return torch.zeros(sequence, sequence).masked_fill(future, float("-inf"))
 
 
-def self_attention(qkv: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+def self_attention(
+    qkv: Tensor, heads: int, mask: Tensor | None = None, again: bool = False
+) -> Tensor:
     """(batch, sequence, 3 × hidden) → (batch, sequence, hidden).
 
     Args:
         mask: added to the scores, (sequence, sequence); None: every token attends to all.
+        again: keep Q, K and V only, and compute all this again in the backward pass
+            (Korthikanti et al. 2022, section 5).
     """
+    core = partial(_self_attention, heads=heads, mask=mask)
+    return run_again(core, qkv) if again else core(qkv)
+
+
+def _self_attention(qkv: Tensor, heads: int, mask: Tensor | None) -> Tensor:
     q, k, v = (split_heads(part, heads) for part in qkv.chunk(3, dim=2))
     return merge_heads(attend(q, k, v, mask), heads)
 

@@ -56,15 +56,16 @@ class Embedding(nn.Module):
 class Attention(nn.Module):
     """norm(x + multi-head self-attention of x), every token attending to all."""
 
-    def __init__(self, hidden: int, heads: int):
+    def __init__(self, hidden: int, heads: int, again: bool):
         super().__init__()
-        self.heads = heads
+        self.heads, self.again = heads, again
         self.qkv = linear(hidden, 3 * hidden)
         self.projection = linear(hidden, hidden)
         self.norm = norm(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.projection(self_attention(self.qkv(x), self.heads))
+        attended = self_attention(self.qkv(x), self.heads, again=self.again)
+        projected: Tensor = self.projection(attended)
         normed: Tensor = self.norm(x + projected)
         return normed
 
@@ -110,7 +111,9 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
         return Embedding(w.vocab, w.sequence, w.hidden)
     if index == 2 * w.layers + 1:
         return Head(w.hidden, w.vocab)
-    return Attention(w.hidden, w.heads) if index % 2 else Mlp(w.hidden, w.ffn)
+    if index % 2:
+        return Attention(w.hidden, w.heads, experiment.parallel.recompute == "selective")
+    return Mlp(w.hidden, w.ffn)
 
 
 class Places(nn.Module):

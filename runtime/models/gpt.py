@@ -34,9 +34,9 @@ class Embedding(nn.Module):
 class Attention(nn.Module):
     """x + causal multi-head self-attention of norm(x), computed explicitly."""
 
-    def __init__(self, hidden: int, heads: int, sequence: int):
+    def __init__(self, hidden: int, heads: int, sequence: int, again: bool):
         super().__init__()
-        self.heads = heads
+        self.heads, self.again = heads, again
         self.norm = nn.LayerNorm(hidden)
         self.qkv = Linear(hidden, 3 * hidden)
         self.projection = Linear(hidden, hidden)
@@ -44,7 +44,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mask: Tensor = self.mask  # type: ignore[assignment]
-        attended = self_attention(self.qkv(self.norm(x)), self.heads, mask)
+        attended = self_attention(self.qkv(self.norm(x)), self.heads, mask, self.again)
         projected: Tensor = self.projection(attended)
         return x + projected
 
@@ -84,7 +84,8 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     if index == 2 * w.layers + 1:
         return Head(w.hidden, w.vocab)
     if index % 2:
-        return Attention(w.hidden, w.heads, w.sequence)
+        again = experiment.parallel.recompute == "selective"
+        return Attention(w.hidden, w.heads, w.sequence, again)
     return Mlp(w.hidden, w.ffn)
 
 

@@ -70,10 +70,12 @@ class Dispatch(nn.Module):
     Attributes:
         load: choices per expert since the last `restart`; dropped: those of all experts that
             got no slot.
+        counts: this forward pass is not one that runs again.
     """
 
     load: Tensor
     dropped: Tensor
+    counts = True
 
     def __init__(self, experts: int, top_k: int, slots_each: int):
         super().__init__()
@@ -88,8 +90,9 @@ class Dispatch(nn.Module):
     def forward(self, n: Tensor, gates: Tensor) -> Tensor:
         rows, experts = n.flatten(0, -2), gates.shape[1]
         entry, slot, load = assign(gates, self.top_k, self.slots_each)
-        self.load += load
-        self.dropped += (load - self.slots_each).clamp_(min=0).sum()
+        if self.counts:
+            self.load += load
+            self.dropped += (load - self.slots_each).clamp_(min=0).sum()
         # One more than there are slots: all that are dropped write there.
         token = slot.new_full((experts * self.slots_each + 1,), -1)
         token[slot] = entry.div(experts, rounding_mode="floor")

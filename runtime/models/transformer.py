@@ -68,13 +68,14 @@ class AttentionPart(nn.Module):
         assert isinstance(whole.qkv, nn.Linear) and isinstance(whole.projection, nn.Linear)
         heads = whole.heads
         assert isinstance(heads, int)
-        self.heads = heads // share.count
+        self.heads, self.again = heads // share.count, bool(whole.again)
         self.qkv, self.projection = share.columns(whole.qkv, 3), share.rows(whole.projection)
         self.register_buffer("mask", getattr(whole, "mask", None), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         mask: Tensor | None = self.mask  # type: ignore[assignment]
-        out: Tensor = self.projection(self_attention(self.qkv(x), self.heads, mask))
+        attended = self_attention(self.qkv(x), self.heads, mask, self.again)
+        out: Tensor = self.projection(attended)
         return out
 
 

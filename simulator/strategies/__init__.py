@@ -19,6 +19,7 @@ from simulator.strategies.data_parallel import reduce_gradients
 from simulator.strategies.flow import Flow, Range
 from simulator.strategies.partition import split_stages, stage_costs
 from simulator.strategies.pipeline import lower_passes, messages_from
+from simulator.strategies.recompute import RecomputedStage
 from simulator.strategies.schedules import Pass, Plan, Schedule, Updates, schedule_named
 from simulator.strategies.segments import Filled, Spread, cut
 from simulator.strategies.stage import Stage
@@ -87,7 +88,8 @@ def _plan(
     if refusal:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r} with {refusal}")
     ranges = _ranges(experiment, layers)
-    return plan._replace(costs=stage_costs(layers, ranges)), ranges
+    costs = stage_costs(layers, ranges, parallel.recompute == "full")
+    return plan._replace(costs=costs), ranges
 
 
 def _ranges(experiment: Experiment, layers: list[Layer]) -> list[Range]:
@@ -142,7 +144,7 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
     place_of = {rank: mesh.coordinate(rank)["pipeline"] for rank in ranks}
     cuts = [_cut(experiment, mesh, layers, stage) for stage in ranges]
     stages_of = {
-        rank: _stages_of(rank, mesh, flow, [pieces for pieces, _ in cuts], placement)
+        rank: _stages_of(experiment, rank, mesh, flow, [pieces for pieces, _ in cuts], placement)
         for rank in ranks
     }
     incoming: dict[int, dict[int, list[Pass]]] = {rank: {} for rank in ranks}
@@ -185,7 +187,8 @@ def _cut(
         return bucket_bytes if len(mesh.group(0, *spread.sums_over)) > 1 else inf
 
     wide = {axis for axis, degree in mesh.degrees.items() if degree > 1}
-    return cut(layers, stage, experiment.workload.dtype_bytes, limit, wide)
+    at_blocks = experiment.parallel.recompute == "full"
+    return cut(layers, stage, experiment.workload.dtype_bytes, limit, wide, at_blocks)
 
 
 class _Place(NamedTuple):
@@ -262,14 +265,20 @@ def _check_asynchronous(experiment: Experiment) -> None:
 
 
 def _stages_of(
-    rank: int, mesh: Mesh, flow: Flow, pieces: list[list[Range]], placement: list[int]
+    experiment: Experiment,
+    rank: int,
+    mesh: Mesh,
+    flow: Flow,
+    pieces: list[list[Range]],
+    placement: list[int],
 ) -> dict[int, Stage]:
     """The stages that `rank` owns, by stage index, with their neighbours' ranks."""
     pipeline = mesh.group(rank, "pipeline")
     groups = {axis: mesh.group(rank, axis) for axis in AXES}
     place = pipeline.index(rank)
+    kind = RecomputedStage if experiment.parallel.recompute == "full" else Stage
     return {
-        index: Stage(
+        index: kind(
             index=index,
             pieces=pieces[index],
             flow=flow,

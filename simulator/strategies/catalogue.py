@@ -64,6 +64,16 @@ def catalogue() -> list[Entry]:
             "parallel.expert > 1",
             "moe-gpt: experts and batch divided; all-to-alls there and back",
         ),
+        Entry(
+            "selective recomputation",
+            'parallel.recompute = "selective"',
+            "the core of attention runs again in the backward pass; its scores are not kept",
+        ),
+        Entry(
+            "full recomputation",
+            'parallel.recompute = "full"',
+            "of every block only the input is kept; its forward pass runs again",
+        ),
         *schedules,
         Entry(
             "hybrids",

@@ -62,19 +62,23 @@ def split_stages(
 
 
 def stage_costs(
-    layers: Sequence[Layer], ranges: Sequence[Range]
+    layers: Sequence[Layer], ranges: Sequence[Range], recompute: bool = False
 ) -> tuple[tuple[float, float, float], ...]:
-    """Of each stage (forward, backward for inputs, for weights): `unit`'s seconds, or FLOPs."""
+    """Of each stage (forward, backward for inputs, for weights): `unit`'s seconds, or FLOPs.
+
+    Args:
+        recompute: the forward pass runs again before the one for inputs, and counts with it.
+    """
     costs = []
     for first, last in ranges:
         f, i, w = zip(*map(_work, layers[first:last]), strict=True)
-        costs.append((sum(f), sum(i), sum(w)))
+        costs.append((sum(f), sum(i) + (sum(f) if recompute else 0.0), sum(w)))
     return tuple(costs)
 
 
 def _work(layer: Layer) -> tuple[float, float, float]:
-    flops = (layer.forward_flops, layer.backward_input_flops, layer.backward_weight_flops)
-    return layer.seconds or flops
+    into_input = layer.backward_input_flops + layer.again_flops
+    return layer.seconds or (layer.forward_flops, into_input, layer.backward_weight_flops)
 
 
 def _ranges(bounds: Sequence[int], cuts: Iterable[int]) -> list[Range]:

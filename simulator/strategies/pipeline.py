@@ -108,6 +108,8 @@ def _tasks(op: Op, stage: Stage) -> Iterator[Task]:
             while ahead and ahead[0] >= following.get(piece, piece) - 1:
                 # What this or the next segment needs again is gathered during this one.
                 yield stage.gather_again(ahead.pop(0))
+            if not forwards:
+                yield from stage.recompute(piece)
             yield stage.compute(op, piece)
         for exchange in due.get(piece, ()):
             task = stage.exchange(exchange, forwards)

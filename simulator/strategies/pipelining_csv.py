@@ -16,7 +16,7 @@ PASSES = frozenset({Op.FORWARD, Op.BACKWARD, Op.BACKWARD_INPUT, Op.BACKWARD_WEIG
 _PASS = re.compile(r"(\d+)([FBIW])(\d+)")
 _OVERLAPPED = re.compile(r"\((.*)\)OVERLAP_F_B")
 _OTHER = re.compile(
-    r"\d+(SEND_F|SEND_B|RECV_F|RECV_B|UNSHARD(_[FB])?|RESHARD|REDUCE_(GRAD|SHARD|NORM)|NORM|STEP)"
+    r"\d+(SEND_F|SEND_B|RECV_F|RECV_B|UNSHARD(_[FBR])?|RESHARD|REDUCE_(GRAD|SHARD|NORM)|NORM|STEP|R)"
     r"[\d.]*"
 )
 

@@ -1,5 +1,5 @@
-"""Where a stage is cut: at every exchange, where one is waited for, and so that gradients go out
-bucket by bucket."""
+"""Where a stage is cut: at every exchange, where one is waited for, so that gradients go out
+bucket by bucket, and where blocks are recomputed, between them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def cut(
     value_bytes: int,
     limit: Callable[[Spread], float],
     wide: Collection[str] = AXES,
+    at_blocks: bool = False,
 ) -> tuple[list[Range], list[Filled]]:
     """The pieces of a stage (segments, and exchanges alone) and the buckets of its segments.
 
@@ -55,6 +56,7 @@ def cut(
     Args:
         limit: bytes of a bucket of parameters that are spread like this.
         wide: mesh axes with more than one rank.
+        at_blocks: no segment spans blocks.
     """
     first, last = stage
     cuts = {first, last}
@@ -89,8 +91,9 @@ def cut(
         if held[bucket] >= limit(spread):
             del filling[spread]
             pending = index
-    ordered = sorted(cuts)
-    pieces = list(pairwise(ordered))
+    if at_blocks:
+        cuts |= {index for index in range(first, last) if layers[index].starts_block}
+    pieces = list(pairwise(sorted(cuts)))
     bucket_of = {index: number for number, indices in enumerate(members) for index in indices}
     segments: list[dict[Range, None]] = [{} for _ in members]
     for piece in pieces:

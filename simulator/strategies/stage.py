@@ -78,6 +78,14 @@ class Stage:
         self.freed: dict[tuple[Op, int], list[str]] = {}
         self.dropped: dict[int, list[str]] = {}  # when it has been gathered again
         self.by_send: list[str] = []  # what nobody here needs once it has been sent
+        readers, keepers = self._users()
+        for source in sorted(readers.keys() | keepers.keys()):
+            self._follow(source, readers.get(source, []), keepers.get(source, []))
+        if self.sends and self.flow.source(self.last) not in readers:
+            self.by_send.append(self.flow.activation(self.last))
+
+    def _users(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """Per boundary the pieces that read it, and those whose backward passes need it."""
         readers: dict[int, list[int]] = {}
         keepers: dict[int, list[int]] = {}
         for piece, (first, last) in enumerate(self.pieces):
@@ -97,17 +105,15 @@ class Stage:
                 readers.setdefault(source, []).append(piece)
                 if self.flow.kept(boundary, first, last):
                     keepers.setdefault(source, []).append(piece)
-        for source in sorted(readers.keys() | keepers.keys()):
-            name = activation(source)
-            if self.flow.gathered_again(source):
-                self._free(Op.FORWARD, readers[source][-1], name)
-                self._free_backwards(name, source, keepers[source])
-            elif source in keepers:
-                self._free_backwards(name, source, keepers[source])
-            else:
-                self._free(Op.FORWARD, readers[source][-1], name)
-        if self.sends and self.flow.source(self.last) not in readers:
-            self.by_send.append(self.flow.activation(self.last))
+        return readers, keepers
+
+    def _follow(self, source: int, readers: list[int], keepers: list[int]) -> None:
+        """Note where the activation at `source` is freed."""
+        name = activation(source)
+        if not keepers or self.flow.gathered_again(source):
+            self._free(Op.FORWARD, readers[-1], name)
+        if keepers:
+            self._free_backwards(name, source, keepers)
 
     def _free(self, op: Op, piece: int, name: str) -> None:
         self.freed.setdefault((op, piece), []).append(name)
@@ -222,6 +228,10 @@ class Stage:
             return None
         key = ("EXCHANGE", 2 * piece + forwards)
         return self._once(key, lambda: self._exchange(piece, op, forwards))
+
+    def recompute(self, piece: int) -> list[Task]:
+        """What is run again before the backward pass of a segment: nothing."""
+        return []
 
     def gather_again(self, piece: int) -> Task:
         """What `piece` gathered on the way forward, for the backward pass."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulator.program import COMMUNICATION, Instruction, Op, Task, Tensor
+from simulator.program import COMMUNICATION, FORWARDS, Instruction, Op, Task, Tensor
 from simulator.strategies.schedules import Updates
 from simulator.workloads.layer import Layer
 
@@ -142,7 +142,7 @@ def _with_versions(
     tasks: dict[tuple[int, int], Task] = {}
     for instruction in instructions:
         task, stage = instruction.task, instruction.task.stage
-        if task.op is Op.FORWARD and (stage, instruction.microbatch) in used:
+        if task.op in FORWARDS and (stage, instruction.microbatch) in used:
             version = used[stage, instruction.microbatch]
             if (id(task), version) not in tasks:
                 tasks[id(task), version] = replace(task, version=version)

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from simulator.experiment import Experiment, ExperimentError
-from simulator.program import COMPUTE_STREAM, Bucket, Instruction, Op, Task, Tensor
+from simulator.program import COMPUTE_STREAM, FORWARDS, Bucket, Instruction, Op, Task, Tensor
 
 BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_INPUT, Op.BACKWARD_WEIGHT})
-USES_WEIGHTS = frozenset({Op.FORWARD, Op.BACKWARD, Op.BACKWARD_INPUT})
+USES_WEIGHTS = FORWARDS | {Op.BACKWARD, Op.BACKWARD_INPUT}
 STREAM = "zero"
 
 
@@ -153,7 +153,7 @@ def _unshard(
             use = computes[first]
             key = bucket.name, id(use.task)
             if key not in tasks:
-                way = "F" if use.task.op is Op.FORWARD else "B"
+                way = use.task.op.value if use.task.op in FORWARDS else "B"
                 tasks[key] = _gather(bucket, use.task, f"UNSHARD_{way}")
             issued = max(first - prefetch, 0)
             gather = Instruction(tasks[key], use.microbatch, computes[issued - 1 : issued])

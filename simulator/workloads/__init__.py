@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from simulator.experiment import Experiment
 from simulator.workloads import alexnet, bert, gpt, mlp, moe_gpt, resnet50, unit, vgg16
@@ -34,7 +35,10 @@ def describe(experiment: Experiment) -> list[Layer]:
     parallel = experiment.parallel
     cut = max(parallel.tensor, parallel.context, parallel.expert) > 1
     models = PARTS if cut else MODELS
-    return models[experiment.workload.model](experiment)
+    layers = models[experiment.workload.model](experiment)
+    if parallel.recompute == "full":  # which gathers whatever it needs again
+        layers = [_once(layer) for layer in layers]
+    return layers
 
 
 def describe_whole(experiment: Experiment) -> list[Layer]:
@@ -44,6 +48,11 @@ def describe_whole(experiment: Experiment) -> list[Layer]:
     replicas = {"data": parallel.data * parallel.expert}
     whole = parallel.model_copy(update=alone | replicas)
     return describe(experiment.model_copy(update={"parallel": whole}))
+
+
+def _once(layer: Layer) -> Layer:
+    how = layer.exchange
+    return replace(layer, exchange=replace(how, again=False)) if how and how.again else layer
 
 
 __all__ = ["MODELS", "PARTS", "Layer", "describe", "describe_whole"]

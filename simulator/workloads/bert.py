@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from simulator.experiment import Experiment
 from simulator.workloads.context import attention as split_attention
-from simulator.workloads.layer import REPLICATED, Layer, linear
+from simulator.workloads.layer import REPLICATED, Layer, attention_again, linear
 from simulator.workloads.transformer import Parts
 
 MASKED_SHARE = 0.15
@@ -76,6 +76,8 @@ def layers(experiment: Experiment) -> list[Layer]:
         output_shape=out,
         output_bytes=hidden_bytes,
     )
+    if experiment.parallel.recompute == "selective":
+        attention = attention_again(attention, core, hidden_bytes, scores * width)
     products = linear(tokens, h, ffn) + linear(tokens, ffn, h)
     mlp_parameters = h * ffn + ffn + ffn * h + h + 2 * h
     mlp = Layer(

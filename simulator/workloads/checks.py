@@ -1,4 +1,5 @@
-"""What of ``[workload]`` is refused: keys the model does not have, sizes it cannot take."""
+"""What of ``[workload]`` is refused: keys the model does not have, sizes it cannot take; and
+what the model cannot do."""
 
 from __future__ import annotations
 
@@ -73,6 +74,19 @@ def check_keys(workload: Workload) -> None:
         )
     if workload.model == "moe-gpt":
         check_routing(workload)
+
+
+def check_recompute(experiment: Experiment) -> None:
+    """Refuse to recompute attention where there is none.
+
+    Raises:
+        ExperimentError: with one line that names key, value and what is allowed.
+    """
+    model = experiment.workload.model
+    if experiment.parallel.recompute == "selective" and model not in TEXT_MODELS:
+        raise ExperimentError(
+            f"parallel.recompute = 'selective': {model} has no attention; allowed: 'none' or 'full'"
+        )
 
 
 def check_size(experiment: Experiment) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from simulator.experiment import Experiment
 from simulator.workloads.context import attention as split_attention
-from simulator.workloads.layer import Layer, linear
+from simulator.workloads.layer import Layer, attention_again, linear
 from simulator.workloads.transformer import Parts
 
 
@@ -57,6 +57,8 @@ def layers(experiment: Experiment) -> list[Layer]:
         output_shape=out,
         output_bytes=hidden_bytes,
     )
+    if experiment.parallel.recompute == "selective":
+        attention = attention_again(attention, core, hidden_bytes, scores * width)
     products = linear(tokens, h, ffn) + linear(tokens, ffn, h)
     mlp = Layer(
         kind=f"mlp {shape} f{ffn}",

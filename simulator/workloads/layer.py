@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.program import Op
 
@@ -56,6 +56,8 @@ class Layer:
         forward_flops: of the matrix products (a multiply-add is two FLOPs).
         backward_input_flops, backward_weight_flops: the same for the two halves of the
             backward pass.
+        again_flops, again_bytes: of the part of the forward pass that the backward pass for
+            inputs runs again, because its insides were not kept; FLOPs and bytes moved.
         moved_bytes: read and written by a forward pass that computes one operator after
             the other.
         saved_bytes: kept for the backward pass by autograd, without the layer's input
@@ -76,6 +78,8 @@ class Layer:
     forward_flops: float = 0.0
     backward_input_flops: float = 0.0
     backward_weight_flops: float = 0.0
+    again_flops: float = 0.0
+    again_bytes: float = 0.0
     moved_bytes: float = 0.0
     saved_bytes: int = 0
     deferred_bytes: int = 0
@@ -94,8 +98,28 @@ class Layer:
 
     @property
     def flops(self) -> float:
-        """Of forward and backward together."""
+        """Of forward and backward together, without what is run again."""
         return self.forward_flops + self.backward_input_flops + self.backward_weight_flops
+
+
+def attention_again(layer: Layer, flops: float, heads_bytes: int, scores_bytes: int) -> Layer:
+    """A layer with attention that keeps Q, K and V, but not the softmax's output: the core,
+    all between them and the merged heads, runs again in the backward pass (Korthikanti et al.
+    2022, section 5, "selective activation recomputation").
+
+    Args:
+        flops: of the core's forward pass, two batched products.
+        heads_bytes: of Q, and of the merged heads; scores_bytes: of the softmax's output.
+    """
+    # Q, K and V are copied apart and read, the output is written and merged; the scores are
+    # written, masked, read and written by the softmax, and read.
+    return replace(
+        layer,
+        kind=f"{layer.kind} again",
+        saved_bytes=layer.saved_bytes - scores_bytes,
+        again_flops=flops,
+        again_bytes=12.0 * heads_bytes + 5.0 * scores_bytes,
+    )
 
 
 def linear(tokens: int, inputs: int, outputs: int) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from simulator.experiment import Experiment
 from simulator.program import Op
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, linear
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, attention_again, linear
 
 EVERYWHERE = ("expert", "tensor")
 """Where parameters that are not split are copies."""
@@ -40,6 +40,7 @@ class Parts:
     shares_tokens: bool
     context: int
     context_style: str
+    selective: bool
 
     @classmethod
     def of(cls, experiment: Experiment) -> Parts:
@@ -56,6 +57,7 @@ class Parts:
             shares_tokens=parallel.sequence_parallel,
             context=parallel.context,
             context_style=parallel.context_style,
+            selective=parallel.recompute == "selective",
         )
 
     @property
@@ -149,7 +151,7 @@ class Parts:
             self.batch * self.heads // t * self.sequence, h // self.heads, self.sequence
         )
         projections = (linear(tokens, h, 3 * h) + linear(tokens, h, h)) / t
-        return Layer(
+        part = Layer(
             kind=f"{'causal' if causal else 'full'}-attention-part {self.shape} a{self.heads}",
             parameters=(3 * h * h + 3 * h + h * h) // t,
             forward_flops=projections + core,
@@ -164,6 +166,9 @@ class Parts:
             starts_block=False,
             whole=(whole, "attention"),
         )
+        if self.selective:
+            part = attention_again(part, core, heads_bytes, scores * self.width)
+        return part
 
     def mlp(self, whole: int) -> Layer:
         """fc1's columns, GELU, fc2's rows."""

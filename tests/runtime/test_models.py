@@ -28,6 +28,10 @@ SHAPES = [
     {"model": "moe-gpt", "layers": 1, "experts": 3, "top_k": 1, "ffn_hidden": 20, "sequence": 7},
     {"model": "moe-gpt", "layers": 1, "experts": 1, "top_k": 1, "sequence": 1, "global_batch": 1},
     {"model": "moe-gpt", "layers": 1, "top_k": 4, "capacity_factor": 9.0, "hidden": 6},
+    {"model": "gpt", "layers": 2, "hidden": 16, "heads": 4, "recompute": "selective"},
+    {"model": "gpt", "layers": 1, "heads": 1, "sequence": 3, "recompute": "selective"},
+    {"model": "bert", "layers": 2, "hidden": 16, "heads": 4, "recompute": "selective"},
+    {"model": "moe-gpt", "layers": 2, "hidden": 16, "heads": 4, "recompute": "selective"},
     {"model": "mlp", "layers": 3, "hidden": 16, "sequence": 8},
     {"model": "mlp", "layers": 1, "hidden": 10, "ffn_hidden": 7, "sequence": 1},
     {"model": "mlp", "layers": 2, "hidden": 32, "sequence": 4, "global_batch": 3},
@@ -73,7 +77,7 @@ def one_pass(experiment, first, last, split=False):
         "output": 0 if segment.is_loss else output.nbytes,
         "input gradient": input_gradient.nbytes if input_gradient is not None else 0,
     }
-    into_input = sum(layer.backward_input_flops for layer in mine)
+    into_input = sum(layer.backward_input_flops + layer.again_flops for layer in mine)
     into_weight = sum(layer.backward_weight_flops for layer in mine)
     if not split:
         described["backward"] = into_input + into_weight

@@ -41,6 +41,13 @@ PLANS = (
             {"expert": 2, "tensor": 4, "sequence_parallel": True, "dtype": "fp32"},
         )
     ]
+    + [
+        {"model": "gpt", "tensor": 2, "sequence_parallel": True, "recompute": "selective"},
+        {"model": "bert", "tensor": 2, "recompute": "selective"},
+        {"model": "moe-gpt", "expert": 2, "recompute": "selective"},
+        {"model": "gpt", "tensor": 2, "sequence_parallel": True, "recompute": "full"},
+        {"model": "moe-gpt", "expert": 2, "tensor": 2, "recompute": "full"},
+    ]
 )
 SPLIT_SEQUENCES = [
     {"model": model, "context": context, "context_style": style, "dtype": dtype, **more}
@@ -91,7 +98,7 @@ def one_pass(experiment, rank, span, split):
     described = {
         "parameters": sum(layer.parameters for layer in mine),
         "forward": sum(layer.forward_flops for layer in mine),
-        "backward": sum(layer.backward_input_flops for layer in mine),
+        "backward": sum(layer.backward_input_flops + layer.again_flops for layer in mine),
         "saved": saved_bytes(flow, first, last),
         "outputs": {
             index: (layers[index - 1].output_shape, layers[index - 1].output_bytes)

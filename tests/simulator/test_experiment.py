@@ -139,14 +139,6 @@ def test_refused_in_one_line(overrides: list[str], message: str) -> None:
     assert found.startswith(message.split(".*")[0])
 
 
-@pytest.mark.parametrize("setting", ["recompute=full"])
-def test_what_is_not_built_is_refused_not_ignored(setting: str) -> None:
-    key, _, _ = setting.partition("=")
-    message = refusal([f"parallel.{setting}"])
-    assert message.startswith(f"parallel.{key} = ")
-    assert "not built yet; allowed: " in message
-
-
 @pytest.mark.parametrize("section", SECTIONS)
 @pytest.mark.parametrize("wrong", [3, "text", [1], None, True])
 def test_a_section_is_a_table(section: str, wrong: object) -> None:

@@ -1,0 +1,35 @@
+"""Run part of a forward pass again in the backward pass instead of keeping what it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def run_again(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`function(x)`, of which only x is kept (Chen et al. 2016, "Training Deep Nets with
+    Sublinear Memory Cost", section 4).
+
+    A function without parameters: the backward pass gives the gradient of x alone.
+    """
+    apply: Callable[..., Tensor] = _Again.apply
+    return apply(x, function)
+
+
+class _Again(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.function = function
+        return function(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            output = ctx.function(x)
+        (gradient,) = torch.autograd.grad(output, x, gradients[0])
+        return gradient, None
