@@ -55,7 +55,7 @@ class RecomputedStage(Stage):
         again = [p for p in readers if self.block_of[p] == block and self._runs_again(p)]
         maker = self.piece_of.get(source - 1)
         if maker is not None and self.block_of[maker] == self.block_of[readers[-1]]:
-            self._free(Op.FORWARD, readers[-1], name)
+            self._free(Op.FORWARD, self._settled(readers), name)
             if not again:
                 return
             self.remade.add(source)
@@ -63,7 +63,7 @@ class RecomputedStage(Stage):
             segments = [piece for piece in again if piece not in self.exchanges]
             self._free_backwards(name, source, sorted({*segments[:1], *keepers}))
         else:
-            self._free(Op.RECOMPUTE, again[-1], name)
+            self._free(Op.RECOMPUTE, self._settled(again), name)
 
     def _compute(self, op: Op, piece: int) -> Task:
         if op not in FORWARDS:

@@ -111,9 +111,22 @@ class Stage:
         """Note where the activation at `source` is freed."""
         name = activation(source)
         if not keepers or self.flow.gathered_again(source):
-            self._free(Op.FORWARD, readers[-1], name)
+            self._free(Op.FORWARD, self._settled(readers), name)
         if keepers:
             self._free_backwards(name, source, keepers)
+
+    def _settled(self, readers: list[int]) -> int:
+        """The piece at whose end all `readers` have ended: an exchange goes on beside the
+        segments behind it, up to the first that reads what it makes."""
+        last = readers[-1]
+        for piece in self.exchanges.intersection(readers[:-1]):
+            made = self.flow.source(self.pieces[piece][1])
+            for later in range(piece + 1, len(self.pieces)):
+                inputs = [] if later in self.exchanges else self.flow.inputs(*self.pieces[later])
+                if made in map(self.flow.source, inputs):
+                    last = max(last, later)
+                    break
+        return last
 
     def _free(self, op: Op, piece: int, name: str) -> None:
         self.freed.setdefault((op, piece), []).append(name)
