@@ -70,8 +70,8 @@ support.show_program(lower(parse(tiny)))
 # %%
 # First a failure that teaches: a plan that is out of memory. A GPT of 30 billion
 # parameters, one sequence of 2048 tokens, one H100 with 80 GiB. Parameters and gradients
-# in bf16 are 2 + 2 bytes a parameter, and the activations wait for the backward pass. (The
-# optimizer here is SGD. Adam in mixed precision would add 12 bytes a parameter.)
+# in bf16 are 2 + 2 bytes a parameter, the fp32 master weights 4 more, and the activations
+# wait for the backward pass. (The optimizer here is SGD. Adam would add 8 bytes a parameter.)
 
 
 def on_h100(stages):
@@ -172,8 +172,8 @@ support.show_gap("naive", outcome)
 # ``python -m lessons.check 02``.
 #
 # 1. *The formula.* Write ``bubble_fraction(ranks)``. Target: **0.875** for 8 ranks.
-# 2. *How many GPUs?* GPT-3 (96 layers of 12288) with this lesson's memory rules needs 797
-#    GiB, and 797 ÷ 80 is just below 10. Why do 10 H100s not suffice, and which is the
+# 2. *How many GPUs?* GPT-3 (96 layers of 12288) with this lesson's memory rules needs 1450
+#    GiB, and 1450 ÷ 80 is just above 18. Why do 19 H100s not suffice, and which is the
 #    **smallest** number of stages that does?
 # 3. *Unequal stages.* Four stages take 1, 1, 1 and 5 seconds. Is the bubble fraction
 #    larger or smaller than with four equal ones? Return the **number**.

@@ -74,7 +74,7 @@ def bucket_size(answers: ModuleType) -> str:
     count = len(support.buckets(prediction.program))
     result = f"{size:g} MB: {count} buckets, {time:.1f} ms"
     side = "the latency is paid too often" if count > 30 else "too little is left to overlap"
-    expect(time <= 63, f"{result}; the target is 63 ms: {side}")
+    expect(time <= 66, f"{result}; the target is 66 ms: {side}")
     return result
 
 
@@ -120,7 +120,7 @@ def gpt3_stages(answers: ModuleType) -> str:
         return support.fits(simulated(workload, pipeline=stages, schedule="naive"))
 
     answer = answers.stages_for_gpt3()
-    expect(answer != 10, "96 layers over 10 stages: some stages have 10 layers, and one is too big")
+    expect(answer != 19, "96 layers over 19 stages: some stages have 6 layers, and one is too big")
     return smallest(answer, enough, "at most 80 GiB a rank")
 
 
