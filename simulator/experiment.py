@@ -165,8 +165,8 @@ class Parallel(_Section):
     recompute: Literal["none", "selective", "full"] = "none"
     bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
     memory_limit: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
-    split: list[Positive] | None = None
-    rank_order: list[str] = list(AXES)
+    split: Annotated[tuple[Positive, ...], Field(strict=False)] | None = None
+    rank_order: Annotated[tuple[str, ...], Field(strict=False)] = AXES
 
     @property
     def world_size(self) -> int:
@@ -326,6 +326,7 @@ def _explain(error: ValidationError) -> str:
     allowed = (
         first["msg"]
         .replace("Input should be", "allowed:")
+        .replace("a valid tuple", "a valid list")
         .replace("Input should", "allowed: should")
     )
     return f"{key} = {first['input']!r}: {allowed}"
@@ -345,14 +346,14 @@ def _check_parallel(parallel: Parallel) -> None:
         )
     if sorted(parallel.rank_order) != sorted(AXES):
         raise ExperimentError(
-            f"parallel.rank_order = {parallel.rank_order}: allowed: the axes "
+            f"parallel.rank_order = {list(parallel.rank_order)}: allowed: the axes "
             f"{', '.join(AXES)}, each once, slowest to fastest varying"
         )
     stages = parallel.pipeline * parallel.virtual_stages
     if parallel.split is not None and len(parallel.split) != stages:
         raise ExperimentError(
-            f"parallel.split = {parallel.split}: {len(parallel.split)} numbers; allowed: one for "
-            f"each of pipeline × virtual_stages = {stages} stages"
+            f"parallel.split = {list(parallel.split)}: {len(parallel.split)} numbers; allowed: "
+            f"one for each of pipeline × virtual_stages = {stages} stages"
         )
 
 

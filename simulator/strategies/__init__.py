@@ -103,7 +103,8 @@ def _ranges(experiment: Experiment, layers: list[Layer]) -> list[Range]:
         return split_stages(layers, parallel.pipeline * parallel.virtual_stages, parallel.split)
     except ValueError as error:
         key = "virtual_stages" if parallel.split is None else "split"
-        raise ExperimentError(f"parallel.{key} = {getattr(parallel, key)}: {error}") from None
+        value = parallel.virtual_stages if parallel.split is None else list(parallel.split)
+        raise ExperimentError(f"parallel.{key} = {value}: {error}") from None
 
 
 def lower(experiment: Experiment, fold: bool = False) -> Program:

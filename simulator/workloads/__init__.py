@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 from simulator.experiment import Experiment
 from simulator.workloads import alexnet, bert, gpt, mlp, moe_gpt, resnet50, unit, vgg16
@@ -32,13 +33,18 @@ PARTS: dict[str, Callable[[Experiment], list[Layer]]] = {
 
 def describe(experiment: Experiment) -> list[Layer]:
     """The layers of the experiment's model for one microbatch on one rank."""
+    return list(_described(experiment))
+
+
+@lru_cache(maxsize=16)
+def _described(experiment: Experiment) -> tuple[Layer, ...]:
     parallel = experiment.parallel
     cut = max(parallel.tensor, parallel.context, parallel.expert) > 1
     models = PARTS if cut else MODELS
     layers = models[experiment.workload.model](experiment)
     if parallel.recompute == "full":  # which gathers whatever it needs again
         layers = [_once(layer) for layer in layers]
-    return layers
+    return tuple(layers)
 
 
 def describe_whole(experiment: Experiment) -> list[Layer]:

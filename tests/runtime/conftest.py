@@ -153,15 +153,11 @@ def collect(experiment: Experiment, answer: dict[str, Any]) -> Ran:
         ]
         ran.shares.append((mine[0], mine[1]))
     for replica in range(experiment.parallel.data):
+        ranks = [r for r in range(len(ran.shares)) if mesh.coordinate(r)["data"] == replica]
         for which, into in enumerate((ran.parameters, ran.gradients)):
-            ranges = {}
-            for rank, parts in answer["tensors"].items():
-                if mesh.coordinate(int(rank))["data"] == replica:
-                    for layers, pair in parts.items():
-                        first, _, last = layers.partition(":")
-                        flat = torch.tensor(pair[which], dtype=torch.float64)
-                        ranges[int(first), int(last)] = flat
-            into.append(named(experiment, ranges))
+            into.append(
+                {k: v for rank in ranks for k, v in sorted(ran.shares[rank][which].items())}
+            )
     return ran
 
 
