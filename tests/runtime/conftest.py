@@ -155,9 +155,9 @@ def collect(experiment: Experiment, answer: dict[str, Any]) -> Ran:
     for replica in range(experiment.parallel.data):
         ranks = [r for r in range(len(ran.shares)) if mesh.coordinate(r)["data"] == replica]
         for which, into in enumerate((ran.parameters, ran.gradients)):
-            into.append(
-                {k: v for rank in ranks for k, v in sorted(ran.shares[rank][which].items())}
-            )
+            parts = [ran.shares[rank][which] for rank in ranks]
+            whole = {key: part[key] for part in parts for key in part}
+            into.append(dict(sorted(whole.items(), key=lambda item: item[0][0])))
     return ran
 
 
