@@ -25,6 +25,7 @@ PLANS = [
     {"expert": 2, "tensor": 2, **DROPS, "microbatches": 2},
     {"expert": 2, "tensor": 2, **ROOM, **SHARED, "microbatches": 2},
     {"expert": 2, "tensor": 2, **DROPS, **SHARED, "optimizer": "adam", "clip_norm": 0.5},
+    {"expert": 2, "context": 2, **ROOM, "microbatches": 2},
     {"expert": 2, "pipeline": 2, **DROPS, "microbatches": 3},
     {"expert": 2, "pipeline": 2, **DROPS, "microbatches": 3, "schedule": "zb-h1"},
     {"tensor": 2, "pipeline": 2, **DROPS, **SHARED, "microbatches": 2, "schedule": "zb-h1"},

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from simulator.strategies import lower
+
 HERE = Path(__file__).parent
 SHAPE = {"layers": 2, "hidden": 16, "heads": 4, "microbatches": 2}
 TRAINED = [{**SHAPE, "model": "gpt", "iterations": 3}, {**SHAPE, "model": "mlp", "iterations": 3}]
@@ -20,6 +22,9 @@ COUNTED = [
     {**SHAPE, "tensor": 2, "model": "mlp"},
     {**SHAPE, "tensor": 2, "model": "mlp", "tensor_style": "column"},
     {**SHAPE, "tensor": 2, "model": "mlp", "tensor_style": "row"},
+    {**SHAPE, "context": 2},
+    {**SHAPE, "context": 2, "context_style": "ulysses"},
+    {**SHAPE, "expert": 2, "model": "moe-gpt"},
 ]
 
 
@@ -72,7 +77,24 @@ def test_parameters_are_those_of_dtensor(run, part_of_whole, in_torch, number):
             assert float((value - theirs[key]).abs().max()) <= 1e-10 * scale
 
 
-@pytest.mark.parametrize("number", range(len(COUNTED)))
+@pytest.mark.parametrize("number", range(5, 8), ids=["ring", "ulysses", "experts"])
+def test_bytes_of_attention_and_experts_on_the_wire(experiment, in_torch, number):
+    """Of two microbatches and two layers on two ranks, and the gradients of what is copied."""
+    layers, microbatches, both_ways, hidden, width = 2, 2, 2, 16, 8
+    here = 4 * 8 // 2 * hidden * width  # activations of a rank's half of the tokens
+    slots = 4 * 20 * hidden * width  # ⌈1.25 × 32 tokens × 2 choices ÷ 4⌉ of each expert
+    once = {
+        5: 1 * 2 * here,  # keys and values, to all but one
+        6: 0.5 * (3 + 1) * here,  # half of Q, K and V, and of the output
+        7: 0.5 * 2 * slots,  # half of all slots, there and back
+    }[number]
+    buckets = lower(experiment(**COUNTED[number])).buckets[0]
+    gradients = sum(bucket.nbytes for bucket in buckets if len(bucket.replicas) > 1)
+    expected = layers * microbatches * both_ways * once + gradients
+    assert in_torch[1][number] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("number", range(5))
 def test_bytes_on_the_wire_are_the_closed_forms(in_torch, number):
     """All-reduces by a ring send twice (t-1)/t of their bytes, gathers and scatters once; two
     microbatches of four samples of eight tokens, fp64, t = 2."""

@@ -30,6 +30,7 @@ from runtime.models import build_layer
 from runtime.progress import Progress
 from runtime.session import run_job
 from simulator.experiment import Experiment, parse
+from simulator.program import SHIFTS
 from simulator.workloads import describe
 
 CPU = torch.device("cpu")
@@ -87,16 +88,17 @@ def count_bytes(experiment: Experiment, rank: int) -> float:
             sent[0] += 2 * tensor.nbytes * (size - 1) / size
         return reduce(tensor, *arguments, group=group, **keys)
 
-    def counted(call):
+    def counted(op, call):
         def wrapped(into, given, group):
             size = dist.get_world_size(group)
-            sent[0] += max(into.nbytes, given.nbytes) * (size - 1) / size
+            share = 1.0 if op in SHIFTS else (size - 1) / size
+            sent[0] += max(into.nbytes, given.nbytes) * share
             return call(into, given, group=group)
 
         return wrapped
 
     operations.dist.all_reduce = reduced
-    groups.COLLECTIVE.update({op: counted(call) for op, call in others.items()})
+    groups.COLLECTIVE.update({op: counted(op, call) for op, call in others.items()})
     run_job(Job(experiment), rank, CPU, Progress(), lambda share, what: None)
     groups.COLLECTIVE.update(others)
     operations.dist.all_reduce = reduce
