@@ -157,20 +157,19 @@ def forward(executor: Executor, instruction: Instruction) -> None:
     first, _ = task.layers
     segment, parameters = executor.segments[task.layers], executor.parameters_of(task.layers)
     batch, target = executor.batches[microbatch]
-    names = {boundary: executor.flow.activation(boundary) for boundary in segment.inputs}
-    tensors = {boundary: executor.tensors[name, microbatch] for boundary, name in names.items()}
     split = (task.layers, microbatch) in executor.split
     version = parameters.use(task.version) if parameters else None
 
-    def again(boundary: int) -> Tensor:
+    def held(boundary: int) -> Tensor:
         return executor.tensors[executor.flow.activation(boundary), microbatch]
 
+    tensors = {boundary: held(boundary) for boundary in segment.inputs}
     segment.count(task.op is Op.FORWARD)
     given = {0: batch, **tensors}
     if not keeps_graph(task):
         outputs = pass_without_graph(segment, given, target)
     else:
-        arguments = (segment, given, target, executor.loss_factor, split, again)
+        arguments = (segment, given, target, executor.loss_factor, split, held)
         known = executor.ledger.saved_bytes.get(first)
         if known is None:  # count once; every microbatch saves the same
             known_already = [*tensors.values(), *segment.parameters(), *segment.buffers()]

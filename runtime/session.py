@@ -136,9 +136,9 @@ def _iterate(
 def parameters_norm(executor: Executor) -> float:
     """L2 norm over the whole model, each parameter counted once."""
     square = torch.zeros(1, dtype=torch.float64, device=executor.device)
-    for parameters in executor.parameters.values():
-        if executor.rank in model_ranks(executor.experiment, 0):
-            square += parameters.shard.double().square().sum() / parameters.bucket.copies
+    counted = executor.rank in model_ranks(executor.experiment, 0)
+    for parameters in executor.parameters.values() if counted else ():
+        square += parameters.shard.double().square().sum() / parameters.bucket.copies
     dist.all_reduce(square)
     return float(square.sqrt()[0])
 

@@ -27,11 +27,6 @@ class RecomputedStage(Stage):
     """
 
     @cached_property
-    def piece_of(self) -> dict[int, int]:
-        """The piece that each layer of the stage is in."""
-        return {layer: piece for piece, span in enumerate(self.pieces) for layer in range(*span)}
-
-    @cached_property
     def block_of(self) -> list[int]:
         """Per piece the number of its block."""
         starts = [self.flow.layers[first].starts_block for first, _ in self.pieces]

@@ -31,6 +31,7 @@ class Stage:
         pieces: its segments and exchanges, as layer ranges in order.
         previous_rank, next_rank: global ranks of its neighbours, None at the ends of the model.
         groups: per mesh axis the ranks that this rank exchanges with.
+        piece_of: the piece that each layer is in.
         exchanges: pieces that are one.
         again: those that gather their result once more before the backward pass.
         completed: per exchange the segment whose backward pass puts the last part to the
@@ -63,10 +64,10 @@ class Stage:
             if (how := flow.layers[layer].exchange) is not None and how.again
         }
         self.completed: dict[int, int] = {}
-        piece_of = {layer: p for p, span in enumerate(self.pieces) for layer in range(*span)}
+        self.piece_of = {layer: p for p, span in enumerate(self.pieces) for layer in range(*span)}
         for piece in sorted(self.exchanges, reverse=True):
             readers = flow.readers[self.pieces[piece][1]]
-            parts = [piece_of[reader] for reader in readers if reader in piece_of]
+            parts = [self.piece_of[reader] for reader in readers if reader in self.piece_of]
             self.completed[piece] = min((self.completed.get(p, p) for p in parts), default=piece)
         self._tasks: dict[tuple[str, int], Task] = {}
         self._follow_activations()

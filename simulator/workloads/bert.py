@@ -121,21 +121,21 @@ def layers(experiment: Experiment) -> list[Layer]:
     return [embedding, replace(first, starts_block=False), *rest, head]
 
 
+def _half(p: Parts, whole: int, core: list[Layer]) -> list[Layer]:
+    """`core`, residual and norm."""
+    result = [*p.enter(), *core, *p.leave()]
+    return [*result, p.add(whole, back=len(result)), p.norm(whole)]
+
+
 def parts(experiment: Experiment) -> list[Layer]:
     """The same, cut where ranks must talk (see `simulator.workloads.transformer`)."""
     p, blocks = Parts.of(experiment), experiment.workload.layers
     result = [p.embedding(), *p.leave(), _places(p)]
     for block in range(blocks):
-        first = 2 * block + 1
-        for whole, core in (
-            (first, split_attention(p, first, causal=False)),
-            (first + 1, [p.mlp(first + 1)]),
-        ):
-            begin = len(result)
-            result += [*p.enter(), *core, *p.leave()]
-            result += [p.add(whole, back=len(result) - begin), p.norm(whole)]
-            if whole == first:
-                result[begin] = replace(result[begin], starts_block=block > 0)
+        whole = 2 * block + 1
+        first, *rest = _half(p, whole, split_attention(p, whole, causal=False))
+        result += [replace(first, starts_block=block > 0), *rest]
+        result += _half(p, whole + 1, [p.mlp(whole + 1)])
     whole, masked = 2 * blocks + 1, p.batch * masked_positions(p.context * p.sequence)
     result += [*p.enter(), _transform(p, whole, masked), p.logits(whole, masked, bias=True)]
     *before, loss = p.cross_entropy(whole, masked)

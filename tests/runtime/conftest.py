@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -289,3 +293,34 @@ def equals_unsplit(reference: Callable[..., Any]) -> Callable[[Ran], None]:
         assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def run_script() -> Callable[[str, Path], None]:
+    """Runs a script of this folder as ``python SCRIPT RANK JOB.json`` on two ranks."""
+    here = Path(__file__).parent
+    paths = (str(here.parent.parent), os.environ.get("PYTHONPATH"))
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def run(script: str, job: Path) -> None:
+        command = [sys.executable, str(here / script)]
+        ranks = [
+            subprocess.Popen(
+                [*command, str(rank), str(job)], env=environment, stderr=subprocess.PIPE, text=True
+            )
+            for rank in range(2)
+        ]
+        try:
+            for rank in ranks:
+                _, errors = rank.communicate(timeout=180)
+                assert rank.returncode == 0, errors
+        finally:
+            for rank in ranks:
+                rank.kill()
+                rank.wait()
+
+    return run

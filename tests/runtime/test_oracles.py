@@ -92,7 +92,7 @@ SPLIT = """\
 
 
 @pytest.fixture(scope="module")
-def in_torch(experiment, tmp_path_factory):
+def in_torch(experiment, run_script, tmp_path_factory):
     """(keys of our run, gradients, losses) per case, from one launch of torch's runtime."""
     folder = tmp_path_factory.mktemp("torch")
     split = folder / "split.csv"
@@ -125,27 +125,7 @@ def in_torch(experiment, tmp_path_factory):
             }
         )
     )
-    root = str(HERE.parent.parent)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
-        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, str(HERE / "torch_pipeline.py")]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(job)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        for rank in ranks:
-            _, errors = rank.communicate(timeout=180)
-            assert rank.returncode == 0, errors
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+    run_script("torch_pipeline.py", job)
     results = {}
     for number, name in enumerate(STEPS):
         gradients, losses = {}, []

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from simulator.strategies import lower
 
-HERE = Path(__file__).parent
 SHAPE = {"layers": 2, "hidden": 16, "heads": 4, "microbatches": 2}
 TRAINED = [{**SHAPE, "model": "gpt", "iterations": 3}, {**SHAPE, "model": "mlp", "iterations": 3}]
 COUNTED = [
@@ -29,7 +24,7 @@ COUNTED = [
 
 
 @pytest.fixture(scope="module")
-def in_torch(experiment, tmp_path_factory):
+def in_torch(experiment, run_script, tmp_path_factory):
     """What torch trained, and the bytes that our programs sent."""
     folder = tmp_path_factory.mktemp("torch_tensor")
     job = folder / "job.json"
@@ -38,27 +33,7 @@ def in_torch(experiment, tmp_path_factory):
         for name, cases in (("train", TRAINED), ("count", COUNTED))
     }
     job.write_text(json.dumps({"store": str(folder / "store"), "out": str(folder), **dumped}))
-    root = str(HERE.parent.parent)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
-        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, str(HERE / "torch_tensor.py")]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(job)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        for rank in ranks:
-            _, errors = rank.communicate(timeout=180)
-            assert rank.returncode == 0, errors
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+    run_script("torch_tensor.py", job)
     return torch.load(folder / "0.pt")
 
 

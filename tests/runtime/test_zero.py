@@ -4,9 +4,6 @@ does what torch's own implementations do."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -148,7 +145,7 @@ COUNTED = [
 
 
 @pytest.fixture(scope="module")
-def in_torch(experiment, tmp_path_factory):
+def in_torch(experiment, run_script, tmp_path_factory):
     """(parameters by implementation, bytes per case of `COUNTED`) of rank 0."""
     folder = tmp_path_factory.mktemp("torch")
     job = folder / "job.json"
@@ -163,27 +160,7 @@ def in_torch(experiment, tmp_path_factory):
             }
         )
     )
-    root = str(HERE.parent.parent)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
-        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, str(HERE / "torch_zero.py")]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(job)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        for rank in ranks:
-            _, errors = rank.communicate(timeout=180)
-            assert rank.returncode == 0, errors
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+    run_script("torch_zero.py", job)
     return torch.load(folder / "0.pt")
 
 
