@@ -53,6 +53,7 @@ TENSOR = [
         {"model": "mlp", "tensor_style": "megatron", "microbatches": 2},
     )
     if (plan["model"], how) != ("mlp", "selective")
+    if (plan["model"], how) != ("bert", "full")  # blocks as gpt's, in the cases above
 ]
 EXPERT = [
     {"model": "moe-gpt", "expert": 2, "capacity_factor": 0.8, "recompute": "full", **plan}
