@@ -6,7 +6,7 @@ are cores; for transfers see `runtime.transfers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -17,11 +17,12 @@ import torch.distributed as dist
 
 from runtime.clock import Clock
 from runtime.data import TORCH_DTYPE
+from runtime.groups import Groups
 from runtime.machine import cores, machine, matmul_flops
 from runtime.passes import PassMeter, Samples
 from runtime.progress import Progress
 from runtime.streams import Stream, Ticket
-from runtime.transfers import TransferMeter, Transfers
+from runtime.transfers import TransferMeter
 from simulator.experiment import Experiment
 from simulator.profile import Profile, Timing, middle_mean
 from simulator.program import COLLECTIVES, Program
@@ -33,8 +34,11 @@ OVERLAPPED = 12
 class Calibrator:
     """Measures one rank of `program`; every rank must make the same calls together.
 
-    `transfers` once, then `round` as often as wanted (in turn with the measured steps),
-    then `profile`.
+    `begin` once, then `round` as often as wanted (in turn with the measured steps), then
+    `profile`, and `close` in any case.
+
+    Args:
+        wide: measure transfers of other sizes, too, so that the profile serves others.
     """
 
     def __init__(
@@ -45,11 +49,12 @@ class Calibrator:
         device: torch.device,
         clock: Clock,
         progress: Progress,
+        wide: bool = False,
     ):
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
         self.samples: Samples = {}
-        self.sent = Transfers()
+        self.transfers = TransferMeter(experiment, program, rank, device, clock, progress, wide)
         self.alone: Samples = {}
         self.transfer_cores = 0.0
         self.passes = PassMeter(experiment, program, rank, device, progress)
@@ -57,7 +62,8 @@ class Calibrator:
     # Segment passes ------------------------------------------------------------------
 
     def round(self) -> None:
-        """Time passes: all ranks at once, as many as there are cores, then one alone.
+        """Time passes: all ranks at once, as many as there are cores, then one alone; and
+        some transfers.
 
         The two in turn tell how much ranks that compute together slow each other.
         """
@@ -69,7 +75,7 @@ class Calibrator:
         if at_once == cores() > 1:
             for rank in range(self.program.num_ranks):
                 self._time_for(ROUND_S / 2, range(rank, rank + 1), self.alone)
-        dist.barrier()
+        self.transfers.round()
 
     def _time_for(self, seconds: float, ranks: range, into: Samples) -> None:
         """Time this rank's passes, at least one, if it is one of `ranks`."""
@@ -83,14 +89,18 @@ class Calibrator:
 
     # Transfers -----------------------------------------------------------------------
 
-    def transfers(self, report: Callable[[float, str], None]) -> None:
-        """Measure them, and what a transfer takes from compute."""
-        meter = TransferMeter(
-            self.experiment, self.program, self.rank, self.device, self.clock, self.progress
-        )
-        self.sent = meter.measure(lambda share, what: report(0.9 * share, what))
+    def begin(self, groups: Groups, report: Callable[[float, str], None]) -> None:
+        """Measure transfers a first time, and what a transfer takes from compute.
+
+        Args:
+            groups: also of the programs of `transfers`.
+        """
+        self.transfers.begin(groups, lambda share, what: report(0.9 * share, what))
         report(0.9, "overlap")
         self._overlap()
+
+    def close(self) -> None:
+        self.transfers.close()
 
     def _overlap(self) -> None:
         """Compute beside all-reduces: the slowdown of compute is the share of a core that
@@ -128,6 +138,7 @@ class Calibrator:
         both = self.samples.keys() & self.alone.keys()
         slower = _ratio(self.samples, self.alone) if both else None
         self.passes.fill(self.samples)
+        sent = self.transfers.found()
         everything: list[Any] | None = [None] * self.program.num_ranks if self.rank == 0 else None
         dist.gather_object((self.samples, slower), everything)
         if everything is None:
@@ -150,21 +161,14 @@ class Calibrator:
                 for key, seconds in sorted(merged.items())
             },
             effective_cores=cores() / slowdown,
-            messages=_ascending(self.sent.messages.items()),
-            collectives=_by_operation(self.sent),
-            issue_s=self.sent.issue_s or 0.0,
-            wake_s=self.sent.wake_s,
+            messages=sent.messages,
+            collectives=sent.collectives,
+            issue_s=sent.issue_s,
+            wake_s=sent.wake_s,
             transfer_cores=self.transfer_cores,
             peak_flops={dtype: matmul_flops(TORCH_DTYPE[dtype], self.device)},
         )
         return asdict(profile)
-
-
-def _by_operation(sent: Transfers) -> dict[str, dict[int, list[tuple[int, float]]]]:
-    found: dict[str, dict[int, list[tuple[int, float]]]] = {}
-    for (op, size), points in sorted(sent.collectives.items()):
-        found.setdefault(op.value, {})[size] = _ascending(points.items())
-    return found
 
 
 def _all_reduce_often(values: torch.Tensor) -> None:
@@ -184,7 +188,3 @@ def _ratio(these: Samples, those: Samples) -> float:
 
 def _total(samples: Samples, keys: list[str]) -> float:
     return sum(middle_mean(samples[key]) for key in keys)
-
-
-def _ascending(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
-    return sorted(points)

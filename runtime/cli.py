@@ -202,7 +202,9 @@ def show_profile(console: Console, profile: Profile) -> None:
     sizes = Table("bytes", "message", *measured)
     columns = [dict(profile.messages), *map(dict, measured.values())]
     for size in sorted(set().union(*columns)):
-        sizes.add_row(nbytes(size), *(seconds(c[size]) if size in c else "" for c in columns))
+        sizes.add_row(
+            nbytes(size), *(seconds(c[size].mean_s) if size in c else "" for c in columns)
+        )
     console.print(sizes)
     console.print(
         f"host overhead {seconds(profile.issue_s)} an instruction, wake-up "

@@ -14,9 +14,16 @@ from simulator.cluster import Cluster, resolve
 from simulator.comparison import Comparison
 from simulator.comparison import compare as compare_timelines
 from simulator.experiment import Experiment, ExperimentError
-from simulator.metrics import summarize, with_statistics
+from simulator.metrics import iteration_statistics, summarize, with_statistics
 from simulator.prediction import Prediction, metadata, predict, saved_profile
-from simulator.profile import Profile, default_path, load_profile, parse_profile, save_profile
+from simulator.profile import (
+    Points,
+    Profile,
+    default_path,
+    load_profile,
+    parse_profile,
+    save_profile,
+)
 from simulator.program import Program
 from simulator.strategies import lower
 
@@ -121,7 +128,7 @@ def execution_of(
     measurement = from_json(program, answer["measurement"])
     timeline = measurement.timeline
     peak_flops = cluster.device.peak_flops.get(experiment.workload.dtype)
-    statistics: dict[str, Any] = dict(measurement.statistics())
+    statistics: dict[str, Any] = dict(iteration_statistics(measurement.iteration_times))
     result = summarize(timeline, experiment, peak_flops, program.hash(), len(program))
     statistics |= {
         "losses": measurement.losses,
@@ -153,15 +160,24 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
             profile = replace(
                 profile,
                 passes=older.passes | profile.passes,
-                collectives={
-                    op: older.collectives.get(op, {}) | profile.collectives.get(op, {})
-                    for op in older.collectives | profile.collectives
-                },
-                messages=profile.messages or older.messages,
+                collectives=_merged(older.collectives, profile.collectives),
+                messages=sorted((dict(older.messages) | dict(profile.messages)).items()),
                 peak_flops=older.peak_flops | profile.peak_flops,
             )
     save_profile(profile, path)
     return profile
+
+
+def _merged(
+    older: dict[str, dict[int, Points]], newer: dict[str, dict[int, Points]]
+) -> dict[str, dict[int, Points]]:
+    """Points by operation and group size: of equal size the newer ones."""
+    result = {op: dict(sizes) for op, sizes in older.items()}
+    for op, sizes in newer.items():
+        for size, points in sizes.items():
+            known = result.setdefault(op, {})
+            known[size] = sorted((dict(known.get(size, [])) | dict(points)).items())
+    return result
 
 
 def _launch(job: Job, on_progress: OnProgress | None, workers: Workers | None) -> dict[str, Any]:

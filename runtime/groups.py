@@ -1,10 +1,11 @@
-"""Process groups, made once per program."""
+"""Process groups, made once per job."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
+from itertools import chain
 
 import torch.distributed as dist
 from torch import Tensor
@@ -38,18 +39,18 @@ COLLECTIVE: dict[Op, Callable[..., object]] = {  # torch 2.13 gave two of them n
 
 
 class Groups:
-    """The communicators a program needs; every rank must create them, in the same order.
+    """The communicators that programs need; every rank must create them, in the same order.
 
     Collectives get one per stream and set of ranks. Messages share one communicator on
     gloo, where tags tell them apart; NCCL has no tags and runs a communicator in order, so
     there every ordered pair of ranks gets its own.
     """
 
-    def __init__(self, program: Program, timeout_s: float):
+    def __init__(self, programs: Iterable[Program], timeout_s: float):
         timeout = timedelta(seconds=timeout_s)
         collectives: dict[tuple[str, tuple[int, ...]], None] = {}
         pairs: dict[tuple[int, int], None] = {}
-        for instruction in program:
+        for instruction in chain.from_iterable(programs):
             task = instruction.task
             if task.op in COLLECTIVES:
                 collectives[task.stream, task.group] = None
@@ -64,12 +65,6 @@ class Groups:
             self._pairs = {
                 pair: dist.new_group(sorted(pair), timeout=timeout) for pair in sorted(pairs)
             }
-
-    def all(self) -> list[Group]:
-        """The groups this rank is a member of."""
-        mine = dist.get_rank()
-        groups = [g for (_, ranks), g in self._collectives.items() if mine in ranks]
-        return groups + [g for pair, g in self._pairs.items() if mine in pair]
 
     def collective(self, stream: str, ranks: tuple[int, ...]) -> Group:
         return self._collectives[stream, ranks]

@@ -49,21 +49,12 @@ class Measurement:
         low, middle, high = np.percentile(self.iteration_times, [10, 50, 90])
         return float((high - low) / (2 * middle)) if middle > 0 else 0.0
 
-    def statistics(self) -> dict[str, float]:
-        low, middle, high = (float(v) for v in np.percentile(self.iteration_times, [10, 50, 90]))
-        return {
-            "iteration_time_s": middle,
-            "iteration_time_p10_s": low,
-            "iteration_time_p90_s": high,
-        }
 
-
-def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[float]]:
-    """The measured timeline and the time of each iteration.
+def aligned(program: Program, records: list[RankRecord]) -> tuple[Floats, Floats, Floats]:
+    """When each instruction was posted, started and ended, in every iteration.
 
     A communication starts when its last participant has posted it; all clocks are already
-    aligned. Medians of pointwise ordered samples are ordered, so the median timeline obeys
-    the program's dependencies as every single iteration does.
+    aligned.
     """
     posted = np.concatenate([np.array(r.posted, dtype=np.float64) for r in records], axis=1)
     end = np.concatenate([np.array(r.end, dtype=np.float64) for r in records], axis=1)
@@ -71,12 +62,19 @@ def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[f
     for participants in program.meetings:
         members = [member.uid for member in participants]
         start[:, members] = posted[:, members].max(axis=1, keepdims=True)
-    end = np.maximum(end, start)
+    return posted, start, np.maximum(end, start)
+
+
+def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[float]]:
+    """The measured timeline and the time of each iteration.
+
+    Medians of pointwise ordered samples are ordered, so the median timeline obeys the
+    program's dependencies as every single iteration does.
+    """
+    columns = aligned(program, records)
     memory = [_samples(record) for record in records]
-    timeline = Timeline.of_program(
-        program, _median(posted), _median(start), _median(end), memory=memory
-    )
-    return timeline, [float(t) for t in end.max(axis=1)]
+    timeline = Timeline.of_program(program, *map(_median, columns), memory=memory)
+    return timeline, [float(t) for t in columns[2].max(axis=1)]
 
 
 def _median(samples: Floats) -> Floats:

@@ -33,12 +33,16 @@ def run_job(
     """Run `job` on this rank; the result, as JSON, is returned on rank 0 (None elsewhere)."""
     experiment = job.experiment
     program = lower(experiment)
-    groups = Groups(program, experiment.run.timeout_s)
     clock = Clock(device)
     calibrator = None
+    programs = [program]
     if job.calibrate:
-        calibrator = Calibrator(experiment, program, rank, device, clock, progress)
-        calibrator.transfers(lambda share, what: report(0.3 * share, what))
+        wide = not job.measure
+        calibrator = Calibrator(experiment, program, rank, device, clock, progress, wide)
+        programs += calibrator.transfers.programs
+    groups = Groups(programs, experiment.run.timeout_s)
+    if calibrator:
+        calibrator.begin(groups, lambda share, what: report(0.3 * share, what))
     executor = Executor(
         experiment, program, rank, device, groups, progress, pace_of(experiment, program)
     )
@@ -54,6 +58,8 @@ def run_job(
         tensors = _tensors(executor) if job.return_tensors else None
     finally:
         executor.close()
+        if calibrator:
+            calibrator.close()
     if rank != 0:
         return None
     return {

@@ -16,35 +16,49 @@ from runtime.clock import Clock
 from runtime.data import TORCH_DTYPE
 from runtime.executor import Executor
 from runtime.groups import Groups
-from runtime.measure import RankRecord, merge
+from runtime.measure import RankRecord, aligned
 from runtime.progress import Progress
 from simulator.experiment import Experiment
+from simulator.profile import Points, Timing
 from simulator.program import COLLECTIVES, Instruction, Op, Program, Task, Tensor
-from simulator.timeline import Timeline
+from simulator.timeline import Floats
 
-SIZES = (8, 1 << 14, 1 << 18, 1 << 21, 1 << 24)
+SMALLEST = 8
+SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 24)
+CASES_A_ROUND = 12
 
 
 @dataclass
 class Transfers:
-    """Seconds by bytes of a message and, per operation and group size, of a collective;
+    """Durations by bytes of a message and, per operation and group size, of a collective;
     `issue_s` and `wake_s` as in `simulator.profile.Profile`."""
 
-    messages: dict[int, float] = field(default_factory=dict)
-    collectives: dict[tuple[Op, int], dict[int, float]] = field(default_factory=dict)
+    messages: Points = field(default_factory=list)
+    collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
     wake_s: float = 0.0
-    issue_s: float | None = None
+    issue_s: float = 0.0
 
 
-_known: dict[tuple[int, str, str], Transfers] = {}
-"""By number of ranks, device and dtype (a reduction adds). They belong to the machine, not to
-the experiment: what these processes measured for one job serves the next (all of its ranks
-know the same)."""
+@dataclass
+class Case:
+    """A small program that is run again and again; `op` None: instructions without work."""
+
+    name: str
+    program: Program
+    op: Op | None = None
+    size: int = 0
+    nbytes: int = 0
+    posted: list[list[float]] = field(default_factory=list)
+    end: list[list[float]] = field(default_factory=list)
+    executor: Executor | None = None
 
 
 class TransferMeter:
-    """Measures what `program` will send, as far as these processes have not yet; every rank
-    must make the same calls together."""
+    """Measures what `program` sends; every rank must make the same calls together.
+
+    Args:
+        wide: measure other sizes, too, so that the profile serves other experiments.
+    """
 
     def __init__(
         self,
@@ -54,99 +68,63 @@ class TransferMeter:
         device: torch.device,
         clock: Clock,
         progress: Progress,
+        wide: bool,
     ):
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
-        key = (program.num_ranks, device.type, experiment.workload.dtype)
-        self.found = _known.setdefault(key, Transfers())
+        self.cases = [self._host(), *self._messages(wide), *self._collectives(wide)]
+        self._next = 0
 
-    def measure(self, report: Callable[[float, str], None]) -> Transfers:
-        """Messages, collectives and host overhead."""
-        if self.found.issue_s is None:
-            self.found.issue_s = self._host_overhead()
-        if self.program.num_ranks < 2:
-            return self.found
-        sent = {i.task.nbytes for i in self.program if i.task.op is Op.SEND}
-        sizes = sorted({*SIZES, *sent} - self.found.messages.keys())
-        for number, nbytes in enumerate(sizes):
-            report(0.5 * number / len(sizes), f"messages of {nbytes} bytes")
-            self._messages(nbytes)
-        wanted = {(Op.ALL_REDUCE, self.program.num_ranks): set(SIZES)}
-        for task in {id(i.task): i.task for i in self.program}.values():
-            if task.op in COLLECTIVES:
-                many = wanted.setdefault((task.op, len(task.group)), set(SIZES[:3]))
-                many.add(task.nbytes)
-        cases = [
-            (op, size, nbytes)
-            for (op, size), many in sorted(wanted.items())
-            for nbytes in sorted(many - self.found.collectives.get((op, size), {}).keys())
-        ]
-        for number, (op, size, nbytes) in enumerate(cases):
-            what = f"{op.value.lower().replace('_', '-')} of {nbytes} bytes, {size} ranks"
-            report(0.5 + 0.5 * number / len(cases), what)
-            self._collective(op, tuple(range(size)), nbytes)
-        return self.found
+    @property
+    def programs(self) -> list[Program]:
+        """That will be run: their groups must exist."""
+        return [case.program for case in self.cases]
 
-    def _run(self, program: Program, repeats: int) -> Timeline:
-        """Execute a small program; its timeline on every rank."""
-        groups = Groups(program, self.experiment.run.timeout_s)
-        executor = Executor(self.experiment, program, self.rank, self.device, groups, self.progress)
-        dtype = TORCH_DTYPE[self.experiment.workload.dtype]
-        posted, end = [], []
-        for _ in range(repeats + 1):
-            for instruction in program.ranks[self.rank]:
-                task = instruction.task
-                nbytes = task.nbytes
-                if task.op is Op.ALL_GATHER:
-                    nbytes = task.allocates[0].nbytes // len(task.group)
-                count = max(nbytes // dtype.itemsize, 1)
-                if task.sources:
-                    values = torch.zeros(count, dtype=dtype, device=self.device)
-                    executor.tensors[task.tensor, instruction.microbatch] = values
-            origin = self.clock.common_start()
-            executor.step({})
-            executor.forget()
-            shift = self.clock.offset - origin
-            posted.append([time + shift for time in executor.posted])
-            end.append([time + shift for time in executor.end])
-        executor.close()
-        self.progress.leave()
-        record = RankRecord(posted[1:], end[1:], [], 0)
-        records: list[Any] = [None] * program.num_ranks
-        dist.all_gather_object(records, record)
-        for group in groups.all():
-            dist.destroy_process_group(group)
-        return merge(program, records)[0]
+    # Cases ---------------------------------------------------------------------------
 
-    def _host_overhead(self) -> float:
+    def _host(self) -> Case:
         """Host time per compute instruction beyond its work: that of instructions without."""
         nothing = Task(op=Op.OPTIMIZER_STEP, stage=0)
-        lists = [[Instruction(nothing) for _ in range(200)] for _ in self.program.ranks]
-        timeline = self._run(Program(lists), 2)
-        mine = timeline.rank == self.rank
-        return float(np.median(np.diff(timeline.start[mine])))
+        lists = [[Instruction(nothing) for _ in range(100)] for _ in self.program.ranks]
+        return Case("host overhead", Program(lists))
 
-    def _messages(self, nbytes: int) -> None:
+    def _messages(self, wide: bool) -> list[Case]:
+        if self.program.num_ranks < 2:
+            return []
+        sizes = {SMALLEST, *(i.task.nbytes for i in self.program if i.task.op is Op.SEND)}
+        return [self._message(nbytes) for nbytes in sorted(sizes | set(SIZES if wide else ()))]
+
+    def _message(self, nbytes: int) -> Case:
         """Ping-pong between ranks 0 and 1."""
         lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
         last: list[tuple[Instruction, ...]] = [(), ()]
-        for number in range(2 * (12 if nbytes <= 1 << 20 else 4)):
+        for number in range(2 * _repeats(nbytes)):
             source = number % 2
             for rank, op in ((source, Op.SEND), (1 - source, Op.RECV)):
                 task = _message(op, 1 - rank, nbytes, number % 2)
                 instruction = Instruction(task, number, last[rank] if op is Op.SEND else ())
                 lists[rank].append(instruction)
                 last[rank] = (instruction,)
-        timeline = self._run(Program(lists), 2)
-        received = timeline.of_kind(lambda kind: kind.op == "RECV")
-        self.found.messages[nbytes] = float(np.median((timeline.end - timeline.start)[received]))
-        if nbytes == SIZES[0]:
-            sent = timeline.of_kind(lambda kind: kind.op == "SEND") & (timeline.rank == 1)
-            ends = timeline.end[received & (timeline.rank == 1)]
-            gaps = timeline.posted[sent] - ends[: int(sent.sum())]
-            self.found.wake_s = max(float(np.median(gaps)), 0.0)
+        return Case(f"messages of {nbytes} bytes", Program(lists), Op.SEND, 2, nbytes)
 
-    def _collective(self, op: Op, group: tuple[int, ...], nbytes: int) -> None:
+    def _collectives(self, wide: bool) -> list[Case]:
+        """Of each operation, size and group size that of one group, the first."""
+        everyone = tuple(range(self.program.num_ranks))
+        wanted: dict[tuple[Op, int, int], tuple[str, tuple[int, ...]]] = {}
+        for task in {id(i.task): i.task for i in self.program}.values():
+            if task.op in COLLECTIVES:
+                for nbytes in (task.nbytes, SMALLEST, *(SIZES[:2] if wide else ())):
+                    wanted.setdefault((task.op, len(task.group), nbytes), (task.stream, task.group))
+        if wide and len(everyone) > 1:
+            for nbytes in (SMALLEST, *SIZES):
+                key = (Op.ALL_REDUCE, len(everyone), nbytes)
+                wanted.setdefault(key, ("data", everyone))
+        return [
+            self._collective(op, stream, group, nbytes)
+            for (op, _, nbytes), (stream, group) in sorted(wanted.items())
+        ]
+
+    def _collective(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Case:
         # Every rank has an equal part; what sizes are asked for need not be multiples of it.
         unit = len(group) * TORCH_DTYPE[self.experiment.workload.dtype].itemsize
         whole = max(nbytes // unit, 1) * unit
@@ -154,22 +132,105 @@ class TransferMeter:
         task = Task(
             op=op,
             stage=0,
-            stream="data",
+            stream=stream,
             group=group,
             tensor="calibration",
             sources=("calibration",),
             nbytes=whole,
             allocates=() if op is Op.ALL_REDUCE else (Tensor("calibrated", part),),
         )
-        repeats = 8 if nbytes <= 1 << 20 else 4
         lists = [
-            [Instruction(task, number) for number in range(repeats)] if rank in group else []
+            [Instruction(task, number) for number in range(_repeats(nbytes))]
+            if rank in group
+            else []
             for rank in range(self.program.num_ranks)
         ]
-        timeline = self._run(Program(lists), 2)
-        durations = (timeline.end - timeline.start)[timeline.rank == group[0]]
-        seconds = float(np.median(durations))
-        self.found.collectives.setdefault((op, len(group)), {})[nbytes] = seconds
+        name = f"{op.value.lower().replace('_', '-')} of {nbytes} bytes, {len(group)} ranks"
+        return Case(name, Program(lists), op, len(group), nbytes)
+
+    # Measuring -----------------------------------------------------------------------
+
+    def begin(self, groups: Groups, report: Callable[[float, str], None]) -> None:
+        """Run every case twice, the first time to get warm."""
+        for number, case in enumerate(self.cases):
+            report(number / len(self.cases), case.name)
+            case.executor = Executor(
+                self.experiment, case.program, self.rank, self.device, groups, self.progress
+            )
+            self._run(case)
+            case.posted.clear()
+            case.end.clear()
+            self._run(case)
+
+    def round(self) -> None:
+        """Run some cases once more, all in turn."""
+        for _ in range(min(CASES_A_ROUND, len(self.cases))):
+            self._run(self.cases[self._next % len(self.cases)])
+            self._next += 1
+
+    def _run(self, case: Case) -> None:
+        assert case.executor is not None
+        executor, dtype = case.executor, TORCH_DTYPE[self.experiment.workload.dtype]
+        for instruction in case.program.ranks[self.rank]:
+            task = instruction.task
+            nbytes = task.nbytes
+            if task.op is Op.ALL_GATHER:
+                nbytes = task.allocates[0].nbytes // len(task.group)
+            if task.sources:
+                values = torch.zeros(
+                    max(nbytes // dtype.itemsize, 1), dtype=dtype, device=self.device
+                )
+                executor.tensors[task.tensor, instruction.microbatch] = values
+        origin = self.clock.common_start()
+        executor.step({})
+        executor.forget()
+        self.progress.leave()
+        shift = self.clock.offset - origin
+        case.posted.append([time + shift for time in executor.posted])
+        case.end.append([time + shift for time in executor.end])
+
+    def close(self) -> None:
+        for case in self.cases:
+            if case.executor is not None:
+                case.executor.close()
+
+    # Result --------------------------------------------------------------------------
+
+    def found(self) -> Transfers:
+        """What was measured; the same on every rank."""
+        found = Transfers()
+        mine = [(case.posted, case.end) for case in self.cases]
+        everyone: list[Any] = [None] * self.program.num_ranks
+        dist.all_gather_object(everyone, mine)
+        for number, case in enumerate(self.cases):
+            times = [ranks[number] for ranks in everyone]
+            records = [RankRecord(posted, end, [], 0) for posted, end in times]
+            posted, start, end = aligned(case.program, records)
+            if case.op is None:
+                first = len(case.program.ranks[0])
+                found.issue_s = float(np.median(np.diff(start[:, :first])))
+                continue
+            ended = [i.uid for i in case.program if i.task.op is not Op.SEND]
+            timing = Timing.of((end - start)[:, ended].ravel().tolist())
+            if case.op is Op.SEND:
+                found.messages.append((case.nbytes, timing))
+                if case.nbytes == SMALLEST:
+                    found.wake_s = _wake_seconds(case.program, posted, end)
+            else:
+                sizes = found.collectives.setdefault(case.op.value, {})
+                sizes.setdefault(case.size, []).append((case.nbytes, timing))
+        return found
+
+
+def _repeats(nbytes: int) -> int:
+    return 8 if nbytes <= 1 << 20 else 2
+
+
+def _wake_seconds(program: Program, posted: Floats, end: Floats) -> float:
+    """In a ping-pong, from the end of a message to the post of the one that waited for it."""
+    waited = [(i.uid, i.after[0].uid) for i in program if i.after]
+    later, before = zip(*waited, strict=True)
+    return max(float(np.median(posted[:, later] - end[:, before])), 0.0)
 
 
 def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:

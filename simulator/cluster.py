@@ -75,7 +75,7 @@ class Cluster:
     def message_seconds(self, source: int, target: int, nbytes: int) -> float:
         """One message, both ranks ready: latency + bytes ÷ bandwidth."""
         if self.profile and self.profile.messages:
-            return self.profile.message_seconds(nbytes)
+            return self.profile.message(nbytes).mean_s
         same = self.node(source) == self.node(target)
         return (self.link if same else self.network).seconds(nbytes)
 
@@ -87,9 +87,9 @@ class Cluster:
         """
         size = len(group)
         if self.profile:
-            seconds = self.profile.collective_seconds(op, size, nbytes)
-            if seconds is not None:
-                return seconds
+            timing = self.profile.collective(op, size, nbytes)
+            if timing is not None:
+                return timing.mean_s
         nodes = Counter(self.node(rank) for rank in group)
         if len(nodes) == 1:
             return ring_seconds(op, size, nbytes, self.link.latency_s, self.link.bandwidth)

@@ -65,9 +65,11 @@ def compare(
     total = iteration_time or measured.iteration_time
     if total <= 0:
         raise ValueError("the measured timeline is empty")
+    expected = predicted.meta.get("statistics", {}).get("iteration_time_s")
+    expected = predicted.iteration_time if expected is None else expected
     starts = np.abs(predicted.start - measured.start[order])
     return Comparison(
-        iteration_time_error=(predicted.iteration_time - total) / total,
+        iteration_time_error=(expected - total) / total,
         instruction_start_error=float(starts.mean()) / total,
         peak_memory_error=_memory_error(predicted, measured),
         noise_floor=noise_floor,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from math import prod
+
+import numpy as np
 
 from simulator.cluster import Cluster
 from simulator.contention import Demand
 from simulator.experiment import OPTIMIZER_STATES, Experiment, Parallel, Workload
+from simulator.profile import TENTHS, Timing
 from simulator.program import (
     COLLECTIVES,
     COMMUNICATION,
@@ -45,11 +49,12 @@ class CostModel:
     """Costs of one experiment on one cluster; see `simulator.engine.Costs`.
 
     A measured pass of the cluster's profile wins over the roofline. `estimated` collects
-    the passes for which a profile had no measurement.
+    the passes for which a profile had no measurement; `is_spread`: durations were measured
+    and so have a spread.
     """
 
     def __init__(self, program: Program, experiment: Experiment, cluster: Cluster):
-        self.experiment, self.cluster = experiment, cluster
+        self.experiment, self.cluster, self._count = experiment, cluster, len(program)
         self.layers = describe(experiment)
         self.fixed = experiment.workload.model == "unit"
         self.estimated: set[str] = set()
@@ -57,9 +62,11 @@ class CostModel:
         assert cluster.cores is None or not program.is_folded  # those who share must be there
         self.scale = experiment.run.pace or 1.0
         modelled = self.fixed or experiment.run.pace is not None  # the host's limits do not show
+        self.is_spread = cluster.profile is not None and not modelled
         if cluster.cores is not None and not modelled:
             self.capacities = {f"cores:{node}": cluster.cores for node in range(cluster.nodes)}
-        self._seconds: dict[tuple[int, int], float] = {}
+        self._timings: dict[tuple[int, int], Timing] = {}
+        self._draws: list[int] | None = None
         on_host = cluster.cores is not None and not modelled
         self._issued = _issued_before(program) if on_host else None
 
@@ -67,12 +74,21 @@ class CostModel:
         """Duration alone, plus for compute the host time to issue it and what precedes it."""
         task = instruction.task
         key = (instruction.rank, id(task))
-        seconds = self._seconds.get(key)
-        if seconds is None:
-            seconds = self._seconds[key] = self.scale * self._alone(instruction.rank, task)
+        timing = self._timings.get(key)
+        if timing is None:
+            timing = self._timings[key] = self._alone(instruction.rank, task)
+        drawn = self._draws[instruction.uid] if self._draws is not None else None
+        seconds = self.scale * (timing.mean_s if drawn is None else timing.tenths[drawn])
         if self._issued is not None and task.stream == COMPUTE_STREAM:
             return seconds + self.cluster.issue_s * self._issued[instruction.uid]
         return seconds
+
+    def drawn(self, seed: tuple[int, ...]) -> CostModel:
+        """The same costs with every duration drawn from the measured ones."""
+        drawn = copy(self)
+        generator = np.random.default_rng(seed)
+        drawn._draws = generator.integers(0, TENTHS, self._count).tolist()
+        return drawn
 
     def delay(self, instruction: Instruction) -> float:
         """A stream that waited for another one takes a moment to wake."""
@@ -90,26 +106,31 @@ class CostModel:
             use[resource] = use.get(resource, 0.0) + amount
         return tuple(use.items())
 
-    def _alone(self, rank: int, task: Task) -> float:
-        if task.op in MESSAGES:
-            if self.fixed:
-                return self.experiment.workload.p2p
-            return self.cluster.message_seconds(rank, task.peer, task.nbytes)
-        if task.op in COLLECTIVES:
-            return self.cluster.collective_seconds(task.op.value, task.group, task.nbytes)
+    def _alone(self, rank: int, task: Task) -> Timing:
+        profile, op, nbytes = self.cluster.profile, task.op, task.nbytes
+        if op in MESSAGES and self.fixed:
+            return Timing.certain(self.experiment.workload.p2p)
+        if op in MESSAGES:
+            if profile is not None and profile.messages:
+                return profile.message(nbytes)
+            return Timing.certain(self.cluster.message_seconds(rank, task.peer, nbytes))
+        if op in COLLECTIVES:
+            known = profile.collective(op.value, len(task.group), nbytes) if profile else None
+            return known or Timing.certain(
+                self.cluster.collective_seconds(op.value, task.group, nbytes)
+            )
         layers = self.layers[task.layers[0] : task.layers[1]]
         if self.fixed:
-            return sum(_fixed(task.op, layer) for layer in layers)
-        profile = self.cluster.profile
+            return Timing.certain(sum(_fixed(op, layer) for layer in layers))
         if profile is not None:
-            ops = (Op.RECOMPUTE, Op.FORWARD) if task.op is Op.RECOMPUTE else (task.op,)
+            ops = (Op.RECOMPUTE, Op.FORWARD) if op is Op.RECOMPUTE else (op,)
             workload, parallel = self.experiment.workload, self.experiment.parallel
             keys = [pass_key(op, layers, workload, parallel) for op in ops]
             for key in keys:
                 if key in profile.passes:
-                    return profile.passes[key].mean_s
+                    return profile.passes[key]
             self.estimated.add(keys[0])
-        return sum(self.roofline(task.op, layer) for layer in layers)
+        return Timing.certain(sum(self.roofline(op, layer) for layer in layers))
 
     def roofline(self, op: Op, layer: Layer) -> float:
         """Matrix products at their share of peak, everything else at memory speed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,16 @@ def summarize(
         "tokens_per_s": tokens / unpaced if timed else None,
         "token": "image" if workload.model in IMAGE_MODELS else "token",
         "ranks": rank_metrics(timeline),
+    }
+
+
+def iteration_statistics(times: Sequence[float]) -> dict[str, float]:
+    """Median, 10th and 90th percentile of the iteration times of a run, seconds."""
+    low, middle, high = (float(value) for value in np.percentile(times, [10, 50, 90]))
+    return {
+        "iteration_time_s": middle,
+        "iteration_time_p10_s": low,
+        "iteration_time_p90_s": high,
     }
 
 

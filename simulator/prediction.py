@@ -6,18 +6,25 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from simulator.cluster import Cluster, resolve
 from simulator.costs import CostModel
 from simulator.engine import simulate
 from simulator.experiment import Experiment, ExperimentError
 from simulator.fold import folds
-from simulator.metrics import summarize
+from simulator.memory import memory_samples
+from simulator.metrics import iteration_statistics, summarize, with_statistics
 from simulator.profile import Profile, default_path, load_profile
 from simulator.program import Program
 from simulator.routing import predicted_routing
 from simulator.staleness import staleness_of
 from simulator.strategies import lower, mesh_of
 from simulator.timeline import Timeline
+
+STEPS = 25
+INSTRUCTIONS = 1_000_000
+"""Where durations have a spread: how many steps are simulated, and how much in all."""
 
 
 @dataclass
@@ -58,8 +65,10 @@ def predict(
     mesh = mesh_of(experiment)
     program = program or lower(experiment, fold=folds(mesh, cluster))
     costs = CostModel(program, experiment, cluster)
-    timeline = simulate(program, costs)
+    timeline, times = simulated(program, costs, experiment.run.seed)
     timeline.meta = metadata("predicted", experiment, program) | {"cluster": cluster.name}
+    if costs.is_spread:
+        timeline.meta["statistics"] = iteration_statistics(times)
     if costs.estimated:
         notes.append(
             f"{len(costs.estimated)} segment passes are not in the profile and were estimated; "
@@ -74,12 +83,35 @@ def predict(
     peak_flops = cluster.device.peak_flops.get(experiment.workload.dtype)
     result = summarize(timeline, experiment, peak_flops, timeline.meta["hash"], len(program))
     result["ranks_simulated"] = program.num_ranks
+    result = with_statistics(result, timeline.meta.get("statistics", {}))
     pipeline = mesh.group(0, "pipeline")
     result["staleness"] = staleness_of(program, list(pipeline))
     if experiment.workload.model == "moe-gpt":
         result["moe"] = predicted_routing(experiment)
     result |= {"cluster": cluster.name, "notes": notes}
     return Prediction(experiment, program, cluster, timeline, result, notes)
+
+
+def simulated(program: Program, costs: CostModel, seed: int) -> tuple[Timeline, list[float]]:
+    """The predicted timeline, and the iteration time of every step simulated, seconds.
+
+    One step, if the costs are certain. Where they were measured and have a spread, many
+    steps with durations drawn from it, and of each instruction the median, as a measurement
+    takes it: whoever waits for several waits for the slowest, so that a step of mean
+    durations is shorter than the mean step.
+    """
+    if not costs.is_spread:
+        timeline = simulate(program, costs)
+        return timeline, [timeline.iteration_time]
+    draws = max(min(STEPS, INSTRUCTIONS // max(len(program), 1)), 1)
+    steps = [simulate(program, costs.drawn((seed, number))) for number in range(draws)]
+    posted, start, end = (
+        np.median([getattr(step, column) for step in steps], axis=0)
+        for column in ("posted", "start", "end")
+    )
+    memory = memory_samples(program, posted, end)
+    timeline = Timeline.of_program(program, posted, start, end, memory=memory)
+    return timeline, [step.iteration_time for step in steps]
 
 
 def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:

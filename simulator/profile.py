@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +18,59 @@ import numpy as np
 
 from simulator.experiment import ExperimentError
 
-FORMAT = "twinline-profile-2"
+FORMAT = "twinline-profile-3"
+TENTHS = 10
 
-Points = list[tuple[int, float]]
 
-
-@dataclass
+@dataclass(frozen=True)
 class Timing:
-    """A measured duration, seconds: mean of all but the extremes (see `middle_mean`) and
-    10th and 90th percentile."""
+    """A measured duration, seconds: mean of all but the extremes (see `middle_mean`), 10th and
+    90th percentile, and ten durations that are equally likely: the means of the tenths of
+    the sorted samples."""
 
     mean_s: float
     p10_s: float
     p90_s: float
     samples: int
+    tenths: tuple[float, ...]
 
     @classmethod
-    def of(cls, seconds: list[float]) -> Timing:
+    def of(cls, seconds: Sequence[float]) -> Timing:
         low, high = np.percentile(seconds, [10, 90])
-        return cls(middle_mean(seconds), float(low), float(high), len(seconds))
+        mean, count, ordered = middle_mean(seconds), len(seconds), sorted(seconds)
+        edges = [number * count / TENTHS for number in range(TENTHS + 1)]
+        tenths = tuple(
+            float(np.mean(ordered[int(first) : ceil(last)])) for first, last in pairwise(edges)
+        )
+        return cls(mean, float(low), float(high), count, tenths)
+
+    @classmethod
+    def certain(cls, seconds: float) -> Timing:
+        """A duration without a spread."""
+        return cls(seconds, seconds, seconds, 1, (seconds,) * TENTHS)
+
+    @classmethod
+    def parse(cls, data: dict[str, Any]) -> Timing:
+        """From its JSON object; raises KeyError, TypeError or ValueError if damaged."""
+        timing = cls(**data | {"tenths": tuple(data["tenths"])})
+        _check_numbers([timing.mean_s, timing.p10_s, timing.p90_s, *timing.tenths])
+        if len(timing.tenths) != TENTHS:
+            raise ValueError(f"{len(timing.tenths)} tenths")
+        return timing
+
+    def scaled(self, factor: float) -> Timing:
+        return self._with(lambda seconds: seconds * factor)
+
+    def _with(self, change: Callable[[float], float]) -> Timing:
+        tenths = tuple(change(seconds) for seconds in self.tenths)
+        times = (change(self.mean_s), change(self.p10_s), change(self.p90_s))
+        return Timing(*times, self.samples, tenths)
 
 
-def middle_mean(seconds: list[float]) -> float:
+Points = list[tuple[int, Timing]]
+
+
+def middle_mean(seconds: Sequence[float]) -> float:
     """Without the lowest and highest twentieth.
 
     Not the median: a step adds many passes up, and where some are disturbed the sum of
@@ -55,7 +88,7 @@ class Profile:
         machine: hostname, processor, cores, versions, date.
         device: cpu or cuda.
         passes: per segment pass (see `simulator.costs.pass_key`).
-        messages: (bytes, seconds) of a message between two ranks, sizes ascending.
+        messages: (bytes, duration) of a message between two ranks, sizes ascending.
         collectives: the same per operation and group size (bytes as nccl-tests counts them:
             of the larger side).
         issue_s: host time to queue one instruction.
@@ -78,10 +111,10 @@ class Profile:
     effective_cores: float | None = None
     peak_flops: dict[str, float] = field(default_factory=dict)
 
-    def message_seconds(self, nbytes: float) -> float:
+    def message(self, nbytes: float) -> Timing:
         return interpolate(self.messages, nbytes)
 
-    def collective_seconds(self, op: str, size: int, nbytes: float) -> float | None:
+    def collective(self, op: str, size: int, nbytes: float) -> Timing | None:
         """From the points of this operation and group size; without them, the ring formula
         scaled from the nearest size measured, or from all-reduces. None: nothing to go by."""
         known = "ALL_REDUCE" if op not in self.collectives else op
@@ -89,11 +122,11 @@ class Profile:
         if not measured:
             return None
         nearest = min(measured, key=lambda other: (abs(other - size), other))
-        seconds = interpolate(measured[nearest], nbytes)
+        timing = interpolate(measured[nearest], nbytes)
         if (known, nearest) == (op, size):
-            return seconds
+            return timing
         formula, by = ring_seconds(op, size, nbytes, 1e-4, 1e9), (known, nearest, nbytes)
-        return seconds * formula / ring_seconds(*by, 1e-4, 1e9)
+        return timing.scaled(formula / ring_seconds(*by, 1e-4, 1e9))
 
 
 def ring_seconds(op: str, size: int, nbytes: float, latency_s: float, bandwidth: float) -> float:
@@ -106,14 +139,20 @@ def ring_seconds(op: str, size: int, nbytes: float, latency_s: float, bandwidth:
     return rounds / size * nbytes / bandwidth + rounds * latency_s
 
 
-def interpolate(points: Points, nbytes: float) -> float:
-    """Seconds for `nbytes`: linear between measured sizes, above them by the last slope;
-    nothing takes less than the smallest."""
-    sizes, times = zip(*points, strict=True)
+def interpolate(points: Points, nbytes: float) -> Timing:
+    """For `nbytes`: linear between measured sizes, above them by the last slope; nothing
+    takes less than the smallest. A message of the nearest size tells the spread."""
+    sizes = [size for size, _ in points]
+    means = [timing.mean_s for _, timing in points]
+    nearest = min(points, key=lambda point: abs(point[0] - nbytes))[1]
     if nbytes <= sizes[-1] or len(points) == 1:
-        return float(np.interp(nbytes, sizes, times))
-    slope = max((times[-1] - times[-2]) / (sizes[-1] - sizes[-2]), 0.0)
-    return float(times[-1] + slope * (nbytes - sizes[-1]))
+        seconds = float(np.interp(nbytes, sizes, means))
+    else:
+        slope = max((means[-1] - means[-2]) / (sizes[-1] - sizes[-2]), 0.0)
+        seconds = means[-1] + slope * (nbytes - sizes[-1])
+    if nearest.mean_s <= 0:
+        return Timing.certain(seconds)
+    return nearest.scaled(seconds / nearest.mean_s)
 
 
 def default_path() -> Path:
@@ -160,7 +199,7 @@ def load_profile(path: str | Path) -> Profile:
 def parse_profile(data: dict[str, Any]) -> Profile:
     """A profile from its JSON object; raises KeyError, TypeError or ValueError if damaged."""
     data = dict(data)
-    data["passes"] = {key: Timing(**value) for key, value in data["passes"].items()}
+    data["passes"] = {key: Timing.parse(value) for key, value in data["passes"].items()}
     data["messages"] = _points(data["messages"])
     data["collectives"] = {
         str(op): {int(size): _points(points) for size, points in sizes.items()}
@@ -170,17 +209,15 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     positive = [profile.machine["cores"], *profile.peak_flops.values()]
     if profile.effective_cores is not None:
         positive.append(profile.effective_cores)
-    times = [timing.mean_s for timing in profile.passes.values()]
-    _check_numbers([*positive, *times, profile.issue_s, profile.wake_s, profile.transfer_cores])
+    _check_numbers([*positive, profile.issue_s, profile.wake_s, profile.transfer_cores])
     sizes = [points for sizes in profile.collectives.values() for points in sizes.values()]
     if not all(positive) or not all(sizes):
         raise ValueError("no cores, no FLOP/s, or a group size without points")
     return profile
 
 
-def _points(rows: list[list[float]]) -> Points:
-    points = [(int(size), float(time)) for size, time in rows]
-    _check_numbers([time for _, time in points])
+def _points(rows: list[Any]) -> Points:
+    points = [(int(size), Timing.parse(timing)) for size, timing in rows]
     if any(a[0] >= b[0] for a, b in pairwise(points)):
         raise ValueError("sizes do not ascend")
     return points

@@ -59,7 +59,7 @@ def test_a_pass_in_the_profile_wins_and_the_others_are_listed() -> None:
     experiment = load(None, MLP)
     layers = describe(experiment)
     key = pass_key(Op.FORWARD, layers, FP32)
-    profile = Profile({"cores": 2}, passes={key: Timing(0.125, 0.1, 0.2, 9)})
+    profile = Profile({"cores": 2}, passes={key: Timing.certain(0.125)})
     program, costs = model(cluster=from_profile(profile))
     seconds = by_label(program, costs)
     assert seconds["0F0"] == 0.125

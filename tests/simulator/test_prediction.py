@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from simulator import load, lower, parse, predict
-from simulator.cluster import load_preset
+from simulator import Experiment, load, lower, parse, predict
+from simulator.cluster import from_profile, load_preset
 from simulator.costs import pass_key
 from simulator.profile import Profile, Timing, save_profile
-from simulator.program import Op
+from simulator.program import COMMUNICATION, Op
 from simulator.workloads import describe
 
 
@@ -64,9 +65,47 @@ def test_a_damaged_profile_is_ignored_and_said_so(home: Path) -> None:
 def test_passes_that_were_not_measured_are_counted(home: Path) -> None:
     experiment = load(None, ["parallel.pipeline=1"])
     key = pass_key(Op.FORWARD, describe(experiment), experiment.workload)
-    save_profile(profile(passes={key: Timing(1.0, 1.0, 1.0, 3)}), home)
+    save_profile(profile(passes={key: Timing.certain(1.0)}), home)
     (note,) = predict(experiment).notes
     assert note.startswith("2 segment passes are not in the profile")  # B and STEP
+
+
+def spread(experiment: Experiment, timing: Timing) -> Profile:
+    """Every pass takes that long; what is sent takes no time."""
+    layers = describe(experiment)
+    keys = {
+        pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload)
+        for i in lower(experiment)
+        if i.task.op not in COMMUNICATION
+    }
+    nothing = {"ALL_REDUCE": {2: [(8, Timing.certain(0.0))]}}
+    return Profile(machine={"cores": 99}, passes=dict.fromkeys(keys, timing), collectives=nothing)
+
+
+def test_who_waits_for_several_waits_for_the_slowest() -> None:
+    """Two ranks with a short or a long pass, equally likely; the longer of two such is
+    longer than their mean."""
+    experiment = load(None, ["parallel.pipeline=1", "parallel.data=2", "parallel.microbatches=1"])
+    timing = Timing.of([1.0, 3.0])
+
+    def step(timing: Timing) -> dict[str, Any]:
+        return predict(experiment, from_profile(spread(experiment, timing))).result
+
+    certain, drawn = step(Timing.certain(2.0)), step(timing)
+    assert certain["iteration_time_s"] == certain["iteration_time_p90_s"]
+    assert drawn["iteration_time_s"] > 1.05 * certain["iteration_time_s"]
+    assert drawn["iteration_time_p10_s"] < drawn["iteration_time_p90_s"]
+    assert step(timing) == drawn
+
+
+def test_steps_are_drawn_from_the_seed() -> None:
+    plan = ["parallel.pipeline=1", "parallel.microbatches=1"]
+    times = []
+    for seed in (0, 0, 1):
+        experiment = load(None, [*plan, f"run.seed={seed}"])
+        cluster = from_profile(spread(experiment, Timing.of([float(n) for n in range(1, 40)])))
+        times.append(predict(experiment, cluster).timeline.end.tolist())
+    assert times[0] == times[1] != times[2]
 
 
 def test_what_does_not_fit_is_said() -> None:

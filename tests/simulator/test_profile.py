@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from simulator import ExperimentError
 from simulator.profile import (
+    Points,
     Profile,
     Timing,
     default_path,
@@ -23,12 +25,17 @@ from simulator.profile import (
     save_profile,
 )
 
+
+def timed(points: list[tuple[int, float]]) -> Points:
+    return [(size, Timing.certain(seconds)) for size, seconds in points]
+
+
 PROFILE = Profile(
     machine={"cores": 2, "hostname": "box", "torch": "2.13"},
     device="cuda",
-    passes={"F fp32: x × 3 + y": Timing(0.1, 0.05, 0.30000000000000004, 7)},
-    messages=[(1, 1e-3), (1000, 2e-3)],
-    collectives={"ALL_REDUCE": {2: [(8, 1e-4)], 4: [(8, 3e-4), (80, 5e-4)]}},
+    passes={"F fp32: x × 3 + y": Timing.of([0.1, 0.05, 0.30000000000000004])},
+    messages=timed([(1, 1e-3), (1000, 2e-3)]),
+    collectives={"ALL_REDUCE": {2: timed([(8, 1e-4)]), 4: timed([(8, 3e-4), (80, 5e-4)])}},
     issue_s=1e-5,
     wake_s=2e-5,
     transfer_cores=0.5,
@@ -54,12 +61,12 @@ points = st.dictionaries(st.integers(0, 10**12), times, min_size=1, max_size=6).
         Profile,
         machine=st.fixed_dictionaries({"cores": st.integers(1, 99)}),
         passes=st.dictionaries(
-            st.sampled_from("abc"), st.builds(Timing, times, times, times, st.just(1))
+            st.sampled_from("abc"), st.builds(Timing.of, st.lists(times, min_size=1))
         ),
-        messages=points | st.just([]),
+        messages=points.map(timed) | st.just([]),
         collectives=st.dictionaries(
             st.sampled_from(["ALL_REDUCE", "ALL_GATHER"]),
-            st.dictionaries(st.integers(2, 9), points, max_size=3),
+            st.dictionaries(st.integers(2, 9), points.map(timed), max_size=3),
         ),
         issue_s=times,
         wake_s=times,
@@ -85,14 +92,17 @@ def damaged(*place: str, **change: Any) -> str:
     return json.dumps(document)
 
 
+SURE = asdict(Timing.certain(1.0))
+
+
 def saved() -> dict[str, Any]:
     return {
-        "format": "twinline-profile-2",
+        "format": "twinline-profile-3",
         "machine": {"cores": 2},
         "device": "cpu",
-        "passes": {"x": {"mean_s": 1.0, "p10_s": 1.0, "p90_s": 1.0, "samples": 3}},
-        "messages": [[1, 0.5], [2, 0.75]],
-        "collectives": {"ALL_REDUCE": {"2": [[1, 0.5]]}},
+        "passes": {"x": dict(SURE)},
+        "messages": [[1, asdict(Timing.certain(0.5))], [2, asdict(Timing.certain(0.75))]],
+        "collectives": {"ALL_REDUCE": {"2": [[1, asdict(Timing.certain(0.5))]]}},
         "issue_s": 0.0,
         "wake_s": 0.0,
         "transfer_cores": 0.0,
@@ -102,7 +112,7 @@ def saved() -> dict[str, Any]:
 
 def test_what_the_damaged_ones_are_made_from_is_sound(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(json.dumps(saved()))
-    assert load_profile(tmp_path / "p.json").messages == [(1, 0.5), (2, 0.75)]
+    assert load_profile(tmp_path / "p.json").messages == timed([(1, 0.5), (2, 0.75)])
 
 
 @pytest.mark.parametrize(
@@ -112,9 +122,9 @@ def test_what_the_damaged_ones_are_made_from_is_sound(tmp_path: Path) -> None:
         (json.dumps(saved())[:-9], "truncated or not JSON"),
         ("[" * 100_000, "truncated or not JSON"),
         (b"\xff\xfe\x00", "truncated or not JSON"),
-        ("[]", "not a twinline-profile-2 file"),
-        ("{}", "not a twinline-profile-2 file"),
-        (damaged(format="twinline-profile-0"), "not a twinline-profile-2 file"),
+        ("[]", "not a twinline-profile-3 file"),
+        ("{}", "not a twinline-profile-3 file"),
+        (damaged(format="twinline-profile-0"), "not a twinline-profile-3 file"),
         (damaged(machine=KeyError), "damaged: "),
         (damaged(machine=[]), "damaged: "),
         (damaged("machine", cores=KeyError), "damaged: KeyError: 'cores'"),
@@ -128,10 +138,13 @@ def test_what_the_damaged_ones_are_made_from_is_sound(tmp_path: Path) -> None:
         (damaged("passes", "x", mean_s=-1.0), "damaged: ValueError: -1.0 is not a number"),
         (damaged(messages=[[1]]), "damaged: "),
         (damaged(messages=[[1, "x"]]), "damaged: "),
-        (damaged(messages=[[1, float("nan")]]), "damaged: ValueError: nan is not a number"),
-        (damaged(messages=[[float("inf"), 1]]), "damaged: OverflowError: "),
-        (damaged(messages=[[2, 1.0], [1, 2.0]]), "damaged: ValueError: sizes do not ascend"),
-        (damaged(messages=[[2, 1.0], [2, 2.0]]), "damaged: ValueError: sizes do not ascend"),
+        (damaged(messages=[[1, 0.5]]), "damaged: "),
+        (damaged(messages=[[1, SURE | {"p10_s": float("nan")}]]), "damaged: ValueError: nan is"),
+        (damaged(messages=[[1, SURE | {"tenths": [1.0] * 9}]]), "damaged: ValueError: 9 tenths"),
+        (damaged(messages=[[1, SURE | {"tenths": ["x"] * 10}]]), "damaged: ValueError: 'x' is"),
+        (damaged(messages=[[float("inf"), SURE]]), "damaged: OverflowError: "),
+        (damaged(messages=[[2, SURE], [1, SURE]]), "damaged: ValueError: sizes do not ascend"),
+        (damaged(messages=[[2, SURE], [2, SURE]]), "damaged: ValueError: sizes do not ascend"),
         (damaged(collectives={"ALL_REDUCE": {"two": []}}), "damaged: "),
         (damaged(collectives={"ALL_REDUCE": {"2": []}}), "damaged: ValueError: .*without points"),
         (damaged(issue_s="x"), "damaged: ValueError: 'x' is not a number"),
@@ -167,7 +180,7 @@ def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 @given(points)
 def test_interpolation_is_exact_at_the_points(points: list[tuple[int, float]]) -> None:
-    assert [interpolate(points, size) for size, _ in points] == [time for _, time in points]
+    assert [interpolate(timed(points), size) for size, _ in points] == [t for _, t in timed(points)]
 
 
 @given(points, st.lists(st.floats(0, 2e12), min_size=2))
@@ -175,7 +188,7 @@ def test_interpolation_rises_where_the_points_do(points, sizes: list[float]) -> 
     rising = list(
         zip((size for size, _ in points), sorted(time for _, time in points), strict=True)
     )
-    found = [interpolate(rising, size) for size in sorted(sizes)]
+    found = [interpolate(timed(rising), size).mean_s for size in sorted(sizes)]
     slack = 1e-9 * max(found)
     assert all(a <= b + slack for a, b in pairwise(found))
     assert min(found) >= 0
@@ -195,7 +208,7 @@ def test_interpolation_rises_where_the_points_do(points, sizes: list[float]) -> 
     ],
 )
 def test_interpolation_by_hand(points, nbytes: float, expected: float) -> None:
-    assert interpolate(points, nbytes) == expected
+    assert interpolate(timed(points), nbytes).mean_s == expected
 
 
 @pytest.mark.parametrize(
@@ -212,19 +225,43 @@ def test_ring_by_hand(size, nbytes, latency, bandwidth, expected: float) -> None
     assert ring_seconds("ALL_REDUCE", size, nbytes, latency, bandwidth) == expected
 
 
+def seconds(op: str, size: int, nbytes: int) -> float:
+    timing = PROFILE.collective(op, size, nbytes)
+    assert timing is not None
+    return timing.mean_s
+
+
 def test_all_reduces_of_a_group_size_that_was_not_measured() -> None:
-    assert PROFILE.collective_seconds("ALL_REDUCE", 4, 44) == pytest.approx(4e-4)
-    assert PROFILE.collective_seconds("ALL_REDUCE", 2, 10**9) == 1e-4
+    assert seconds("ALL_REDUCE", 4, 44) == pytest.approx(4e-4)
+    assert seconds("ALL_REDUCE", 2, 10**9) == 1e-4
     scale = ring_seconds("ALL_REDUCE", 8, 44, 1e-4, 1e9) / ring_seconds(
         "ALL_REDUCE", 4, 44, 1e-4, 1e9
     )
-    assert PROFILE.collective_seconds("ALL_REDUCE", 8, 44) == pytest.approx(4e-4 * scale)
+    assert seconds("ALL_REDUCE", 8, 44) == pytest.approx(4e-4 * scale)
     # 3 is as far from 2 as from 4: the smaller one
     scale = ring_seconds("ALL_REDUCE", 3, 44, 1e-4, 1e9) / ring_seconds(
         "ALL_REDUCE", 2, 44, 1e-4, 1e9
     )
-    assert PROFILE.collective_seconds("ALL_REDUCE", 3, 44) == pytest.approx(1e-4 * scale)
+    assert seconds("ALL_REDUCE", 3, 44) == pytest.approx(1e-4 * scale)
 
 
-def test_a_timing_is_its_percentiles() -> None:
-    assert Timing.of([float(n) for n in range(11)]) == Timing(5.0, 1.0, 9.0, 11)
+def test_a_timing_is_its_percentiles_and_tenths() -> None:
+    eleven = Timing.of([float(n) for n in range(11)])
+    assert (eleven.mean_s, eleven.p10_s, eleven.p90_s, eleven.samples) == (5.0, 1.0, 9.0, 11)
+    tenths = [1.0] * 3 + [5 / 3] + [2.0] * 2 + [7 / 3] + [3.0] * 3
+    assert list(Timing.of([3.0, 1.0, 2.0] * 10).tenths) == pytest.approx(tenths)
+
+
+@given(st.lists(times, min_size=1, max_size=40).map(lambda found: found * 10))
+def test_tenths_are_equally_likely_and_ascend(samples: list[float]) -> None:
+    tenths = Timing.of(samples).tenths
+    assert list(tenths) == pytest.approx(sorted(tenths))
+    assert sum(tenths) / 10 == pytest.approx(sum(samples) / len(samples))
+
+
+@given(points, st.integers(0, 10**13))
+def test_what_lies_between_has_the_spread_of_the_nearest(points, nbytes: int) -> None:
+    spread = [(size, Timing.of([time, 2 * time])) for size, time in points]
+    timing = interpolate(spread, nbytes)
+    low, high = timing.tenths[0], timing.tenths[-1]
+    assert high == pytest.approx(2 * low)
