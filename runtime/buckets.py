@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch.distributed as dist
-
-from runtime.groups import COLLECTIVE, Group
 from simulator.program import Instruction, Op, tensor_key
 
 if TYPE_CHECKING:
@@ -33,19 +30,17 @@ def collecting(executor: Executor, instruction: Instruction, begin: float) -> It
         yield
 
 
-def bucket_collective(
-    executor: Executor, instruction: Instruction, parameters: Parameters, group: Group
-) -> None:
+def bucket_collective(executor: Executor, instruction: Instruction, parameters: Parameters) -> None:
     """On flat buffers, in place: this rank's part of a whole one is what it gives or gets."""
     task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
     if task.op is Op.ALL_REDUCE:
-        dist.all_reduce(parameters.reduced, group=group)
+        executor.groups.collective(task, parameters.reduced, parameters.reduced)
     elif task.op is Op.REDUCE_SCATTER:
         whole = parameters.whole_gradients(microbatch)
-        COLLECTIVE[task.op](parameters.part_of(whole), whole, group=group)
+        executor.groups.collective(task, parameters.part_of(whole), whole)
         parameters.keep_reduced(microbatch)
     else:
         with parameters.gathering() as whole:
             for tensor in task.allocates:
                 executor.ledger.hold(tensor_key(tensor.name, microbatch), whole.nbytes, begin)
-            COLLECTIVE[task.op](whole, parameters.part_of(whole), group=group)
+            executor.groups.collective(task, whole, parameters.part_of(whole))

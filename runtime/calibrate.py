@@ -101,12 +101,13 @@ class Calibrator:
 
     def close(self) -> None:
         self.transfers.close()
+        self.passes.close()
 
     def _overlap(self) -> None:
         """Compute beside all-reduces: the slowdown of compute is the share of a core that
         a transfer takes, if ranks fill the cores."""
         sizes = [i.task.nbytes for i in self.program if i.task.op in COLLECTIVES]
-        if not sizes or not self.passes.order or self.program.num_ranks != cores():
+        if not sizes or not self.passes.key_of or self.program.num_ranks != cores():
             return  # with fewer ranks than cores a transfer need not take any from compute
         dtype = TORCH_DTYPE[self.experiment.workload.dtype]
         values = torch.zeros(max(sizes) // dtype.itemsize, dtype=dtype, device=self.device)

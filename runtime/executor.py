@@ -162,20 +162,14 @@ class Executor:
         Raises:
             ExecutionError: an instruction failed or waited longer than the timeout.
         """
-        self.batches = batches
-        self.losses.clear()
-        self.buffers["norm"].zero_()
-        self.ledger.restart()
-        self.staleness = Staleness()
-        for parameters in self.parameters.values():
-            parameters.restart()
+        self.begin(batches)
         tickets: dict[int, Ticket] = {}
         for instruction in self.instructions:
             self.progress.enter(instruction.index)
             if instruction.task.stream == COMPUTE_STREAM:
                 self._await(instruction, tickets)
                 try:
-                    self._execute(instruction)
+                    self.execute(instruction)
                 except ExecutionError:
                     raise
                 except Exception as error:
@@ -186,6 +180,16 @@ class Executor:
             if instruction.uid in tickets:
                 self._wait_for(instruction, tickets[instruction.uid])
         self.loss_scale.update(self.gradient_norm())
+
+    def begin(self, batches: dict[int, tuple[Tensor, Tensor]]) -> None:
+        """Begin a step: nothing is left of the one before."""
+        self.batches = batches
+        self.losses.clear()
+        self.buffers["norm"].zero_()
+        self.ledger.restart()
+        self.staleness = Staleness()
+        for parameters in self.parameters.values():
+            parameters.restart()
 
     def empty(self, name: str, nbytes: int) -> Tensor:
         """A buffer for what communication brings."""
@@ -251,7 +255,7 @@ class Executor:
             try:
                 for ticket in others:
                     ticket.wait(self.timeout_s)
-                self._execute(instruction)
+                self.execute(instruction)
             except Exception as error:
                 self.failure = self.failure or self._failed(instruction, error)
                 raise
@@ -280,7 +284,8 @@ class Executor:
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         return ExecutionError(f"rank {self.rank}, {instruction.label}: {first_line}")
 
-    def _execute(self, instruction: Instruction) -> None:
+    def execute(self, instruction: Instruction) -> None:
+        """Run it in the calling thread, now; fills its `posted` and `end`."""
         index = instruction.index
         if self.fault and self.fault[0] == instruction.label:
             inject(self.fault[1])
@@ -294,8 +299,8 @@ class Executor:
             rest = begin + self.pace(instruction) - time.perf_counter()
             if rest > 0:
                 time.sleep(rest)
-        self.end[index] = time.perf_counter()
         self.release(instruction)
+        self.end[index] = time.perf_counter()  # giving memory back takes time, too
 
 
 def inject(kind: str) -> None:

@@ -10,7 +10,7 @@ from itertools import chain
 import torch.distributed as dist
 from torch import Tensor
 
-from simulator.program import COLLECTIVES, MESSAGES, Op, Program
+from simulator.program import COLLECTIVES, MESSAGES, Op, Program, Task
 
 Group = dist.ProcessGroup | None
 
@@ -36,6 +36,10 @@ COLLECTIVE: dict[Op, Callable[..., object]] = {  # torch 2.13 gave two of them n
     Op.SHIFT: partial(shift, 1),
     Op.SHIFT_BACK: partial(shift, -1),
 }
+
+
+NOISE = 0.02
+"""Standard deviation: as of weights, and far from numbers so small that they are slow."""
 
 
 class Groups:
@@ -66,8 +70,33 @@ class Groups:
                 pair: dist.new_group(sorted(pair), timeout=timeout) for pair in sorted(pairs)
             }
 
-    def collective(self, stream: str, ranks: tuple[int, ...]) -> Group:
-        return self._collectives[stream, ranks]
+    def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        dist.send(tensor, target, group=self._pairs.get((source, target)), tag=tag)
 
-    def message(self, source: int, target: int) -> Group:
-        return self._pairs.get((source, target))
+    def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        dist.recv(tensor, source, group=self._pairs.get((source, target)), tag=tag)
+
+    def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
+        """`tensor` is what this rank gives; an all-reduce leaves the result there."""
+        group = self._collectives[task.stream, task.group]
+        if task.op is Op.ALL_REDUCE:
+            dist.all_reduce(tensor, op=REDUCTIONS[task.reduction], group=group)
+        else:
+            COLLECTIVE[task.op](result, tensor, group=group)
+
+
+class Silence(Groups):
+    """Nobody else: nothing is sent, and what would come is noise."""
+
+    def __init__(self) -> None:
+        super().__init__((), 0.0)
+
+    def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        pass
+
+    def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        tensor.normal_(std=NOISE)
+
+    def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
+        if task.op is not Op.ALL_REDUCE:
+            result.normal_(std=NOISE)

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from runtime.buckets import bucket_collective, collecting
 from runtime.deferral import Deferred
-from runtime.groups import COLLECTIVE, REDUCTIONS
 from runtime.ledger import SavedBytes, refetched
 from simulator.program import COLLECTIVES, Instruction, Op, Task, tensor_key
 from simulator.strategies.flow import activation, boundary_of, gradient
@@ -239,45 +237,34 @@ def backward_weight(executor: Executor, instruction: Instruction) -> None:
 def send(executor: Executor, instruction: Instruction) -> None:
     task = instruction.task
     tensor = executor.add_up(task.sources or (task.tensor,), instruction.microbatch)
-    dist.send(
-        tensor.contiguous(),
-        task.peer,
-        group=executor.groups.message(executor.rank, task.peer),
-        tag=tag(instruction),
-    )
+    executor.groups.send(tensor.contiguous(), executor.rank, task.peer, tag(instruction))
 
 
 def receive(executor: Executor, instruction: Instruction) -> None:
     task, begin = instruction.task, time.perf_counter()
     tensor = executor.empty(task.tensor, task.nbytes)
     executor.put(task.tensor, instruction.microbatch, tensor, begin)
-    dist.recv(
-        tensor,
-        task.peer,
-        group=executor.groups.message(task.peer, executor.rank),
-        tag=tag(instruction),
-    )
+    executor.groups.receive(tensor, task.peer, executor.rank, tag(instruction))
 
 
 def collective(executor: Executor, instruction: Instruction) -> None:
     """In place, or into a new tensor: what the task allocates."""
     task, begin = instruction.task, time.perf_counter()
-    group = executor.groups.collective(task.stream, task.group)
     parameters = executor.bucket(task.tensor)
     if parameters is not None:
-        bucket_collective(executor, instruction, parameters, group)
+        bucket_collective(executor, instruction, parameters)
         return
     if task.tensor in executor.buffers:
         tensor = executor.buffers[task.tensor]
     else:
         tensor = executor.add_up(task.sources, instruction.microbatch).contiguous()
     if task.op is Op.ALL_REDUCE:
-        dist.all_reduce(tensor, op=REDUCTIONS[task.reduction], group=group)
+        executor.groups.collective(task, tensor, tensor)
         return
     (made,) = task.allocates
     result = executor.empty(made.name, made.nbytes)
     executor.put(made.name, instruction.microbatch, result, begin)
-    COLLECTIVE[task.op](result.view(-1), tensor.view(-1), group=group)
+    executor.groups.collective(task, result.view(-1), tensor.view(-1))
 
 
 def gradient_norm(executor: Executor, instruction: Instruction) -> None:
