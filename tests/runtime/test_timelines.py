@@ -107,10 +107,10 @@ def test_paced_instructions_take_at_least_the_modelled_time(run, keys):
 
 @pytest.mark.parametrize("keys", PACED, ids=name_of)
 def test_paced_instructions_start_in_the_predicted_order(run, keys):
-    """Over all ranks and streams, wherever the prediction leaves two full passes between."""
+    """Over all ranks and streams, wherever the prediction leaves four full passes between."""
     ran = run(**keys)
     predicted, measured = predict(ran.experiment).timeline, ran.measurement.timeline
-    before = predicted.start[:, None] + 2 * UNIT["forward"] - 1e-9 <= predicted.start[None, :]
+    before = predicted.start[:, None] + 4 * UNIT["forward"] - 1e-9 <= predicted.start[None, :]
     assert before.any()
     swapped = before & (measured.start[:, None] >= measured.start[None, :])
     assert [(ran.program, *pair) for pair in np.argwhere(swapped).tolist()] == []
