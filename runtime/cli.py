@@ -23,7 +23,7 @@ from simulator import cli
 from simulator.cli import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
 from simulator.experiment import ExperimentError, load
 from simulator.profile import Profile, default_path
-from simulator.report import describe_plan, nbytes, print_result, seconds
+from simulator.report import describe_plan, nbytes, print_result, seconds, shortened
 from simulator.trace import save_trace
 
 OUT = Path("twinline-out")
@@ -172,19 +172,25 @@ def calibrate(
         Path | None,
         typer.Option("-o", "--output", metavar="PROFILE.json", help="Default: this user's cache."),
     ] = None,
+    plot: Annotated[
+        Path, typer.Option("--plot", metavar="PICTURE", help="Draw it: .png, .svg or .pdf.")
+    ] = Path("twinline-out") / "calibration.png",
 ) -> None:
-    """Measure this machine: segment passes, messages, all-reduces, host overhead.
+    """Measure this machine: segment passes, messages, collectives, host overhead.
 
     Without -o the profile goes where predictions look for it: twinline/profile.json in
-    $XDG_CACHE_HOME or ~/.cache.
+    $XDG_CACHE_HOME or ~/.cache. The picture shows what was measured, and fitted curves.
     """
     path = output or default_path()
-    check_outputs(None, path)
+    check_outputs(plot, path, options=("--plot", "--output"))
     experiment = load(file, set_ or ())
     with progress_bar() as on_progress:
         profile = execution.calibrate(experiment, path, on_progress)
+    from simulator.plot_profile import draw_profile  # matplotlib takes a second
+
     show_profile(Console(highlight=False), profile)
-    print(f"wrote {path}", file=sys.stderr)
+    draw_profile(profile, plot)
+    print(f"wrote {path}\nwrote {plot}", file=sys.stderr)
 
 
 def show_profile(console: Console, profile: Profile) -> None:
@@ -192,7 +198,7 @@ def show_profile(console: Console, profile: Profile) -> None:
     table = Table("segment pass", "mean", "p10", "p90", "samples")
     for key, timing in profile.passes.items():
         times = (timing.mean_s, timing.p10_s, timing.p90_s)
-        table.add_row(key, *(seconds(time) for time in times), str(timing.samples))
+        table.add_row(shortened(key), *(seconds(time) for time in times), str(timing.samples))
     console.print(table)
     measured = {
         f"{op.lower().replace('_', '-')}, {size} ranks": points

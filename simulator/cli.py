@@ -78,9 +78,15 @@ def fail(message: str, code: int) -> None:
     raise typer.Exit(code)
 
 
-def check_outputs(gantt: Path | None, *traces: Path | None) -> None:
-    """Refuse an output that cannot be written before any work is done."""
-    for option, path in [("--gantt", gantt), *(("--trace", path) for path in traces)]:
+def check_outputs(
+    picture: Path | None, *others: Path | None, options: tuple[str, str] = ("--gantt", "--trace")
+) -> None:
+    """Refuse an output that cannot be written before any work is done.
+
+    Args:
+        options: that name the picture, and the others.
+    """
+    for option, path in [(options[0], picture), *((options[1], path) for path in others)]:
         if path is None:
             continue
         if path.is_dir():
@@ -89,9 +95,9 @@ def check_outputs(gantt: Path | None, *traces: Path | None) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ExperimentError(f"{option} {path}: {error.strerror or error}") from None
-    suffix = gantt.suffix.lower() if gantt else ".png"
+    suffix = picture.suffix.lower() if picture else ".png"
     if suffix not in (".png", ".svg", ".pdf"):
-        raise ExperimentError(f"--gantt {gantt}: allowed: .png, .svg, .pdf")
+        raise ExperimentError(f"{options[0]} {picture}: allowed: .png, .svg, .pdf")
 
 
 @app.command()

@@ -155,6 +155,21 @@ def interpolate(points: Points, nbytes: float) -> Timing:
     return nearest.scaled(seconds / nearest.mean_s)
 
 
+def fit(points: Points) -> tuple[float, float]:
+    """(latency in seconds, bandwidth in bytes/s) of the line through the points whose relative
+    errors have the least squares; infinite bandwidth: larger ones take no longer."""
+    sizes = np.array([size for size, _ in points], dtype=float)
+    times = np.maximum([timing.mean_s for _, timing in points], 1e-12)
+    slope = 0.0
+    if len(points) > 1:
+        columns = np.stack([1.0 / times, sizes / times], axis=1)
+        slope = float(np.linalg.lstsq(columns, np.ones(len(points)), rcond=None)[0][1])
+    slope = max(slope, 0.0)
+    # With the slope given, the best latency is a weighted mean of what is left; none is negative.
+    latency = float(np.average(times - slope * sizes, weights=times**-2.0))
+    return max(latency, 0.0), 1.0 / slope if slope > 0 else float("inf")
+
+
 def default_path() -> Path:
     """Where this user's profile of this machine is kept."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")

@@ -44,6 +44,10 @@ def nbytes(value: float) -> str:
     return f"{value:.3g} TB"
 
 
+def shortened(text: str, most: int = 76) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def percent(value: float | None, signed: bool = False) -> str:
     if value is None:
         return "–"

@@ -244,8 +244,9 @@ def test_compare_live_and_saved_are_one_comparison(call, tmp_path, environment):
 
 
 def test_calibrate_writes_a_profile_that_predict_uses(call, tmp_path):
-    code, _, errors = call("calibrate", "tiny.toml", "-o", "here.json")
+    code, _, errors = call("calibrate", "tiny.toml", "-o", "here.json", "--plot", "here.svg")
     assert code == 0, errors
+    assert (tmp_path / "here.svg").stat().st_size > 10_000
     profile = json.loads((tmp_path / "here.json").read_text())
     means = [timing["mean_s"] for timing in profile["passes"].values()]
     assert len(means) == 6  # forward, backward and step of two different stages
