@@ -21,14 +21,12 @@ from runtime.groups import Groups
 from runtime.machine import cores, machine, matmul_flops
 from runtime.passes import PassMeter, Samples
 from runtime.progress import Progress
-from runtime.streams import Stream, Ticket
 from runtime.transfers import TransferMeter
 from simulator.experiment import Experiment
 from simulator.profile import Profile, Timing, middle_mean
-from simulator.program import COLLECTIVES, Program
+from simulator.program import Program
 
 ROUND_S = 0.25
-OVERLAPPED = 12
 
 
 class Calibrator:
@@ -56,7 +54,6 @@ class Calibrator:
         self.samples: Samples = {}
         self.transfers = TransferMeter(experiment, program, rank, device, clock, progress, wide)
         self.alone: Samples = {}
-        self.transfer_cores = 0.0
         self.passes = PassMeter(experiment, program, rank, device, progress)
 
     # Segment passes ------------------------------------------------------------------
@@ -90,47 +87,16 @@ class Calibrator:
     # Transfers -----------------------------------------------------------------------
 
     def begin(self, groups: Groups, report: Callable[[float, str], None]) -> None:
-        """Measure transfers a first time, and what a transfer takes from compute.
+        """Measure transfers a first time.
 
         Args:
             groups: also of the programs of `transfers`.
         """
-        self.transfers.begin(groups, lambda share, what: report(0.9 * share, what))
-        report(0.9, "overlap")
-        self._overlap()
+        self.transfers.begin(groups, report)
 
     def close(self) -> None:
         self.transfers.close()
         self.passes.close()
-
-    def _overlap(self) -> None:
-        """Compute beside all-reduces: the slowdown of compute is the share of a core that
-        a transfer takes, if ranks fill the cores."""
-        sizes = [i.task.nbytes for i in self.program if i.task.op in COLLECTIVES]
-        if not sizes or not self.passes.key_of or self.program.num_ranks != cores():
-            return  # with fewer ranks than cores a transfer need not take any from compute
-        dtype = TORCH_DTYPE[self.experiment.workload.dtype]
-        values = torch.zeros(max(sizes) // dtype.itemsize, dtype=dtype, device=self.device)
-        self.passes.warm_up()
-        ratios = []
-        for _ in range(3):
-            alone: Samples = {}
-            end = self.clock.common_start() + ROUND_S
-            self.passes.time(alone, partial(self._before, end))
-            self.clock.common_start()
-            beside: Samples = {}
-            stream = Stream("overlap", self.device)
-            ticket = stream.submit(lambda: _all_reduce_often(values))
-            self.passes.time(beside, partial(_unfinished, ticket))
-            ticket.wait(self.experiment.run.timeout_s)
-            stream.close()
-            if alone.keys() & beside.keys():
-                ratios.append(_ratio(beside, alone))
-        ratio = float(np.median(ratios)) if ratios else 1.0
-        slower = torch.tensor([ratio], dtype=torch.float64, device=self.device)
-        dist.all_reduce(slower)
-        mean = float(slower[0]) / self.program.num_ranks
-        self.transfer_cores = min(max(mean * cores() / self.program.num_ranks - 1.0, 0.0), 1.0)
 
     # Result --------------------------------------------------------------------------
 
@@ -166,19 +132,10 @@ class Calibrator:
             collectives=sent.collectives,
             issue_s=sent.issue_s,
             wake_s=sent.wake_s,
-            transfer_cores=self.transfer_cores,
+            transfer_cores=sent.transfer_cores,
             peak_flops={dtype: matmul_flops(TORCH_DTYPE[dtype], self.device)},
         )
         return asdict(profile)
-
-
-def _all_reduce_often(values: torch.Tensor) -> None:
-    for _ in range(OVERLAPPED):
-        dist.all_reduce(values)
-
-
-def _unfinished(ticket: Ticket) -> bool:
-    return not ticket.done.is_set()
 
 
 def _ratio(these: Samples, those: Samples) -> float:

@@ -4,6 +4,7 @@ programs through the executor itself, so that what is measured is what a program
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,17 +32,21 @@ CASES_A_ROUND = 12
 @dataclass
 class Transfers:
     """Durations by bytes of a message and, per operation and group size, of a collective;
-    `issue_s` and `wake_s` as in `simulator.profile.Profile`."""
+    the others as in `simulator.profile.Profile`."""
 
     messages: Points = field(default_factory=list)
     collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
     wake_s: float = 0.0
     issue_s: float = 0.0
+    transfer_cores: float = 0.0
 
 
 @dataclass
 class Case:
-    """A small program that is run again and again; `op` None: instructions without work."""
+    """A small program that is run again and again; `op` None: instructions without work.
+
+    `cpu_s` is the CPU time of all threads of this process in the `wall_s` that its runs took.
+    """
 
     name: str
     program: Program
@@ -50,6 +55,8 @@ class Case:
     nbytes: int = 0
     posted: list[list[float]] = field(default_factory=list)
     end: list[list[float]] = field(default_factory=list)
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
     executor: Executor | None = None
 
 
@@ -160,6 +167,7 @@ class TransferMeter:
             self._run(case)
             case.posted.clear()
             case.end.clear()
+            case.cpu_s = case.wall_s = 0.0
             self._run(case)
 
     def round(self) -> None:
@@ -182,7 +190,11 @@ class TransferMeter:
                 )
                 executor.tensors[task.tensor, instruction.microbatch] = values
         origin = self.clock.common_start()
+        cpu, begin = time.process_time(), time.perf_counter()
         executor.step({})
+        if case.program.ranks[self.rank]:
+            case.cpu_s += time.process_time() - cpu
+            case.wall_s += time.perf_counter() - begin
         executor.forget()
         self.progress.leave()
         shift = self.clock.offset - origin
@@ -200,11 +212,12 @@ class TransferMeter:
         """What was measured; the same on every rank."""
         found = Transfers()
         mine = [(case.posted, case.end) for case in self.cases]
+        found.transfer_cores = self._cores()
         everyone: list[Any] = [None] * self.program.num_ranks
         dist.all_gather_object(everyone, mine)
         for number, case in enumerate(self.cases):
-            times = [ranks[number] for ranks in everyone]
-            records = [RankRecord(posted, end, [], 0) for posted, end in times]
+            recorded = [ranks[number] for ranks in everyone]
+            records = [RankRecord(posted, end, [], 0) for posted, end in recorded]
             posted, start, end = aligned(case.program, records)
             if case.op is None:
                 first = len(case.program.ranks[0])
@@ -220,6 +233,14 @@ class TransferMeter:
                 sizes = found.collectives.setdefault(case.op.value, {})
                 sizes.setdefault(case.size, []).append((case.nbytes, timing))
         return found
+
+    def _cores(self) -> float:
+        """Of a core, what a transfer occupies on each rank: CPU time ÷ time."""
+        sent = [case for case in self.cases if case.op is not None]
+        spent = [sum(case.cpu_s for case in sent), sum(case.wall_s for case in sent)]
+        total = torch.tensor(spent, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return float(total[0] / total[1]) if total[1] > 0 else 0.0
 
 
 def _repeats(nbytes: int) -> int:
