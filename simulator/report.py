@@ -180,6 +180,7 @@ def print_comparison(
             for name, value in comparison.attribution.items()
         )
         console.print(f"from predicted to measured: {parts}")
+        console.print(f"largest cause: {comparison.cause}")
 
 
 def describe_case(case: Case) -> str:
