@@ -130,6 +130,8 @@ def execution_of(
     }
     if measurement.moe is not None:
         statistics["moe"] = measurement.moe
+    if measurement.pacing is not None:
+        statistics["pacing"] = measurement.pacing
     if measurement.loss_scale is not None:
         statistics["loss_scale"] = measurement.loss_scale
     source = "measured" if experiment.run.pace is None else "paced"
