@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from simulator.prediction import Prediction, metadata, predict, saved_profile
 from simulator.profile import Profile, default_path, load_profile, parse_profile, save_profile
 from simulator.program import Program
 from simulator.strategies import lower
+
+SPARE = 1.1  # of a pace that is advised
+LEAST_LAG = 0.01  # of a paced run; less is not worth a slower one
 
 
 @dataclass
@@ -72,11 +76,13 @@ def compare(
     experiment: Experiment,
     on_progress: OnProgress | None = None,
     workers: Workers | None = None,
+    keep: Path | None = None,
 ) -> Outcome:
     """Predict and run `experiment`.
 
     Unless the experiment names a cluster or is paced, this machine is calibrated in turn
-    with the measured steps (machines drift), and the profile is kept.
+    with the measured steps (machines drift), and the profile is kept at `keep` (None: this
+    user's cache). The steps themselves are no part of the calibration.
     """
     program = lower(experiment)
     named = experiment.cluster.preset or experiment.cluster.profile or experiment.run.pace
@@ -84,7 +90,7 @@ def compare(
     cluster = resolve(experiment) if given else None
     answer = _launch(Job(experiment, calibrate=not given), on_progress, workers)
     if cluster is None:
-        profile = keep_profile(parse_profile(answer["profile"]), default_path())
+        profile = keep_profile(parse_profile(answer["profile"]), keep or default_path())
         cluster = resolve(experiment, profile)
     prediction = predict(experiment, cluster, program)
     if named and not experiment.run.pace and experiment.workload.model != "unit":
@@ -93,14 +99,21 @@ def compare(
             "run to the cluster's times"
         )
     execution = execution_of(experiment, program, cluster, answer)
-    comparison = compare_timelines(
+    found = compare_timelines(
         prediction.timeline,
         execution.measurement.timeline,
         program,
         execution.result["iteration_time_s"],
         execution.measurement.noise_floor,
     )
-    return Outcome(prediction, execution, comparison)
+    if experiment.run.pace and found.iteration_time_error < -LEAST_LAG:
+        enough = experiment.run.pace * -found.iteration_time_error / LEAST_LAG
+        prediction.notes.append(
+            f"the run took {-found.iteration_time_error:.1%} longer than modelled: host time and "
+            "real transfers are not part of the stretched times; with run.pace = "
+            f"{_round_up(enough):g} they would be about {LEAST_LAG:.0%}"
+        )
+    return Outcome(prediction, execution, found)
 
 
 def calibrate(
@@ -131,7 +144,10 @@ def execution_of(
     if measurement.moe is not None:
         statistics["moe"] = measurement.moe
     if measurement.pacing is not None:
-        statistics["pacing"] = measurement.pacing
+        pace = experiment.run.pace
+        statistics["pacing"] = measurement.pacing | {
+            "needed_pace": pace and _round_up(pace * measurement.pacing["largest_ratio"] * SPARE)
+        }
     if measurement.loss_scale is not None:
         statistics["loss_scale"] = measurement.loss_scale
     source = "measured" if experiment.run.pace is None else "paced"
@@ -142,6 +158,12 @@ def execution_of(
         "statistics": statistics,
     }
     return Execution(experiment, program, measurement, with_statistics(result, statistics))
+
+
+def _round_up(value: float) -> float:
+    """To two digits."""
+    digit = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
+    return math.ceil(value / digit) * digit
 
 
 def keep_profile(profile: Profile, path: Path) -> Profile:
