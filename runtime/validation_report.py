@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +16,16 @@ FIGURES = {
     "mean_start_error": "mean start error",
     "worst_memory_error": "largest peak memory error",
 }
+
+
+WIDE = 130  # columns
+LEGEND = """\
+error: (predicted − measured) ÷ measured iteration time.
+noise: half the p10–p90 spread of the measured steps; an error below it is none.
+starts: mean |Δ| of all instructions ÷ iteration time.
+memory: error of the peak, of the rank where it is worst.
+largest cause: what adds most on the way from predicted to measured, and how much its
+   instructions changed."""
 
 
 def line_of(row: Row) -> str:
@@ -46,36 +57,38 @@ def print_validation(console: Console, found: Validation) -> None:
 
 
 def _print_cases(console: Console, rows: list[Row]) -> None:
+    """Causes beside the figures where there is room, else below them."""
+    wide = console.width >= WIDE
     right = ("ranks", "predicted", "measured", "error", "noise", "starts", "memory")
-    table = Table(title="predicted against measured")
-    for name in ("case", "size", *right, "largest cause"):
-        table.add_column(name, justify="right" if name in right else "left")
+    table = Table("case", "size", title="predicted against measured", box=SIMPLE_HEAD)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    causes = Table("case", "size", "ranks", box=SIMPLE_HEAD)
+    (table if wide else causes).add_column("largest cause")
     for row in rows:
         place = [escape(row["strategy"]), row["size"], str(row["ranks"])]
         if row["failure"] is not None:
             table.add_row(*place, "failed")
             continue
-        table.add_row(
-            *place,
+        figures = (
             seconds(row["predicted_s"]),
             seconds(row["measured_s"]),
             percent(row["error"], signed=True),
             percent(row["noise_floor"]),
             percent(row["instruction_start_error"]),
             percent(row["peak_memory_error"], signed=True),
-            escape(row["cause"]),
         )
+        table.add_row(*place, *figures, *([escape(row["cause"])] if wide else []))
+        causes.add_row(*place, escape(row["cause"]))
     console.print(table)
-    console.print(
-        "error: (predicted − measured) ÷ measured iteration time. noise: half the p10–p90 spread "
-        "of the\nmeasured steps, below which an error is none. starts: mean |Δ| of all "
-        "instructions ÷ iteration\ntime. memory: peak, of the rank where it is worst."
-    )
+    if not wide:
+        console.print(causes)
+    console.print(LEGEND)
 
 
 def _print_groups(console: Console, found: Validation) -> None:
     names = ("cases", "median |error|", "p90 |error|", "below noise", "starts", "memory")
-    table = Table("", title="summary")
+    table = Table("", title="summary", box=SIMPLE_HEAD)
     for column in names:
         table.add_column(column, justify="right")
     for name, group in [*found.groups().items(), ("all", found.summary())]:

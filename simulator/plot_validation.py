@@ -47,8 +47,8 @@ def draw_errors(rows: Rows, path: str | Path) -> None:
 
 def _scatter(rows: Rows) -> Figure:
     _check(rows)
-    figure = Figure(figsize=(9.5, 8.2), dpi=DPI)
-    axes = figure.add_axes((0.09, 0.21, 0.62, 0.72))
+    figure = Figure(figsize=(9.5, 7.7), dpi=DPI)
+    axes = figure.add_axes((0.09, 0.19, 0.62, 0.765))
     measured = np.array([row["measured_s"] for row in rows])
     predicted = np.array([row["predicted_s"] for row in rows])
     low = min(measured.min(), predicted.min()) / 1.3
@@ -93,14 +93,15 @@ def _name_worst(axes: Axes, rows: Rows, predicted: Any, measured: Any) -> None:
             fontsize=8,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": GREY, "shrinkB": 4},
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": GREY, "shrinkB": 4}
+            | {"relpos": (0.0, 0.5)},
         )
 
 
 def _label(row: dict[str, Any]) -> str:
     ranks = f"{row['ranks']} rank{'s' if row['ranks'] > 1 else ''}"
-    figures = f"{row['error']:+.1%} (noise floor {row['noise_floor']:.1%})"
-    return f"{row['strategy']}, {ranks}, {row['size']}\n{figures}"
+    figures = f"{row['error']:+.1%} (noise {row['noise_floor']:.1%})"
+    return f"{row['strategy']}, {ranks}\n{row['size']}: {figures}"
 
 
 def _errors(rows: Rows) -> Figure:
