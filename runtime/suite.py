@@ -167,7 +167,7 @@ def cases_of(suite: str, ranks: Sequence[int] = (), pattern: str = "") -> list[C
     on_two = [*_replicas(2), *_pipelines(2), *_inside_layers(2), *_variants()]
     if suite == "quick":
         chosen = [plan for plan in on_two if plan[0] in QUICK]
-        cases = [_case(*plan[:2], "small", plan[2] | {"run.iterations": 6}) for plan in chosen]
+        cases = [_case(*plan[:2], "small", plan[2] | {"run.iterations": 5}) for plan in chosen]
     else:
         alone: tuple[str, str, Keys] = ("gradient accumulation", "one device", {})
         on_four = [*_replicas(4), *_pipelines(4), *_inside_layers(4), *_hybrids()]

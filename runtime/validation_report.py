@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -60,13 +62,14 @@ def _print_cases(console: Console, rows: list[Row]) -> None:
     """Causes beside the figures where there is room, else below them."""
     wide = console.width >= WIDE
     right = ("ranks", "predicted", "measured", "error", "noise", "starts", "memory")
-    table = Table("case", "size", title="predicted against measured", box=SIMPLE_HEAD)
+    narrow: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+    table = Table("case", title="predicted against measured", **narrow)
     for name in right:
         table.add_column(name, justify="right", no_wrap=True)
-    causes = Table("case", "size", "ranks", box=SIMPLE_HEAD)
+    causes = Table("case", "ranks", **narrow)
     (table if wide else causes).add_column("largest cause")
     for row in rows:
-        place = [escape(row["strategy"]), row["size"], str(row["ranks"])]
+        place = [escape(f"{row['strategy']}, {row['size']}"), str(row["ranks"])]
         if row["failure"] is not None:
             table.add_row(*place, "failed")
             continue

@@ -21,7 +21,8 @@ Rows = Sequence[dict[str, Any]]
 
 BAND = 0.10  # of the error
 MARKERS = "osD^vPX*<>ph"
-MOST_LABELS = 8
+MOST_LABELS = 8  # of the scatter
+MOST_NAMES = 60  # cases; of more the errors have no names
 TICKS = (1.0, 2.0, 5.0)  # times powers of ten
 BIN = 0.02
 GROUPS = {"1 rank": CYCLE[4], "2 ranks": CYCLE[0], "4 ranks": CYCLE[1], "paced": CYCLE[3]}
@@ -74,7 +75,7 @@ def _scatter(rows: Rows) -> Figure:
     axes.grid(color="black", alpha=0.12, linewidth=0.6)
     axes.set_xlabel("measured iteration time")
     axes.set_ylabel("predicted iteration time")
-    axes.set_title(f"{len(rows)} cases; grey: within ±{BAND:.0%}", loc="left", fontsize=11)
+    axes.set_title(f"{_count(rows)}; grey: within ±{BAND:.0%}", loc="left", fontsize=11)
     _name_worst(axes, rows, predicted, measured)
     figure.legend(loc="lower center", ncols=4, fontsize=9, bbox_to_anchor=(0.5, 0.015))
     return figure
@@ -99,14 +100,19 @@ def _name_worst(axes: Axes, rows: Rows, predicted: Any, measured: Any) -> None:
 
 
 def _label(row: dict[str, Any]) -> str:
-    ranks = f"{row['ranks']} rank{'s' if row['ranks'] > 1 else ''}"
     figures = f"{row['error']:+.1%} (noise {row['noise_floor']:.1%})"
-    return f"{row['strategy']}, {ranks}\n{row['size']}: {figures}"
+    return f"{_name(row)}\n{row['size']}: {figures}"
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['strategy']}, {row['ranks']} rank{'s' if row['ranks'] > 1 else ''}"
 
 
 def _errors(rows: Rows) -> Figure:
     _check(rows)
-    below = min(0.11 * len(rows) + 0.4, 8.0)  # inches of the lower panel
+    below = min(0.15 * len(rows) + 1.0, 9.5)  # inches of the lower panel
+    named = len(rows) <= MOST_NAMES
+    left = 0.26 if named else 0.09
     over, gap, under, above = 0.5, 0.75, 1.05, 2.4
     height = over + above + gap + below + under
     figure = Figure(figsize=(9.5, height), dpi=DPI)
@@ -114,10 +120,10 @@ def _errors(rows: Rows) -> Figure:
     noise = np.array([row["noise_floor"] for row in rows])
     groups = [row["group"] for row in rows]
     names = [name for name in GROUPS if name in groups]
-    widest = BIN * np.ceil((np.abs(errors).max() + 0.5 * BIN) / BIN)
+    widest = max(BIN * np.ceil((np.abs(errors).max() + 0.5 * BIN) / BIN), BAND)
     edges = np.arange(-widest, widest + BIN / 2, BIN)
 
-    top = figure.add_axes((0.09, (under + below + gap) / height, 0.88, above / height))
+    top = figure.add_axes((left, (under + below + gap) / height, 0.97 - left, above / height))
     hidden = np.abs(errors) < noise
     floor = np.zeros(edges.size - 1)
     for name in names:
@@ -131,7 +137,7 @@ def _errors(rows: Rows) -> Figure:
             floor += counts
     median, high = np.median(np.abs(errors)), np.percentile(np.abs(errors), 90)
     top.set_title(
-        f"errors of {len(rows)} cases: median |error| {median:.1%}, 90th percentile {high:.1%}, "
+        f"errors of {_count(rows)}: median |error| {median:.1%}, 90th percentile {high:.1%}, "
         f"{int(hidden.sum())} below their noise floor",
         loc="left",
         fontsize=11,
@@ -140,12 +146,17 @@ def _errors(rows: Rows) -> Figure:
     top.yaxis.set_major_locator(MaxNLocator(integer=True))
 
     order = np.argsort(errors, kind="stable")
-    bottom = figure.add_axes((0.09, under / height, 0.88, below / height), sharex=top)
+    bottom = figure.add_axes((left, under / height, 0.97 - left, below / height), sharex=top)
     places = np.arange(len(rows))
     bottom.hlines(places, -noise[order], noise[order], color=GREY, alpha=0.35, linewidth=4)
     colours = [GROUPS.get(groups[number], GREY) for number in order]
     bottom.scatter(errors[order], places, s=20, c=colours, zorder=3)
-    bottom.set(ylim=(-1, len(rows)), yticks=[], ylabel="cases, by error")
+    bottom.set(ylim=(-1, len(rows)))
+    if named:
+        bottom.set_yticks(places, [_name(rows[number]) for number in order], fontsize=7.5)
+        bottom.tick_params(axis="y", length=0)
+    else:
+        bottom.set(yticks=[], ylabel="cases, by error")
     bottom.set_xlim(-widest, widest)  # longer noise floors are cut off
     bottom.set_xlabel("error of the iteration time: (predicted − measured) ÷ measured")
     for axes in (top, bottom):
@@ -158,6 +169,10 @@ def _errors(rows: Rows) -> Figure:
     handles.append(Line2D([], [], color=GREY, alpha=0.35, linewidth=4, label="noise floor, ±"))
     figure.legend(handles=handles, loc="lower center", ncols=6, fontsize=9)
     return figure
+
+
+def _count(rows: Rows) -> str:
+    return f"{len(rows)} case{'s' if len(rows) > 1 else ''}"
 
 
 def _check(rows: Rows) -> None:
