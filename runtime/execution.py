@@ -109,9 +109,9 @@ def compare(
     if experiment.run.pace and found.iteration_time_error < -LEAST_LAG:
         enough = experiment.run.pace * -found.iteration_time_error / LEAST_LAG
         prediction.notes.append(
-            f"the run took {-found.iteration_time_error:.1%} longer than modelled: host time and "
-            "real transfers are not part of the stretched times; with run.pace = "
-            f"{_round_up(enough):g} they would be about {LEAST_LAG:.0%}"
+            f"the run took {-found.iteration_time_error:.1%} longer than modelled, for real work "
+            f"that was late; with run.pace = {_round_up(enough):g} it would be about "
+            f"{LEAST_LAG:.0%}"
         )
     return Outcome(prediction, execution, found)
 

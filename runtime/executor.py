@@ -168,6 +168,8 @@ class Executor:
         self.staleness = Staleness()
         for parameters in self.parameters.values():
             parameters.restart()
+        if self.pace is not None:
+            self.pace.begin_step()
         tickets: dict[int, Ticket] = {}
         for instruction in self.instructions:
             self.progress.enter(instruction.index)
@@ -289,11 +291,12 @@ class Executor:
         OPERATIONS[instruction.task.op](self, instruction)
         synchronize(self.device)
         if self.pace is not None:
-            # A transfer begins when both sides are there.
-            self.pace.stretch(instruction, begin if stream == COMPUTE_STREAM else None)
-        if fault:
-            linger(fault, time.perf_counter() - begin)
+            self.pace.stretch(instruction, begin)
         self.end[index] = time.perf_counter()
+        if fault:
+            self.end[index] = linger(fault, begin)
+            if self.pace is not None:
+                self.pace.is_due(instruction, self.end[index])
         self.release(instruction)
 
 
@@ -311,8 +314,9 @@ def inject(kind: str) -> None:
         raise RuntimeError("injected fault")
 
 
-def linger(kind: str, elapsed_s: float) -> None:
-    """Take longer on purpose: ``slow:FACTOR``, after what took `elapsed_s`."""
+def linger(kind: str, begin: float) -> float:
+    """Take longer on purpose: ``slow:FACTOR``, after what began then; the time it is over."""
     word, _, amount = kind.partition(":")
     if word == "slow":
-        time.sleep((float(amount) - 1.0) * elapsed_s)
+        time.sleep((float(amount) - 1.0) * (time.perf_counter() - begin))
+    return time.perf_counter()

@@ -1,4 +1,9 @@
-"""Paced execution: instructions are stretched to the times of a modelled cluster."""
+"""Paced execution: instructions are stretched to the times of a modelled cluster.
+
+Every instruction has an end that is due: when what it waited for was due, and the modelled
+time more. So neither host time nor a sleep that lasted too long adds up; only work that is
+not done by then moves what follows.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +12,70 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from simulator.program import Instruction
+from simulator.program import COMMUNICATION, MESSAGES, Instruction
+
+Transfer = tuple[str, int]
+"""Kind and bytes of a transfer."""
 
 
 class Pacing:
-    """Makes the instructions of one rank last as long as the model says, and keeps how much
-    of that was real work: what takes longer than modelled cannot be hidden.
+    """Makes the instructions of one rank end when the model says, and keeps how much of that
+    time was real work.
 
     Args:
         seconds: what an instruction is stretched to.
+
+    Attributes:
+        fastest: seconds of the fastest real transfer of each size; whoever comes last to it
+            sees no waiting in them.
+        known: the same of all ranks, once they have told each other: how long before its end
+            a transfer began.
     """
 
     def __init__(self, seconds: Callable[[Instruction], float]):
         self.seconds = seconds
+        self.fastest: dict[Transfer, float] = {}
+        self.known: dict[Transfer, float] = {}
+        self._origin = 0.0
+        self._due: dict[int, float] = {}
+        self._free: dict[str, float] = {}
         self._worked: dict[int, list[float]] = {}
         self._instructions: dict[int, Instruction] = {}
 
-    def restart(self) -> None:
-        """Forget what was measured so far, as warm-up."""
-        self._worked.clear()
+    def begin_step(self) -> None:
+        self._origin = time.perf_counter()
+        self._due.clear()
+        self._free.clear()
 
-    def stretch(self, instruction: Instruction, begin: float | None) -> None:
-        """Sleep until `instruction`, whose work began at `begin` (None: now) and is done,
-        should end."""
-        worked = time.perf_counter() - begin if begin is not None else 0.0
-        self._instructions[instruction.index] = instruction
-        self._worked.setdefault(instruction.index, []).append(worked)
-        rest = self.seconds(instruction) - worked
-        if rest > 0:
-            time.sleep(rest)
+    def restart(self, everyones: Iterable[dict[Transfer, float]]) -> None:
+        """Forget what was measured so far, as warm-up, but for the fastest transfers."""
+        self._worked.clear()
+        for fastest in everyones:
+            for transfer, seconds in fastest.items():
+                self.known[transfer] = min(seconds, self.known.get(transfer, seconds))
+
+    def stretch(self, instruction: Instruction, posted: float) -> None:
+        """Sleep until `instruction`, which was posted at this time and is done, is due."""
+        now, index, task = time.perf_counter(), instruction.index, instruction.task
+        begin = max(
+            [self._origin, self._free.get(task.stream, 0.0)]
+            + [self._due[other.index] for other in instruction.after]
+        )
+        if task.op in COMMUNICATION:  # begins when all are there
+            transfer = ("message" if task.op in MESSAGES else task.op.value, task.nbytes)
+            took = now - posted
+            self.fastest[transfer] = min(took, self.fastest.get(transfer, took))
+            begin = max(begin, now - self.known.get(transfer, 0.0))
+        self._instructions[index] = instruction
+        self._worked.setdefault(index, []).append(now - begin)
+        due = begin + self.seconds(instruction)
+        self.is_due(instruction, max(due, now))
+        if due > now:
+            time.sleep(due - now)
+
+    def is_due(self, instruction: Instruction, moment: float) -> None:
+        """What follows begins then."""
+        self._due[instruction.index] = self._free[instruction.task.stream] = moment
 
     def report(self) -> dict[str, Any]:
         """Of this rank; see `combine`. What the model gives no time is left out."""
@@ -66,9 +106,9 @@ def combine(ranks: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
         executions: of instructions, over ranks and measured iterations; overran: those whose
-        real work took longer than modelled; longest_overrun_s: the most that one took more;
-        largest_ratio: the largest ratio of real work (median over the iterations) to modelled
-        time, of the instruction `where`.
+        real work was not done when they were due; longest_overrun_s: the most that one was
+        late; largest_ratio: the largest ratio of real work (median over the iterations) to
+        modelled time, of the instruction `where`.
     """
     reports = list(ranks)
     worst = max(reports, key=lambda report: float(report["largest_ratio"]))

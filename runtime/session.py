@@ -101,7 +101,9 @@ def _iterate(
         if number == run.warmup:
             routing.restart()
             if executor.pace:
-                executor.pace.restart()
+                fastest: list[Any] = [None] * program.num_ranks
+                dist.all_gather_object(fastest, executor.pace.fastest)
+                executor.pace.restart(fastest)
         executor.keep_gradients = job.return_tensors and number == total - 1
         origin = clock.common_start()
         executor.step(batches)

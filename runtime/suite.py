@@ -32,8 +32,9 @@ PACED: Keys = {
     "parallel.microbatches": 8,
     "run.iterations": 3,
 }
-STEP_S = {4: 3.0, 8: 5.0}
-"""Of paced steps, by ranks: long enough to hide the real work of so many on two cores."""
+STEP_S, LONG_STEP_S = 4.0, 10.0
+"""Of paced steps, and of those with many small instructions, as those of tensor parallelism:
+long enough to hide the real work of eight ranks on two cores."""
 
 
 @dataclass(frozen=True)
@@ -193,10 +194,11 @@ def _case(strategy: str, family: str, size: str, keys: Keys) -> Case:
 
 
 def _paced_case(strategy: str, family: str, preset: str, keys: Keys) -> Case:
-    """With the pace that makes a step as long as `STEP_S` says."""
+    """With the pace that makes a step `STEP_S` or `LONG_STEP_S` long."""
     keys = BASE | PACED | keys | {"cluster.preset": preset}
     plan = _experiment(keys)
-    pace = STEP_S[plan.world_size] / predict(plan).timeline.iteration_time
+    seconds = STEP_S if plan.parallel.tensor == 1 else LONG_STEP_S
+    pace = seconds / predict(plan).timeline.iteration_time
     return Case(strategy, family, preset, _experiment(keys | {"run.pace": float(round(pace))}))
 
 

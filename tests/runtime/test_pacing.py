@@ -20,32 +20,97 @@ from simulator.report import print_result
 SLEPT = []
 
 
+class Clock:
+    """Time passes by sleeping and by `now += …` only."""
+
+    now = 100.0
+
+    def sleep(self, seconds):
+        SLEPT.append(seconds)
+        self.now += seconds
+
+
 @pytest.fixture
-def paced(experiment, monkeypatch):
-    """Of instructions that are modelled as 1 s each, with a clock of the test's own."""
+def clock(monkeypatch):
     SLEPT.clear()
-    monkeypatch.setattr(time, "sleep", SLEPT.append)
-    program = lower(experiment(model="unit", pipeline=2, microbatches=2))
-    return Pacing(lambda _: 1.0), program.ranks[0]
+    clock = Clock()
+    monkeypatch.setattr(time, "sleep", clock.sleep)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    return clock
 
 
-def test_real_work_is_filled_up_and_what_overran_is_counted(paced, monkeypatch):
-    pacing, instructions = paced
-    now = [100.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    pacing.stretch(instructions[0], 90.0)  # warm-up, forgotten
-    pacing.restart()
-    for worked in (0.25, 1.5, 3.0):
-        pacing.stretch(instructions[0], 100.0 - worked)
-    pacing.stretch(instructions[1], None)
-    assert SLEPT == [0.75, 1.0]
+@pytest.fixture
+def instructions(experiment):
+    """Of the first of two ranks, as F0 F1 … on the compute stream, then messages."""
+    program = lower(experiment(model="unit", pipeline=2, microbatches=2, schedule="gpipe"))
+    return program.ranks[0]
+
+
+def compute(instructions):
+    return [i for i in instructions if i.task.stream == "compute"]
+
+
+def test_real_work_is_filled_up_and_what_overran_is_counted(clock, instructions):
+    pacing, first = Pacing(lambda _: 1.0), compute(instructions)[0]
+    for worked in (10.0, 0.25, 1.5, 3.0):
+        pacing.begin_step()
+        posted = clock.now
+        clock.now += worked
+        pacing.stretch(first, posted)
+        if worked == 10.0:  # warm-up
+            pacing.restart([])
+    assert SLEPT == [0.75]
     assert pacing.report() == {
-        "executions": 4,
+        "executions": 3,
         "overran": 2,
         "longest_overrun_s": 2.0,
         "largest_ratio": 1.5,
-        "where": f"rank 0, {instructions[0].label}",
+        "where": f"rank 0, {first.label}",
     }
+
+
+def test_host_time_and_oversleeping_do_not_add_up(clock, instructions):
+    pacing, (first, second, *_) = Pacing(lambda _: 1.0), compute(instructions)
+    pacing.begin_step()
+    clock.now += 0.25
+    pacing.stretch(first, 100.0)
+    clock.now += 0.125  # slept too long, and time to get to the next
+    posted = clock.now
+    clock.now += 0.25
+    pacing.stretch(second, posted)
+    assert clock.now == 102.0
+    assert pacing.report()["overran"] == 0
+
+
+def test_what_is_late_moves_what_follows(clock, instructions):
+    pacing, (first, second, *_) = Pacing(lambda _: 1.0), compute(instructions)
+    pacing.begin_step()
+    clock.now += 1.5
+    pacing.stretch(first, 100.0)
+    pacing.stretch(second, clock.now)
+    assert clock.now == 102.5
+
+
+def test_a_transfer_begins_when_both_are_there_and_its_real_time_counts(clock, instructions):
+    pacing = Pacing(lambda _: 1.0)
+    send = next(i for i in instructions if i.task.op == "SEND")
+    for began, known in ((100.0, 0.0), (200.0, 0.125), (300.0, 9.0)):
+        clock.now = began
+        pacing.begin_step()
+        for other in send.after:
+            pacing.is_due(other, began)
+        pacing.known = {("message", send.task.nbytes): known}
+        clock.now = began + 0.25  # the partner, or the transfer, takes that long
+        pacing.stretch(send, began)
+        # It began at most `known` before it was over, and not before it could.
+        assert clock.now == began + max(0.25 - known, 0.0) + 1.0
+    assert pacing.fastest == {("message", send.task.nbytes): 0.25}
+
+
+def test_the_fastest_transfer_of_all_ranks_is_its_real_time():
+    pacing = Pacing(lambda _: 1.0)
+    pacing.restart([{("message", 8): 0.5, ("SHIFT", 4): 0.1}, {("message", 8): 0.2}])
+    assert pacing.known == {("message", 8): 0.2, ("SHIFT", 4): 0.1}
 
 
 def test_ranks_are_combined():
@@ -55,10 +120,11 @@ def test_ranks_are_combined():
     assert found == two | {"executions": 10, "where": "there"}
 
 
-def test_instructions_without_a_modelled_time_do_not_count(paced):
-    _, instructions = paced
+def test_instructions_without_a_modelled_time_do_not_count(clock, instructions):
     free = Pacing(lambda _: 0.0)
-    free.stretch(instructions[0], 0.0)
+    free.begin_step()
+    clock.now += 1.0
+    free.stretch(compute(instructions)[0], 100.0)
     assert free.report()["executions"] == free.report()["overran"] == 0
 
 
@@ -111,11 +177,9 @@ def test_a_planted_cause_is_named(workers, experiment, fault, place):
     assert found.cause.startswith(f"{place} (+")
 
 
-def test_faults_that_only_take_time(monkeypatch):
-    monkeypatch.setattr(time, "sleep", SLEPT.append)
-    SLEPT.clear()
+def test_faults_that_only_take_time(clock):
     inject("delay:0.25")
     inject("slow:3")
-    linger("delay:0.25", 2.0)
-    linger("slow:3", 2.0)
+    assert linger("delay:0.25", 98.0) == 100.25
+    assert linger("slow:3", 98.25) == 104.25
     assert SLEPT == [0.25, 4.0]
