@@ -7,7 +7,6 @@ when the walk reaches it. Semantics are those of `simulator.program`.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from runtime.data import TORCH_DTYPE
 from runtime.deferral import Deferred
+from runtime.faults import inject, linger
 from runtime.groups import Groups
 from runtime.ledger import Ledger
 from runtime.loss_scale import LossScale
@@ -59,7 +59,7 @@ class Executor:
         parameters: flat buffers by the name of their bucket.
         buffers: other resident tensors by logical name: the square of the gradients' norm.
         keep_gradients: copy each bucket's reduced gradients to `last_gradients` before a step.
-        fault: (instruction label or stream, kind) to fail at or be slow in, see `inject`.
+        fault: (instruction label or stream, kind) to fail at or be slow in, see `runtime.faults`.
         failure: the first failure on a stream; whoever waits for anything raises it.
         staleness: how old the weights were that each gradient was computed with.
         loss_scale: of the current step.
@@ -298,25 +298,3 @@ class Executor:
             if self.pace is not None:
                 self.pace.is_due(instruction, self.end[index])
         self.release(instruction)
-
-
-def inject(kind: str) -> None:
-    """Fail on purpose: ``exit`` (the process is gone), ``hang``, ``raise``; or, as
-    ``delay:SECONDS``, come later. What `linger` knows does nothing here."""
-    word, _, amount = kind.partition(":")
-    if word == "exit":
-        os._exit(17)
-    if word == "hang":
-        time.sleep(86400)
-    if word == "delay":
-        time.sleep(float(amount))
-    elif word != "slow":
-        raise RuntimeError("injected fault")
-
-
-def linger(kind: str, begin: float) -> float:
-    """Take longer on purpose: ``slow:FACTOR``, after what began then; the time it is over."""
-    word, _, amount = kind.partition(":")
-    if word == "slow":
-        time.sleep((float(amount) - 1.0) * (time.perf_counter() - begin))
-    return time.perf_counter()

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from runtime import execution
-from runtime.executor import inject, linger
+from runtime.faults import inject, linger
 from runtime.job import Job
 from runtime.pacing import Pacing, combine
 from simulator import lower
