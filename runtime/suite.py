@@ -128,19 +128,17 @@ def _hybrids() -> Iterable[tuple[str, str, Keys]]:
 
 def _paced() -> Iterable[tuple[str, str, str, Keys]]:
     eight = {"parallel.pipeline": 8}
+    few = {"workload.layers": 4, "parallel.microbatches": 4}  # ranks meet in every layer
     plans: dict[str, Keys] = {
         "1f1b": {"parallel.pipeline": 4},
         "zb-h1": {"parallel.pipeline": 4, "parallel.schedule": "zb-h1"},
         "data × pipeline": {"parallel.pipeline": 2, "parallel.data": 2},
-        "tensor × pipeline": {"parallel.pipeline": 2, "parallel.tensor": 2},
+        "tensor × pipeline": few | {"parallel.pipeline": 2, "parallel.tensor": 2},
         "1f1b ": eight,
         "gpipe": eight | {"parallel.schedule": "gpipe"},
         "data × pipeline ": {"parallel.pipeline": 4, "parallel.data": 2},
-        "data × pipeline × tensor": {
-            "parallel.pipeline": 2,
-            "parallel.data": 2,
-            "parallel.tensor": 2,
-        },
+        "data × pipeline × tensor": few
+        | {"parallel.pipeline": 2, "parallel.data": 2, "parallel.tensor": 2},
     }
     for number, (name, keys) in enumerate(plans.items()):
         yield name.strip(), "paced", ("dgx-a100-80gb", "dgx-h100")[number % 2], keys

@@ -8,22 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 from rich.console import Console
 from typer.testing import CliRunner
 
-from runtime import cli, suite, validation
+from runtime import cli, validation
 from runtime.launch import LaunchError
-from runtime.suite import Case, cases_of
+from runtime.suite import Case
 from runtime.validation import Validation, finished, identity, validate
 from runtime.validation_report import line_of, print_validation
-from simulator import plot_validation
 from simulator.experiment import ExperimentError
-from simulator.strategies import lower
-from simulator.strategies.catalogue import catalogue
-from simulator.strategies.schedules import SCHEDULES
 
 UNIT = {"model": "unit", "pipeline": 2, "microbatches": 2, "iterations": 1, "p2p": 0.001}
 
@@ -224,113 +217,6 @@ PACING = {"executions": 40, "overran": 3, "longest_overrun_s": 0.01, "largest_ra
 def test_a_line_per_case():
     expected = "1f1b, 2 ranks, small: predicted 1.5 s, measured 1 s, error +50.0%, noise floor 1.0%"
     assert line_of(row(error=0.5)) == expected
-
-
-# The suite ----------------------------------------------------------------------------
-
-
-def test_the_full_suite_has_every_strategy():
-    cases = cases_of("full")
-    assert len({case.name for case in cases}) == len(cases)
-    for ranks in (2, 4):
-        assert {c.strategy for c in cases if c.ranks == ranks} >= set(SCHEDULES)
-    asked = " ".join(case.strategy for case in cases)
-    for entry in catalogue():
-        word = {
-            "one device": "gradient accumulation", "sharded data parallel": "zero",
-            "context parallel, ring": "context, ring", "expert parallel": "experts",
-            "context parallel, Ulysses": "context, ulysses", "mixed precision": "bf16",
-            "tensor parallel": "tensor", "selective recomputation": "recompute selective",
-            "full recomputation": "recompute full", "hybrids": "data × pipeline",
-        }.get(entry.name, entry.name)  # fmt: skip
-        assert word in asked, entry.name
-    assert {case.group for case in cases} == {"1 rank", "2 ranks", "4 ranks", "paced"}
-    assert {case.ranks for case in cases if case.group == "paced"} == {4, 8}
-
-
-def test_every_case_has_a_program():
-    for case in cases_of("full", ranks=[1, 2]):
-        assert lower(case.experiment).num_ranks == case.ranks
-
-
-def test_paced_cases_are_as_long_as_they_should():
-    from simulator.prediction import predict
-
-    for case in cases_of("full", pattern="dgx"):
-        split = case.experiment.parallel.tensor > 1
-        expected = suite.LONG_STEP_S if split else suite.STEP_S
-        assert predict(case.experiment).timeline.iteration_time == pytest.approx(expected, rel=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("best",), "--suite best: allowed: quick, full"),
-        (("quick", [4]), "--ranks 4: no case of suite quick; allowed: 2"),
-        (("full", [], "sorcery"), "--cases sorcery: matches none"),
-    ],
-)
-def test_what_there_is_not_is_refused(arguments, message):
-    with pytest.raises(ExperimentError, match=message):
-        cases_of(*arguments)
-
-
-# Pictures -----------------------------------------------------------------------------
-
-
-def many():
-    generator = np.random.default_rng(0)
-    rows = []
-    for case in cases_of("full", ranks=[2, 4]):
-        error, took = float(generator.normal(0, 0.1)), float(generator.uniform(0.01, 9.0))
-        times = {"measured_s": took, "predicted_s": took * (1 + error), "error": error}
-        rows.append(row(case.strategy, group=case.group, family=case.family, ranks=case.ranks))
-        rows[-1] |= times
-    return rows
-
-
-def overlapping(figure: Figure, monkeypatch) -> list[tuple[str, str]]:
-    """Pairs of texts on the picture that cover each other."""
-    drawn, draw = [], Text.draw
-    monkeypatch.setattr(Text, "draw", lambda text, to: (drawn.append(text), draw(text, to)))
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    texts = [text for text in drawn if text.get_text().strip() and text.get_visible()]
-    boxes = [Text.get_window_extent(text, renderer).padded(-1) for text in texts]
-    width, height = figure.canvas.get_width_height()
-    for text, box in zip(texts, boxes, strict=True):
-        assert box.x0 >= -1 and box.x1 <= width + 1, text.get_text()
-        assert box.y0 >= -1 and box.y1 <= height + 1, text.get_text()
-    pairs = [(a, b) for a in range(len(boxes)) for b in range(a)]
-    return [
-        (texts[a].get_text(), texts[b].get_text()) for a, b in pairs if boxes[a].overlaps(boxes[b])
-    ]
-
-
-@pytest.mark.parametrize("rows", [many(), many()[:60], [row()], [row(error=0.9)]])
-@pytest.mark.parametrize("draw", [plot_validation._scatter, plot_validation._errors])
-def test_no_text_covers_another(rows, draw, monkeypatch):
-    assert overlapping(draw(rows), monkeypatch) == []
-
-
-def test_the_worst_are_named_and_all_are_drawn():
-    rows = many()
-    figure = plot_validation._scatter(rows)
-    axes = figure.axes[0]
-    assert sum(len(marks.get_offsets()) for marks in axes.collections[1:]) == len(rows)
-    worst = sorted(rows, key=lambda r: -abs(r["error"]))[: plot_validation.MOST_LABELS]
-    assert {text.get_text() for text in axes.texts} == {plot_validation._label(r) for r in worst}
-
-
-def test_the_histogram_counts_every_case():
-    rows = many()
-    top = plot_validation._errors(rows).axes[0]
-    assert sum(bar.get_height() for bar in top.patches) == len(rows)
-
-
-def test_nothing_to_draw_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no case"):
-        plot_validation.draw_scatter([], tmp_path / "x.png")
 
 
 # The command --------------------------------------------------------------------------
