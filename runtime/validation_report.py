@@ -26,8 +26,8 @@ error: (predicted − measured) ÷ measured iteration time.
 noise: half the p10–p90 spread of the measured steps; an error below it is none.
 starts: mean |Δ| of all instructions ÷ iteration time.
 memory: error of the peak, of the rank where it is worst.
-largest cause: what adds most on the way from predicted to measured, and how much its
-   instructions changed."""
+largest cause: what adds most on the way from predicted to measured, and in
+   brackets how much its instructions changed."""
 
 
 def line_of(row: Row) -> str:
