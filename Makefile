@@ -18,7 +18,7 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) twinline-out build *.egg-info
+	rm -rf $(VENV) twinline-out twinline-validate build *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

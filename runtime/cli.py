@@ -1,4 +1,4 @@
-"""The ``twinline`` command: what `simulator.cli` has, and run, compare and calibrate."""
+"""The ``twinline`` command: what `simulator.cli` has, and run, compare, calibrate and validate."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from runtime import execution
+from runtime import execution, validation
 from runtime.execution import Execution
 from runtime.launch import LaunchError, OnProgress
+from runtime.suite import cases_of
+from runtime.validation import Row, finished, identity
+from runtime.validation_report import line_of, print_validation
 from simulator import cli
 from simulator.cli import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
 from simulator.experiment import ExperimentError, load
@@ -218,6 +221,66 @@ def show_profile(console: Console, profile: Profile) -> None:
         f"{profile.machine['cores']} cores do the work of "
         f"{profile.effective_cores or profile.machine['cores']:.2f}"
     )
+
+
+@app.command()
+@run_errors
+def validate(
+    suite: Annotated[
+        str, typer.Option(metavar="SUITE", help="quick (a few minutes) or full (half an hour).")
+    ] = "quick",
+    ranks: Annotated[
+        list[int] | None,
+        typer.Option(metavar="N", help="Only cases with so many ranks. May be repeated."),
+    ] = None,
+    cases: Annotated[
+        str,
+        typer.Option(metavar="PATTERN", help="Only cases with this in their name; * is anything."),
+    ] = "",
+    list_: Annotated[bool, typer.Option("--list", help="Name the cases; run nothing.")] = False,
+    as_json: AsJson = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Results, kept case by case.")
+    ] = Path("twinline-validate"),
+) -> None:
+    """Predict and execute a suite of strategies; sum the errors up.
+
+    A second call with the same DIR goes on where the first was interrupted.
+    """
+    chosen = cases_of(suite, ranks or (), cases)
+    if list_:
+        for case in chosen:
+            print(f"{case.name}: {describe_plan(case.experiment)}")
+        return
+    done = len(finished(output).keys() & {identity(case) for case in chosen})
+    if done:
+        print(f"{output}: {done} of {len(chosen)} cases are there already", file=sys.stderr)
+    try:
+        with progress_bar() as on_progress:
+            found = validation.validate(chosen, output, show_case, on_progress)
+    except KeyboardInterrupt:
+        done = len(finished(output).keys() & {identity(case) for case in chosen})
+        kept = f"{done} of {len(chosen)} cases are kept in {output}; the same command goes on"
+        fail(f"interrupted; no process is left; {kept}", 130)
+    pictures = [output / "scatter.png", output / "errors.png"]
+    if found.done:
+        from simulator.plot_validation import draw_errors, draw_scatter  # takes a second
+
+        draw_scatter(found.done, pictures[0])
+        draw_errors(found.done, pictures[1])
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        console = Console(highlight=False)
+        print_validation(console, found)
+        for path in (output / "cases.jsonl", *(pictures if found.done else [])):
+            console.print(f"wrote {path}")
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def show_case(row: Row) -> None:
+    print(line_of(row), file=sys.stderr)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from simulator.profile import (
 )
 from simulator.program import Program
 from simulator.strategies import lower
+
+SPARE = 1.1  # of a pace that is advised
+LEAST_LAG = 0.01  # of a paced run; less is not worth a slower one
 
 
 @dataclass
@@ -79,11 +83,13 @@ def compare(
     experiment: Experiment,
     on_progress: OnProgress | None = None,
     workers: Workers | None = None,
+    keep: Path | None = None,
 ) -> Outcome:
     """Predict and run `experiment`.
 
     Unless the experiment names a cluster or is paced, this machine is calibrated in turn
-    with the measured steps (machines drift), and the profile is kept.
+    with the measured steps (machines drift), and the profile is kept at `keep` (None: this
+    user's cache). The steps themselves are no part of the calibration.
     """
     program = lower(experiment)
     named = experiment.cluster.preset or experiment.cluster.profile or experiment.run.pace
@@ -91,7 +97,7 @@ def compare(
     cluster = resolve(experiment) if given else None
     answer = _launch(Job(experiment, calibrate=not given), on_progress, workers)
     if cluster is None:
-        profile = keep_profile(parse_profile(answer["profile"]), default_path())
+        profile = keep_profile(parse_profile(answer["profile"]), keep or default_path())
         cluster = resolve(experiment, profile)
     prediction = predict(experiment, cluster, program)
     if named and not experiment.run.pace and experiment.workload.model != "unit":
@@ -100,14 +106,21 @@ def compare(
             "run to the cluster's times"
         )
     execution = execution_of(experiment, program, cluster, answer)
-    comparison = compare_timelines(
+    found = compare_timelines(
         prediction.timeline,
         execution.measurement.timeline,
         program,
         execution.result["iteration_time_s"],
         execution.measurement.noise_floor,
     )
-    return Outcome(prediction, execution, comparison)
+    if experiment.run.pace and found.iteration_time_error < -LEAST_LAG:
+        enough = experiment.run.pace * -found.iteration_time_error / LEAST_LAG
+        prediction.notes.append(
+            f"the run took {-found.iteration_time_error:.1%} longer than modelled, for real work "
+            f"that was late; with run.pace = {_round_up(enough):g} it would be about "
+            f"{LEAST_LAG:.0%}"
+        )
+    return Outcome(prediction, execution, found)
 
 
 def calibrate(
@@ -137,6 +150,11 @@ def execution_of(
     }
     if measurement.moe is not None:
         statistics["moe"] = measurement.moe
+    if measurement.pacing is not None:
+        pace = experiment.run.pace
+        statistics["pacing"] = measurement.pacing | {
+            "needed_pace": pace and _round_up(pace * measurement.pacing["largest_ratio"] * SPARE)
+        }
     if measurement.loss_scale is not None:
         statistics["loss_scale"] = measurement.loss_scale
     source = "measured" if experiment.run.pace is None else "paced"
@@ -147,6 +165,12 @@ def execution_of(
         "statistics": statistics,
     }
     return Execution(experiment, program, measurement, with_statistics(result, statistics))
+
+
+def _round_up(value: float) -> float:
+    """To two digits."""
+    digit = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
+    return math.ceil(value / digit) * digit
 
 
 def keep_profile(profile: Profile, path: Path) -> Profile:

@@ -7,20 +7,21 @@ when the walk reaches it. Semantics are those of `simulator.program`.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from runtime.data import TORCH_DTYPE
 from runtime.deferral import Deferred
+from runtime.faults import inject, linger
 from runtime.groups import Groups
 from runtime.ledger import Ledger
 from runtime.loss_scale import LossScale
 from runtime.models import Segment, boundary
 from runtime.operations import OPERATIONS, Graph
+from runtime.pacing import Pacing
 from runtime.parameters import Parameters, parameters_of
 from runtime.progress import Progress
 from runtime.streams import Stream, Ticket, synchronize
@@ -33,8 +34,6 @@ from simulator.workloads import describe
 
 FAILURE_POLL_S = 0.2
 CLOSE_S = 1.0
-
-Pace = Callable[[Instruction], float]
 
 
 class ExecutionError(RuntimeError):
@@ -50,7 +49,7 @@ class Executor:
         device: where tensors live.
         groups: communicators of the program.
         progress: where others can see which instruction this rank is in.
-        pace: seconds that each instruction is stretched to, or None (see ``run.pace``).
+        pace: stretches each instruction, or None (see ``run.pace``).
 
     Attributes:
         tensors: boundary tensors by (logical name, microbatch).
@@ -60,7 +59,7 @@ class Executor:
         parameters: flat buffers by the name of their bucket.
         buffers: other resident tensors by logical name: the square of the gradients' norm.
         keep_gradients: copy each bucket's reduced gradients to `last_gradients` before a step.
-        fault: (instruction label, kind) to fail at, see `inject`.
+        fault: (instruction label or stream, kind) to fail at or be slow in, see `runtime.faults`.
         failure: the first failure on a stream; whoever waits for anything raises it.
         staleness: how old the weights were that each gradient was computed with.
         loss_scale: of the current step.
@@ -75,7 +74,7 @@ class Executor:
         device: torch.device,
         groups: Groups,
         progress: Progress,
-        pace: Pace | None = None,
+        pace: Pacing | None = None,
     ):
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.groups, self.progress, self.pace = device, groups, progress, pace
@@ -163,6 +162,8 @@ class Executor:
             ExecutionError: an instruction failed or waited longer than the timeout.
         """
         self.begin(batches)
+        if self.pace is not None:
+            self.pace.begin_step()
         tickets: dict[int, Ticket] = {}
         for instruction in self.instructions:
             self.progress.enter(instruction.index)
@@ -286,27 +287,19 @@ class Executor:
 
     def execute(self, instruction: Instruction) -> None:
         """Run it in the calling thread, now; fills its `posted` and `end`."""
-        index = instruction.index
-        if self.fault and self.fault[0] == instruction.label:
-            inject(self.fault[1])
+        index, stream = instruction.index, instruction.task.stream
         begin = time.perf_counter()
         self.posted[index] = begin
+        fault = self.fault[1] if self.fault and self.fault[0] in (instruction.label, stream) else ""
+        if fault:
+            inject(fault)
         OPERATIONS[instruction.task.op](self, instruction)
         synchronize(self.device)
         if self.pace is not None:
-            if instruction.task.stream != COMPUTE_STREAM:
-                begin = time.perf_counter()  # a transfer begins when both sides are there
-            rest = begin + self.pace(instruction) - time.perf_counter()
-            if rest > 0:
-                time.sleep(rest)
+            self.pace.stretch(instruction, begin)
         self.release(instruction)
         self.end[index] = time.perf_counter()  # giving memory back takes time, too
-
-
-def inject(kind: str) -> None:
-    """Fail on purpose: ``exit`` (the process is gone), ``hang``, or ``raise``."""
-    if kind == "exit":
-        os._exit(17)
-    if kind == "hang":
-        time.sleep(86400)
-    raise RuntimeError("injected fault")
+        if fault:
+            self.end[index] = linger(fault, begin)
+            if self.pace is not None:
+                self.pace.is_due(instruction, self.end[index])

@@ -16,7 +16,9 @@ class Job:
         measure: run the iterations.
         calibrate: measure passes and transfers, in turn with the iterations.
         return_tensors: the result holds all parameters and the last gradients (tests).
-        fault: (rank, instruction label, kind) to inject; kind is exit, hang or raise.
+        fault: (rank, instruction label, kind) to inject; kind is exit, hang or raise. With a
+            stream instead of a label it hits all its instructions: ``slow:FACTOR`` makes them
+            take so many times as long, ``delay:SECONDS`` come so much later than they say.
     """
 
     experiment: Experiment

@@ -32,7 +32,8 @@ class Measurement:
     """A run: its timeline (the median of every instruction over the iterations), the time
     of each iteration, the loss of each, the norm of all parameters at the end, how many
     versions old the weights of each stage were (see `simulator.staleness`), and for models
-    with experts the load of these (see `runtime.routing`)."""
+    with experts the load of these (see `runtime.routing`), and of a paced run how much of it
+    was real work (see `runtime.pacing.combine`)."""
 
     timeline: Timeline
     iteration_times: list[float]
@@ -41,6 +42,7 @@ class Measurement:
     staleness: list[dict[str, Any]] = field(default_factory=list)
     moe: dict[str, Any] | None = None
     loss_scale: dict[str, Any] | None = None
+    pacing: dict[str, Any] | None = None
 
     @property
     def noise_floor(self) -> float:
@@ -102,6 +104,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
         "staleness": measurement.staleness,
         "moe": measurement.moe,
         "loss_scale": measurement.loss_scale,
+        "pacing": measurement.pacing,
     }
 
 
@@ -121,4 +124,5 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
         data["staleness"],
         data["moe"],
         data["loss_scale"],
+        data["pacing"],
     )

@@ -11,10 +11,11 @@ import torch.distributed as dist
 from runtime.calibrate import Calibrator
 from runtime.clock import Clock
 from runtime.data import microbatch
-from runtime.executor import Executor, Pace
+from runtime.executor import Executor
 from runtime.groups import Groups
 from runtime.job import Job
 from runtime.measure import Measurement, RankRecord, merge, to_json
+from runtime.pacing import Pacing, combine
 from runtime.progress import Progress
 from runtime.routing import Routing
 from simulator.cluster import resolve
@@ -70,11 +71,11 @@ def run_job(
     }
 
 
-def pace_of(experiment: Experiment, program: Program) -> Pace | None:
+def pace_of(experiment: Experiment, program: Program) -> Pacing | None:
     """The durations that instructions are stretched to: `unit` always, others by run.pace."""
     if experiment.workload.model != "unit" and experiment.run.pace is None:
         return None
-    return CostModel(program, experiment, resolve(experiment)).seconds
+    return Pacing(CostModel(program, experiment, resolve(experiment)).seconds)
 
 
 def _iterate(
@@ -105,6 +106,10 @@ def _iterate(
         }
         if number == run.warmup:
             routing.restart()
+            if executor.pace:
+                fastest: list[Any] = [None] * program.num_ranks
+                dist.all_gather_object(fastest, executor.pace.fastest)
+                executor.pace.restart(fastest)
         executor.keep_gradients = job.return_tensors and number == total - 1
         origin = clock.common_start()
         executor.step(batches)
@@ -125,9 +130,11 @@ def _iterate(
     norm, moe = parameters_norm(executor), routing.total()
     first = not any(index for axis, index in place.items() if axis != "pipeline")
     mine = executor.staleness.to_json() if first else []
+    paced = executor.pace.report() if executor.pace else None
     everyone: list[Any] = [None] * program.num_ranks
-    dist.all_gather_object(everyone, mine)
-    stale = [row for rows in everyone for row in rows]
+    dist.all_gather_object(everyone, (mine, paced))
+    stale = [row for rows, _ in everyone for row in rows]
+    pacing = combine(report for _, report in everyone) if paced else None
     records: list[Any] | None = [None] * program.num_ranks if executor.rank == 0 else None
     dist.gather_object(record, records)
     if records is None:
@@ -136,7 +143,7 @@ def _iterate(
     stale.sort(key=lambda row: int(row["stage"]))
     scale = executor.loss_scale
     scaled = {"value": scale.value, "skipped_steps": scale.skipped} if scale.dynamic else None
-    return Measurement(timeline, times, losses, norm, stale, moe, scaled)
+    return Measurement(timeline, times, losses, norm, stale, moe, scaled, pacing)
 
 
 def parameters_norm(executor: Executor) -> float:

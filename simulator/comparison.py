@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from simulator.contention import Demand
-from simulator.engine import simulate
-from simulator.program import COMPUTE_STREAM, Instruction, Program
-from simulator.timeline import Floats, Timeline
-from simulator.validate import predecessors
+from simulator.attribution import Cause, attribute
+from simulator.program import Program
+from simulator.timeline import Timeline
 
 
 @dataclass
@@ -21,27 +19,40 @@ class Comparison:
     Attributes:
         iteration_time_error: of the iteration time.
         instruction_start_error: mean |Δstart| of all instructions ÷ iteration time.
-        peak_memory_error: of the rank where it is largest.
+        peak_memory_errors: per rank, in the order of the timelines; empty if unknown.
         noise_floor: of the measurement (see `runtime.measure.Measurement`), None if unknown.
         attribution: seconds that each cause adds to the predicted iteration time to arrive
             at the measured one, None where the program is not known.
+        cause: the largest one with its place, ``compute of rank 1 (+38%)``; ``none`` where no
+            cause adds anything, ``remainder`` where the causes explain least; None as above.
+        causes: the places of its kind, the named one first, then those that add most.
         rows: per operation name: count, predicted and measured median duration in seconds.
     """
 
     iteration_time_error: float
     instruction_start_error: float
-    peak_memory_error: float
+    peak_memory_errors: list[float]
     noise_floor: float | None
     attribution: dict[str, float] | None
     rows: list[tuple[str, int, float, float]]
+    cause: str | None = None
+    causes: list[Cause] = field(default_factory=list)
+
+    @property
+    def peak_memory_error(self) -> float:
+        """Of the rank where it is largest."""
+        return max(self.peak_memory_errors, key=abs, default=0.0)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "iteration_time_error": self.iteration_time_error,
             "instruction_start_error": self.instruction_start_error,
             "peak_memory_error": self.peak_memory_error,
+            "peak_memory_errors": self.peak_memory_errors,
             "noise_floor": self.noise_floor,
             "attribution": self.attribution,
+            "cause": self.cause,
+            "causes": [asdict(cause) for cause in self.causes],
         }
 
 
@@ -68,13 +79,16 @@ def compare(
     expected = predicted.meta.get("statistics", {}).get("iteration_time_s")
     expected = predicted.iteration_time if expected is None else expected
     starts = np.abs(predicted.start - measured.start[order])
+    found = attribute(program, predicted, measured, order) if program else None
     return Comparison(
         iteration_time_error=(expected - total) / total,
         instruction_start_error=float(starts.mean()) / total,
-        peak_memory_error=_memory_error(predicted, measured),
+        peak_memory_errors=_memory_errors(predicted, measured),
         noise_floor=noise_floor,
-        attribution=attribute(program, predicted, measured) if program else None,
+        attribution=found.seconds if found else None,
         rows=_rows(predicted, measured, order),
+        cause=found.cause if found else None,
+        causes=found.causes if found else [],
     )
 
 
@@ -100,13 +114,12 @@ def _join(predicted: Timeline, measured: Timeline) -> Any:
     return order
 
 
-def _memory_error(predicted: Timeline, measured: Timeline) -> float:
-    errors = [
-        (mine.peak - theirs.peak) / theirs.peak
+def _memory_errors(predicted: Timeline, measured: Timeline) -> list[float]:
+    """Per rank; 0 where nothing was held."""
+    return [
+        (mine.peak - theirs.peak) / theirs.peak if theirs.peak > 0 else 0.0
         for mine, theirs in zip(predicted.memory, measured.memory, strict=False)
-        if theirs.peak > 0
     ]
-    return max(errors, key=abs, default=0.0)
 
 
 def _rows(
@@ -126,59 +139,3 @@ def _rows(
             )
         )
     return rows
-
-
-class _Replay:
-    """Costs read off timelines instead of a model; nothing shares anything."""
-
-    def __init__(self, durations: Floats, delays: Floats):
-        self.capacities: dict[str, float] = {}
-        self._durations, self._delays = durations.tolist(), delays.tolist()
-
-    def seconds(self, instruction: Instruction) -> float:
-        return float(self._durations[instruction.uid])
-
-    def delay(self, instruction: Instruction) -> float:
-        return float(self._delays[instruction.uid])
-
-    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-        return ()
-
-
-def attribute(program: Program, predicted: Timeline, measured: Timeline) -> dict[str, float]:
-    """Replay the program with predicted times, then put in what was measured, in turn:
-    compute, communication, host gaps (between being able to start and starting). Each
-    entry is what that step adds to the iteration time, in seconds; ``remainder`` is what
-    is left to the measured one.
-    """
-    order = _join(predicted, measured)
-    waits = predecessors(program)
-    compute = predicted.of_kind(lambda kind: kind.stream == COMPUTE_STREAM)
-    mine, theirs = predicted.end - predicted.start, (measured.end - measured.start)[order]
-    gaps = _gaps(waits, predicted.posted, predicted.end)
-    their_gaps = _gaps(waits, measured.posted[order], measured.end[order])
-
-    def replay(durations: Floats, delays: Floats) -> float:
-        return simulate(program, _Replay(durations, delays)).iteration_time
-
-    steps = [
-        replay(mine, gaps),
-        replay(np.where(compute, theirs, mine), gaps),
-        replay(theirs, gaps),
-        replay(theirs, their_gaps),
-        measured.iteration_time,
-    ]
-    names = ("compute", "communication", "host_gaps", "remainder")
-    return {
-        f"{name}_s": after - before
-        for name, before, after in zip(names, steps, steps[1:], strict=False)
-    }
-
-
-def _gaps(waits: list[list[Instruction]], posted: Floats, end: Floats) -> Floats:
-    """Per instruction, seconds between its last predecessor's end and its posting."""
-    ready = np.zeros(len(waits))
-    for uid, before in enumerate(waits):
-        if before:
-            ready[uid] = max(end[other.uid] for other in before)
-    return np.maximum(posted - ready, 0.0)

@@ -27,6 +27,7 @@ from matplotlib.patheffects import withStroke
 from simulator.experiment import ExperimentError, parse
 from simulator.mesh import Mesh, place_of
 from simulator.metrics import union_length
+from simulator.plot_memory import draw_memory, have_memory
 from simulator.strategies import mesh_of
 from simulator.timeline import Floats, Kind, Timeline
 
@@ -35,6 +36,7 @@ WIDTH, MAX_HEIGHT, ROW_HEIGHT = 13.0, 16.0, 0.62  # inches
 LEFT, RIGHT = 1.3, 0.25  # inches beside the bars
 COMPUTE_LANE, COMMUNICATION_LANES = (0.06, 0.53), (0.58, 0.96)  # of a row
 MOST_LANES = 6  # streams of a rank beyond that share lanes
+MOST_MEMORY = 16  # ranks; of more there are no curves of memory
 THINNEST_ROW = 12  # pixels; thinner rows show compute only
 DETAILED_SPANS = 5_000  # with more, neither edges nor hatches: they clutter and are slow
 HATCHED_PIXELS = 6  # narrower bars have no hatch
@@ -96,7 +98,8 @@ def draw_timeline(timeline: Timeline, path: str | Path, *, title: str = "") -> N
 def draw_comparison(
     predicted: Timeline, measured: Timeline, path: str | Path, *, title: str = ""
 ) -> None:
-    """Draw `predicted` above `measured` on one time axis to the picture `path`.
+    """Draw `predicted` above `measured` on one time axis to the picture `path`, and below
+    them what each rank holds.
 
     Raises as `draw_timeline` does, and ValueError for different numbers of ranks.
     """
@@ -214,7 +217,9 @@ def _figure(timelines: Sequence[Timeline], title: str) -> Figure:
     scale, unit = next((known for known in UNITS if last >= known[0]), UNITS[-1])
     over, above, below = 0.4 if title else 0.1, 0.4, 1.15  # inches: title, panel title, rest
     body = min(max(ROW_HEIGHT * ranks, 1.0), (MAX_HEIGHT - over - below) / len(timelines) - above)
-    height = over + below + len(timelines) * (above + body)
+    remembers = len(timelines) > 1 and ranks <= MOST_MEMORY and have_memory(timelines)
+    panels = len(timelines) + remembers
+    height = over + below + panels * (above + body)
     shown = timelines
     if body * DPI / ranks < THINNEST_ROW and all(t.is_compute.any() for t in timelines):
         shown = [part_of(timeline, timeline.is_compute) for timeline in timelines]
@@ -231,10 +236,15 @@ def _figure(timelines: Sequence[Timeline], title: str) -> Figure:
         heading += " (communication not drawn)" if len(part) < len(timeline) else ""
         axes.set_title(heading, loc="left", fontsize=11)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / scale:g}")
-        axes.tick_params(labelbottom=number == len(timelines))
+        axes.tick_params(labelbottom=number == panels)
         axes.axvline(time, color="black", linestyle="--", linewidth=1.0, zorder=3)
         axes.text(time + 0.003 * last, ranks / 2, duration, rotation=90, va="center")
         draw_rows(axes, part, time, detailed)
+    if remembers:
+        box = (LEFT / WIDTH, below / height, 1 - (LEFT + RIGHT) / WIDTH, body / height)
+        axes = figure.add_axes(box, xlim=(0.0, 1.04 * last), ylim=(ranks, 0.0))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value / scale:g}")
+        draw_memory(axes, timelines)
     figure.axes[-1].set_xlabel(f"time ({unit})")
     draw_legend(figure, shown, detailed)
     return figure

@@ -108,6 +108,8 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
     console.print(table)
     if len(shown) < len(result["ranks"]):
         console.print(f"… and {len(result['ranks']) - len(shown)} more ranks (all in --json)")
+    if "pacing" in result:
+        _print_pacing(console, result["pacing"])
     if "loss_scale" in result:
         scale = result["loss_scale"]
         console.print(f"loss scale {scale['value']:g}, {scale['skipped_steps']} steps skipped")
@@ -123,6 +125,24 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
         console.print(
             f"loss {losses[0]:.4f} → {losses[-1]:.4f} over {len(losses)} iterations, "
             f"parameters norm {result['parameters_norm']:.6f}"
+        )
+
+
+def _print_pacing(console: Console, pacing: dict[str, Any]) -> None:
+    """Whether real work was hidden behind modelled times."""
+    if not pacing["overran"]:
+        console.print(
+            f"paced: real work of every instruction was within its modelled time (at most "
+            f"{pacing['largest_ratio']:.0%} of it, {pacing['where']})"
+        )
+        return
+    many = f"{pacing['overran']} of {pacing['executions']} instructions"
+    line = f"paced: {many} overran their modelled time, by up to "
+    console.print(f"{line}{seconds(pacing['longest_overrun_s'])}")
+    if pacing["largest_ratio"] > 1 and pacing["needed_pace"]:
+        console.print(
+            f"pace too fast: real work of {pacing['where']} takes {pacing['largest_ratio']:.3g} "
+            f"times its modelled time, raise run.pace to {pacing['needed_pace']:g}"
         )
 
 
@@ -184,6 +204,7 @@ def print_comparison(
             for name, value in comparison.attribution.items()
         )
         console.print(f"from predicted to measured: {parts}")
+        console.print(f"largest cause: {comparison.cause}")
 
 
 def describe_case(case: Case) -> str:

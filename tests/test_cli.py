@@ -87,6 +87,9 @@ ERROR_KEYS = {
     "peak_memory_error",
     "noise_floor",
     "attribution",
+    "cause",
+    "causes",
+    "peak_memory_errors",
 }
 COMPARE_KEYS = ERROR_KEYS | {"predicted", "measured"}
 

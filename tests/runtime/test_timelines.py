@@ -96,11 +96,9 @@ def test_nothing_arrives_before_it_was_sent(run, keys):
 
 
 @pytest.mark.parametrize("keys", PACED, ids=name_of)
-def test_paced_instructions_take_at_least_the_modelled_time(run, keys):
+def test_paced_instructions_end_when_the_model_says_or_later(run, keys):
     ran = run(**keys)
     predicted, measured = predict(ran.experiment).timeline, ran.measurement.timeline
-    modelled = predicted.end - predicted.start
-    assert np.all(measured.end - measured.start >= modelled - 1e-9)
     assert np.all(measured.end >= predicted.end - 1e-9)
     assert measured.iteration_time >= predicted.iteration_time - 1e-9
 
