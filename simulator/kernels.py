@@ -58,7 +58,7 @@ def product_seconds(device: Device, dtype: str, width: int, product: Product) ->
     waves = ceil(tiles * (k / depth) / device.processors)
     rate = device.peak_flops[dtype] * device.matmul_efficiency / device.processors
     computing = waves * 2.0 * tile * tile * depth / rate
-    moving = moving_seconds(device, width * batch * (m * k + k * n + m * n))
+    moving = width * batch * (m * k + k * n + m * n) / device.memory_bandwidth
     return device.product_s + max(computing, moving)
 
 
