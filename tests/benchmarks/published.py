@@ -1,10 +1,12 @@
-"""Predict published measurements: layer times of Korthikanti et al. 2022 (table 4) and one-node
-training throughput of MosaicML's llm-foundry (scripts/train/benchmarking, 2024).
+"""Predict published measurements: layer times of Korthikanti et al. 2022 (table 4), one-node
+training throughput of MosaicML's llm-foundry (scripts/train/benchmarking, 2024), and iteration
+times in Megatron-LM's README of 2020.
 
-    python tests/benchmarks/published.py LAYERS.csv FSDP.csv [--markdown]
+    python tests/benchmarks/published.py LAYERS.csv FSDP.csv [MEGATRON.csv]
 
 The tables are not part of this project. LAYERS.csv has the columns experiment, forward_ms,
-backward_ms; FSDP.csv those of llm-foundry's table, one row a run.
+backward_ms; FSDP.csv those of llm-foundry's table, one row a run; MEGATRON.csv case, hidden,
+heads, layers, tp, dp, hardware, global_batch_seqs, iteration_time_ms.
 
 A row of FSDP.csv is a run of data = 8 replicas with zero = 3 whose bucket is one block, as
 PyTorch FSDP wraps them: parameters and gradients travel in bf16, fp32 master weights and Adam's
@@ -29,6 +31,8 @@ from simulator.experiment import Experiment, parse
 
 MICROBATCHES = 4
 PRESETS = {"a100_80gb": "dgx-a100-80gb", "a100_40gb": "dgx-a100-40gb", "h100_80gb": "dgx-h100"}
+
+FP8 = "amp_fp8"
 
 Row = dict[str, str]
 Place = Callable[[Experiment], Cluster]
@@ -99,12 +103,24 @@ def throughput(row: Row, place: Place = resolve) -> float:
 
 def is_predicted(row: Row) -> bool:
     """fp8 is no dtype here, and a preset may be missing."""
-    return row["precision"] != "amp_fp8" and PRESETS[row["gpu"]] in preset_names()
+    return row["precision"] != FP8 and PRESETS[row["gpu"]] in preset_names()
+
+
+def is_fitted(number: int) -> bool:
+    """Every third row of the table, fp8 left out, is used to fit."""
+    return number % 3 == 0
+
+
+def rows_to_fit(path: Path) -> list[Row]:
+    bf16 = [row for row in read(path) if row["precision"] != FP8]
+    return [row for number, row in enumerate(bf16) if is_fitted(number) and is_predicted(row)]
 
 
 def fsdp_cases(rows: Iterable[Row], place: Place = resolve) -> list[Case]:
     cases = []
-    for number, row in enumerate(row for row in rows if is_predicted(row)):
+    for number, row in enumerate(row for row in rows if row["precision"] != FP8):
+        if not is_predicted(row):
+            continue
         again = ", recomputed" if row["act_ckpt"] == "True" else ""
         gpu = row["gpu"].replace("_", " ").upper()
         name = (
@@ -112,8 +128,9 @@ def fsdp_cases(rows: Iterable[Row], place: Place = resolve) -> list[Case]:
             f"{row['micro_batch_per_gpu']}×{row['grad_accum']}{again}"
         )
         published = float(row["throughput_tokens_per_s_gpu"])
-        fitted = number % 3 == 0
-        cases.append(Case(name, "tokens/s/GPU", throughput(row, place), published, fitted))
+        cases.append(
+            Case(name, "tokens/s/GPU", throughput(row, place), published, is_fitted(number))
+        )
     return cases
 
 
@@ -167,6 +184,38 @@ def layer_cases(rows: Iterable[Row], place: Place = resolve) -> list[Case]:
     return cases
 
 
+MEGATRON_PRESETS = {"DGX-2 (V100)": "dgx2", "DGX-A100": "dgx-a100-80gb"}
+
+
+def megatron_cases(rows: Iterable[Row], place: Place = resolve) -> list[Case]:
+    """Runs without data parallelism: fp16, Adam, blocks recomputed, the whole batch as one
+    microbatch (the table does not say; smaller ones take up to 8 % longer)."""
+    cases = []
+    for row in rows:
+        preset = MEGATRON_PRESETS.get(row["hardware"])
+        if preset not in preset_names() or row["dp"] != "1":
+            continue
+        experiment = parse(
+            {
+                "workload": {
+                    "model": "gpt",
+                    "sequence": 1024,
+                    "vocab": 51200,
+                    "dtype": "fp16",
+                    **{key: int(row[key]) for key in ("layers", "hidden", "heads")},
+                    "global_batch": int(row["global_batch_seqs"]),
+                    "optimizer": "adam",
+                },
+                "parallel": {"tensor": int(row["tp"]), "recompute": "full"},
+                "cluster": {"preset": preset},
+            }
+        )
+        predicted = 1e3 * predict(experiment, place(experiment)).result["iteration_time_s"]
+        name = f"Megatron-LM {row['case']}, {row['hardware']}, tensor {row['tp']}"
+        cases.append(Case(name, "ms", predicted, float(row["iteration_time_ms"]), False))
+    return cases
+
+
 def summary(cases: Iterable[Case]) -> str:
     errors = sorted(abs(case.error) for case in cases)
     if not errors:
@@ -187,23 +236,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("layers", type=Path)
     parser.add_argument("fsdp", type=Path)
+    parser.add_argument("megatron", type=Path, nargs="?")
     given = parser.parse_args()
     rows = read(given.fsdp)
     layers, fsdp = layer_cases(read(given.layers)), fsdp_cases(rows)
-    print("| row | predicted | published | unit | error | used to fit |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for case in (*layers, *fsdp):
-        digits = ".2f" if case.unit == "ms" else ".0f"
+    megatron = megatron_cases(read(given.megatron)) if given.megatron else []
+    print("| row | predicted | published | error | used to fit |")
+    print("| --- | --- | --- | --- | --- |")
+    for case in (*layers, *megatron, *fsdp):
+        digits = ".3g" if case.published < 10 else ".0f"
+        unit = " ms" if case.unit == "ms" else ""
         print(
-            f"| {case.name} | {case.predicted:{digits}} | {case.published:{digits}} | "
-            f"{case.unit} | {case.error:+.1%} | {'yes' if case.fitted else ''} |"
+            f"| {case.name} | {case.predicted:{digits}}{unit} | {case.published:{digits}}{unit} | "
+            f"{case.error:+.1%} | {'yes' if case.fitted else ''} |"
         )
-    print(f"\nlayers: {summary(layers)}")
+    print(f"\nlayers: {summary(layers)}\nMegatron-LM: {summary(megatron)}")
     for gpu in PRESETS:
         mine = [case for case in fsdp if case.name.startswith(gpu.replace("_", " ").upper())]
         print(f"{gpu} to fit: {summary(case for case in mine if case.fitted)}")
         print(f"{gpu} to check: {summary(case for case in mine if not case.fitted)}")
-    print(f"to check, all: {summary(case for case in (*layers, *fsdp) if not case.fitted)}")
+    checks = [case for case in (*layers, *megatron, *fsdp) if not case.fitted]
+    print(f"to check, all: {summary(checks)}")
     print(f"left out (fp8, or no such preset): {len(rows) - len(fsdp)}")
 
 
