@@ -13,27 +13,9 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
+from simulator.device import Device, device_from
 from simulator.experiment import ClusterChoice, Experiment, ExperimentError
 from simulator.profile import Profile, load_profile, ring_seconds
-
-
-@dataclass(frozen=True)
-class Device:
-    """One accelerator, or one core of a CPU.
-
-    `peak_flops` per dtype and `memory_bandwidth` (bytes/s) are the data sheet's; the
-    efficiencies are the share that matrix products and element-wise work really reach.
-    `launch_s` is added per layer.
-    """
-
-    name: str
-    kind: str
-    memory_bytes: float
-    memory_bandwidth: float
-    matmul_efficiency: float
-    memory_efficiency: float
-    launch_s: float
-    peak_flops: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -123,7 +105,7 @@ def load_preset(name: str) -> Cluster:
 
 
 def _from_toml(data: dict[str, Any]) -> Cluster:
-    device, host, link = data["device"], data.get("host", {}), data["link"]
+    host, link = data.get("host", {}), data["link"]
     count = int(data["nodes"]["devices_per_node"])
     intra = Link(
         link["latency_us"] * 1e-6, link["bandwidth_gbyte"] * 1e9 * link.get("efficiency", 1.0)
@@ -138,16 +120,7 @@ def _from_toml(data: dict[str, Any]) -> Cluster:
         source=data["source"],
         nodes=int(data["nodes"]["count"]),
         devices_per_node=count,
-        device=Device(
-            name=device["name"],
-            kind=device["kind"],
-            memory_bytes=device["memory_gib"] * 2**30,
-            memory_bandwidth=device["memory_bandwidth_gbyte"] * 1e9,
-            matmul_efficiency=device["matmul_efficiency"],
-            memory_efficiency=device["memory_efficiency"],
-            launch_s=device["launch_us"] * 1e-6,
-            peak_flops={dtype: t * 1e12 for dtype, t in device["peak_tflops"].items()},
-        ),
+        device=device_from(data["device"], data["name"]),
         link=intra,
         network=network,
         network_efficiency=data.get("network", {}).get("efficiency", 1.0),

@@ -8,9 +8,11 @@ from math import prod
 
 import numpy as np
 
+from simulator import kernels
 from simulator.cluster import Cluster
 from simulator.contention import Demand
-from simulator.experiment import OPTIMIZER_STATES, Experiment, Parallel, Workload
+from simulator.experiment import Experiment, Parallel, Workload
+from simulator.kernels import Work
 from simulator.profile import TENTHS, Timing
 from simulator.program import (
     COLLECTIVES,
@@ -26,6 +28,10 @@ from simulator.program import (
 from simulator.workloads import Layer, describe
 
 UNSHARDED = Parallel()
+
+BACKWARD_BYTES = 1.5
+"""An element-wise operator reads its input and writes its output; its backward pass reads the
+input and the output's gradient and writes the input's: three tensors in place of two."""
 
 
 def pass_key(
@@ -48,7 +54,7 @@ def pass_key(
 class CostModel:
     """Costs of one experiment on one cluster; see `simulator.engine.Costs`.
 
-    A measured pass of the cluster's profile wins over the roofline. `estimated` collects
+    A measured pass of the cluster's profile wins over the estimate. `estimated` collects
     the passes for which a profile had no measurement; `is_spread`: durations were measured
     and so have a spread.
     """
@@ -67,6 +73,7 @@ class CostModel:
             self.capacities = {f"cores:{node}": cluster.cores for node in range(cluster.nodes)}
         self._timings: dict[tuple[int, int], Timing] = {}
         self._draws: list[int] | None = None
+        self._estimates: dict[tuple[Op, int], float] = {}  # by the layer's identity
         on_host = cluster.cores is not None and not modelled
         self._issued = _issued_before(program) if on_host else None
 
@@ -130,17 +137,20 @@ class CostModel:
                 if key in profile.passes:
                     return profile.passes[key]
             self.estimated.add(keys[0])
-        return Timing.certain(sum(self.roofline(op, layer) for layer in layers))
+        return Timing.certain(sum(self.estimate(op, layer) for layer in layers))
 
-    def roofline(self, op: Op, layer: Layer) -> float:
-        """Matrix products at their share of peak, everything else at memory speed."""
-        device, workload = self.cluster.device, self.experiment.workload
-        flops, moved = _work(op, layer, workload, self.experiment.parallel)
-        return (
-            flops / (device.peak_flops[workload.dtype] * device.matmul_efficiency)
-            + moved / (device.memory_bandwidth * device.memory_efficiency)
-            + device.launch_s
-        )
+    def estimate(self, op: Op, layer: Layer) -> float:
+        """From the shapes of the layer's kernels; see `simulator.kernels`."""
+        key = (op, id(layer))
+        seconds = self._estimates.get(key)
+        if seconds is None:
+            workload = self.experiment.workload
+            work = work_of(op, layer, workload, self.experiment.parallel)
+            seconds = kernels.seconds(
+                self.cluster.device, workload.dtype, workload.dtype_bytes, work
+            )
+            self._estimates[key] = seconds
+        return seconds
 
 
 def _fixed(op: Op, layer: Layer) -> float:
@@ -154,34 +164,38 @@ def _fixed(op: Op, layer: Layer) -> float:
     }[op]
 
 
-def _work(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> tuple[float, float]:
-    """(FLOPs, bytes moved) of an operation on a layer."""
-    size = float(layer.parameters * workload.dtype_bytes)
-    zeroed = size if parallel.zero > 1 else 0.0  # new gradients for each microbatch
-    into_input, again = layer.backward_input_flops + layer.again_flops, layer.again_bytes
+def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Work:
+    """Matrix products, bytes and kernels of an operation on a layer."""
+    if layer.exchange is not None:
+        return Work()
     if op in FORWARDS:
-        return layer.forward_flops, layer.moved_bytes
-    if op is Op.BACKWARD:
-        flops = into_input + layer.backward_weight_flops
-        return flops, 2 * layer.moved_bytes + again + zeroed
-    if op is Op.BACKWARD_INPUT:
-        return into_input, layer.moved_bytes + again + zeroed
+        return Work(layer.products, layer.moved_bytes, layer.kernels)
+    size = float(layer.parameters * workload.dtype_bytes)
+    if op in (Op.BACKWARD, Op.BACKWARD_INPUT):
+        products = (*layer.again, *layer.backward_input)
+        if op is Op.BACKWARD:
+            products += layer.backward_weight
+        nbytes = BACKWARD_BYTES * layer.moved_bytes + layer.again_bytes
+        new = parallel.zero > 1 and size > 0  # gradients are zeroed for each microbatch
+        launched = layer.kernels + layer.again_kernels + new
+        return Work(products, nbytes + new * size, launched)
     if op is Op.BACKWARD_WEIGHT:
-        return layer.backward_weight_flops, layer.moved_bytes
+        return Work(layer.backward_weight)
+    if not layer.parameters:
+        return Work()
     ranks = prod(getattr(parallel, axis) for axis in layer.sums_over)
     shards = min(parallel.shards, ranks)  # experts have fewer ranks to share them
     mine, part = layer.parameters / shards, size / shards
     if op is Op.GRADIENT_NORM:
-        return 2.0 * mine, part
+        return Work((), part, 1)
     if op is not Op.OPTIMIZER_STEP:
         raise ValueError(f"no cost for {op.value}")
     # Reads parameter, gradient and state, writes all of them; the gradient is zeroed.
     # Of master weights the fp32 ones are read and written, and the copy is written.
-    states, clips = OPTIMIZER_STATES[workload.optimizer], workload.clip_norm is not None
+    clips = workload.clip_norm is not None
     weights = part if workload.has_master_weights else 2.0 * part
     moved = weights + (1.0 + 2.0 * clips) * part + (size if parallel.zero == 1 else part)
-    moved += 2.0 * workload.optimizer_bytes * mine
-    return (2.0 + 6.0 * states) * mine, moved
+    return Work((), moved + 2.0 * workload.optimizer_bytes * mine, 2 + clips)
 
 
 def _issued_before(program: Program) -> list[int]:

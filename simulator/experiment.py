@@ -56,6 +56,8 @@ class Workload(_Section):
         routing, zipf_exponent: of moe-gpt: the load of the experts that is predicted for,
             "uniform", "zipf" or "file:PATH". A run measures its own.
         size: of bert, "base" or "large": stands for all of those.
+        attention: of gpt, moe-gpt and bert: "unfused" computes softmax(Q·Kᵀ)·V step by step,
+            "flash" in one kernel that does not keep the scores.
         image_size, classes: of alexnet, vgg16 and resnet50: side of the square images of
             three channels, and what they are sorted into.
         global_batch: sequences or images per training step over all replicas.
@@ -79,6 +81,7 @@ class Workload(_Section):
     capacity_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.25
     routing: str = "uniform"
     zipf_exponent: Annotated[float, Field(ge=0, le=10)] = 1.0
+    attention: Literal["unfused", "flash"] = "unfused"
     image_size: Positive = 224
     classes: Positive = 1000
     global_batch: Positive | None = None
@@ -250,7 +253,7 @@ def parse(data: dict[str, Any]) -> Experiment:
         ExperimentError: unknown key, wrong type or impossible value.
     """
     from simulator.strategies.zero import check as check_zero
-    from simulator.workloads.checks import check_keys, check_recompute, check_size
+    from simulator.workloads.checks import check_attention, check_keys, check_size
     from simulator.workloads.degrees import check_degrees
 
     try:
@@ -262,7 +265,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     check_zero(experiment)
     _check_batch(experiment)
     check_degrees(experiment)
-    check_recompute(experiment)
+    check_attention(experiment)
     check_size(experiment)
     if experiment.cluster.preset and experiment.cluster.profile:
         raise ExperimentError(

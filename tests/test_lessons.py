@@ -39,7 +39,7 @@ def bucket_mb():
     return 100.0
 
 def microbatches():
-    return 6
+    return 5
 """,
     "02": """
 def bubble_fraction(ranks):
@@ -160,9 +160,9 @@ def test_solutions_pass(number, tmp_path, capsys):
         ("01", "return 100.0", "return 25.0", "the latency is paid too often"),
         ("01", "return 100.0", "return 1e6", "too little is left to overlap"),
         ("01", "return 100.0", "return 'small'", "ValueError"),
-        ("01", "return 6", "return 5", "take more"),
-        ("01", "return 6", "return 7", "take fewer"),
-        ("01", "return 6", "return None", "not a whole number"),
+        ("01", "return 5", "return 4", "take more"),
+        ("01", "return 5", "return 6", "take fewer"),
+        ("01", "return 5", "return None", "not a whole number"),
         ("02", "(ranks - 1) / ranks", "1 / ranks", "the simulator has 0.8750"),
         ("02", "return 20", "return 19", "96 layers over 19 stages"),
         ("02", "return 20", "return 21", "take fewer"),

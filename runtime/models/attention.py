@@ -1,4 +1,4 @@
-"""Multi-head attention, computed explicitly: softmax of Q·Kᵀ, then ·V."""
+"""Multi-head attention: softmax of Q·Kᵀ, then ·V, step by step or in one kernel."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from runtime.recompute import run_again
+from simulator.workloads.attention import Form
 
 
 def split_heads(packed: Tensor, heads: int) -> Tensor:
@@ -32,23 +35,33 @@ def causal_mask(sequence: int) -> Tensor:
     return torch.zeros(sequence, sequence).masked_fill(future, float("-inf"))
 
 
-def self_attention(
-    qkv: Tensor, heads: int, mask: Tensor | None = None, again: bool = False
-) -> Tensor:
+def self_attention(qkv: Tensor, heads: int, mask: Tensor | None, form: Form) -> Tensor:
     """(batch, sequence, 3 × hidden) → (batch, sequence, hidden).
 
     Args:
-        mask: added to the scores, (sequence, sequence); None: every token attends to all.
-        again: keep Q, K and V only, and compute all this again in the backward pass
-            (Korthikanti et al. 2022, section 5).
+        mask: added to the scores, (sequence, sequence), a causal one; None: every token
+            attends to all.
+        form: see `simulator.workloads.attention`.
     """
+    if form == "flash":
+        return _flash_attention(qkv, heads, mask is not None)
     core = partial(_self_attention, heads=heads, mask=mask)
-    return run_again(core, qkv) if again else core(qkv)
+    return run_again(core, qkv) if form == "again" else core(qkv)
 
 
 def _self_attention(qkv: Tensor, heads: int, mask: Tensor | None) -> Tensor:
     q, k, v = (split_heads(part, heads) for part in qkv.chunk(3, dim=2))
     return merge_heads(attend(q, k, v, mask), heads)
+
+
+def _flash_attention(qkv: Tensor, heads: int, causal: bool) -> Tensor:
+    """Keeps Q, K, V, the output and the log-sum-exp of every row of scores."""
+    batch, sequence, _ = qkv.shape
+    parts = (part.view(batch, sequence, heads, -1) for part in qkv.chunk(3, dim=2))
+    q, k, v = (part.transpose(1, 2) for part in parts)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # or an error: no other keeps the same
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -13,6 +13,7 @@ from runtime.models import context
 from runtime.models.attention import self_attention
 from runtime.models.transformer import Answers, Share, part_of, tokens_here
 from simulator.experiment import Experiment
+from simulator.workloads.attention import Form, form
 from simulator.workloads.bert import SEGMENTS
 
 STD = 0.02
@@ -56,15 +57,15 @@ class Embedding(nn.Module):
 class Attention(nn.Module):
     """norm(x + multi-head self-attention of x), every token attending to all."""
 
-    def __init__(self, hidden: int, heads: int, again: bool):
+    def __init__(self, hidden: int, heads: int, form: Form):
         super().__init__()
-        self.heads, self.again = heads, again
+        self.heads, self.form = heads, form
         self.qkv = linear(hidden, 3 * hidden)
         self.projection = linear(hidden, hidden)
         self.norm = norm(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        attended = self_attention(self.qkv(x), self.heads, again=self.again)
+        attended = self_attention(self.qkv(x), self.heads, None, self.form)
         projected: Tensor = self.projection(attended)
         normed: Tensor = self.norm(x + projected)
         return normed
@@ -112,7 +113,7 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     if index == 2 * w.layers + 1:
         return Head(w.hidden, w.vocab)
     if index % 2:
-        return Attention(w.hidden, w.heads, experiment.parallel.recompute == "selective")
+        return Attention(w.hidden, w.heads, form(experiment))
     return Mlp(w.hidden, w.ffn)
 
 

@@ -13,6 +13,7 @@ from runtime.models import context
 from runtime.models.attention import causal_mask, self_attention
 from runtime.models.transformer import Share, part_of, tokens_here
 from simulator.experiment import Experiment
+from simulator.workloads.attention import Form, form
 
 
 class Embedding(nn.Module):
@@ -32,11 +33,11 @@ class Embedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + causal multi-head self-attention of norm(x), computed explicitly."""
+    """x + causal multi-head self-attention of norm(x)."""
 
-    def __init__(self, hidden: int, heads: int, sequence: int, again: bool):
+    def __init__(self, hidden: int, heads: int, sequence: int, form: Form):
         super().__init__()
-        self.heads, self.again = heads, again
+        self.heads, self.form = heads, form
         self.norm = nn.LayerNorm(hidden)
         self.qkv = Linear(hidden, 3 * hidden)
         self.projection = Linear(hidden, hidden)
@@ -44,7 +45,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mask: Tensor = self.mask  # type: ignore[assignment]
-        attended = self_attention(self.qkv(self.norm(x)), self.heads, mask, self.again)
+        attended = self_attention(self.qkv(self.norm(x)), self.heads, mask, self.form)
         projected: Tensor = self.projection(attended)
         return x + projected
 
@@ -84,8 +85,7 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     if index == 2 * w.layers + 1:
         return Head(w.hidden, w.vocab)
     if index % 2:
-        again = experiment.parallel.recompute == "selective"
-        return Attention(w.hidden, w.heads, w.sequence, again)
+        return Attention(w.hidden, w.heads, w.sequence, form(experiment))
     return Mlp(w.hidden, w.ffn)
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from runtime.deferral import Linear
 from runtime.models.attention import self_attention
 from simulator.experiment import Experiment
+from simulator.workloads.attention import Form
 from simulator.workloads.context import zigzag
 
 IGNORED = -100
@@ -68,13 +69,14 @@ class AttentionPart(nn.Module):
         assert isinstance(whole.qkv, nn.Linear) and isinstance(whole.projection, nn.Linear)
         heads = whole.heads
         assert isinstance(heads, int)
-        self.heads, self.again = heads // share.count, bool(whole.again)
+        self.heads = heads // share.count
+        self.form: Form = whole.form  # type: ignore[assignment]
         self.qkv, self.projection = share.columns(whole.qkv, 3), share.rows(whole.projection)
         self.register_buffer("mask", getattr(whole, "mask", None), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         mask: Tensor | None = self.mask  # type: ignore[assignment]
-        attended = self_attention(self.qkv(x), self.heads, mask, self.again)
+        attended = self_attention(self.qkv(x), self.heads, mask, self.form)
         out: Tensor = self.projection(attended)
         return out
 

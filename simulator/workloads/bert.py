@@ -1,6 +1,6 @@
 """BERT (Devlin et al. 2019): bidirectional encoder trained to fill in masked tokens.
 
-Post-norm blocks, attention over the whole sequence computed explicitly, GELU, biases
+Post-norm blocks, attention over the whole sequence, GELU, biases
 everywhere. Token, position and segment embedding are summed and normed; the second half
 of a sequence is its second segment. The head normalises GELU of a hidden × hidden product
 of the masked positions and projects it on the vocabulary. Left out: dropout (so that a run
@@ -19,8 +19,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.experiment import Experiment
+from simulator.workloads.attention import Core, form
 from simulator.workloads.context import attention as split_attention
-from simulator.workloads.layer import REPLICATED, Layer, attention_again, linear
+from simulator.workloads.layer import REPLICATED, Layer, linear
 from simulator.workloads.transformer import Parts
 
 MASKED_SHARE = 0.15
@@ -48,45 +49,39 @@ def layers(experiment: Experiment) -> list[Layer]:
     out = (batch, w.sequence, h)
     hidden_bytes = tokens * h * width
     norm_statistics = 2 * tokens * max(width, 4)
-    scores = batch * heads * w.sequence * w.sequence
 
     tables = (w.vocab + w.sequence + SEGMENTS) * h
     embedding = Layer(
         kind=f"bert-embedding {shape} v{w.vocab}",
         parameters=tables + 2 * h,
-        moved_bytes=6 * hidden_bytes,
+        moved_bytes=6 * hidden_bytes,  # rows looked up, positions and segments added, norm
+        kernels=6,
         saved_bytes=8 * tokens + hidden_bytes + norm_statistics,
         output_shape=out,
         output_bytes=hidden_bytes,
     )
-    # Two batched products over all heads: Q·Kᵀ and scores·V.
-    core = 2 * linear(batch * heads * w.sequence, h // heads, w.sequence)
-    projections = linear(tokens, h, 3 * h) + linear(tokens, h, h)
-    attention_parameters = 3 * h * h + 3 * h + h * h + h + 2 * h
-    attention = Layer(
-        kind=f"bert-attention {shape} a{heads}",
-        parameters=attention_parameters,
-        forward_flops=projections + core,
-        backward_input_flops=projections + 2 * core,  # two products each for dQ, dK, dS, dV
-        backward_weight_flops=projections,
-        moved_bytes=23 * hidden_bytes + (4 * scores + attention_parameters) * width,
-        saved_bytes=5 * hidden_bytes + norm_statistics + scores * width,
-        deferred_bytes=5 * hidden_bytes,  # projection's input; gradients of Q, K, V and output
-        defers_input=True,
-        output_shape=out,
-        output_bytes=hidden_bytes,
+    core = Core(form(experiment), batch * heads, w.sequence, h // heads, width, causal=False)
+    attention = core.into(
+        Layer(
+            kind=f"bert-attention {shape} a{heads}",
+            parameters=3 * h * h + 3 * h + h * h + h + 2 * h,
+            products=(linear(tokens, h, 3 * h), linear(tokens, h, h)),
+            moved_bytes=5 * hidden_bytes,  # residual, norm
+            kernels=2,
+            saved_bytes=5 * hidden_bytes + norm_statistics,
+            # Projection's input; gradients of Q, K, V and output.
+            deferred_bytes=5 * hidden_bytes,
+            defers_input=True,
+            output_shape=out,
+            output_bytes=hidden_bytes,
+        )
     )
-    if experiment.parallel.recompute == "selective":
-        attention = attention_again(attention, core, hidden_bytes, scores * width)
-    products = linear(tokens, h, ffn) + linear(tokens, ffn, h)
-    mlp_parameters = h * ffn + ffn + ffn * h + h + 2 * h
     mlp = Layer(
         kind=f"bert-mlp {shape} f{ffn}",
-        parameters=mlp_parameters,
-        forward_flops=products,
-        backward_input_flops=products,
-        backward_weight_flops=products,
-        moved_bytes=7 * hidden_bytes + (4 * tokens * ffn + mlp_parameters) * width,
+        parameters=h * ffn + ffn + ffn * h + h + 2 * h,
+        products=(linear(tokens, h, ffn), linear(tokens, ffn, h)),
+        moved_bytes=5 * hidden_bytes + 2 * tokens * ffn * width,  # residual, norm; GELU
+        kernels=3,
         saved_bytes=hidden_bytes + 2 * tokens * ffn * width + norm_statistics,
         deferred_bytes=hidden_bytes + 2 * tokens * ffn * width,
         defers_input=True,
@@ -96,17 +91,13 @@ def layers(experiment: Experiment) -> list[Layer]:
     )
     # The first product is taken at all positions (as Hugging Face's BertForMaskedLM, where
     # the paper's code takes the masked ones before it), what follows at the masked ones.
-    logits = linear(masked, h, w.vocab)
-    transform = linear(tokens, h, h)
-    head_parameters = h * h + h + 2 * h + h * w.vocab + w.vocab
     head = Layer(
         kind=f"bert-head {shape} v{w.vocab}",
-        parameters=head_parameters,
-        forward_flops=transform + logits,
-        backward_input_flops=transform + logits,
-        backward_weight_flops=transform + logits,
-        moved_bytes=2 * hidden_bytes
-        + (7 * masked * h + 4 * masked * w.vocab + head_parameters) * width,
+        parameters=h * h + h + 2 * h + h * w.vocab + w.vocab,
+        products=(linear(tokens, h, h), linear(masked, h, w.vocab)),
+        # Masked ones taken, GELU, norm; log-softmax.
+        moved_bytes=(6 * masked * h + 3 * masked * w.vocab) * width,
+        kernels=5,
         saved_bytes=3 * masked * h * width  # inputs of GELU, norm and projection
         + 2 * masked * max(width, 4)
         + masked * w.vocab * width  # log-softmax output
@@ -150,6 +141,7 @@ def _places(p: Parts) -> Layer:
         kind=f"bert-places n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
         parameters=(p.context * p.sequence + SEGMENTS) * p.hidden + 2 * p.hidden,
         moved_bytes=6 * p.here_bytes,
+        kernels=5,
         saved_bytes=p.here_bytes + p.norm_statistics,
         output_shape=p.here_shape,
         output_bytes=p.here_bytes,
@@ -165,14 +157,13 @@ def _transform(p: Parts, whole: int, masked: int) -> Layer:
     """Of the head: every rank computes all of it, then its share of the logits, so that the
     gradients that come back are parts of a sum over the ranks. How many masked tokens are on a
     context rank is not known beforehand, so each has room, and does the work, for all."""
-    work, h = linear(p.tokens, p.hidden, p.hidden), p.hidden
+    h = p.hidden
     return Layer(
         kind=f"bert-transform {p.shape} n{masked}",
         parameters=h * h + h + 2 * h,
-        forward_flops=work,
-        backward_input_flops=work,
-        backward_weight_flops=work,
-        moved_bytes=2 * p.all_bytes + 7 * masked * h * p.width,
+        products=(linear(p.tokens, h, h),),
+        moved_bytes=6 * masked * h * p.width,  # masked ones taken, GELU, norm
+        kernels=3,
         saved_bytes=2 * masked * h * p.width + 2 * masked * max(p.width, 4) + 8 * masked,
         deferred_bytes=p.all_bytes,
         defers_input=True,

@@ -31,6 +31,7 @@ MODELS_OF_KEY = {
     **dict.fromkeys(MOE_KEYS, frozenset({"moe-gpt"})),
     **dict.fromkeys(("forward", "backward_input", "backward_weight", "p2p"), frozenset({"unit"})),
     **dict.fromkeys(SHAPE, SHAPED),
+    "attention": TEXT_MODELS,
     **dict.fromkeys(("image_size", "classes"), frozenset(IMAGE_MODELS)),
     **dict.fromkeys(("optimizer", "clip_norm"), SHAPED - {"unit"} | frozenset(IMAGE_MODELS)),
 }
@@ -76,16 +77,33 @@ def check_keys(workload: Workload) -> None:
         check_routing(workload)
 
 
-def check_recompute(experiment: Experiment) -> None:
-    """Refuse to recompute attention where there is none.
+def check_attention(experiment: Experiment) -> None:
+    """Refuse to recompute attention where there is none to recompute, and forms of it that
+    there are not.
 
     Raises:
         ExperimentError: with one line that names key, value and what is allowed.
     """
-    model = experiment.workload.model
-    if experiment.parallel.recompute == "selective" and model not in TEXT_MODELS:
+    workload, parallel = experiment.workload, experiment.parallel
+    model, flash = workload.model, workload.attention == "flash"
+    if parallel.recompute == "selective" and model not in TEXT_MODELS:
         raise ExperimentError(
             f"parallel.recompute = 'selective': {model} has no attention; allowed: 'none' or 'full'"
+        )
+    if parallel.recompute == "selective" and flash:
+        raise ExperimentError(
+            "parallel.recompute = 'selective': workload.attention = 'flash' keeps no scores and "
+            "computes them again anyway; allowed: 'none' or 'full'"
+        )
+    if flash and experiment.run.device == "cuda" and workload.dtype_bytes > 2:
+        raise ExperimentError(
+            f"workload.attention = 'flash': the GPU's kernel does not take {workload.dtype!r}; "
+            "allowed with run.device = 'cuda': workload.dtype = 'bf16' or 'fp16'"
+        )
+    if parallel.context > 1 and flash:
+        raise ExperimentError(
+            "workload.attention = 'flash': not for a sequence split over ranks, "
+            f"parallel.context = {parallel.context}; allowed: 'unfused', or parallel.context = 1"
         )
 
 

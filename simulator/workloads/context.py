@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from simulator.experiment import Experiment
 from simulator.program import Op
-from simulator.workloads.layer import Exchange, Layer, linear
+from simulator.workloads.attention import Core
+from simulator.workloads.layer import Exchange, Layer, Product, linear
 from simulator.workloads.transformer import Parts
 
 CAUSAL = frozenset({"gpt", "moe-gpt"})
@@ -57,15 +58,11 @@ def _ring(p: Parts, whole: int, causal: bool) -> list[Layer]:
 def _product(p: Parts, whole: int, part: str, count: int) -> Layer:
     """`count` of Q, K and V of this rank's heads: (batch, sequence, count × hidden ÷ tensor)."""
     columns = count * p.hidden // p.tensor
-    work = linear(p.tokens, p.hidden, columns)
     nbytes = p.tokens * columns * p.width
     return Layer(
         kind=f"{part} {p.shape}",
         parameters=p.hidden * columns + columns,
-        forward_flops=work,
-        backward_input_flops=work,
-        backward_weight_flops=work,
-        moved_bytes=p.all_bytes + nbytes,
+        products=(linear(p.tokens, p.hidden, columns),),
         deferred_bytes=nbytes,
         defers_input=True,
         output_shape=(p.batch, p.sequence, columns),
@@ -85,8 +82,9 @@ def _block(p: Parts, whole: int, step: int, causal: bool, reads: tuple[int, ...]
     """
     heads, last = p.batch * p.heads // p.tensor, step == p.context - 1
     head, wide = p.hidden // p.heads, max(p.width, 4)
-    pairs = p.sequence * p.sequence // (2 if causal and step else 1)
-    core = 2 * linear(heads, head, pairs)
+    seen = p.sequence // (2 if causal and step else 1)
+    pairs = p.sequence * seen
+    scores = Product(p.sequence, seen, head, batch=heads, of_weights=False)
     rows, mixed = heads * p.sequence, p.all_bytes // p.tensor
     shape: tuple[int, ...] = (heads, p.sequence, head + 1)
     nbytes = rows * (head + 1) * wide
@@ -95,9 +93,10 @@ def _block(p: Parts, whole: int, step: int, causal: bool, reads: tuple[int, ...]
     place = "first" if step == 0 else "last" if last else "middle"
     return Layer(
         kind=f"{'causal' if causal else 'full'}-ring-block-{place} {p.shape} a{p.heads}",
-        forward_flops=core,
-        backward_input_flops=2 * core,  # two products each for dQ, dK, dS, dV
-        moved_bytes=8 * mixed + 5 * heads * pairs * p.width,
+        products=(scores, replace(scores, n=head, k=seen)),
+        # Q, K and V copied apart, scores scaled, their log-sum-exp, exponentials; the state.
+        moved_bytes=6 * mixed + 6 * heads * pairs * p.width + 4 * rows * (head + 1) * wide,
+        kernels=12,
         saved_bytes=heads * pairs * p.width + (rows * wide if step else 0),
         output_shape=shape,
         output_bytes=nbytes,
@@ -111,14 +110,10 @@ def _block(p: Parts, whole: int, step: int, causal: bool, reads: tuple[int, ...]
 def _projection(p: Parts, whole: int) -> Layer:
     """(batch, sequence, hidden ÷ tensor) → a part of the sum over tensor ranks."""
     columns = p.hidden // p.tensor
-    work = linear(p.tokens, columns, p.hidden)
     return Layer(
         kind=f"projection {p.shape}",
         parameters=columns * p.hidden,
-        forward_flops=work,
-        backward_input_flops=work,
-        backward_weight_flops=work,
-        moved_bytes=p.all_bytes + p.all_bytes // p.tensor,
+        products=(linear(p.tokens, columns, p.hidden),),
         deferred_bytes=p.all_bytes,
         defers_input=True,
         output_shape=(p.batch, p.sequence, p.hidden),
@@ -135,16 +130,16 @@ def _ulysses(p: Parts, whole: int, causal: bool) -> list[Layer]:
     packed = (p.context, p.batch, p.sequence, 3, columns)
     merged = (p.context, p.batch, p.sequence, columns)
     qkv = replace(
-        _product(p, whole, "packed", 3), moved_bytes=p.all_bytes + 9 * mixed, output_shape=packed
+        _product(p, whole, "packed", 3), moved_bytes=6 * mixed, kernels=1, output_shape=packed
     )
-    rows = p.batch * heads * p.sequence * p.context
-    work = 2 * linear(rows, p.hidden // p.heads, p.sequence * p.context)
-    scores = rows * p.sequence * p.context * p.width
-    core = Layer(
+    count, sequence, head = p.batch * heads, p.sequence * p.context, p.hidden // p.heads
+    core = Core(p.form, count, sequence, head, p.width, causal)
+    scores = count * sequence * sequence * p.width
+    mixing = Layer(
         kind=f"{'causal' if causal else 'full'}-ulysses-core {p.shape} a{p.heads}",
-        forward_flops=work,
-        backward_input_flops=2 * work,  # two products each for dQ, dK, dS, dV
-        moved_bytes=10 * mixed + 5 * scores,
+        products=core.products,
+        moved_bytes=8 * mixed + 2 * scores,  # Q, K, V sorted, softmax, heads sorted
+        kernels=3,
         saved_bytes=3 * mixed + scores,
         output_shape=merged,
         output_bytes=mixed,
@@ -155,7 +150,8 @@ def _ulysses(p: Parts, whole: int, causal: bool) -> list[Layer]:
     projection = replace(
         _projection(p, whole),
         kind=f"ulysses-projection {p.shape}",
-        moved_bytes=p.all_bytes + 3 * mixed,
+        moved_bytes=2 * mixed,
+        kernels=1,
         saved_bytes=mixed,
         deferred_bytes=mixed + p.all_bytes,
         defers_input=False,
@@ -163,4 +159,4 @@ def _ulysses(p: Parts, whole: int, causal: bool) -> list[Layer]:
         whole=(whole, "merged"),
     )
     there = p.exchange(REGROUP, packed, 3 * mixed)
-    return [qkv, there, core, p.exchange(REGROUP, merged, mixed), projection]
+    return [qkv, there, mixing, p.exchange(REGROUP, merged, mixed), projection]

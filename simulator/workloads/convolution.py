@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulator.workloads.layer import Layer, linear
+from simulator.workloads.layer import Layer, Product, linear
 
 INDEX_BYTES = 8
 """Of one position of a maximum, and of one label."""
@@ -44,10 +44,15 @@ class Conv:
         """Count of the output's values for `batch` images of side `size`."""
         return batch * self.outputs * self.window.side(size) ** 2
 
-    def flops(self, batch: int, size: int) -> float:
-        """Of a forward pass, and of each half of the backward pass."""
+    def product(self, batch: int, size: int, first: bool = False) -> Product:
+        """Every pixel of the output is a row (Chetlur et al. 2014, "cuDNN", section 3).
+
+        Args:
+            first: the input is a batch, which has no gradient.
+        """
         pixels = batch * self.window.side(size) ** 2
-        return linear(pixels, self.inputs * self.window.kernel**2, self.outputs)
+        patch = self.inputs * self.window.kernel**2
+        return Product(pixels, self.outputs, patch, into_input=not first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +83,16 @@ def convolution(block: Block, batch: int, size: int, width: int, first: bool) ->
     inputs = batch * conv.inputs * size**2 * width
     values = conv.values(batch, size)
     outputs = batch * conv.outputs * side**2
-    flops = conv.flops(batch, size)
     saved = values * width + INDEX_BYTES * outputs if block.pool else values
     return Layer(
         kind=f"conv{'-first' if first else ''} b{batch} {conv.inputs}x{size}x{size} to "
         f"{conv.outputs} {conv.window}" + (f" pool {block.pool}" if block.pool else ""),
         parameters=conv.parameters,
-        forward_flops=flops,
-        backward_input_flops=0.0 if first else flops,
-        backward_weight_flops=flops,
-        moved_bytes=inputs
-        + (4 * values + conv.parameters) * width
-        + (outputs * (width + INDEX_BYTES) if block.pool else values),
+        products=(conv.product(batch, size, first),),
+        # ReLU reads and writes; the pool reads and writes values and positions.
+        moved_bytes=2 * values * width
+        + (values * width + outputs * (width + INDEX_BYTES) if block.pool else values),
+        kernels=2,
         saved_bytes=saved + (inputs if first else 0),
         deferred_bytes=values * width + (inputs if first else 0),
         defers_input=True,
@@ -100,15 +103,13 @@ def convolution(block: Block, batch: int, size: int, width: int, first: bool) ->
 
 def fully_connected(batch: int, inputs: int, outputs: int, width: int) -> Layer:
     """A matrix product and ReLU."""
-    flops = linear(batch, inputs, outputs)
     parameters = inputs * outputs + outputs
     return Layer(
         kind=f"fully-connected b{batch} {inputs} to {outputs}",
         parameters=parameters,
-        forward_flops=flops,
-        backward_input_flops=flops,
-        backward_weight_flops=flops,
-        moved_bytes=(batch * inputs + 4 * batch * outputs + parameters) * width + batch * outputs,
+        products=(linear(batch, inputs, outputs),),
+        moved_bytes=2 * batch * outputs * width + batch * outputs,
+        kernels=2,
         saved_bytes=batch * outputs,
         deferred_bytes=batch * outputs * width,
         defers_input=True,
@@ -120,15 +121,13 @@ def fully_connected(batch: int, inputs: int, outputs: int, width: int) -> Layer:
 def classifier(batch: int, inputs: int, classes: int, width: int) -> Layer:
     """A matrix product and softmax cross-entropy: log-softmax output, labels and the
     loss's total weight are kept."""
-    flops = linear(batch, inputs, classes)
     parameters = inputs * classes + classes
     return Layer(
         kind=f"classifier b{batch} {inputs} to {classes}",
         parameters=parameters,
-        forward_flops=flops,
-        backward_input_flops=flops,
-        backward_weight_flops=flops,
-        moved_bytes=(batch * inputs + 4 * batch * classes + parameters) * width,
+        products=(linear(batch, inputs, classes),),
+        moved_bytes=3 * batch * classes * width,
+        kernels=2,
         saved_bytes=batch * classes * width + INDEX_BYTES * batch + width,
         deferred_bytes=batch * classes * width,
         defers_input=True,

@@ -1,8 +1,8 @@
 """A decoder-only transformer (GPT-2's layout), as Megatron-LM sizes it.
 
 Pre-norm blocks, learned positions, biases everywhere but in the output projection,
-attention computed explicitly (softmax of Q·Kᵀ, then ·V), no dropout, input and output
-embedding not tied. `runtime.models.gpt` is the module that computes it.
+no dropout, input and output embedding not tied. `simulator.workloads.attention` has the core of
+attention. `runtime.models.gpt` is the module that computes it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from simulator.experiment import Experiment
+from simulator.workloads.attention import Core, form
 from simulator.workloads.context import attention as split_attention
-from simulator.workloads.layer import Layer, attention_again, linear
+from simulator.workloads.layer import Layer, linear
 from simulator.workloads.transformer import Parts
 
 
@@ -32,55 +33,49 @@ def layers(experiment: Experiment) -> list[Layer]:
     out = (batch, w.sequence, h)
     hidden_bytes = tokens * h * width
     norm_statistics = 2 * tokens * max(width, 4)
-    scores = batch * heads * w.sequence * w.sequence
 
     embedding = Layer(
         kind=f"embedding {shape} v{w.vocab}",
         parameters=w.vocab * h + w.sequence * h,
-        moved_bytes=3 * hidden_bytes,
+        moved_bytes=4 * hidden_bytes,  # rows looked up, positions added
+        kernels=3,
         saved_bytes=8 * tokens,
         output_shape=out,
         output_bytes=hidden_bytes,
     )
-    # Two batched products over all heads: Q·Kᵀ and scores·V.
-    core = 2 * linear(batch * heads * w.sequence, h // heads, w.sequence)
-    projections = linear(tokens, h, 3 * h) + linear(tokens, h, h)
-    attention = Layer(
-        kind=f"attention {shape} a{heads}",
-        parameters=2 * h + 3 * h * h + 3 * h + h * h + h,
-        forward_flops=projections + core,
-        backward_input_flops=projections + 2 * core,  # two products each for dQ, dK, dS, dV
-        backward_weight_flops=projections,
-        moved_bytes=14 * hidden_bytes + 5 * scores * width,
-        saved_bytes=5 * hidden_bytes + norm_statistics + scores * width,
-        deferred_bytes=6 * hidden_bytes,  # both products' inputs, gradients of Q, K, V and output
-        output_shape=out,
-        output_bytes=hidden_bytes,
+    core = Core(form(experiment), batch * heads, w.sequence, h // heads, width, causal=True)
+    attention = core.into(
+        Layer(
+            kind=f"attention {shape} a{heads}",
+            parameters=2 * h + 3 * h * h + 3 * h + h * h + h,
+            products=(linear(tokens, h, 3 * h), linear(tokens, h, h)),
+            moved_bytes=5 * hidden_bytes,  # norm, residual
+            kernels=2,
+            saved_bytes=5 * hidden_bytes + norm_statistics,
+            # Both products' inputs, gradients of Q, K, V and output.
+            deferred_bytes=6 * hidden_bytes,
+            output_shape=out,
+            output_bytes=hidden_bytes,
+        )
     )
-    if experiment.parallel.recompute == "selective":
-        attention = attention_again(attention, core, hidden_bytes, scores * width)
-    products = linear(tokens, h, ffn) + linear(tokens, ffn, h)
     mlp = Layer(
         kind=f"mlp {shape} f{ffn}",
         parameters=2 * h + h * ffn + ffn + ffn * h + h,
-        forward_flops=products,
-        backward_input_flops=products,
-        backward_weight_flops=products,
-        moved_bytes=6 * hidden_bytes + 4 * tokens * ffn * width,
+        products=(linear(tokens, h, ffn), linear(tokens, ffn, h)),
+        moved_bytes=5 * hidden_bytes + 2 * tokens * ffn * width,  # norm, residual; GELU
+        kernels=3,
         saved_bytes=hidden_bytes + 2 * tokens * ffn * width + norm_statistics,
         deferred_bytes=2 * hidden_bytes + 2 * tokens * ffn * width,
         output_shape=out,
         output_bytes=hidden_bytes,
         starts_block=False,
     )
-    logits = linear(tokens, h, w.vocab)
     head = Layer(
         kind=f"head {shape} v{w.vocab}",
         parameters=2 * h + h * w.vocab,
-        forward_flops=logits,
-        backward_input_flops=logits,
-        backward_weight_flops=logits,
-        moved_bytes=3 * hidden_bytes + 4 * tokens * w.vocab * width,
+        products=(linear(tokens, h, w.vocab),),
+        moved_bytes=2 * hidden_bytes + 3 * tokens * w.vocab * width,  # norm; log-softmax
+        kernels=3,
         saved_bytes=hidden_bytes
         + norm_statistics
         + tokens * w.vocab * width  # log-softmax output
@@ -129,6 +124,7 @@ def _positions(p: Parts) -> Layer:
         kind=f"positions n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
         parameters=p.context * p.sequence * p.hidden,
         moved_bytes=3 * p.here_bytes,
+        kernels=2,
         output_shape=p.here_shape,
         output_bytes=p.here_bytes,
         starts_block=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from simulator.program import Op
@@ -35,6 +36,56 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix product (m × k) · (k × n), `batch` times with other operands.
+
+    Attributes:
+        of_weights: the right operand is a weight, whose gradient is for the backward pass
+            for weights; else both operands are activations.
+        into_input: the left operand has a gradient (a batch has none).
+        fused: one step of a fused attention kernel, not a kernel of its own.
+        share: of it that is computed: a fused kernel leaves out what a causal mask hides.
+    """
+
+    m: int
+    n: int
+    k: int
+    batch: int = 1
+    of_weights: bool = True
+    into_input: bool = True
+    fused: bool = False
+    share: float = 1.0
+
+    @property
+    def flops(self) -> float:
+        """A multiply-add is two."""
+        return 2.0 * self.batch * self.m * self.n * self.k * self.share
+
+    @property
+    def into_left(self) -> Product:
+        """Gradient of the output by the right operand, transposed."""
+        return replace(self, n=self.k, k=self.n)
+
+    @property
+    def into_right(self) -> Product:
+        """The left operand, transposed, by the gradient of the output."""
+        return replace(self, m=self.k, k=self.m)
+
+    @property
+    def backward_input(self) -> tuple[Product, ...]:
+        left = (self.into_left,) if self.into_input else ()
+        return left if self.of_weights else (*left, self.into_right)
+
+    @property
+    def backward_weight(self) -> tuple[Product, ...]:
+        return (self.into_right,) if self.of_weights else ()
+
+
+def flops(products: Iterable[Product]) -> float:
+    return sum(product.flops for product in products)
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One layer of a model for one microbatch on one rank.
 
@@ -53,13 +104,11 @@ class Layer:
         copied_over: mesh axes of one model over which its parameters are copies.
         whole: index, and part, of the layer that this is a part of where one rank has it
             all; -1: the layer itself.
-        forward_flops: of the matrix products (a multiply-add is two FLOPs).
-        backward_input_flops, backward_weight_flops: the same for the two halves of the
-            backward pass.
-        again_flops, again_bytes: of the part of the forward pass that the backward pass for
-            inputs runs again, because its insides were not kept; FLOPs and bytes moved.
-        moved_bytes: read and written by a forward pass that computes one operator after
-            the other.
+        products: matrix products of the forward pass; those of the backward pass follow.
+        moved_bytes, kernels: read and written by a forward pass that computes one operator
+            after the other, and how many of them there are, without matrix products.
+        again, again_bytes, again_kernels: the same of the part of the forward pass that the
+            backward pass for inputs runs again, because its insides were not kept.
         saved_bytes: kept for the backward pass by autograd, without the layer's input
             and without parameters.
         deferred_bytes: kept from the backward pass for inputs to the one for weights where
@@ -75,12 +124,12 @@ class Layer:
 
     kind: str
     parameters: int = 0
-    forward_flops: float = 0.0
-    backward_input_flops: float = 0.0
-    backward_weight_flops: float = 0.0
-    again_flops: float = 0.0
-    again_bytes: float = 0.0
+    products: tuple[Product, ...] = ()
     moved_bytes: float = 0.0
+    kernels: int = 0
+    again: tuple[Product, ...] = ()
+    again_bytes: float = 0.0
+    again_kernels: int = 0
     saved_bytes: int = 0
     deferred_bytes: int = 0
     defers_input: bool = False
@@ -97,31 +146,36 @@ class Layer:
     whole: tuple[int, str] = (-1, "")
 
     @property
+    def backward_input(self) -> tuple[Product, ...]:
+        """Products for the gradient of the input, without what is run again."""
+        return tuple(made for product in self.products for made in product.backward_input)
+
+    @property
+    def backward_weight(self) -> tuple[Product, ...]:
+        return tuple(made for product in self.products for made in product.backward_weight)
+
+    @property
+    def forward_flops(self) -> float:
+        return flops(self.products)
+
+    @property
+    def backward_input_flops(self) -> float:
+        return flops(self.backward_input)
+
+    @property
+    def backward_weight_flops(self) -> float:
+        return flops(self.backward_weight)
+
+    @property
+    def again_flops(self) -> float:
+        return flops(self.again)
+
+    @property
     def flops(self) -> float:
         """Of forward and backward together, without what is run again."""
         return self.forward_flops + self.backward_input_flops + self.backward_weight_flops
 
 
-def attention_again(layer: Layer, flops: float, heads_bytes: int, scores_bytes: int) -> Layer:
-    """A layer with attention that keeps Q, K and V, but not the softmax's output: the core,
-    all between them and the merged heads, runs again in the backward pass (Korthikanti et al.
-    2022, section 5, "selective activation recomputation").
-
-    Args:
-        flops: of the core's forward pass, two batched products.
-        heads_bytes: of Q, and of the merged heads; scores_bytes: of the softmax's output.
-    """
-    # Q, K and V are copied apart and read, the output is written and merged; the scores are
-    # written, masked, read and written by the softmax, and read.
-    return replace(
-        layer,
-        kind=f"{layer.kind} again",
-        saved_bytes=layer.saved_bytes - scores_bytes,
-        again_flops=flops,
-        again_bytes=12.0 * heads_bytes + 5.0 * scores_bytes,
-    )
-
-
-def linear(tokens: int, inputs: int, outputs: int) -> float:
-    """FLOPs of a (tokens × inputs) by (inputs × outputs) product."""
-    return 2.0 * tokens * inputs * outputs
+def linear(tokens: int, inputs: int, outputs: int) -> Product:
+    """(tokens × inputs) by a weight (inputs × outputs)."""
+    return Product(tokens, outputs, inputs)

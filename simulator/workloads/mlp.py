@@ -12,7 +12,7 @@ from typing import Any
 
 from simulator.experiment import Experiment
 from simulator.program import Op
-from simulator.workloads.layer import Exchange, Layer, linear
+from simulator.workloads.layer import Exchange, Layer, Product, linear
 from simulator.workloads.transformer import EVERYWHERE
 
 
@@ -23,16 +23,17 @@ def layers(experiment: Experiment) -> list[Layer]:
     h, ffn, width = w.hidden, w.ffn, w.dtype_bytes
     hidden_bytes, ffn_bytes = tokens * h * width, tokens * ffn * width
     shape = f"b{experiment.microbatch_size} s{w.sequence} h{h} f{ffn}"
-    into, out = linear(tokens, h, ffn), linear(tokens, ffn, h)
 
     def block(first: bool) -> Layer:
         return Layer(
             kind=f"perceptron{'-first' if first else ''} {shape}",
             parameters=h * ffn + ffn + ffn * h + h,
-            forward_flops=into + out,
-            backward_input_flops=out if first else into + out,
-            backward_weight_flops=into + out,
-            moved_bytes=4 * hidden_bytes + 4 * ffn_bytes,
+            products=(
+                Product(tokens, ffn, h, into_input=not first),
+                linear(tokens, ffn, h),
+            ),
+            moved_bytes=3 * hidden_bytes + 2 * ffn_bytes,  # residual, GELU
+            kernels=2,
             # The first block's input is a batch, held by autograd, not by a boundary.
             saved_bytes=2 * ffn_bytes + (hidden_bytes if first else 0),
             deferred_bytes=hidden_bytes + 2 * ffn_bytes + (hidden_bytes if first else 0),
@@ -44,6 +45,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     loss = Layer(
         kind=f"squared-error {shape}",
         moved_bytes=3 * hidden_bytes,
+        kernels=2,
         saved_bytes=hidden_bytes,  # the target
         starts_block=False,
     )
@@ -95,7 +97,6 @@ class _Sizes:
         self, whole: int, part: str, inputs: int, outputs: int, bias: int, **keys: Any
     ) -> Layer:
         """A part whose main work is one matrix product."""
-        work = linear(self.tokens, inputs, outputs)
         first = part == "fc1" and whole == 0  # the batch needs no gradient
         return self.part(
             whole,
@@ -103,9 +104,7 @@ class _Sizes:
             outputs,
             **{
                 "parameters": inputs * outputs + bias,
-                "forward_flops": work,
-                "backward_input_flops": 0.0 if first else work,
-                "backward_weight_flops": work,
+                "products": (Product(self.tokens, outputs, inputs, into_input=not first),),
                 **keys,
             },
         )
@@ -128,6 +127,7 @@ class _Sizes:
         return Layer(
             kind=f"squared-error {self.kind}",
             moved_bytes=3 * self.nbytes(self.hidden),
+            kernels=2,
             starts_block=False,
             whole=(self.blocks, "loss"),
             **{"saved_bytes": self.nbytes(self.hidden), **keys},
@@ -138,7 +138,6 @@ def _megatron(p: _Sizes) -> list[Layer]:
     result: list[Layer] = []
     whole = (p.batch, p.sequence, p.hidden)
     mine, hidden = p.nbytes(p.mine), p.nbytes(p.hidden)
-    into = linear(p.tokens, p.hidden, p.mine)
     for block in range(p.blocks):
         begin = len(result)
         if block:
@@ -148,10 +147,12 @@ def _megatron(p: _Sizes) -> list[Layer]:
             "columns-rows" if block else "columns-rows-first",
             p.hidden,
             parameters=p.hidden * p.mine + p.mine + p.mine * p.hidden,
-            forward_flops=2 * into,
-            backward_input_flops=2 * into if block else into,
-            backward_weight_flops=2 * into,
-            moved_bytes=2 * hidden + 4 * mine,
+            products=(
+                Product(p.tokens, p.mine, p.hidden, into_input=block > 0),
+                linear(p.tokens, p.mine, p.hidden),
+            ),
+            moved_bytes=2 * mine,
+            kernels=1,
             saved_bytes=2 * mine + (0 if block else hidden),
             deferred_bytes=hidden + 2 * mine + (0 if block else hidden),
             defers_input=True,
@@ -170,6 +171,7 @@ def _add(p: _Sizes, block: int, back: int) -> Layer:
         p.hidden,
         parameters=p.hidden,
         moved_bytes=3 * p.nbytes(p.hidden),
+        kernels=2,
         reads=(0, back),
         keeps=(False, False),
         copied_over=EVERYWHERE,
@@ -186,7 +188,8 @@ def _rows(p: _Sizes) -> list[Layer]:
         result.append(
             p.product(
                 *(block, "fc1", p.here, p.ffn, 0),
-                moved_bytes=2 * p.nbytes(p.here) + p.nbytes(p.ffn),
+                moved_bytes=2 * p.nbytes(p.here),  # columns taken
+                kernels=1,
                 saved_bytes=p.nbytes(p.here),
                 deferred_bytes=p.nbytes(p.here) + p.nbytes(p.ffn),
                 keeps=(False,),
@@ -196,7 +199,8 @@ def _rows(p: _Sizes) -> list[Layer]:
         result.append(
             p.product(
                 *(block, "fc2", p.mine, p.hidden, p.mine),
-                moved_bytes=5 * p.nbytes(p.mine) + p.nbytes(p.hidden),
+                moved_bytes=4 * p.nbytes(p.mine),  # columns taken, GELU
+                kernels=2,
                 saved_bytes=2 * p.nbytes(p.mine),
                 deferred_bytes=p.nbytes(p.mine) + p.nbytes(p.hidden),
                 keeps=(False,),
@@ -217,7 +221,8 @@ def _columns(p: _Sizes) -> list[Layer]:
         result.append(
             p.product(
                 *(block, "fc1", p.hidden, p.mine, p.mine),
-                moved_bytes=3 * hidden + 3 * p.nbytes(p.mine),
+                moved_bytes=2 * hidden + 2 * p.nbytes(p.mine),  # put side by side, GELU
+                kernels=2,
                 saved_bytes=hidden + p.nbytes(p.mine),  # columns put side by side; before GELU
                 deferred_bytes=hidden + p.nbytes(p.mine),
                 starts_block=True,
@@ -229,7 +234,8 @@ def _columns(p: _Sizes) -> list[Layer]:
         result.append(
             p.product(
                 *(block, "fc2", p.ffn, p.here, p.here),
-                moved_bytes=3 * p.nbytes(p.ffn) + 3 * here,
+                moved_bytes=2 * p.nbytes(p.ffn) + 3 * here,  # put side by side, residual
+                kernels=2,
                 saved_bytes=p.nbytes(p.ffn),
                 deferred_bytes=p.nbytes(p.ffn) + here,
                 reads=(0, len(result) - begin),
@@ -243,6 +249,7 @@ def _columns(p: _Sizes) -> list[Layer]:
     error = Layer(
         kind=f"part-of-squared-error {p.kind}",
         moved_bytes=3 * here,
+        kernels=2,
         saved_bytes=hidden,  # the target, of which this rank's columns are a view
         output_shape=(1,),
         output_bytes=p.width,

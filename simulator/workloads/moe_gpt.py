@@ -30,7 +30,7 @@ from fractions import Fraction
 from simulator.experiment import Experiment
 from simulator.program import Op
 from simulator.workloads import gpt
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, linear
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, Product, linear
 from simulator.workloads.transformer import EVERYWHERE, Parts
 
 INDEX_BYTES = 8
@@ -56,6 +56,11 @@ def layers(experiment: Experiment) -> list[Layer]:
     return result
 
 
+def expert_products(count: int, slots: int, hidden: int, ffn: int) -> tuple[Product, Product]:
+    """Of `count` experts with equally many slots."""
+    return Product(slots, ffn, hidden, count), Product(slots, hidden, ffn, count)
+
+
 def mixture(experiment: Experiment) -> Layer:
     """x + the experts' outputs, weighted with the gates.
 
@@ -66,21 +71,18 @@ def mixture(experiment: Experiment) -> Layer:
     batch, width, h, ffn = experiment.microbatch_size, w.dtype_bytes, w.hidden, w.ffn
     tokens, per_expert = batch * w.sequence, capacity(experiment)
     choices, slots, scores = tokens * w.top_k, w.experts * per_expert, tokens * w.experts
-    router = linear(tokens, h, w.experts)
-    products = linear(slots, h, ffn) + linear(slots, ffn, h)
-    parameters = 2 * h + h * w.experts + w.experts * (h * ffn + ffn + ffn * h + h)
     return Layer(
         kind=f"moe b{batch} s{w.sequence} h{h} f{ffn} e{w.experts} k{w.top_k} c{per_expert}",
-        parameters=parameters,
-        forward_flops=router + products,
-        backward_input_flops=router + products,
-        backward_weight_flops=router + products,
-        # Tokens: norm, router, sum over choices, residual. Slots: filled, emptied, read and
-        # written by the experts, with both sides of the GELU twice. Choices: read, weighted
-        # and summed. Scores: masked, softmax, clamped, masked, sorted. Weights are read once.
-        moved_bytes=(7 * tokens * h + slots * (6 * h + 4 * ffn) + 5 * choices * h) * width
-        + scores * (9 * width + 2 * INDEX_BYTES)
-        + parameters * width,
+        parameters=2 * h + h * w.experts + w.experts * (h * ffn + ffn + ffn * h + h),
+        products=(
+            linear(tokens, h, w.experts),
+            *expert_products(w.experts, per_expert, h, ffn),
+        ),
+        # Tokens: norm, sum over choices, residual. Slots: filled and emptied, GELU. Choices:
+        # read, weighted and summed. Scores: masked, softmax, clamped, masked, sorted.
+        moved_bytes=(6 * tokens * h + slots * (4 * h + 2 * ffn) + 5 * choices * h) * width
+        + scores * (8 * width + 2 * INDEX_BYTES),
+        kernels=22,
         saved_bytes=tokens * (h * width + 2 * max(width, 4))  # norm
         + scores * (width + 1)  # softmax's output, which are not chosen
         + slots * ((h + 2 * ffn) * width + INDEX_BYTES + 1)  # experts; token or none
@@ -119,14 +121,12 @@ def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
     shape, here = f"{p.shape} e{w.experts} k{w.top_k} c{each}", w.experts // degree
     slots_bytes, score_bytes = slots * h * width, scores * width
     buffer = (w.experts, each, h)
-    router_flops = linear(p.tokens, h, w.experts)
     router = Layer(
         kind=f"router {shape}",
         parameters=h * w.experts,
-        forward_flops=router_flops,
-        backward_input_flops=router_flops,
-        backward_weight_flops=router_flops,
-        moved_bytes=p.all_bytes + scores * (9 * width + 2 * INDEX_BYTES) + h * w.experts * width,
+        products=(linear(p.tokens, h, w.experts),),
+        moved_bytes=scores * (8 * width + 2 * INDEX_BYTES),
+        kernels=12,
         saved_bytes=score_bytes + scores,  # softmax's output, which are not chosen
         deferred_bytes=score_bytes,
         defers_input=True,
@@ -140,6 +140,7 @@ def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
     dispatch = Layer(
         kind=f"dispatch {shape}",
         moved_bytes=4 * slots_bytes,
+        kernels=3,
         saved_bytes=slots * (INDEX_BYTES + 1),  # token or none
         output_shape=buffer,
         output_bytes=slots_bytes,
@@ -156,19 +157,14 @@ def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
         output_bytes=slots_bytes,
         starts_block=False,
     )
-    products = linear(slots, h, columns) + linear(slots, columns, h)
-    parameters = here * (h * columns + columns + columns * h + h // p.tensor)
     # Slots come from each rank for each expert, and are put together expert by expert.
     sorts = degree > 1 and here > 1
     experts = Layer(
         kind=f"experts n{here} of {shape} f{w.ffn}",
-        parameters=parameters,
-        forward_flops=products,
-        backward_input_flops=products,
-        backward_weight_flops=products,
-        moved_bytes=(2 + 4 * sorts) * slots_bytes
-        + 4 * slots * columns * width
-        + parameters * width,
+        parameters=here * (h * columns + columns + columns * h + h // p.tensor),
+        products=expert_products(here, each * degree, h, columns),
+        moved_bytes=4 * sorts * slots_bytes + 2 * slots * columns * width,
+        kernels=1 + 2 * sorts,
         saved_bytes=2 * slots * columns * width + sorts * slots_bytes,
         deferred_bytes=(1 + sorts) * slots_bytes + 2 * slots * columns * width,
         defers_input=not sorts,
@@ -183,6 +179,7 @@ def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
     combine = Layer(
         kind=f"combine {shape}",
         moved_bytes=5 * choices * h * width + p.all_bytes,
+        kernels=3,
         saved_bytes=choices * ((h + 1) * width + 2 * INDEX_BYTES + 1),
         output_shape=(p.batch, p.sequence, h),
         output_bytes=p.all_bytes,
@@ -193,6 +190,7 @@ def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
     residual = Layer(
         kind=f"residual n{p.here} h{h}",
         moved_bytes=3 * p.here_bytes,
+        kernels=1,
         output_shape=p.here_shape,
         output_bytes=p.here_bytes,
         starts_block=False,

@@ -94,14 +94,14 @@ def _stem(batch: int, size: int, width: int) -> Layer:
     values = STEM.values(batch, size)
     side = POOL.side(STEM.window.side(size))
     outputs = batch * STEM.outputs * side**2
-    flops = STEM.flops(batch, size)
     parameters = STEM.parameters + 2 * STEM.outputs
     return Layer(
         kind=f"stem b{batch} {STEM.inputs}x{size}x{size}",
         parameters=parameters,
-        forward_flops=flops,
-        backward_weight_flops=flops,
-        moved_bytes=inputs + (7 * values + outputs + parameters) * width + INDEX_BYTES * outputs,
+        products=(STEM.product(batch, size, first=True),),
+        # Norm reads twice and writes; ReLU reads and writes, the pool reads.
+        moved_bytes=(6 * values + outputs) * width + INDEX_BYTES * outputs,
+        kernels=3,
         # Inputs of convolution, norm and pool (which is ReLU's output), positions of maxima.
         saved_bytes=inputs
         + 2 * values * width
@@ -129,20 +129,15 @@ def _bottleneck(block: Bottleneck, batch: int, size: int, width: int) -> Layer:
         placed.append((block.skip, size))
     convs = [conv for conv, _ in placed]
     normed = sum(conv.values(batch, at) for conv, at in placed)
-    flops = sum(conv.flops(batch, at) for conv, at in placed)
     parameters = sum(conv.parameters + 2 * conv.outputs for conv in convs)
-    inputs = batch * block.inputs * size**2
     return Layer(
         kind=f"bottleneck b{batch} {block.inputs}x{size}x{size} to {block.outputs} s{block.stride}",
         parameters=parameters,
-        forward_flops=flops,
-        backward_input_flops=flops,
-        backward_weight_flops=flops,
-        # A convolution writes; its norm reads twice and writes; ReLU reads and writes, and
-        # the next one reads. At the end the sum reads two and writes, ReLU reads twice.
-        moved_bytes=inputs * (2 if block.skip else 1) * width
-        + (4 * normed + 3 * (first + second) + 6 * third + parameters) * width
-        + third,
+        products=tuple(conv.product(batch, at) for conv, at in placed),
+        # Norms read twice and write; ReLU reads and writes. At the end the sum reads two and
+        # writes, ReLU reads twice and writes.
+        moved_bytes=(3 * normed + 2 * (first + second) + 6 * third) * width + third,
+        kernels=len(placed) + 5,
         saved_bytes=(normed + first + second) * width
         + sum(_statistics(conv.outputs, width) for conv in convs)
         + third,
@@ -163,6 +158,7 @@ def _head(batch: int, size: int, classes: int, width: int) -> Layer:
         product,
         kind=f"pooled {product.kind} from {size}x{size}",
         moved_bytes=product.moved_bytes + pooled * (size**2 + 1),
+        kernels=product.kernels + 1,
         saved_bytes=product.saved_bytes + pooled,
         deferred_bytes=product.deferred_bytes + pooled,
         defers_input=False,

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 from simulator.experiment import Experiment
 from simulator.program import Op
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, attention_again, linear
+from simulator.workloads.attention import Core, Form, form
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, linear
 
 EVERYWHERE = ("expert", "tensor")
 """Where parameters that are not split are copies."""
@@ -40,7 +41,7 @@ class Parts:
     shares_tokens: bool
     context: int
     context_style: str
-    selective: bool
+    form: Form
 
     @classmethod
     def of(cls, experiment: Experiment) -> Parts:
@@ -57,7 +58,7 @@ class Parts:
             shares_tokens=parallel.sequence_parallel,
             context=parallel.context,
             context_style=parallel.context_style,
-            selective=parallel.recompute == "selective",
+            form=form(experiment),
         )
 
     @property
@@ -133,6 +134,7 @@ class Parts:
             kind=f"norm n{self.here} h{self.hidden}",
             parameters=2 * self.hidden,
             moved_bytes=2 * self.here_bytes,
+            kernels=1,
             saved_bytes=self.norm_statistics,
             output_shape=self.here_shape,
             output_bytes=self.here_bytes,
@@ -144,44 +146,36 @@ class Parts:
 
     def attention(self, whole: int, causal: bool) -> Layer:
         """From the input of Q, K and V to this rank's part of the output projection."""
-        h, t, tokens = self.hidden, self.tensor, self.tokens
+        h, t, heads = self.hidden, self.tensor, self.heads
         heads_bytes = self.all_bytes // t
-        scores = self.batch * self.heads // t * self.sequence * self.sequence
-        core = 2 * linear(
-            self.batch * self.heads // t * self.sequence, h // self.heads, self.sequence
+        core = Core(
+            self.form, self.batch * heads // t, self.sequence, h // heads, self.width, causal
         )
-        projections = (linear(tokens, h, 3 * h) + linear(tokens, h, h)) / t
-        part = Layer(
-            kind=f"{'causal' if causal else 'full'}-attention-part {self.shape} a{self.heads}",
-            parameters=(3 * h * h + 3 * h + h * h) // t,
-            forward_flops=projections + core,
-            backward_input_flops=projections + 2 * core,
-            backward_weight_flops=projections,
-            moved_bytes=2 * self.all_bytes + 10 * heads_bytes + 5 * scores * self.width,
-            saved_bytes=4 * heads_bytes + scores * self.width,
-            deferred_bytes=4 * heads_bytes + self.all_bytes,
-            defers_input=True,
-            output_shape=(self.batch, self.sequence, h),
-            output_bytes=self.all_bytes,
-            starts_block=False,
-            whole=(whole, "attention"),
+        return core.into(
+            Layer(
+                kind=f"{'causal' if causal else 'full'}-attention-part {self.shape} a{heads}",
+                parameters=(3 * h * h + 3 * h + h * h) // t,
+                products=(linear(self.tokens, h, 3 * h // t), linear(self.tokens, h // t, h)),
+                saved_bytes=4 * heads_bytes,
+                deferred_bytes=4 * heads_bytes + self.all_bytes,
+                defers_input=True,
+                output_shape=(self.batch, self.sequence, h),
+                output_bytes=self.all_bytes,
+                starts_block=False,
+                whole=(whole, "attention"),
+            )
         )
-        if self.selective:
-            part = attention_again(part, core, heads_bytes, scores * self.width)
-        return part
 
     def mlp(self, whole: int) -> Layer:
         """fc1's columns, GELU, fc2's rows."""
         h, t, tokens, width = self.hidden, self.tensor, self.tokens, self.width
         columns = self.ffn // t
-        products = linear(tokens, h, columns) + linear(tokens, columns, h)
         return Layer(
             kind=f"mlp-part {self.shape} f{self.ffn}",
             parameters=h * columns + columns + columns * h,
-            forward_flops=products,
-            backward_input_flops=products,
-            backward_weight_flops=products,
-            moved_bytes=2 * self.all_bytes + 4 * tokens * columns * width,
+            products=(linear(tokens, h, columns), linear(tokens, columns, h)),
+            moved_bytes=2 * tokens * columns * width,
+            kernels=1,
             saved_bytes=2 * tokens * columns * width,
             deferred_bytes=self.all_bytes + 2 * tokens * columns * width,
             defers_input=True,
@@ -197,6 +191,7 @@ class Parts:
             kind=f"add n{self.here} h{self.hidden}",
             parameters=self.hidden,
             moved_bytes=3 * self.here_bytes,
+            kernels=2,
             output_shape=self.here_shape,
             output_bytes=self.here_bytes,
             starts_block=False,
@@ -214,6 +209,7 @@ class Parts:
             kind=f"embedding-part {self.shape} v{self.vocab}",
             parameters=rows * self.hidden,
             moved_bytes=4 * self.all_bytes,
+            kernels=3,
             saved_bytes=9 * self.tokens,  # index, which are others'
             output_shape=(self.batch, self.sequence, self.hidden),
             output_bytes=self.all_bytes,
@@ -223,15 +219,11 @@ class Parts:
     def logits(self, whole: int, tokens: int, bias: bool) -> Layer:
         """This rank's share of the vocabulary, (tokens, vocab ÷ tensor)."""
         columns = self.vocab // self.tensor
-        work = linear(tokens, self.hidden, columns)
         nbytes = tokens * columns * self.width
         return Layer(
             kind=f"logits-part n{tokens} {self.shape} v{self.vocab}",
             parameters=self.hidden * columns + bias * columns,
-            forward_flops=work,
-            backward_input_flops=work,
-            backward_weight_flops=work,
-            moved_bytes=tokens * self.hidden * self.width + nbytes,
+            products=(linear(tokens, self.hidden, columns),),
             deferred_bytes=nbytes,
             defers_input=True,
             output_shape=(tokens, columns),
@@ -251,6 +243,7 @@ class Parts:
         maximum = Layer(
             kind=f"maximum n{tokens} v{columns}",
             moved_bytes=nbytes,
+            kernels=1,
             output_shape=(tokens,),
             output_bytes=row,
             starts_block=False,
@@ -261,7 +254,8 @@ class Parts:
         highest = Exchange("tensor", Op.ALL_REDUCE, None, reduction="max")
         sums = Layer(
             kind=f"exponentials n{tokens} v{columns}",
-            moved_bytes=4 * nbytes,
+            moved_bytes=5 * nbytes,  # shifted, exponentials, their sum
+            kernels=5,
             saved_bytes=nbytes + 9 * tokens,  # exponentials; target's place, whether it is here
             output_shape=(2, tokens),
             output_bytes=2 * row,
@@ -273,6 +267,7 @@ class Parts:
         loss = Layer(
             kind=f"cross-entropy n{tokens}",
             moved_bytes=4 * row,
+            kernels=3,
             starts_block=False,
             whole=(whole, "cross-entropy"),
         )
@@ -288,7 +283,8 @@ class Parts:
         """Where the logits of a token are in one place."""
         return Layer(
             kind=f"loss n{tokens} v{self.vocab}",
-            moved_bytes=4 * nbytes,
+            moved_bytes=3 * nbytes,  # log-softmax
+            kernels=2,
             saved_bytes=nbytes + 8 * tokens + self.width,  # log-softmax, targets, their weight
             starts_block=False,
             keeps=(False,),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from runtime.data import microbatch
 from runtime.job import Job
@@ -48,6 +49,30 @@ OPTIMIZERS: dict[str, Any] = {
     "momentum": partial(torch.optim.SGD, momentum=0.9),
     "adam": torch.optim.Adam,
 }
+
+
+def _flash_flops(products: int, query: int, causal: int) -> Callable[..., float]:
+    """Of a kernel with so many products of (tokens × tokens × width), half of each where a mask
+    is causal. torch's counter knows only the kernels for GPUs.
+
+    Args:
+        query, causal: places of these arguments.
+    """
+
+    def count(*shapes: Any, **_: Any) -> float:
+        batch, heads, tokens, width = shapes[query]
+        half = len(shapes) > causal and shapes[causal]
+        return products * 2 * batch * heads * tokens * tokens * width / (2 if half else 1)
+
+    return count
+
+
+# Forward: Q·Kᵀ and scores·V. Backward: Q·Kᵀ again, dV, dP, dQ, dK.
+ATEN = torch.ops.aten
+register_flop_formula(ATEN._scaled_dot_product_flash_attention_for_cpu)(_flash_flops(2, 0, 4))
+register_flop_formula(ATEN._scaled_dot_product_flash_attention_for_cpu_backward)(
+    _flash_flops(5, 1, 7)
+)
 
 Named = dict[tuple[int, str], Tensor]
 """Tensors of the whole model by (layer, parameter name)."""

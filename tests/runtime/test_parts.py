@@ -46,6 +46,9 @@ PLANS = (
         {"model": "bert", "tensor": 2, "recompute": "selective"},
         {"model": "moe-gpt", "expert": 2, "recompute": "selective"},
         {"model": "gpt", "tensor": 2, "sequence_parallel": True, "recompute": "full"},
+        {"model": "gpt", "tensor": 2, "attention": "flash", "dtype": "fp64"},
+        {"model": "bert", "tensor": 4, "sequence_parallel": True, "attention": "flash"},
+        {"model": "moe-gpt", "expert": 2, "tensor": 2, "attention": "flash"},
         {"model": "moe-gpt", "expert": 2, "tensor": 2, "recompute": "full"},
     ]
 )

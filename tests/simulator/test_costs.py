@@ -1,4 +1,4 @@
-"""What an instruction costs: roofline, measurement, host, shared cores."""
+"""What an instruction costs: kernels, measurement, host, shared cores."""
 
 from __future__ import annotations
 
@@ -37,21 +37,42 @@ def by_label(program: Program, costs: CostModel, rank: int = 0) -> dict[str, flo
     return {i.label: costs.seconds(i) for i in program.ranks[rank]}
 
 
-@pytest.mark.parametrize(("dtype", "width", "peak"), [("bf16", 2, 312e12), ("fp32", 4, 19.5e12)])
-def test_roofline_by_hand(dtype: str, width: int, peak: float) -> None:
-    """FLOPs at 75 % of peak + bytes at 80 % of 2039 GB/s + 5 µs, per layer."""
-    seconds = by_label(*model(A100, f"workload.dtype={dtype}"))
+@pytest.mark.parametrize(("dtype", "width", "peak"), [("bf16", 2, 8e12), ("fp32", 4, 1e12)])
+def test_passes_by_hand(dtype: str, width: int, peak: float) -> None:
+    """Four processors, tiles of 16: products in whole waves at half of the peak, 3 µs each;
+    everything else at 80 % of 1 TB/s, 2 µs a kernel."""
+    cluster = load_preset("dgx-a100-80gb")
+    device = replace(
+        cluster.device,
+        processors=4,
+        tile=16,
+        product_s=3e-6,
+        kernel_s=2e-6,
+        launch_s=0.0,
+        memory_bandwidth=1e12,
+        memory_efficiency=0.8,
+        matmul_efficiency=0.5,
+        peak_flops={dtype: peak},
+    )
+    seconds = by_label(*model(f"workload.dtype={dtype}", cluster=replace(cluster, device=device)))
     tokens = 4 * 8
-    product = 2 * (2 * tokens * 64 * 256)  # fc1 and fc2
-    moved = 4 * tokens * (64 + 256) * width  # of a perceptron
-    loss = 3 * tokens * 64 * width
 
-    def layers(flops: float, nbytes: float, count: int) -> float:
-        return flops / (peak * 0.75) + nbytes / (2039e9 * 0.8) + count * 5e-6
+    def product(m: int, n: int, k: int) -> float:
+        waves = -(-(m // 16) * (n // 16) // 4)
+        computing = waves * 4 * (2 * 16 * 16 * k) / (0.5 * peak)
+        return 3e-6 + max(computing, (m * k + k * n + m * n) * width / 0.8e12)
 
-    assert seconds["0F0"] == pytest.approx(layers(2 * product, 2 * moved + loss, 3), rel=1e-12)
-    # weights of both, input of the second and half of it for the first, whose input needs none
-    backward = layers(3.5 * product, 2 * (2 * moved + loss), 3)
+    def others(values: int, count: int) -> float:
+        return values * width / 0.8e12 + count * 2e-6
+
+    into, out = (tokens, 256, 64), (tokens, 64, 256)
+    block, loss = tokens * (3 * 64 + 2 * 256), tokens * 3 * 64  # values read and written
+    forward = 2 * (product(*into) + product(*out)) + others(2 * block + loss, 6)
+    assert seconds["0F0"] == pytest.approx(forward, rel=1e-12)
+    # Into the inputs, none for the batch, and into the weights; three tensors in place of two.
+    backward = product(32, 64, 256) + 2 * product(32, 256, 64)
+    backward += 2 * (product(64, 256, 32) + product(256, 64, 32))
+    backward += others(2 * block + loss, 6) + 0.5 * (2 * block + loss) * width / 0.8e12
     assert seconds["0B0"] == pytest.approx(backward, rel=1e-12)
 
 

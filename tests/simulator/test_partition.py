@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from simulator.strategies.partition import split_stages
 from simulator.strategies.segments import cut
-from simulator.workloads import Layer
+from simulator.workloads.layer import Layer, Product
 
 
 def layer(cost: int = 0, parameters: int = 0, starts: bool = True) -> Layer:
-    return Layer("x", parameters=parameters, forward_flops=float(cost), starts_block=starts)
+    product = Product(1, 1, cost)
+    return Layer("x", parameters=parameters, products=(product,), starts_block=starts)
 
 
 def largest(costs: list[int], ranges: list[tuple[int, int]]) -> int:
@@ -80,8 +81,10 @@ def test_a_split_into_other_numbers_is_refused(split: list[int]) -> None:
 
 
 def test_given_seconds_win_over_flops() -> None:
-    layers = [Layer("x", seconds=(float(s), 0.0, 0.0), forward_flops=f) for s, f in
-              [(1, 9), (1, 1), (2, 1)]]  # fmt: skip
+    layers = [
+        Layer("x", seconds=(seconds, 0.0, 0.0), products=(Product(1, 1, depth),))
+        for seconds, depth in [(1.0, 9), (1.0, 1), (2.0, 1)]
+    ]
     assert split_stages(layers, 2) == [(0, 2), (2, 3)]
 
 

@@ -51,7 +51,8 @@ def test_moe_gpt_is_gpt_with_more_mlps(size: dict[str, int], experts: int, top_k
         for key in ("parameters", "flops")
     )
     assert parameters[0] - parameters[1] == count * ((experts - 1) * mlp + h * experts)
-    expected = 3 * (2 * (top_k - 1) * linear(tokens, h, 4 * h) + linear(tokens, h, experts))
+    mlps = 2 * (top_k - 1) * linear(tokens, h, 4 * h).flops
+    expected = 3 * (mlps + linear(tokens, h, experts).flops)
     assert flops[0] - flops[1] == count * expected
     attention = [plan[1] for plan in map(describe, (mixture, dense))]
     assert attention[0] == attention[1]
@@ -80,8 +81,8 @@ def test_mlp_by_hand(size: dict[str, int]) -> None:
     h, tokens = size["hidden"], 3 * size["sequence"]
     assert len(rest) == size["layers"] - 1
     assert first.parameters == 8 * h * h + 5 * h
-    assert first.forward_flops == first.backward_weight_flops == 2 * linear(tokens, h, 4 * h)
-    assert first.backward_input_flops == linear(tokens, h, 4 * h)  # none for the batch itself
+    assert first.forward_flops == first.backward_weight_flops == 2 * linear(tokens, h, 4 * h).flops
+    assert first.backward_input_flops == linear(tokens, h, 4 * h).flops  # none for the batch itself
     for block in rest:
         assert block.parameters == first.parameters
         assert block.backward_input_flops == block.forward_flops == first.forward_flops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -254,7 +255,9 @@ def test_costs_of_shards() -> None:
                    "cluster.preset=dgx-a100-80gb"],
         )  # fmt: skip
         program = lower(experiment)
-        costs = CostModel(program, experiment, resolve(experiment))
+        cluster = resolve(experiment)
+        free = replace(cluster, device=replace(cluster.device, launch_s=0.0))
+        costs = CostModel(program, experiment, free)
         seconds[zero] = {i.label: costs.seconds(i) for i in program.ranks[0]}
     assert seconds[2]["0STEP"] == seconds[3]["0STEP"] < seconds[1]["0STEP"] < seconds[0]["0STEP"]
     assert seconds[1]["0B0.1"] == seconds[0]["0B0.1"] < seconds[2]["0B0.1"]
