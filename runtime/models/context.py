@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from runtime.models.attention import attend, causal_mask, merge_heads, split_heads
 from runtime.models.transformer import Share, linear_of
+from runtime.recompute import run_again
 from simulator.experiment import Experiment
+from simulator.workloads.attention import form
 from simulator.workloads.context import zigzag
 
 ALL = slice(None)
@@ -49,11 +51,15 @@ class Block(nn.Module):
     Args:
         heads: of this rank.
         rank, ranks: place in the context group, and its size.
+        again: keep the log-sum-exp of the scores instead of their exponentials, and compute
+            these again in the backward pass.
     """
 
-    def __init__(self, heads: int, tokens: int, step: int, rank: int, ranks: int, causal: bool):
+    def __init__(
+        self, heads: int, tokens: int, step: int, rank: int, ranks: int, causal: bool, again: bool
+    ):
         super().__init__()
-        self.heads, self.last = heads, step == ranks - 1
+        self.heads, self.last, self.again = heads, step == ranks - 1, again
         self.queries = self.keys = ALL
         source = (rank - step) % ranks  # of the keys and values
         if causal and step and source < rank:  # its second chunk is later than both of ours
@@ -83,17 +89,14 @@ class _Block(torch.autograd.Function):
     ) -> Tensor:
         query, key, value = _operands(q, kv, how)
         wide = torch.promote_types(q.dtype, torch.float32)
-        scale = 1 / math.sqrt(query.shape[2])
-        scores = torch.bmm(query, key.transpose(1, 2)).mul_(scale).to(wide)
-        if mask is not None:
-            scores += mask
+        scores = _scores(query, key, mask).to(wide)
         total = scores.logsumexp(2, keepdim=True)
         if state is not None:
             total = torch.logaddexp(state[:, how.queries, -1:], total)
         probabilities = (scores - total).exp_().to(q.dtype)
         mixed = torch.bmm(probabilities, value).to(wide)
+        kept = None
         if state is None:
-            ctx.save_for_backward(q, kv, probabilities)
             made = torch.cat([mixed, total], 2)
         else:
             made = state.clone()
@@ -101,7 +104,10 @@ class _Block(torch.autograd.Function):
             kept = (state[..., -1:] - made[..., -1:]).exp_()
             made[..., :-1] *= kept
             made[:, how.queries, :-1] += mixed
-            ctx.save_for_backward(q, kv, probabilities, state, kept)
+        if how.again:
+            ctx.save_for_backward(q, kv, state, mask, made[..., -1:].clone())
+        else:
+            ctx.save_for_backward(q, kv, state, kept, probabilities)
         ctx.how = how
         if how.last:
             # Contiguous: of one head it would be a view of the whole state.
@@ -111,8 +117,15 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         how: Block = ctx.how
-        q, kv, probabilities, *before = ctx.saved_tensors
+        q, kv, state, *saved = ctx.saved_tensors
+        kept: Any
         query, key, value = _operands(q, kv, how)
+        if how.again:
+            mask, total = saved
+            probabilities = (_scores(query, key, mask) - total[:, how.queries]).exp_().to(q.dtype)
+            kept = None if state is None else (state[..., -1:] - total).exp_()
+        else:
+            kept, probabilities = saved
         (gradient,) = gradients
         if how.last:
             into_output = split_heads(gradient, how.heads)
@@ -124,12 +137,11 @@ class _Block(torch.autograd.Function):
         into_scores = torch.bmm(mine, value.transpose(1, 2))
         rest = -into_total.to(torch.promote_types(q.dtype, torch.float32))
         into_state = None
-        if before:
-            state, kept = before
+        if state is not None:
             along = (into_output * state[..., :-1]).sum(2, keepdim=True)
             rest += kept * along
         rest[:, how.queries] += (probabilities * into_scores).sum(2, keepdim=True)
-        if before:
+        if state is not None:
             into_state = torch.cat([kept * into_output, kept * (along - rest)], 2)
         into_scores -= rest[:, how.queries].to(q.dtype)
         into_scores *= probabilities
@@ -139,6 +151,11 @@ class _Block(torch.autograd.Function):
         keys = [_whole(x, how.keys, kv.shape[1], how.heads) for x in (into_key, into_value)]
         queries = _whole(into_query, how.queries, q.shape[1], how.heads)
         return queries, torch.cat(keys, 2), into_state, None, None
+
+
+def _scores(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    scores = torch.bmm(query, key.transpose(1, 2)).mul_(1 / math.sqrt(query.shape[2]))
+    return scores if mask is None else scores + mask
 
 
 def _operands(q: Tensor, kv: Tensor, how: Block) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,12 +192,15 @@ class Core(nn.Module):
     """Attention of this rank's heads over the whole sequence: (context, batch, sequence of a
     rank, 3, heads × width) → (context, batch, sequence of a rank, heads × width)."""
 
-    def __init__(self, heads: int, mask: Tensor | None):
+    def __init__(self, heads: int, mask: Tensor | None, again: bool):
         super().__init__()
-        self.heads = heads
+        self.heads, self.again = heads, again
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, packed: Tensor) -> Tensor:
+        return run_again(self._mix, packed) if self.again else self._mix(packed)
+
+    def _mix(self, packed: Tensor) -> Tensor:
         mask: Tensor | None = self.mask  # type: ignore[assignment]
         ranks, batch, tokens, _, columns = packed.shape
         parted = packed.view(ranks, batch, tokens, 3, self.heads, columns // self.heads)
@@ -206,13 +226,14 @@ def part_of(
     share, ranks = Share(experiment, place), experiment.parallel.context
     attributes = dict(whole.named_children())
     name, _, step = part.partition("-")
+    again = form(experiment) == "again"
     if name == "block":
         workload, rank = experiment.workload, place.get("context", 0)
         heads, tokens = workload.heads // share.count, workload.sequence // ranks
-        return Block(heads, tokens, int(step), rank, ranks, zigzag(experiment))
+        return Block(heads, tokens, int(step), rank, ranks, zigzag(experiment), again)
     if name == "core":
         heads = experiment.workload.heads // share.count // ranks
-        return Core(heads, getattr(whole, "mask", None))
+        return Core(heads, getattr(whole, "mask", None), again)
     if name in ("projection", "merged"):
         projection = attributes["projection"]
         assert isinstance(projection, nn.Linear)

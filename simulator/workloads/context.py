@@ -91,7 +91,7 @@ def _block(p: Parts, whole: int, step: int, causal: bool, reads: tuple[int, ...]
     if last:
         shape, nbytes = (p.batch, p.sequence, p.hidden // p.tensor), mixed
     place = "first" if step == 0 else "last" if last else "middle"
-    return Layer(
+    block = Layer(
         kind=f"{'causal' if causal else 'full'}-ring-block-{place} {p.shape} a{p.heads}",
         products=(scores, replace(scores, n=head, k=seen)),
         # Q, K and V copied apart, scores scaled, their log-sum-exp, exponentials; the state.
@@ -104,6 +104,16 @@ def _block(p: Parts, whole: int, step: int, causal: bool, reads: tuple[int, ...]
         reads=reads,
         keeps=(True,) * len(reads),
         whole=(whole, f"block-{step}"),
+    )
+    if p.form != "again":
+        return block
+    return replace(  # of its scores it keeps the log-sum-exp
+        block,
+        kind=f"{block.kind} again",
+        saved_bytes=rows * wide,
+        again=(scores,),
+        again_bytes=4 * mixed + 4 * heads * pairs * p.width,
+        again_kernels=6,
     )
 
 
@@ -147,6 +157,16 @@ def _ulysses(p: Parts, whole: int, causal: bool) -> list[Layer]:
         keeps=(False,),
         whole=(whole, "core"),
     )
+    if p.form == "again":
+        mixing = replace(
+            mixing,
+            kind=f"{mixing.kind} again",
+            saved_bytes=0,
+            keeps=(True,),
+            again=mixing.products,
+            again_bytes=mixing.moved_bytes,
+            again_kernels=mixing.kernels,
+        )
     projection = replace(
         _projection(p, whole),
         kind=f"ulysses-projection {p.shape}",

@@ -70,11 +70,6 @@ def _check_context(experiment: Experiment) -> None:
             f"parallel.context = {context}: attention of {workload.model} is not split over "
             f"ranks; allowed: 1, or one of the models {', '.join(CONTEXT_MODELS)}"
         )
-    if parallel.recompute == "selective":
-        raise ExperimentError(
-            f"parallel.recompute = 'selective': with parallel.context = {context} attention is "
-            "spread over several segments; allowed: 'none' or 'full'"
-        )
     if zigzag(experiment):
         sizes = {"workload.sequence ÷ 2 (two chunks a rank)": workload.sequence // 2}
         if workload.sequence % 2:

@@ -63,6 +63,16 @@ SPLIT_SEQUENCES = [
         {"heads": 4, "hidden": 8, "global_batch": 1},
     )
 ] + [{"model": model, "context": 2, "heads": 1} for model in ("gpt", "bert")]
+SPLIT_SEQUENCES += [
+    {"model": model, "context": 2, "context_style": style, "dtype": dtype}
+    | {"recompute": "selective", **more}
+    for model, dtype, more in (
+        ("gpt", "fp64", {}),
+        ("bert", "fp32", {"tensor": 2}),
+        ("gpt", "fp32", {"context": 4}),
+    )
+    for style in ("ring", "ulysses")
+]
 
 
 def name_of(keys):

@@ -36,6 +36,11 @@ CASES = [
     if (model, how) != ("mlp", "selective")
     if model == "gpt" or plan in (PLANS[0], PLANS[3])
 ] + [{"recompute": how, **plan} for plan in MORE_PLANS for how in HOW]
+CONTEXT = [
+    {"model": model, "recompute": "selective", "context": 2, "context_style": style, **more}
+    for style in ("ring", "ulysses")
+    for model, more in (("gpt", {"microbatches": 2}), ("bert", {"pipeline": 2}))
+]
 SHARED = {"sequence_parallel": True}
 TENSOR = [
     {"tensor": 2, "layers": 2, "hidden": 16, "heads": 4, "recompute": how, **plan}
@@ -73,6 +78,8 @@ ASYNCHRONOUS = [
     for schedule in ("pipedream", "pipedream-2bw")
 ]
 
+EVERY = CASES + TENSOR + CONTEXT + EXPERT + SHARDED + ASYNCHRONOUS
+
 
 def name_of(keys: dict[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in keys.items())
@@ -84,7 +91,7 @@ def without(keys: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "keys",
-    CASES + TENSOR + EXPERT + SHARDED + ASYNCHRONOUS,
+    EVERY,
     ids=name_of,
 )
 def test_not_a_bit_is_different(run, keys):
@@ -127,7 +134,9 @@ def test_tokens_that_are_routed_again_are_counted_once(run):
         assert again.moe == once.moe
 
 
-@pytest.mark.parametrize("keys", CASES + TENSOR + EXPERT + SHARDED + ASYNCHRONOUS, ids=name_of)
+@pytest.mark.parametrize(
+    "keys", CASES + TENSOR + CONTEXT + EXPERT + SHARDED + ASYNCHRONOUS, ids=name_of
+)
 def test_every_tensor_has_the_bytes_the_program_says(run, keys):
     ran = run(iterations=3, **keys)
     for rank, instructions in enumerate(ran.program.ranks):
