@@ -145,13 +145,13 @@ with Workers(2) as workers:
 # the sum of a rank's passes as calibration timed them, on both ranks at once and without
 # communication; each plan has its own, because the pace of a machine may change.
 
-laptop = load_preset("laptop").link
+laptop = load_preset("laptop").topology.island
 rows = []
 for (name, outcome), guess in zip(outcomes.items(), (f"{MY_GUESS:.2f}", "–"), strict=True):
     bucket_mb = outcome.prediction.experiment.parallel.bucket_mb
     compute = support.work_seconds(predict(here(bucket_mb, preset="laptop")))[0]
     last = support.buckets(outcome.prediction.program)[-1]
-    exposed = ring_seconds("ALL_REDUCE", 2, last, laptop.latency_s, laptop.bandwidth)
+    exposed = ring_seconds("ALL_REDUCE", 2, last, laptop.latency_s, laptop.speed)
     formula = 2 * compute / (compute + exposed)
 
     compute = support.work_seconds(outcome.prediction)[0]

@@ -109,11 +109,11 @@ class CostModel:
                 if key in profile.passes:
                     return profile.passes[key].mean_s
             self.estimated.add(keys[0])
-        return sum(self.roofline(task.op, layer) for layer in layers)
+        return sum(self.roofline(task.op, layer, rank) for layer in layers)
 
-    def roofline(self, op: Op, layer: Layer) -> float:
+    def roofline(self, op: Op, layer: Layer, rank: int = 0) -> float:
         """Matrix products at their share of peak, everything else at memory speed."""
-        device, workload = self.cluster.device, self.experiment.workload
+        device, workload = self.cluster.device_of(rank), self.experiment.workload
         flops, moved = _work(op, layer, workload, self.experiment.parallel)
         return (
             flops / (device.peak_flops[workload.dtype] * device.matmul_efficiency)
