@@ -19,6 +19,8 @@ from simulator.program import (
     Program,
     Task,
 )
+from simulator.sharing import Sharing
+from simulator.strategies import mesh_of
 from simulator.workloads import Layer, describe
 
 UNSHARDED = Parallel()
@@ -54,12 +56,17 @@ class CostModel:
         self.fixed = experiment.workload.model == "unit"
         self.estimated: set[str] = set()
         self.capacities: dict[str, float] = {}
+        self.sharing: Sharing | None = None
         assert cluster.cores is None or not program.is_folded  # those who share must be there
         self.scale = experiment.run.pace or 1.0
         modelled = self.fixed or experiment.run.pace is not None  # the host's limits do not show
         if cluster.cores is not None and not modelled:
             self.capacities = {f"cores:{node}": cluster.cores for node in range(cluster.nodes)}
         self._seconds: dict[tuple[int, int], float] = {}
+        if not modelled:
+            mesh = mesh_of(experiment) if program.is_folded else None
+            self.sharing = Sharing(program, cluster, mesh, self._alone)
+            self.capacities |= self.sharing.capacities
         on_host = cluster.cores is not None and not modelled
         self._issued = _issued_before(program) if on_host else None
 
@@ -81,14 +88,17 @@ class CostModel:
         return self.cluster.wake_s
 
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-        if not self.capacities:
+        if self.sharing is None:
             return ()
+        links = self.sharing.demand(participants)
+        if self.cluster.cores is None:
+            return links
         amount = self.cluster.transfer_cores if len(participants) > 1 else 1.0
         use: dict[str, float] = {}
         for member in participants:
             resource = f"cores:{self.cluster.node(member.rank)}"
             use[resource] = use.get(resource, 0.0) + amount
-        return tuple(use.items())
+        return (*links, *use.items())
 
     def _alone(self, rank: int, task: Task) -> float:
         if task.op in MESSAGES:

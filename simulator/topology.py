@@ -160,6 +160,13 @@ class Topology:
         above = [number // tier.nodes_per_switch for tier in self.tiers]
         return (rank, island, switch, number, *above)
 
+    def places(self, rank: int) -> tuple[int, ...]:
+        """What tells `rank` from others but itself: its units, and its network card."""
+        number = self.node(rank)
+        node, place = self.nodes[number], rank - self._first[number]
+        card = self._first[number] + place * node.ports // len(node.devices)
+        return (*self.units(rank)[LANE:], card)
+
     def boundary(self, rank: int, level: int) -> list[tuple[str, float]]:
         """(resource, bytes/s) that `rank` uses to leave its unit of `level`."""
         number = self.node(rank)

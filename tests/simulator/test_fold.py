@@ -109,7 +109,7 @@ def test_nothing_changes_wherever_peers_are_placed_alike(devices_per_node: int) 
         more=(f"cluster.devices_per_node={devices_per_node}", "workload.clip_norm=1"),
     )
     alike = peers_are_placed_alike(mesh_of(experiment), resolve(experiment))
-    assert alike == (devices_per_node in (1, 3, 6, 9, 12, 13))  # a pipeline on one node, or none
+    assert alike == (devices_per_node in (1, 3, 6, 12))  # a pipeline on one node, cards alike
     if alike:
         assert_same(*both(experiment))
 
