@@ -289,11 +289,13 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
     available = cluster.topology.num_devices
     if experiment.world_size > available:
         each = sorted({len(node.devices) for node in cluster.topology.nodes})
+        advice = f"raise cluster.nodes to {-(-experiment.world_size // cluster.devices_per_node)}"
+        if len(each) > 1 or cluster.topology.network is None:
+            advice = "describe more in its file"
         raise ExperimentError(
             f"parallel: data × pipeline × … = {experiment.world_size} ranks; cluster "
             f"{cluster.name} has {cluster.nodes} × {' or '.join(map(str, each))} = {available} "
-            f"devices; raise cluster.nodes to "
-            f"{-(-experiment.world_size // cluster.devices_per_node)}"
+            f"devices; {advice}"
         )
     return cluster
 
