@@ -192,7 +192,8 @@ def parse_cluster(data: dict[str, Any], where: str) -> ClusterFile:
 
 def _explain(error: ValidationError) -> str:
     """The first mistake: place, value, what is allowed."""
-    first = error.errors()[0]
+    errors = error.errors()  # a misspelt key is missing under its right name, too
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     place = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "missing":
         return f"{place}: missing"

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from simulator import ExperimentError, load, predict
 from simulator.cli import app
 from simulator.cluster import load_preset, preset_names, resolve
+from simulator.cluster_file import TABLES, ClusterFile, DeviceTable, parse_cluster
 
 DEVICE = """
 [devices.{kind}]
@@ -143,12 +144,10 @@ WAYS = {"Simple": {"latency_us": 1, "efficiency": 0.5}}
             [{"nodes_per_switch": 4}, {"nodes_per_switch": 6}],
             "network.tiers.1.nodes_per_switch = 6: must be a multiple of the 4",
         ),
-        ("network.tiers", [{"switch": 4}], "network.tiers.0.nodes_per_switch: missing"),
+        ("network.tiers", [{"oversubscription": 2}], "network.tiers.0.nodes_per_switch: missing"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(place: str, value: Any, message: str) -> None:
-    from simulator.cluster_file import parse_cluster
-
     with pytest.raises(ExperimentError) as error:
         parse_cluster(changed(place, value), "cluster.file = 'x.toml'")
     assert str(error.value).startswith("cluster.file = 'x.toml': ")
@@ -195,3 +194,20 @@ def test_units_of_a_file() -> None:
     assert cluster.library.in_network.latency_s == pytest.approx(94e-6)
     assert cluster.library.copy_bandwidth == 1.2e12
     assert cluster.topology.nodes[0].bandwidth == 400e9
+
+
+def test_the_example_in_the_documents(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "clusters.md").read_text("utf-8")
+    path = tmp_path / "mixed.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0])
+    found = predict(load(None, [f"cluster.file={path}", "parallel.data=4"]))
+    assert [found.cluster.topology.kind(rank) for rank in range(8)] == ["a100"] * 2 + ["h100"] * 6
+    for table in ("devices.KIND", "nodes", "island", "network.tiers", "collectives", "host"):
+        assert f"[{table}]" in text
+
+
+def test_every_key_is_in_the_documents() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "clusters.md").read_text("utf-8")
+    tables = [ClusterFile, DeviceTable, *TABLES.values()]
+    keys = {key for table in tables for key in table.model_fields} - {"peak_tflops"}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text and f"{key}]" not in text] == []
