@@ -38,7 +38,7 @@ app = typer.Typer(
     help="Write a parallel-training strategy once: predict its timeline, run the same program "
     "for real, and compare the two.",
 )
-for command in (cli.predict, cli.program, cli.strategies, cli.schedules):
+for command in (cli.predict, cli.program, cli.strategies, cli.clusters, cli.schedules):
     app.command()(command)
 
 

@@ -92,7 +92,7 @@ def compare(
     user's cache). The steps themselves are no part of the calibration.
     """
     program = lower(experiment)
-    named = experiment.cluster.preset or experiment.cluster.profile or experiment.run.pace
+    named = experiment.cluster.is_named or experiment.run.pace
     given = experiment.workload.model == "unit" or bool(named)
     cluster = resolve(experiment) if given else None
     answer = _launch(Job(experiment, calibrate=not given), on_progress, workers)
@@ -140,7 +140,7 @@ def execution_of(
     """What rank 0 answered, with its figures; completes the timeline's metadata."""
     measurement = from_json(program, answer["measurement"])
     timeline = measurement.timeline
-    peak_flops = cluster.device.peak_flops.get(experiment.workload.dtype)
+    peak_flops = cluster.peak_flops(experiment.workload.dtype, experiment.world_size)
     statistics: dict[str, Any] = dict(iteration_statistics(measurement.iteration_times))
     result = summarize(timeline, experiment, peak_flops, program.hash(), len(program))
     statistics |= {

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from simulator.cluster import preset_names
+from simulator.cluster import load_preset, preset_names
+from simulator.cluster_report import describe_cluster, print_clusters
 from simulator.comparison import compare as compare_timelines
 from simulator.experiment import Experiment, ExperimentError, load, parse
 from simulator.mesh_report import print_mesh
@@ -164,7 +165,18 @@ def strategies() -> None:
         table.add_row(entry.name, entry.setting, "yes", "yes", entry.summary)
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"clusters: {', '.join(preset_names())}, or a calibrated profile")
+    console.print(f"clusters: {', '.join(preset_names())} (`twinline clusters`), a cluster file, ")
+    console.print("or a calibrated profile")
+
+
+@app.command()
+def clusters(as_json: AsJson = False) -> None:
+    """The table of cluster presets: devices, links, and where the figures come from."""
+    rows = [describe_cluster(load_preset(name)) for name in preset_names()]
+    if as_json:
+        print(json.dumps({"clusters": rows}))
+        return
+    print_clusters(Console(highlight=False), rows)
 
 
 @app.command()

@@ -8,81 +8,134 @@ machine it was measured on.
 from __future__ import annotations
 
 import tomllib
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib import resources
-from typing import Any
+from math import gcd
 
-from simulator.device import Device, device_from
+from simulator.cluster_file import (
+    ClusterFile,
+    NodesTable,
+    ProtocolTable,
+    parse_cluster,
+    read_cluster,
+)
+from simulator.collectives import Collectives, InNetwork, Library
+from simulator.device import Device, device_of
 from simulator.experiment import ClusterChoice, Experiment, ExperimentError
-from simulator.profile import Profile, load_profile, ring_seconds
-
-
-@dataclass(frozen=True)
-class Link:
-    """A connection: seconds before the first byte, then bytes/s (already times efficiency)."""
-
-    latency_s: float
-    bandwidth: float
-
-    def seconds(self, nbytes: float) -> float:
-        return self.latency_s + nbytes / self.bandwidth
+from simulator.profile import Profile, load_profile
+from simulator.topology import Link, Node, Protocol, Tier, Topology
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Nodes of equal devices. `link` joins the devices of one node; `network` is the
-    share of the node's NICs that belongs to one device. `cores` (None: not shared) is how
-    many cores the ranks of one node share, `transfer_cores` what one rank's transfer
-    occupies of them, `issue_s` the host time to queue an instruction, `wake_s` the time
-    from the end of an instruction to the start of one on another stream that waited."""
+    """Nodes of devices, what joins them, and the library that moves bytes between them.
+
+    Attributes:
+        nodes: how many there are.
+        kinds: devices by the name of their kind.
+        cores: how many cores the ranks of one node share; None: not shared.
+        issue_s: host time to queue an instruction.
+        wake_s: from the end of an instruction to the start of one on another stream.
+        transfer_cores: what one rank's transfer occupies of the cores.
+    """
 
     name: str
     source: str
-    nodes: int
-    devices_per_node: int
-    device: Device
-    link: Link
-    network: Link
-    network_efficiency: float = 1.0
+    topology: Topology
+    kinds: dict[str, Device]
+    library: Library = field(default_factory=Library)
+    algorithm: str | None = None
     cores: float | None = None
     issue_s: float = 0.0
     wake_s: float = 0.0
     transfer_cores: float = 0.0
     profile: Profile | None = None
 
+    @cached_property
+    def collectives(self) -> Collectives:
+        return Collectives(self.topology, self.library, self.algorithm)
+
+    @property
+    def nodes(self) -> int:
+        return len(self.topology.nodes)
+
+    @property
+    def devices_per_node(self) -> int:
+        """Of the first node."""
+        return len(self.topology.nodes[0].devices)
+
+    @property
+    def device(self) -> Device:
+        """The first one."""
+        return self.device_of(0)
+
+    def device_of(self, rank: int) -> Device:
+        return self.kinds[self.topology.kind(rank)]
+
     def node(self, rank: int) -> int:
-        return rank // self.devices_per_node
+        return self.topology.node(rank)
+
+    def peak_flops(self, dtype: str, world_size: int) -> float | None:
+        """Of a device, the mean over ranks; None: not known."""
+        peaks = [self.device_of(rank).peak_flops.get(dtype) for rank in range(world_size)]
+        known = [peak for peak in peaks if peak is not None]
+        return sum(known) / len(known) if len(known) == len(peaks) else None
 
     def message_seconds(self, source: int, target: int, nbytes: int) -> float:
-        """One message, both ranks ready: latency + bytes ÷ bandwidth."""
+        """One message, both ranks ready."""
         if self.profile and self.profile.messages:
             return self.profile.message(nbytes).mean_s
-        same = self.node(source) == self.node(target)
-        return (self.link if same else self.network).seconds(nbytes)
+        return self.collectives.message_seconds(source, target, nbytes)
 
     def collective_seconds(self, op: str, group: tuple[int, ...], nbytes: int) -> float:
-        """A ring, or for an all-to-all an exchange of pairs (`simulator.profile.ring_seconds`).
-
-        Over several nodes the slower hop decides. In a ring the members on one node share that
-        node's part of the network; in an all-to-all each sends to every other node itself.
-        """
-        size = len(group)
+        """From the profile if it has any; else `simulator.collectives`."""
         if self.profile:
-            timing = self.profile.collective(op, size, nbytes)
+            timing = self.profile.collective(op, len(group), nbytes)
             if timing is not None:
                 return timing.mean_s
-        nodes = Counter(self.node(rank) for rank in group)
-        if len(nodes) == 1:
-            return ring_seconds(op, size, nbytes, self.link.latency_s, self.link.bandwidth)
-        here = min(nodes.values())
-        if op == "ALL_TO_ALL":
-            bandwidth = min(
-                self.link.bandwidth, self.network.bandwidth * (size - 1) / (size - here)
+        return self.collectives.cost(op, group, nbytes).seconds
+
+    def resized(
+        self,
+        nodes: int | None = None,
+        devices_per_node: int | None = None,
+        node_bandwidth_gbit: float | None = None,
+    ) -> Cluster:
+        """With so many nodes, devices and 10⁹ bit/s each; the cards of a node are shared.
+
+        Raises:
+            ExperimentError: nodes differ, so it is not said which of them change; or nothing
+                joins several.
+        """
+        now = self.topology.nodes
+        if (nodes, devices_per_node, node_bandwidth_gbit) == (None, None, None):
+            return self
+        if len({*now}) > 1:
+            key = "devices_per_node" if devices_per_node else "nodes"
+            key = "node_bandwidth_gbit" if node_bandwidth_gbit else key
+            raise ExperimentError(
+                f"cluster.{key}: nodes of cluster {self.name} differ; change its file instead"
             )
-        else:
-            bandwidth = min(self.link.bandwidth, self.network.bandwidth * here)
-        return ring_seconds(op, size, nbytes, self.network.latency_s, bandwidth)
+        node, count = now[0], nodes or len(now)
+        if devices_per_node is not None:
+            node = _with_devices(node, devices_per_node)
+        if self.topology.network is None:
+            if count > 1 or node_bandwidth_gbit is not None:
+                raise ExperimentError(
+                    f"cluster.nodes = {count}: cluster {self.name} has no [network]: one node only"
+                )
+        elif node_bandwidth_gbit is not None:
+            node = replace(node, nic_bandwidth=node_bandwidth_gbit * 1e9 / 8 / node.nics)
+        return replace(self, topology=replace(self.topology, nodes=(node,) * count))
+
+
+def _with_devices(node: Node, count: int) -> Node:
+    """The same with more or fewer devices; an island of all of them stays one."""
+    whole = node.per_island == len(node.devices)
+    kinds = node.devices[:count] + node.devices[-1:] * (count - len(node.devices))
+    island = count if whole else gcd(count, node.per_island)
+    return replace(node, devices=kinds, per_island=island, per_switch=gcd(count, node.per_switch))
 
 
 def preset_names() -> list[str]:
@@ -101,33 +154,61 @@ def load_preset(name: str) -> Cluster:
     if name not in preset_names():
         raise ExperimentError(f"cluster.preset = {name!r}: allowed: {', '.join(preset_names())}")
     text = (resources.files("simulator") / "clusters" / f"{name}.toml").read_text(encoding="utf-8")
-    return _from_toml(tomllib.loads(text))
+    return cluster_of(parse_cluster(tomllib.loads(text), f"cluster.preset = {name!r}"))
 
 
-def _from_toml(data: dict[str, Any]) -> Cluster:
-    host, link = data.get("host", {}), data["link"]
-    count = int(data["nodes"]["devices_per_node"])
-    intra = Link(
-        link["latency_us"] * 1e-6, link["bandwidth_gbyte"] * 1e9 * link.get("efficiency", 1.0)
+def cluster_of(file: ClusterFile) -> Cluster:
+    """What a cluster file describes, in seconds, bytes, bytes/s and FLOP/s."""
+    host, library, island = file.host, file.collectives, file.island
+    switched = library.in_network
+    nodes = tuple(
+        _node(entry, joined=island is not None) for entry in file.nodes for _ in range(entry.count)
     )
-    network = intra
-    if "network" in data:
-        nic = data["network"]
-        per_device = nic["node_bandwidth_gbit"] * 1e9 / 8 / count
-        network = Link(nic["latency_us"] * 1e-6, per_device * nic.get("efficiency", 1.0))
+    pcie = _link(file.pcie.bandwidth_gbyte, file.pcie.protocols) if file.pcie else None
     return Cluster(
-        name=data["name"],
-        source=data["source"],
-        nodes=int(data["nodes"]["count"]),
-        devices_per_node=count,
-        device=device_from(data["device"], data["name"]),
-        link=intra,
-        network=network,
-        network_efficiency=data.get("network", {}).get("efficiency", 1.0),
-        cores=host.get("cores"),
-        issue_s=host.get("issue_us", 0.0) * 1e-6,
-        wake_s=host.get("wake_us", 0.0) * 1e-6,
-        transfer_cores=host.get("transfer_cores", 0.0),
+        name=file.name,
+        source=file.source,
+        topology=Topology(
+            nodes,
+            island=_link(island.bandwidth_gbyte, island.protocols) if island else None,
+            mesh=tuple(map(tuple, island.mesh)) if island and island.mesh else None,
+            pcie=pcie,
+            network=_link(0.0, file.network.protocols) if file.network else None,
+            tiers=tuple(
+                Tier(tier.nodes_per_switch, tier.oversubscription)
+                for tier in (file.network.tiers if file.network else [])
+            ),
+        ),
+        kinds={name: device_of(table) for name, table in file.devices.items()},
+        library=Library(
+            start_s=library.start_us * 1e-6,
+            copy_bandwidth=library.copy_gbyte * 1e9 if library.copy_gbyte else float("inf"),
+            algorithms=tuple(library.algorithms),
+            in_network=InNetwork(switched.latency_us * 1e-6, switched.efficiency, switched.devices)
+            if switched
+            else None,
+            transfer_share=library.transfer_share,
+        ),
+        cores=host.cores if host else None,
+        issue_s=host.issue_us * 1e-6 if host else 0.0,
+        wake_s=host.wake_us * 1e-6 if host else 0.0,
+        transfer_cores=host.transfer_cores if host else 0.0,
+    )
+
+
+def _link(bandwidth_gbyte: float, protocols: dict[str, ProtocolTable]) -> Link:
+    ways = {n: Protocol(p.latency_us * 1e-6, p.efficiency) for n, p in protocols.items()}
+    return Link(bandwidth_gbyte * 1e9, ways)
+
+
+def _node(table: NodesTable, joined: bool) -> Node:
+    devices = tuple(kind for kind, count in table.devices.items() for _ in range(count))
+    return Node(
+        devices,
+        per_island=table.devices_per_island or (len(devices) if joined else 1),
+        per_switch=table.devices_per_switch or 1,
+        nics=table.nics or 1,
+        nic_bandwidth=(table.nic_gbit or 0.0) * 1e9 / 8,
     )
 
 
@@ -145,8 +226,8 @@ def from_profile(profile: Profile) -> Cluster:
         base,
         name=f"profile of {profile.machine.get('hostname', 'a machine')}",
         source=f"calibrated {profile.machine.get('date', '')}",
-        devices_per_node=1 << 16,
-        device=device,
+        topology=replace(base.topology, nodes=(_with_devices(base.topology.nodes[0], 1 << 16),)),
+        kinds={base.topology.kind(0): device},
         cores=profile.effective_cores or float(profile.machine["cores"])
         if profile.device == "cpu"
         else None,
@@ -166,38 +247,49 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
     choice = experiment.cluster
     if choice.profile is not None:
         cluster = from_profile(load_profile(choice.profile))
+    elif choice.file is not None:
+        cluster = cluster_of(read_cluster(choice.file))
     elif choice.preset is None and fallback is not None:
         cluster = from_profile(fallback)
     else:
         cluster = load_preset("laptop" if choice.preset is None else choice.preset)
-    cluster = _resized(cluster, choice, experiment.world_size)
-    available = cluster.nodes * cluster.devices_per_node
+    cluster = _chosen(cluster, choice, experiment.world_size)
+    available = cluster.topology.num_devices
     if experiment.world_size > available:
+        each = sorted({len(node.devices) for node in cluster.topology.nodes})
+        advice = f"raise cluster.nodes to {-(-experiment.world_size // cluster.devices_per_node)}"
+        if len(each) > 1 or cluster.topology.network is None:
+            advice = "describe more in its file"
         raise ExperimentError(
             f"parallel: data × pipeline × … = {experiment.world_size} ranks; cluster "
-            f"{cluster.name} has {cluster.nodes} × {cluster.devices_per_node} = {available} "
-            f"devices; raise cluster.nodes to "
-            f"{-(-experiment.world_size // cluster.devices_per_node)}"
+            f"{cluster.name} has {cluster.nodes} × {' or '.join(map(str, each))} = {available} "
+            f"devices; {advice}"
         )
     return cluster
 
 
-def _resized(cluster: Cluster, choice: ClusterChoice, world_size: int) -> Cluster:
-    """Apply `nodes`, `devices_per_node` and `node_bandwidth_gbit` of the experiment.
+def _chosen(cluster: Cluster, choice: ClusterChoice, world_size: int) -> Cluster:
+    """With what the experiment says of nodes, cards and algorithm.
 
-    The NICs of a node are shared by its devices. Where `nodes` is not given there are
-    enough of them.
+    Where `nodes` is not given there are enough of them, if all are alike and joined.
     """
-    node_bandwidth = cluster.network.bandwidth * cluster.devices_per_node
-    if choice.node_bandwidth_gbit is not None:
-        node_bandwidth = choice.node_bandwidth_gbit * 1e9 / 8 * cluster.network_efficiency
-    per_node = choice.devices_per_node or cluster.devices_per_node
-    if cluster.cores is not None and choice.devices_per_node is None:
-        per_node = max(per_node, world_size)  # ranks of one host share its cores
-    nodes = choice.nodes or max(cluster.nodes, -(-world_size // per_node))
-    return replace(
-        cluster,
-        nodes=nodes,
-        devices_per_node=per_node,
-        network=replace(cluster.network, bandwidth=node_bandwidth / per_node),
+    per_node = choice.devices_per_node
+    if cluster.cores is not None and per_node is None:  # ranks of one host share its cores
+        per_node = max(cluster.devices_per_node, world_size)
+    nodes, alike = choice.nodes, len({*cluster.topology.nodes}) == 1
+    if nodes is None and alike and cluster.topology.network is not None:
+        nodes = max(cluster.nodes, -(-world_size // (per_node or cluster.devices_per_node)))
+    unchanged = nodes == cluster.nodes and choice.nodes is None
+    cluster = cluster.resized(
+        None if unchanged else nodes,
+        None if per_node == cluster.devices_per_node else per_node,
+        choice.node_bandwidth_gbit,
     )
+    if choice.algorithm == "auto":
+        return cluster
+    if choice.algorithm == "in-network" and cluster.library.in_network is None:
+        raise ExperimentError(
+            f"cluster.algorithm = 'in-network': cluster {cluster.name} has no "
+            f"[collectives.in_network]; it has: {', '.join(cluster.library.algorithms)}"
+        )
+    return replace(cluster, algorithm=choice.algorithm)

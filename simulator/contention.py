@@ -9,11 +9,15 @@ With one resource that is processor sharing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from heapq import heappop, heappush
 
 import simpy
 
 Demand = tuple[tuple[str, float], ...]
 """(resource, amount) pairs: what an activity uses of each resource at full speed."""
+
+ROUNDING = 1e-9
+"""Share of a capacity by which sums of demands may exceed it."""
 
 
 def fair_rates(demands: Sequence[Demand], capacities: Mapping[str, float]) -> list[float]:
@@ -58,6 +62,10 @@ def fair_rates(demands: Sequence[Demand], capacities: Mapping[str, float]) -> li
 class SharedResources:
     """Runs activities on a simpy clock, each at its fair speed.
 
+    A resource can slow somebody only while all that use it, at full speed, need more than
+    there is. So when an activity begins or ends, speeds are found anew only for those that
+    it is joined to by such resources.
+
     Args:
         environment: the clock, in seconds.
         capacities: how much there is of each resource.
@@ -66,58 +74,103 @@ class SharedResources:
     def __init__(self, environment: simpy.Environment, capacities: Mapping[str, float]):
         self.environment = environment
         self.capacities = dict(capacities)
+        self._users: dict[str, dict[int, _Activity]] = {name: {} for name in capacities}
+        self._load = dict.fromkeys(capacities, 0.0)
         self._active: dict[int, _Activity] = {}
+        self._queue: list[tuple[float, int]] = []  # (end, number); outdated ones stay
         self._number = 0
-        self._updated = 0.0
-        self._alarm = 0
+        self._alarm = float("inf")
 
     def start(self, seconds: float, demand: Demand, done: Callable[[float], None]) -> None:
         """Begin now an activity of `seconds` at full speed; `done(time)` when it ends."""
-        self._advance()
         self._number += 1
-        self._active[self._number] = _Activity(seconds, demand, done)
-        self._replan()
+        limited: dict[str, float] = {}
+        for resource, amount in demand:
+            if amount > 0 and resource in self._users:
+                limited[resource] = limited.get(resource, 0.0) + amount
+        demand = tuple(limited.items())
+        activity = _Activity(self._number, seconds, demand, done, self.environment.now)
+        self._active[self._number] = activity
+        for resource, amount in demand:
+            self._users[resource][self._number] = activity
+            self._load[resource] += amount
+        self._replan([activity])
+        self._arm()
 
-    def _advance(self) -> None:
+    def _is_short(self, resource: str) -> bool:
+        return self._load[resource] > self.capacities[resource] * (1 + ROUNDING)
+
+    def _replan(self, changed: list[_Activity]) -> None:
+        """New speeds for `changed` and all that they are joined to."""
+        joined = {activity.number: activity for activity in changed}
+        stack, scarce = changed, {}
+        while stack:
+            for resource, _ in stack.pop().demand:
+                if resource not in scarce and self._is_short(resource):
+                    scarce[resource] = self.capacities[resource]
+                    new = [a for n, a in self._users[resource].items() if n not in joined]
+                    joined |= {activity.number: activity for activity in new}
+                    stack += new
+        activities = [joined[number] for number in sorted(joined)]
+        rates = [1.0] * len(activities)
+        if scarce:
+            rates = fair_rates([activity.demand for activity in activities], scarce)
         now = self.environment.now
-        elapsed = now - self._updated
-        if elapsed > 0:
-            for activity in self._active.values():
-                activity.left -= elapsed * activity.rate
-        self._updated = now
-
-    def _replan(self) -> None:
-        activities = list(self._active.values())
-        if not activities:
-            return
-        rates = fair_rates([a.demand for a in activities], self.capacities)
-        first = float("inf")
         for activity, rate in zip(activities, rates, strict=True):
-            activity.rate = rate
-            activity.eta = max(activity.left, 0.0) / rate if rate > 0 else float("inf")
-            first = min(first, activity.eta)
-        self._alarm += 1
-        alarm = self._alarm
-        timeout = self.environment.timeout(first)
-        timeout.callbacks.append(lambda _: self._ring(alarm, first))
+            if rate != activity.rate:
+                activity.left = max(activity.left - (now - activity.since) * activity.rate, 0.0)
+                activity.since, activity.rate = now, rate
+                activity.end = now + activity.left / rate if rate > 0 else float("inf")
+                heappush(self._queue, (activity.end, activity.number))
 
-    def _ring(self, alarm: int, first: float) -> None:
-        if alarm != self._alarm:
-            return  # the set of activities changed since; a later alarm holds
-        finished = [key for key, a in self._active.items() if a.eta <= first]
-        self._advance()
-        done = [self._active.pop(key).done for key in finished]
-        self._replan()
-        for callback in done:
-            callback(self.environment.now)
+    def _arm(self) -> None:
+        """See to it that somebody rings when the next activity ends."""
+        while self._queue and self._is_outdated(*self._queue[0]):
+            heappop(self._queue)
+        if self._queue and self._queue[0][0] != self._alarm and self._queue[0][0] < float("inf"):
+            first = self._alarm = self._queue[0][0]
+            timeout = self.environment.timeout(first - self.environment.now)
+            timeout.callbacks.append(lambda _: self._ring(first))
+
+    def _is_outdated(self, end: float, number: int) -> bool:
+        activity = self._active.get(number)
+        return activity is None or activity.end != end
+
+    def _ring(self, first: float) -> None:
+        if first != self._alarm:
+            return  # something ends earlier, or this one later: another alarm is set
+        finished: list[_Activity] = []
+        while self._queue and self._queue[0][0] <= first:
+            end, number = heappop(self._queue)
+            if not self._is_outdated(end, number):
+                finished.append(self._active.pop(number))
+        freed: dict[int, _Activity] = {}
+        for activity in finished:
+            for resource, amount in activity.demand:
+                users = self._users[resource]
+                del users[activity.number]
+                if self._is_short(resource):
+                    freed |= users
+                self._load[resource] = self._load[resource] - amount if users else 0.0
+        freed = {number: other for number, other in freed.items() if number in self._active}
+        if freed:
+            self._replan(list(freed.values()))
+        self._alarm = float("inf")
+        self._arm()
+        for activity in sorted(finished, key=lambda activity: activity.number):
+            activity.done(self.environment.now)
 
 
 class _Activity:
-    __slots__ = ("left", "demand", "done", "rate", "eta")
+    __slots__ = ("number", "left", "demand", "done", "since", "rate", "end")
 
-    def __init__(self, left: float, demand: Demand, done: Callable[[float], None]):
-        self.left = left
+    def __init__(
+        self, number: int, left: float, demand: Demand, done: Callable[[float], None], now: float
+    ):
+        self.number = number
+        self.left = left  # seconds at full speed, at `since`
         self.demand = demand
         self.done = done
+        self.since = now
         self.rate = 0.0
-        self.eta = 0.0
+        self.end = float("inf")

@@ -25,6 +25,8 @@ from simulator.program import (
     Program,
     Task,
 )
+from simulator.sharing import Sharing
+from simulator.strategies import mesh_of
 from simulator.workloads import Layer, describe
 
 UNSHARDED = Parallel()
@@ -65,6 +67,7 @@ class CostModel:
         self.fixed = experiment.workload.model == "unit"
         self.estimated: set[str] = set()
         self.capacities: dict[str, float] = {}
+        self.sharing: Sharing | None = None
         assert cluster.cores is None or not program.is_folded  # those who share must be there
         self.scale = experiment.run.pace or 1.0
         modelled = self.fixed or experiment.run.pace is not None  # the host's limits do not show
@@ -73,7 +76,11 @@ class CostModel:
             self.capacities = {f"cores:{node}": cluster.cores for node in range(cluster.nodes)}
         self._timings: dict[tuple[int, int], Timing] = {}
         self._draws: list[int] | None = None
-        self._estimates: dict[tuple[Op, int], float] = {}  # by the layer's identity
+        self._estimates: dict[tuple[Op, int, str], float] = {}  # by the layer's identity
+        if not modelled:
+            mesh = mesh_of(experiment) if program.is_folded else None
+            self.sharing = Sharing(program, cluster, mesh, self._mean_alone)
+            self.capacities |= self.sharing.capacities
         on_host = cluster.cores is not None and not modelled
         self._issued = _issued_before(program) if on_host else None
 
@@ -104,14 +111,20 @@ class CostModel:
         return self.cluster.wake_s
 
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-        if not self.capacities:
+        if self.sharing is None:
             return ()
+        links = self.sharing.demand(participants)
+        if self.cluster.cores is None:
+            return links
         amount = self.cluster.transfer_cores if len(participants) > 1 else 1.0
         use: dict[str, float] = {}
         for member in participants:
             resource = f"cores:{self.cluster.node(member.rank)}"
             use[resource] = use.get(resource, 0.0) + amount
-        return tuple(use.items())
+        return (*links, *use.items())
+
+    def _mean_alone(self, rank: int, task: Task) -> float:
+        return self._alone(rank, task).mean_s
 
     def _alone(self, rank: int, task: Task) -> Timing:
         profile, op, nbytes = self.cluster.profile, task.op, task.nbytes
@@ -137,18 +150,18 @@ class CostModel:
                 if key in profile.passes:
                     return profile.passes[key]
             self.estimated.add(keys[0])
-        return Timing.certain(sum(self.estimate(op, layer) for layer in layers))
+        return Timing.certain(sum(self.estimate(op, layer, rank) for layer in layers))
 
-    def estimate(self, op: Op, layer: Layer) -> float:
+    def estimate(self, op: Op, layer: Layer, rank: int = 0) -> float:
         """From the shapes of the layer's kernels; see `simulator.kernels`."""
-        key = (op, id(layer))
+        kind = self.cluster.topology.kind(rank)
+        key = (op, id(layer), kind)
         seconds = self._estimates.get(key)
         if seconds is None:
             workload = self.experiment.workload
             work = work_of(op, layer, workload, self.experiment.parallel)
-            seconds = kernels.seconds(
-                self.cluster.device, workload.dtype, workload.dtype_bytes, work
-            )
+            device = self.cluster.kinds[kind]
+            seconds = kernels.seconds(device, workload.dtype, workload.dtype_bytes, work)
             self._estimates[key] = seconds
         return seconds
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from simulator.experiment import ExperimentError
+from pydantic import BaseModel, ConfigDict, Field
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -47,10 +45,23 @@ class Device:
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class PeakTable(_Table):
+    """10¹² FLOP/s of one device, per dtype."""
+
+    fp64: Rate
+    fp32: Rate
+    bf16: Rate
+    fp16: Rate
+
+
+class DeviceTable(_Table):
+    """``[devices.NAME]`` of a cluster file: one kind of device."""
 
     name: str
-    kind: str
+    kind: Literal["gpu", "cpu"]
     memory_gib: Rate
     memory_bandwidth_gbyte: Rate
     memory_efficiency: Share
@@ -61,33 +72,23 @@ class _Table(BaseModel):
     product_us: Microseconds
     kernel_us: Microseconds
     launch_us: Microseconds
-    peak_tflops: dict[str, Rate]
+    peak_tflops: PeakTable
 
 
-def device_from(table: dict[str, Any], preset: str) -> Device:
-    """The device of a preset's ``[device]`` table.
-
-    Raises:
-        ExperimentError: a key is missing, unknown or of no meaning; one line.
-    """
-    try:
-        given = _Table.model_validate(table)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ExperimentError(f"preset {preset}: device.{key}: {first['msg']}") from None
+def device_of(table: DeviceTable) -> Device:
+    """The same in bytes, seconds and FLOP/s."""
     return Device(
-        name=given.name,
-        kind=given.kind,
-        memory_bytes=given.memory_gib * 2**30,
-        memory_bandwidth=given.memory_bandwidth_gbyte * 1e9,
-        memory_efficiency=given.memory_efficiency,
-        matmul_efficiency=given.matmul_efficiency,
-        attention_efficiency=given.attention_efficiency,
-        processors=given.processors,
-        tile=given.tile,
-        product_s=given.product_us * 1e-6,
-        kernel_s=given.kernel_us * 1e-6,
-        launch_s=given.launch_us * 1e-6,
-        peak_flops={dtype: tera * 1e12 for dtype, tera in given.peak_tflops.items()},
+        name=table.name,
+        kind=table.kind,
+        memory_bytes=table.memory_gib * 2**30,
+        memory_bandwidth=table.memory_bandwidth_gbyte * 1e9,
+        memory_efficiency=table.memory_efficiency,
+        matmul_efficiency=table.matmul_efficiency,
+        attention_efficiency=table.attention_efficiency,
+        processors=table.processors,
+        tile=table.tile,
+        product_s=table.product_us * 1e-6,
+        kernel_s=table.kernel_us * 1e-6,
+        launch_s=table.launch_us * 1e-6,
+        peak_flops={dtype: t * 1e12 for dtype, t in table.peak_tflops.model_dump().items()},
     )

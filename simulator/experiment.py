@@ -191,14 +191,28 @@ class Parallel(_Section):
         return (self.zero_group or self.replicas) if self.zero else 1
 
 
+Algorithm = Literal["ring", "halving-doubling", "tree", "hierarchical", "in-network", "pairwise"]
+"""Of collectives, see `simulator.collectives`."""
+
+
 class ClusterChoice(_Section):
-    """Which machine the prediction is for: a preset, or a calibrated profile."""
+    """Which machine the prediction is for: a preset, a cluster file or a calibrated profile.
+
+    Attributes:
+        algorithm: of collectives; "auto" takes the fastest of those that the cluster has.
+    """
 
     preset: str | None = None
+    file: str | None = None
     profile: str | None = None
     nodes: Positive | None = None
     devices_per_node: Positive | None = None
     node_bandwidth_gbit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    algorithm: Literal["auto", Algorithm] = "auto"
+
+    @property
+    def is_named(self) -> bool:
+        return bool(self.preset or self.file or self.profile)
 
 
 class Run(_Section):
@@ -267,10 +281,11 @@ def parse(data: dict[str, Any]) -> Experiment:
     check_degrees(experiment)
     check_attention(experiment)
     check_size(experiment)
-    if experiment.cluster.preset and experiment.cluster.profile:
+    given = [key for key in ("preset", "file", "profile") if getattr(experiment.cluster, key)]
+    if len(given) > 1:
         raise ExperimentError(
-            f"cluster.profile = {experiment.cluster.profile!r}: cluster.preset is set too; "
-            "give one of them"
+            f"cluster.{given[1]} = {getattr(experiment.cluster, given[1])!r}: "
+            f"cluster.{given[0]} is set too; give one of them"
         )
     return experiment
 

@@ -80,7 +80,7 @@ def predict(
             "the others equal them"
         )
     notes += memory_notes(timeline, cluster)
-    peak_flops = cluster.device.peak_flops.get(experiment.workload.dtype)
+    peak_flops = cluster.peak_flops(experiment.workload.dtype, experiment.world_size)
     result = summarize(timeline, experiment, peak_flops, timeline.meta["hash"], len(program))
     result["ranks_simulated"] = program.num_ranks
     result = with_statistics(result, timeline.meta.get("statistics", {}))
@@ -117,15 +117,20 @@ def simulated(program: Program, costs: CostModel, seed: int) -> tuple[Timeline, 
 def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
     """Whether the peaks fit: each rank on its device, or all ranks of a host together."""
     peaks = [sample.peak for sample in timeline.memory]
-    needed = max(peaks, default=0)
-    where = f"rank {timeline.members[peaks.index(needed)]}" if peaks else ""
-    holder = "a device"
+    if not peaks:
+        return []
+    sizes = [cluster.device_of(rank).memory_bytes for rank in timeline.members]
+    worst = max(range(len(peaks)), key=lambda row: peaks[row] - sizes[row])
+    needed, available = peaks[worst], sizes[worst]
+    where, holder = f"rank {timeline.members[worst]}", "a device"
     if cluster.cores is not None:
         where, holder, needed = f"{len(peaks)} ranks", "one host", sum(peaks)
-    if needed <= cluster.device.memory_bytes:
+    if needed <= available:
         return []
-    available = cluster.device.memory_bytes / 2**30
-    return [f"does not fit: {where}: {needed / 2**30:.1f} GiB on {holder} of {available:.0f} GiB"]
+    return [
+        f"does not fit: {where}: {needed / 2**30:.1f} GiB on {holder} of "
+        f"{available / 2**30:.0f} GiB"
+    ]
 
 
 def saved_profile(experiment: Experiment, notes: list[str] | None = None) -> Profile | None:
@@ -134,7 +139,7 @@ def saved_profile(experiment: Experiment, notes: list[str] | None = None) -> Pro
     A damaged one is ignored, with a line in `notes`.
     """
     choice, path = experiment.cluster, default_path()
-    if choice.preset or choice.profile or experiment.run.pace or not path.exists():
+    if choice.is_named or experiment.run.pace or not path.exists():
         return None
     try:
         profile = load_profile(path)

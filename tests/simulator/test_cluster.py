@@ -10,6 +10,7 @@ from simulator import ExperimentError, load
 from simulator.cluster import Cluster, from_profile, load_preset, preset_names, resolve
 from simulator.experiment import DTYPE_BYTES
 from simulator.profile import Profile, save_profile
+from simulator.topology import NODE
 
 
 def cluster(*overrides: str) -> Cluster:
@@ -27,9 +28,11 @@ def test_every_preset_loads_and_is_of_this_world(name: str) -> None:
     assert 1e9 < preset.device.memory_bytes < 1e13
     assert 0 < preset.device.matmul_efficiency <= 1
     assert 0 < preset.device.memory_efficiency <= 1
-    for link in (preset.link, preset.network):
+    topology = preset.topology
+    for link in filter(None, (topology.island, topology.pcie, topology.network)):
         assert 1e-7 < link.latency_s < 1e-2
-        assert 1e8 < link.bandwidth < 1e13
+        assert all(0 < protocol.efficiency <= 1 for protocol in link.protocols.values())
+    assert 1e8 < topology.nodes[0].bandwidth < 1e12
     # a host of CPU ranks shares its cores, a GPU does not
     assert (preset.cores is None) == (preset.device.kind == "gpu")
 
@@ -41,10 +44,9 @@ def test_units_of_the_a100_preset() -> None:
     assert preset.device.memory_bandwidth == pytest.approx(2.039e12)
     assert preset.device.peak_flops["bf16"] == pytest.approx(312e12)
     assert preset.device.launch_s == pytest.approx(5e-6)
-    assert preset.link.latency_s == pytest.approx(3e-6)
-    assert preset.link.bandwidth == pytest.approx(300e9 * 0.78)
-    assert preset.network.latency_s == pytest.approx(6e-6)
-    assert preset.network.bandwidth == pytest.approx(200e9 / 8 * 0.85)  # 1600 Gbit/s ÷ 8 devices
+    assert preset.topology.island.bandwidth == 300e9
+    assert preset.topology.nodes[0].nic_bandwidth == 25e9  # 200 Gbit/s
+    assert preset.topology.island.latency_s == pytest.approx(0.651e-6)
 
 
 def test_units_of_the_laptop_preset() -> None:
@@ -57,7 +59,7 @@ def test_units_of_the_laptop_preset() -> None:
 
 @pytest.mark.parametrize("name", ["dgx", "", "../laptop", "LAPTOP"])
 def test_unknown_presets_are_refused(name: str) -> None:
-    message = f"^cluster.preset = {re.escape(repr(name))}: allowed: dgx-a100-80gb, dgx-h100, laptop"
+    message = f"^cluster.preset = {re.escape(repr(name))}: allowed: {', '.join(preset_names())}"
     with pytest.raises(ExperimentError, match=message):
         cluster(f"cluster.preset={name}")
 
@@ -86,16 +88,17 @@ def test_ranks_of_one_host_share_it_however_many() -> None:
 def test_fewer_devices_per_node_share_its_nics() -> None:
     preset = load_preset("dgx-h100")
     half = cluster("cluster.preset=dgx-h100", "cluster.devices_per_node=4")
-    assert half.network.bandwidth == pytest.approx(2 * preset.network.bandwidth)
-    assert half.link == preset.link
+    assert half.topology.boundary(3, NODE)[-1] == ("nic:0.3", 2 * 50e9)
+    assert preset.topology.boundary(3, NODE)[-1] == ("nic:0.3", 50e9)
+    assert half.topology.island == preset.topology.island
 
 
 def test_node_bandwidth_is_of_the_whole_node() -> None:
     plan = ["parallel.data=4", "parallel.pipeline=1", "cluster.devices_per_node=2"]
     slow, fast = (cluster(*plan, f"cluster.node_bandwidth_gbit={gbit}") for gbit in (8, 16))
-    assert slow.network.bandwidth == 0.5e9  # bytes/s of each of two devices
-    assert fast.network.bandwidth == 1.0e9
-    assert slow.link == fast.link == load_preset("laptop").link
+    assert slow.topology.nodes[0].bandwidth == 1e9
+    assert fast.topology.nodes[0].bandwidth == 2e9
+    assert slow.topology.island == fast.topology.island == load_preset("laptop").topology.island
 
 
 @pytest.mark.parametrize(("name", "gbit"), [("dgx-a100-80gb", 1600), ("dgx-h100", 3200)])
@@ -119,39 +122,6 @@ def test_too_few_devices(overrides: list[str], ranks: int, devices: int, nodes: 
     assert f" = {ranks} ranks; " in message
     assert f" = {devices} devices; raise cluster.nodes to {nodes}" in message
     assert cluster(*overrides, f"cluster.nodes={nodes}").nodes == nodes  # the advice is good
-
-
-def test_messages_by_hand() -> None:
-    preset = load_preset("dgx-a100-80gb")
-    near, far = preset.message_seconds(0, 7, 10**6), preset.message_seconds(7, 8, 10**6)
-    assert near == pytest.approx(3e-6 + 1e6 / 234e9, rel=1e-12)
-    assert far == pytest.approx(6e-6 + 1e6 / 21.25e9, rel=1e-12)
-    assert preset.message_seconds(8, 7, 10**6) == far
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 8])
-@pytest.mark.parametrize("nbytes", [0, 1000, 10**9])
-def test_ring_all_reduce_in_a_node(n: int, nbytes: int) -> None:
-    seconds = load_preset("dgx-a100-80gb").collective_seconds("ALL_REDUCE", tuple(range(n)), nbytes)
-    expected = 2 * (n - 1) / n * nbytes / 234e9 + 2 * (n - 1) * 3e-6
-    assert seconds == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("group", "bandwidth"),
-    [
-        ((0, 8), 21.25e9),  # one rank a node: its own share of the NICs
-        ((0, 1, 8, 9), 42.5e9),  # two a node
-        (tuple(range(16)), 170e9),  # all: the whole node's NICs
-    ],
-)
-def test_ring_all_reduce_between_nodes(group: tuple[int, ...], bandwidth: float) -> None:
-    n, seconds = (
-        len(group),
-        load_preset("dgx-a100-80gb").collective_seconds("ALL_REDUCE", group, 10**8),
-    )
-    expected = 2 * (n - 1) / n * 1e8 / bandwidth + 2 * (n - 1) * 6e-6
-    assert seconds == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_profile_is_a_cluster(tmp_path) -> None:

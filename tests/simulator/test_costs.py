@@ -100,6 +100,10 @@ def host(**fields: float) -> Cluster:
     return replace(load_preset("laptop"), issue_s=0.0, wake_s=0.0, **fields)
 
 
+def two_hosts(**fields: float) -> Cluster:
+    return host(**fields).resized(nodes=2, devices_per_node=2)
+
+
 def test_the_host_queues_communication_inside_compute() -> None:
     """A compute instruction costs one issue for itself and one for each communication
     queued since the compute before it."""
@@ -128,7 +132,7 @@ def test_only_what_waits_for_another_stream_wakes() -> None:
 
 
 def test_cores_are_shared_per_node() -> None:
-    cluster = host(devices_per_node=2, nodes=2, transfer_cores=0.5)
+    cluster = two_hosts(transfer_cores=0.5)
     program, costs = model("parallel.pipeline=2", "parallel.data=2", cluster=cluster)
     assert costs.capacities == {"cores:0": 2, "cores:1": 2}
     demands = {}
@@ -180,10 +184,18 @@ def test_unit_costs_are_the_users_seconds() -> None:
 
 
 def test_messages_cross_links_and_networks() -> None:
-    """Ranks 7 and 8 sit on different nodes: 6 µs and the NIC's share; 0 and 1 on NVLink."""
+    """Ranks 7 and 8 sit on different nodes, 0 and 1 on one island."""
     program, costs = model(A100, "workload.layers=9", "parallel.pipeline=9")
     nbytes = 4 * 8 * 64 * 4
     times = {(i.rank, i.task.peer): costs.seconds(i) for i in program if i.task.op is Op.SEND}
-    assert times[0, 1] == times[1, 0] == pytest.approx(3e-6 + nbytes / (300e9 * 0.78), rel=1e-12)
-    network = 6e-6 + nbytes / (1600e9 / 8 / 8 * 0.85)
-    assert times[7, 8] == times[8, 7] == pytest.approx(network, rel=1e-12)
+    cluster = costs.cluster
+    for pair, link, bandwidth in (
+        ((0, 1), cluster.topology.island, 300e9),
+        ((7, 8), cluster.topology.network, 25e9),
+    ):
+        assert link
+        alone = min(
+            p.latency_s + nbytes / (bandwidth * p.efficiency) for p in link.protocols.values()
+        )
+        alone += cluster.library.start_s + nbytes / cluster.library.copy_bandwidth
+        assert times[pair] == times[pair[::-1]] == pytest.approx(alone, rel=1e-12)

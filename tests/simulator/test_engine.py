@@ -351,13 +351,9 @@ def test_no_span_ends_before_it_starts() -> None:
     assert (timeline.end >= timeline.start).all()
 
 
-@pytest.mark.parametrize(("replicas", "nodes", "bandwidth", "latency"), [
-    (2, 1, 300e9 * 0.78, 3e-6),
-    (8, 1, 300e9 * 0.78, 3e-6),
-    (16, 2, 1600e9 / 8 * 0.85, 6e-6),  # the node's NICs carry the ring between nodes
-])  # fmt: skip
-def test_a_ring_all_reduce_in_a_simulated_step(replicas, nodes, bandwidth, latency) -> None:
-    """2(n-1)/n · bytes/bandwidth + 2(n-1) · latency, n replicas of 4·(2·64·256+320) bytes."""
+@pytest.mark.parametrize(("replicas", "nodes"), [(2, 1), (8, 1), (16, 2)])
+def test_an_all_reduce_in_a_simulated_step(replicas: int, nodes: int) -> None:
+    """Of 4·(2·64·256+320) bytes, at the cost of the whole group."""
     experiment = load(
         None,
         [
@@ -371,6 +367,6 @@ def test_a_ring_all_reduce_in_a_simulated_step(replicas, nodes, bandwidth, laten
     timeline = predict(experiment, cluster).timeline
     spans = timeline.of_kind(lambda kind: kind.op == "ALL_REDUCE")
     assert spans.sum() == replicas
-    n, nbytes = replicas, 4 * (2 * 64 * 256 + 256 + 64)
-    expected = 2 * (n - 1) / n * nbytes / bandwidth + 2 * (n - 1) * latency
+    nbytes = 4 * (2 * 64 * 256 + 256 + 64)
+    expected = cluster.collective_seconds("ALL_REDUCE", tuple(range(replicas)), nbytes)
     assert timeline.end[spans] - timeline.start[spans] == pytest.approx(expected, rel=1e-6)

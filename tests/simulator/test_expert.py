@@ -109,7 +109,7 @@ def test_parts_add_up_to_the_whole(plan):
 def test_identical_expert_ranks_are_simulated_once(keys):
     experiment = make(workload={"experts": 64}, **keys)
     cluster = load_preset("dgx-a100-80gb")
-    cluster = type(cluster)(**{**vars(cluster), "nodes": 16})
+    cluster = cluster.resized(nodes=16)
     whole = predict(experiment, cluster, lower(experiment))
     folded = predict(experiment, cluster, lower(experiment, fold=True))
     assert folded.program.is_folded

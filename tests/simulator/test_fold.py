@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,7 @@ def test_nothing_changes_wherever_peers_are_placed_alike(devices_per_node: int) 
         more=(f"cluster.devices_per_node={devices_per_node}", "workload.clip_norm=1"),
     )
     alike = peers_are_placed_alike(mesh_of(experiment), resolve(experiment))
-    assert alike == (devices_per_node in (1, 3, 6, 9, 12, 13))  # a pipeline on one node, or none
+    assert alike == (devices_per_node in (1, 3, 6, 12))  # a pipeline on one node, cards alike
     if alike:
         assert_same(*both(experiment))
 
@@ -133,7 +132,8 @@ def test_peers_that_are_placed_alike_pay_alike(sizes: list[int], per_node: int, 
     """Of every rank, groups along any axes and messages along the pipeline cost the same as
     those of the representative at the same place of the pipeline."""
     mesh = Mesh(**dict(zip(AXES, sizes, strict=True)))
-    cluster = replace(load_preset("dgx-h100"), devices_per_node=per_node)
+    nodes = -(-mesh.world_size // per_node)
+    cluster = load_preset("dgx-h100").resized(nodes=nodes, devices_per_node=per_node)
     along = data.draw(st.sets(st.sampled_from(AXES), min_size=1))
 
     def costs(rank: int) -> tuple[float, list[float]]:
@@ -173,7 +173,7 @@ def test_what_costs_effort_does_not_depend_on_the_number_of_replicas() -> None:
 
 
 def test_small_plans_stay_whole() -> None:
-    cluster = load_preset("dgx-a100-80gb")
+    cluster = load_preset("dgx-a100-80gb").resized(nodes=9)
     assert not folds(Mesh(data=COMPLETE_UP_TO), cluster)
     assert folds(Mesh(data=COMPLETE_UP_TO + 1), cluster)
 
@@ -270,7 +270,7 @@ def test_figures_pictures_and_notes_name_global_ranks(
         (16, 2),
         (32, 3),
     ]
-    (note,) = memory_notes(every_16th, load_preset("dgx-h100"))
+    (note,) = memory_notes(every_16th, load_preset("dgx-h100").resized(nodes=5))
     assert note.startswith("does not fit: rank 32: 3072.0 GiB")
     draw_timeline(every_16th, tmp_path / "out.svg")
     picture = (tmp_path / "out.svg").read_text()

@@ -124,7 +124,10 @@ def test_ranks_of_one_host_must_fit_together() -> None:
         "workload.sequence=1",
     ]
     notes = [
-        predict(load(None, [*plan, f"parallel.data={ranks}"]), load_preset("laptop")).notes
+        predict(
+            load(None, [*plan, f"parallel.data={ranks}"]),
+            load_preset("laptop").resized(devices_per_node=ranks),
+        ).notes
         for ranks in (1, 4, 12)
     ]
     assert [len(found) for found in notes] == [0, 0, 1]
