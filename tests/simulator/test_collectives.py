@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import log2
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import ExperimentError, load, predict
@@ -132,6 +132,7 @@ groups = st.sets(st.integers(0, 15), min_size=2, max_size=16).map(lambda g: tupl
 operations = st.sampled_from(["ALL_REDUCE", "ALL_GATHER", "REDUCE_SCATTER", "ALL_TO_ALL"])
 
 
+@settings(max_examples=30)
 @given(
     groups, operations, st.floats(0, 1e10), st.sampled_from(["dgx-v100", "a100-pcie", "dgx-h100"])
 )

@@ -147,7 +147,7 @@ def test_groups_that_divide_alike(places, count, expected) -> None:
 @pytest.mark.parametrize(
     ("preset", "parallel"),
     [
-        ("dgx-v100", ("data=2", "pipeline=4", "tensor=8", "sequence_parallel=true")),
+        ("dgx-v100", ("data=2", "pipeline=2", "tensor=8", "sequence_parallel=true")),
         ("dgx2", ("data=16", "pipeline=2", "bucket_mb=0.5")),
         ("a100-pcie", ("data=4", "pipeline=4", "tensor=2", "bucket_mb=0.5")),
         ("a100-pcie", ("data=8", "pipeline=2", "zero=3", "zero_group=4", "bucket_mb=0.1")),
