@@ -226,8 +226,8 @@ support.show_refusal(Program([reduce_in_order("AB"), reduce_in_order("BA")]))
 # 1. *The formula.* Write ``all_reduce_seconds``. Target: 1 GB over 8 ranks with 360 GB/s
 #    and 3 µs takes **4.90 ms**.
 # 2. *Neither extreme.* 64 H100 GPUs with their full network, one sequence each: the usual
-#    25 MB buckets take 92.5 ms a step, one bucket takes 91.6 ms. Find a size that needs
-#    **at most 78 ms**. Which term of the formula hurts small buckets?
+#    25 MB buckets take 92.7 ms a step, one bucket takes 92.5 ms. Find a size that needs
+#    **at most 79 ms**. Which term of the formula hurts small buckets?
 # 3. *Sum less often.* On this lesson's 16 GPUs with just 100 Gbit/s a node the speed-up
 #    drops below 7. Accumulate gradients over several microbatches of four sequences and
 #    sum once a step. What is the **smallest number** of them with a speed-up of **12**?

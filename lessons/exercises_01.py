@@ -10,7 +10,7 @@ def all_reduce_seconds(ranks: int, nbytes: float, bandwidth: float, latency: flo
 
 
 def bucket_mb() -> float:
-    """A bucket size in MB with which 64 H100s, one sequence each, need at most 78 ms a step.
+    """A bucket size in MB with which 64 H100s, one sequence each, need at most 79 ms a step.
 
     Try some: twinline predict with your own TOML file, or predict(parse({…})) as in the
     lesson with "data": 64, "global_batch": 64 and "cluster": {"preset": "dgx-h100"}.
