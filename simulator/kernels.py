@@ -2,7 +2,8 @@
 
 A matrix product is cut into square tiles of its output; the processors compute them in waves,
 so that a product with one tile more than processors takes twice as long (NVIDIA, "Matrix
-Multiplication Background User's Guide", sections 4.1 and 4.2). Everything else moves bytes.
+Multiplication Background User's Guide", on tile and wave quantization). Everything else moves
+bytes.
 """
 
 from __future__ import annotations
