@@ -40,9 +40,14 @@ class Core:
     def products(self) -> tuple[Product, Product]:
         """Q·Kᵀ and scores·V. A fused kernel computes half of them where a mask is causal."""
         fused = self.form == "flash"
-        share = 0.5 if fused and self.causal else 1.0
         scores = Product(
-            self.sequence, self.sequence, self.head, self.count, False, True, fused, share
+            m=self.sequence,
+            n=self.sequence,
+            k=self.head,
+            batch=self.count,
+            of_weights=False,
+            fused=fused,
+            share=0.5 if fused and self.causal else 1.0,
         )
         return scores, replace(scores, n=self.head, k=self.sequence)
 
@@ -64,7 +69,6 @@ class Core:
                 layer,
                 kind=f"flash {layer.kind}",
                 moved_bytes=layer.moved_bytes + 4 * heads_bytes,
-                kernels=layer.kernels,
                 saved_bytes=layer.saved_bytes + self.count * self.sequence * max(self.width, 4),
                 again=(scores,),
             )

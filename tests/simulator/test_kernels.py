@@ -206,3 +206,10 @@ def test_a_device_that_cannot_be_is_refused(change, message) -> None:
         device_from(table | change, "mine")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_a_product_that_leaves_processors_idle_takes_smaller_tiles() -> None:
+    """One tile of 128 would keep one processor of 108 busy: sixteen of 32 share it."""
+    one = time(Product(128, 128, 4096)) - A100.product_s
+    whole = 2 * 128 * 128 * 4096 / (312e12 * A100.matmul_efficiency / 108)
+    assert one == pytest.approx(whole / 16 / 0.35, rel=1e-12)
