@@ -40,7 +40,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     product: autograd keeps it once.
     """
     w = experiment.workload
-    batch, width = experiment.microbatch_size, w.dtype_bytes
+    batch, width, wide = experiment.microbatch_size, w.dtype_bytes, w.wide_bytes
     tokens = batch * w.sequence
     masked = batch * masked_positions(w.sequence)
     h, ffn, heads = w.hidden, w.ffn, w.heads
@@ -106,12 +106,13 @@ def layers(experiment: Experiment) -> list[Layer]:
         backward_input_flops=transform + logits,
         backward_weight_flops=transform + logits,
         moved_bytes=2 * hidden_bytes
-        + (7 * masked * h + 4 * masked * w.vocab + head_parameters) * width,
+        + (7 * masked * h + head_parameters) * width
+        + 4 * masked * w.vocab * wide,
         saved_bytes=3 * masked * h * width  # inputs of GELU, norm and projection
-        + 2 * masked * max(width, 4)
-        + masked * w.vocab * width  # log-softmax output
+        + 2 * masked * wide
+        + masked * w.vocab * wide  # log-softmax output
         + 2 * 8 * masked  # positions and tokens there
-        + width,  # the loss's total weight
+        + wide,  # the loss's total weight
         deferred_bytes=hidden_bytes + masked * (h + w.vocab) * width,
         defers_input=True,
         starts_block=False,
@@ -173,7 +174,7 @@ def _transform(p: Parts, whole: int, masked: int) -> Layer:
         backward_input_flops=work,
         backward_weight_flops=work,
         moved_bytes=2 * p.all_bytes + 7 * masked * h * p.width,
-        saved_bytes=2 * masked * h * p.width + 2 * masked * max(p.width, 4) + 8 * masked,
+        saved_bytes=2 * masked * h * p.width + 2 * masked * p.wide + 8 * masked,
         deferred_bytes=p.all_bytes,
         defers_input=True,
         output_shape=(masked, h),

@@ -121,15 +121,15 @@ def classifier(batch: int, inputs: int, classes: int, width: int) -> Layer:
     """A matrix product and softmax cross-entropy: log-softmax output, labels and the
     loss's total weight are kept."""
     flops = linear(batch, inputs, classes)
-    parameters = inputs * classes + classes
+    parameters, wide = inputs * classes + classes, max(width, 4)
     return Layer(
         kind=f"classifier b{batch} {inputs} to {classes}",
         parameters=parameters,
         forward_flops=flops,
         backward_input_flops=flops,
         backward_weight_flops=flops,
-        moved_bytes=(batch * inputs + 4 * batch * classes + parameters) * width,
-        saved_bytes=batch * classes * width + INDEX_BYTES * batch + width,
+        moved_bytes=(batch * inputs + parameters) * width + 4 * batch * classes * wide,
+        saved_bytes=batch * classes * wide + INDEX_BYTES * batch + wide,
         deferred_bytes=batch * classes * width,
         defers_input=True,
     )

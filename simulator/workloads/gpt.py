@@ -25,13 +25,13 @@ def layers(experiment: Experiment) -> list[Layer]:
     section 4.1, whose count includes dropout masks and counts 16-bit values).
     """
     w = experiment.workload
-    batch, width = experiment.microbatch_size, w.dtype_bytes
+    batch, width, wide = experiment.microbatch_size, w.dtype_bytes, w.wide_bytes
     tokens = batch * w.sequence
     h, ffn, heads = w.hidden, w.ffn, w.heads
     shape = f"b{batch} s{w.sequence} h{h}"
     out = (batch, w.sequence, h)
     hidden_bytes = tokens * h * width
-    norm_statistics = 2 * tokens * max(width, 4)
+    norm_statistics = 2 * tokens * wide
     scores = batch * heads * w.sequence * w.sequence
 
     embedding = Layer(
@@ -80,12 +80,12 @@ def layers(experiment: Experiment) -> list[Layer]:
         forward_flops=logits,
         backward_input_flops=logits,
         backward_weight_flops=logits,
-        moved_bytes=3 * hidden_bytes + 4 * tokens * w.vocab * width,
+        moved_bytes=3 * hidden_bytes + 4 * tokens * w.vocab * wide,
         saved_bytes=hidden_bytes
         + norm_statistics
-        + tokens * w.vocab * width  # log-softmax output
+        + tokens * w.vocab * wide  # log-softmax output
         + 8 * tokens  # targets
-        + width,  # the loss's total weight
+        + wide,  # the loss's total weight
         deferred_bytes=hidden_bytes + tokens * w.vocab * width,
         starts_block=False,
     )

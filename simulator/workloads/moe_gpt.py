@@ -81,7 +81,7 @@ def mixture(experiment: Experiment) -> Layer:
         moved_bytes=(7 * tokens * h + slots * (6 * h + 4 * ffn) + 5 * choices * h) * width
         + scores * (9 * width + 2 * INDEX_BYTES)
         + parameters * width,
-        saved_bytes=tokens * (h * width + 2 * max(width, 4))  # norm
+        saved_bytes=tokens * (h * width + 2 * w.wide_bytes)  # norm
         + scores * (width + 1)  # softmax's output, which are not chosen
         + slots * ((h + 2 * ffn) * width + INDEX_BYTES + 1)  # experts; token or none
         + choices * ((h + 1) * width + 2 * INDEX_BYTES + 1),  # output, gate; where; dropped

@@ -36,6 +36,7 @@ class Parts:
     ffn: int
     vocab: int
     width: int
+    wide: int
     tensor: int
     shares_tokens: bool
     context: int
@@ -53,6 +54,7 @@ class Parts:
             ffn=w.ffn,
             vocab=w.vocab,
             width=w.dtype_bytes,
+            wide=w.wide_bytes,
             tensor=parallel.tensor,
             shares_tokens=parallel.sequence_parallel,
             context=parallel.context,
@@ -97,7 +99,7 @@ class Parts:
 
     @property
     def norm_statistics(self) -> int:
-        return 2 * self.here * max(self.width, 4)
+        return 2 * self.here * self.wide
 
     def enter(self) -> list[Layer]:
         """f: every rank of the group gets the whole input of its share of the weights."""
@@ -245,12 +247,12 @@ class Parts:
         logit of the target over the ranks, then the mean (Shoeybi et al. 2019, section 3).
         Reads the logits, which are before it."""
         columns = self.vocab // self.tensor
-        nbytes, row = tokens * columns * self.width, tokens * self.width
+        nbytes, row = tokens * columns * self.wide, tokens * self.wide
         if self.tensor == 1:
             return [self._loss(whole, tokens, nbytes)]
         maximum = Layer(
             kind=f"maximum n{tokens} v{columns}",
-            moved_bytes=nbytes,
+            moved_bytes=tokens * columns * self.width,
             output_shape=(tokens,),
             output_bytes=row,
             starts_block=False,
@@ -289,7 +291,7 @@ class Parts:
         return Layer(
             kind=f"loss n{tokens} v{self.vocab}",
             moved_bytes=4 * nbytes,
-            saved_bytes=nbytes + 8 * tokens + self.width,  # log-softmax, targets, their weight
+            saved_bytes=nbytes + 8 * tokens + self.wide,  # log-softmax, targets, their weight
             starts_block=False,
             keeps=(False,),
             whole=(whole, "loss"),
