@@ -18,6 +18,7 @@ from simulator.metrics import summarize, with_statistics
 from simulator.prediction import Prediction, metadata, predict, saved_profile
 from simulator.profile import Profile, default_path, load_profile, parse_profile, save_profile
 from simulator.program import Program
+from simulator.routing import loads_of
 from simulator.strategies import lower
 
 
@@ -78,6 +79,8 @@ def compare(
     Unless the experiment names a cluster or is paced, this machine is calibrated in turn
     with the measured steps (machines drift), and the profile is kept.
     """
+    if experiment.workload.model == "moe-gpt":
+        loads_of(experiment.workload)  # a file that is not there is better found before the run
     program = lower(experiment)
     named = experiment.cluster.preset or experiment.cluster.profile or experiment.run.pace
     given = experiment.workload.model == "unit" or bool(named)

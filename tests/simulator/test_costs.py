@@ -44,7 +44,8 @@ def test_roofline_by_hand(dtype: str, width: int, peak: float) -> None:
     tokens = 4 * 8
     product = 2 * (2 * tokens * 64 * 256)  # fc1 and fc2
     moved = 4 * tokens * (64 + 256) * width  # of a perceptron
-    loss = 3 * tokens * 64 * width
+    copies = 2 * (2 + 4) if width == 2 else 0  # of 16-bit outputs and targets, in fp32
+    loss = tokens * 64 * (2 * 4 if width == 2 else 3 * width) + tokens * 64 * copies
 
     def layers(flops: float, nbytes: float, count: int) -> float:
         return flops / (peak * 0.75) + nbytes / (2039e9 * 0.8) + count * 5e-6

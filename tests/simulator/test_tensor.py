@@ -139,6 +139,11 @@ def test_activations_of_a_layer_are_korthikantis(model, tensor, shared):
             "parallel.sequence_parallel = true: .*; allowed: false",
         ),
         ({"tensor_style": "row"}, "parallel.tensor_style = 'row': only for workload.model = 'mlp'"),
+        (
+            {"tensor_style": "row", "model": "mlp"},
+            "parallel.tensor_style = 'row': nothing to split with parallel.tensor = 1; allowed: "
+            "with parallel.tensor > 1",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_refused(keys, message):
