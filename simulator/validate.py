@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from simulator.program import COMMUNICATION, COMPUTE_STREAM, Instruction, Program, tensor_key
+from simulator.program import (
+    COMMUNICATION,
+    COMPUTE_STREAM,
+    Instruction,
+    Op,
+    Program,
+    Task,
+    tensor_key,
+)
+
+Key = tuple[str, int]
+"""A tensor of a rank: see `tensor_key`."""
+
+Clock = dict[str, int]
+"""Per stream the index of the last instruction that has ended."""
 
 
 def validate(program: Program) -> None:
@@ -10,8 +24,9 @@ def validate(program: Program) -> None:
 
     Raises:
         ValueError: a message without a partner, members of a group that issue collectives
-            in different orders, a cycle of waits (deadlock), a tensor freed twice, used
-            before it exists, or never freed. The message names ranks and instructions.
+            in different orders, a cycle of waits (deadlock), a tensor freed twice, never, or
+            while a communication may still read it, or one that is read before it surely
+            exists. The message names ranks and instructions.
     """
     _check_streams(program)
     _check_deadlock(program)
@@ -102,10 +117,35 @@ def _check_deadlock(program: Program) -> None:
 
 
 def _check_tensors(instructions: list[Instruction]) -> None:
-    """Follow every tensor of one rank, in list order (an order the rank can execute)."""
-    held: dict[tuple[str, int], Instruction] = {}
+    """Follow every tensor of one rank, in list order (an order the rank can execute), and by
+    what surely has ended: streams run beside each other."""
+    held: dict[Key, Instruction] = {}
+    reading: dict[Key, list[Instruction]] = {}  # communication, which goes on beside compute
+    wanted: dict[Key, Instruction] = {}  # read, and not made up to here
+    made: set[Key] = set()
+    ended = Ended()
     for instruction in instructions:
         task, microbatch = instruction.task, instruction.microbatch
+        communicates = task.op in COMMUNICATION
+        ended.start(instruction, communicates)
+        for name in reads(task):
+            key = tensor_key(name, microbatch)
+            owner = held.get(key)
+            if owner is None:
+                if key in made:
+                    raise ValueError(
+                        f"rank {instruction.rank}: {instruction.label} reads {_tensor(key)}: "
+                        f"{_history(instructions, instruction, key)}"
+                    )
+                wanted.setdefault(key, instruction)
+                continue
+            if not ended.before(owner):
+                raise ValueError(
+                    f"rank {instruction.rank}: {instruction.label} reads {_tensor(key)} and does "
+                    f"not wait for {owner.label}, which makes it"
+                )
+            if communicates:
+                reading.setdefault(key, []).append(instruction)
         for tensor in task.allocates:
             key = tensor_key(tensor.name, microbatch)
             if key in held:
@@ -113,7 +153,13 @@ def _check_tensors(instructions: list[Instruction]) -> None:
                     f"rank {instruction.rank}: {instruction.label} allocates {_tensor(key)}, "
                     f"which {held[key].label} already holds"
                 )
+            if key in wanted:
+                raise ValueError(
+                    f"rank {instruction.rank}: {wanted[key].label} reads {_tensor(key)}, which "
+                    f"{instruction.label} makes later"
+                )
             held[key] = instruction
+            made.add(key)
         for name in task.frees:
             key = tensor_key(name, microbatch)
             if held.pop(key, None) is None:
@@ -121,10 +167,63 @@ def _check_tensors(instructions: list[Instruction]) -> None:
                     f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)}: "
                     f"{_history(instructions, instruction, key)}"
                 )
+            for reader in reading.pop(key, ()):
+                if reader is not instruction and not ended.before(reader):
+                    raise ValueError(
+                        f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)} and "
+                        f"does not wait for {reader.label}, which reads it"
+                    )
     for key, owner in held.items():
         raise ValueError(
             f"rank {owner.rank}: {owner.label} allocates {_tensor(key)}, which is never freed"
         )
+
+
+def reads(task: Task) -> tuple[str, ...]:
+    """Names of what it needs; of parameters and gradients only those that are sent."""
+    if task.sources or task.op is Op.RECV or task.op not in COMMUNICATION:
+        return task.sources
+    return (task.tensor,)
+
+
+class Ended:
+    """What surely has ended on a rank when an instruction of its list starts: vector clocks,
+    one entry a stream (Mattern 1989, "Virtual Time and Global States of Distributed Systems").
+
+    Communication waits for all compute before it in the list (`_check_streams`), so that
+    compute needs no entry: what is listed before has ended.
+    """
+
+    def __init__(self) -> None:
+        self._compute: Clock = {}  # of the compute stream, as far as the list has got
+        self._streams: dict[str, Clock] = {}  # at the end of the last instruction of each
+        self._ends: dict[int, Clock] = {}  # of communication, by index
+        self._now = self._compute
+
+    def start(self, instruction: Instruction, communicates: bool) -> None:
+        """Go on to the next instruction of the list."""
+        now, index = self._compute, instruction.index
+        if communicates:
+            stream = instruction.task.stream
+            now = self._streams.get(stream, {}) | now
+            _join(now, self._streams.get(stream, {}))
+        for other in instruction.after:
+            if other.index in self._ends:
+                _join(now, self._ends[other.index])
+        self._now = now
+        if communicates:
+            self._streams[stream] = self._ends[index] = now | {stream: index}
+
+    def before(self, other: Instruction) -> bool:
+        """Whether `other`, listed earlier, has ended when the present instruction starts."""
+        stream = other.task.stream
+        return stream == COMPUTE_STREAM or self._now.get(stream, -1) >= other.index
+
+
+def _join(clock: Clock, other: Clock) -> None:
+    for stream, index in other.items():
+        if index > clock.get(stream, -1):
+            clock[stream] = index
 
 
 def _tensor(key: tuple[str, int]) -> str:
