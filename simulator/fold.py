@@ -31,11 +31,12 @@ def folds(mesh: Mesh, cluster: Cluster) -> bool:
 def peers_are_placed_alike(mesh: Mesh, cluster: Cluster) -> bool:
     """Whether the groups of peers are divided among nodes in the same way.
 
-    Groups along every axis and along several at once, as strategies need them. Ranks of a
-    group ascend, so where its node changes says how it is divided.
+    Groups along every axis and along several at once, as strategies need them. Their ranks are
+    looked at in ascending order, and nodes are filled in that order, so where the node changes
+    says how a group is divided.
     """
-    nodes = np.vectorize(cluster.node)(mesh.ranks)
-    wide = [axis for axis in AXES if mesh.degrees[axis] > 1]
+    nodes = mesh.ranks // cluster.devices_per_node
+    wide = [axis for axis in mesh.order if mesh.degrees[axis] > 1]
     for count in range(1, len(wide) + 1):
         for along in combinations(wide, count):
             places = [AXES.index(axis) for axis in along]

@@ -20,10 +20,11 @@ class Mesh:
     """
 
     def __init__(self, order: Sequence[str] = AXES, **degrees: int):
+        self.order = tuple(order)
         self.degrees = {axis: degrees.get(axis, 1) for axis in AXES}
         counted = np.arange(math.prod(self.degrees.values()))
-        counted = counted.reshape([self.degrees[axis] for axis in order])
-        self.ranks = counted.transpose([list(order).index(axis) for axis in AXES])
+        counted = counted.reshape([self.degrees[axis] for axis in self.order])
+        self.ranks = counted.transpose([self.order.index(axis) for axis in AXES])
         places = np.unravel_index(self.ranks.ravel().argsort(), self.ranks.shape)
         self._places = np.stack(places, axis=1)
         self._groups: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
