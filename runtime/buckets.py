@@ -10,25 +10,32 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 
 from runtime.groups import COLLECTIVE, Group
-from simulator.program import Instruction, Op, tensor_key
+from simulator.program import Instruction, Op, Task, tensor_key
 
 if TYPE_CHECKING:
     from runtime.executor import Executor
+    from runtime.ledger import Ledger
     from runtime.parameters import Parameters
 
 
 @contextmanager
-def collecting(executor: Executor, instruction: Instruction, begin: float) -> Iterator[None]:
-    """Parameter gradients go where those of this microbatch are, or begin there."""
-    task, microbatch = instruction.task, instruction.microbatch
-    parameters = executor.parameters_of(task.layers)
+def collecting(
+    parameters: Parameters | None,
+    task: Task,
+    microbatch: int,
+    ledger: Ledger | None = None,
+    begin: float = 0.0,
+) -> Iterator[None]:
+    """Parameter gradients go where those of this microbatch are, or begin there: in `ledger`
+    at the moment `begin`."""
     if parameters is None:
         yield
         return
     for tensor in task.allocates:
         if tensor.name == parameters.bucket.name:
             nbytes = parameters.begin_gradients(microbatch).nbytes
-            executor.ledger.hold((tensor.name, microbatch), nbytes, begin)
+            if ledger is not None:
+                ledger.hold((tensor.name, microbatch), nbytes, begin)
     with parameters.collecting(microbatch):
         yield
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 
+from runtime.buckets import collecting
 from runtime.data import microbatch
 from runtime.deferral import Deferred
 from runtime.models import Segment, boundary
@@ -26,7 +26,7 @@ from runtime.progress import Progress
 from runtime.streams import synchronize
 from simulator.costs import pass_key
 from simulator.experiment import Experiment
-from simulator.program import COMPUTE_STREAM, FORWARDS, Instruction, Op, Program
+from simulator.program import COMPUTE_STREAM, FORWARDS, INPUT_BACKWARDS, Instruction, Op, Program
 from simulator.strategies import mesh_of
 from simulator.workloads import describe
 
@@ -114,18 +114,6 @@ class PassMeter:
             for instruction in self.order:
                 yield self.key_of[id(instruction.task)], self._time(instruction, graphs, deferred)
 
-    @contextmanager
-    def _collecting(self, instruction: Instruction) -> Iterator[None]:
-        """As `runtime.operations.collecting`; those of a microbatch before are dropped."""
-        parameters = self._bucket_of.get(instruction.task.layers)
-        if parameters is None:
-            yield
-            return
-        if any(t.name == parameters.bucket.name for t in instruction.task.allocates):
-            parameters.begin_gradients(0)
-        with parameters.collecting(0):
-            yield
-
     def _time(
         self,
         instruction: Instruction,
@@ -148,7 +136,7 @@ class PassMeter:
                 _, graphs[key] = forward_pass(segment, tensors, self.target, 1.0, split, again)
             else:
                 pass_without_graph(segment, tensors, self.target)
-        elif task.op in (Op.BACKWARD, Op.BACKWARD_INPUT):
+        elif task.op in INPUT_BACKWARDS:
             graph = graphs.pop(key)
             gradients = {
                 index: self.boundaries[index].clone()
@@ -158,12 +146,12 @@ class PassMeter:
             if graph.deferred is not None:
                 deferred[key] = graph.deferred
             start = time.perf_counter()
-            with self._collecting(instruction):
+            with collecting(self._bucket_of.get(task.layers), task, 0):  # one before is dropped
                 backward_pass(graph, gradients)
         elif task.op is Op.BACKWARD_WEIGHT:
             work = deferred.pop(key)
             start = time.perf_counter()
-            with self._collecting(instruction):
+            with collecting(self._bucket_of.get(task.layers), task, 0):  # one before is dropped
                 work.run()
         elif task.op is Op.GRADIENT_NORM:
             start = time.perf_counter()

@@ -15,10 +15,19 @@ from dataclasses import replace
 
 from simulator.divisors import nearest_divisor
 from simulator.experiment import Experiment, ExperimentError
-from simulator.program import COMPUTE_STREAM, FORWARDS, Bucket, Instruction, Op, Task, Tensor
+from simulator.program import (
+    BACKWARDS,
+    COMPUTE_STREAM,
+    FORWARDS,
+    INPUT_BACKWARDS,
+    Bucket,
+    Instruction,
+    Op,
+    Task,
+    Tensor,
+)
 
-BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_INPUT, Op.BACKWARD_WEIGHT})
-USES_WEIGHTS = FORWARDS | {Op.BACKWARD, Op.BACKWARD_INPUT}
+USES_WEIGHTS = FORWARDS | INPUT_BACKWARDS
 STREAM = "zero"
 
 

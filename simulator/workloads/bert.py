@@ -21,7 +21,7 @@ from dataclasses import replace
 from simulator.experiment import Experiment
 from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import REPLICATED, Layer, attention_again, linear
-from simulator.workloads.transformer import Parts
+from simulator.workloads.transformer import EVERYWHERE, Parts
 
 MASKED_SHARE = 0.15
 SEGMENTS = 2
@@ -157,7 +157,7 @@ def _places(p: Parts) -> Layer:
         starts_block=False,
         keeps=(False,),
         sums_over=p.copied_sums,
-        copied_over=p.everywhere,
+        copied_over=EVERYWHERE,
         whole=(0, "places"),
     )
 
@@ -181,6 +181,6 @@ def _transform(p: Parts, whole: int, masked: int) -> Layer:
         output_bytes=masked * h * p.width,
         starts_block=False,
         sums_over=(*REPLICATED, "tensor"),
-        copied_over=p.everywhere,
+        copied_over=EVERYWHERE,
         whole=(whole, "transform"),
     )

@@ -13,7 +13,7 @@ from dataclasses import replace
 from simulator.experiment import Experiment
 from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import Layer, attention_again, linear
-from simulator.workloads.transformer import Parts
+from simulator.workloads.transformer import EVERYWHERE, Parts
 
 
 def layers(experiment: Experiment) -> list[Layer]:
@@ -134,6 +134,6 @@ def _positions(p: Parts) -> Layer:
         starts_block=False,
         keeps=(False,),
         sums_over=p.copied_sums,
-        copied_over=p.everywhere,
+        copied_over=EVERYWHERE,
         whole=(0, "positions"),
     )

@@ -102,6 +102,18 @@ class Layer:
         return self.forward_flops + self.backward_input_flops + self.backward_weight_flops
 
 
+def exchange(how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
+    """A collective as a layer; its output is of `shape` and has `nbytes`."""
+    return Layer(
+        kind="exchange",
+        exchange=how,
+        keeps=(False,),
+        output_shape=shape,
+        output_bytes=nbytes,
+        starts_block=False,
+    )
+
+
 def attention_again(layer: Layer, flops: float, heads_bytes: int, scores_bytes: int) -> Layer:
     """A layer with attention that keeps Q, K and V, but not the softmax's output: the core,
     all between them and the merged heads, runs again in the backward pass (Korthikanti et al.

@@ -12,7 +12,7 @@ from typing import Any
 
 from simulator.experiment import Experiment
 from simulator.program import Op
-from simulator.workloads.layer import Exchange, Layer, linear
+from simulator.workloads.layer import Exchange, Layer, exchange, linear
 from simulator.workloads.transformer import EVERYWHERE
 
 
@@ -123,14 +123,7 @@ class _Sizes:
         self, forward: Op | None, backward: Op | None, shape: tuple[int, ...]
     ) -> list[Layer]:
         return [
-            Layer(
-                kind="exchange",
-                exchange=Exchange("tensor", forward, backward),
-                keeps=(False,),
-                output_shape=shape,
-                output_bytes=math.prod(shape) * self.width,
-                starts_block=False,
-            )
+            exchange(Exchange("tensor", forward, backward), shape, math.prod(shape) * self.width)
         ]
 
     def loss(self) -> Layer:
@@ -252,5 +245,5 @@ def _columns(p: _Sizes) -> list[Layer]:
     )
     if p.width == p.wide:
         error = replace(error, saved_bytes=hidden)  # the target: this rank's columns are a view
-    total = [replace(layer, output_bytes=p.wide) for layer in p.exchange(Op.ALL_REDUCE, None, (1,))]
-    return [*result, error, *total, replace(p.loss(), saved_bytes=0, keeps=(False,))]
+    total = exchange(Exchange("tensor", Op.ALL_REDUCE, None), (1,), p.wide)
+    return [*result, error, total, replace(p.loss(), saved_bytes=0, keeps=(False,))]

@@ -30,7 +30,7 @@ from fractions import Fraction
 from simulator.experiment import Experiment
 from simulator.program import Op
 from simulator.workloads import gpt
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, linear
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, exchange, linear
 from simulator.workloads.transformer import EVERYWHERE, Parts
 
 INDEX_BYTES = 8
@@ -148,14 +148,7 @@ def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
         keeps=(False, False),
         whole=(whole, "dispatch"),
     )
-    exchange = Layer(
-        kind="exchange",
-        exchange=Exchange("expert", Op.ALL_TO_ALL, Op.ALL_TO_ALL),
-        keeps=(False,),
-        output_shape=buffer,
-        output_bytes=slots_bytes,
-        starts_block=False,
-    )
+    all_to_all = exchange(Exchange("expert", Op.ALL_TO_ALL, Op.ALL_TO_ALL), buffer, slots_bytes)
     products = linear(slots, h, columns) + linear(slots, columns, h)
     parameters = here * (h * columns + columns + columns * h + h // p.tensor)
     # Slots come from each rank for each expert, and are put together expert by expert.
@@ -199,7 +192,7 @@ def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
         keeps=(False, False),
         whole=(whole, "residual"),
     )
-    exchanges = [exchange] if degree > 1 else []
+    exchanges = [all_to_all] if degree > 1 else []
     result = [p.norm(whole), *p.enter(), router]
     gates = len(result)
     result += [dispatch, *exchanges, experts, *exchanges]

@@ -14,13 +14,10 @@ from dataclasses import dataclass, replace
 
 from simulator.experiment import Experiment
 from simulator.program import Op
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, attention_again, linear
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, attention_again, exchange, linear
 
 EVERYWHERE = ("expert", "tensor")
 """Where parameters that are not split are copies."""
-
-ONE_COPY = ("expert",)
-"""Where all parameters are copies if there are no ranks to split them over."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +91,6 @@ class Parts:
         return (*REPLICATED, "tensor") if self.shares_tokens else REPLICATED
 
     @property
-    def everywhere(self) -> tuple[str, ...]:
-        return EVERYWHERE if self.tensor > 1 else ONE_COPY
-
-    @property
     def norm_statistics(self) -> int:
         return 2 * self.here * self.wide
 
@@ -109,7 +102,7 @@ class Parts:
         if self.shares_tokens:
             how = Exchange("tensor", Op.ALL_GATHER, Op.REDUCE_SCATTER, again=True)
         full = (self.batch, self.sequence, self.hidden)
-        return [self.exchange(how, full, self.all_bytes)]
+        return [exchange(how, full, self.all_bytes)]
 
     def leave(self) -> list[Layer]:
         """g: the parts of the output that the ranks have are added up."""
@@ -118,17 +111,7 @@ class Parts:
         how = Exchange("tensor", Op.ALL_REDUCE, None)
         if self.shares_tokens:
             how = Exchange("tensor", Op.REDUCE_SCATTER, Op.ALL_GATHER)
-        return [self.exchange(how, self.here_shape, self.here_bytes)]
-
-    def exchange(self, how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
-        return Layer(
-            kind="exchange",
-            exchange=how,
-            keeps=(False,),
-            output_shape=shape,
-            output_bytes=nbytes,
-            starts_block=False,
-        )
+        return [exchange(how, self.here_shape, self.here_bytes)]
 
     def norm(self, whole: int) -> Layer:
         return Layer(
@@ -140,7 +123,7 @@ class Parts:
             output_bytes=self.here_bytes,
             starts_block=False,
             sums_over=self.copied_sums,
-            copied_over=self.everywhere,
+            copied_over=EVERYWHERE,
             whole=(whole, "norm"),
         )
 
@@ -205,7 +188,7 @@ class Parts:
             reads=(0, back),
             keeps=(False, False),
             sums_over=self.copied_sums,
-            copied_over=self.everywhere,
+            copied_over=EVERYWHERE,
             whole=(whole, "add"),
         )
 
@@ -280,9 +263,9 @@ class Parts:
         )
         return [
             maximum,
-            replace(self.exchange(highest, (tokens,), row), differentiable=False),
+            replace(exchange(highest, (tokens,), row), differentiable=False),
             sums,
-            self.exchange(Exchange("tensor", Op.ALL_REDUCE, None), (2, tokens), 2 * row),
+            exchange(Exchange("tensor", Op.ALL_REDUCE, None), (2, tokens), 2 * row),
             loss,
         ]
 
