@@ -123,12 +123,10 @@ def _check_tensors(instructions: list[Instruction]) -> None:
     reading: dict[Key, list[Instruction]] = {}  # communication, which goes on beside compute
     wanted: dict[Key, Instruction] = {}  # read, and not made up to here
     made: set[Key] = set()
-    ended = Ended()
+    order = Order(instructions)
     for instruction in instructions:
         task, microbatch = instruction.task, instruction.microbatch
-        communicates = task.op in COMMUNICATION
-        ended.start(instruction, communicates)
-        for name in reads(task):
+        for name in task.sources or reads(task):
             key = tensor_key(name, microbatch)
             owner = held.get(key)
             if owner is None:
@@ -139,12 +137,12 @@ def _check_tensors(instructions: list[Instruction]) -> None:
                     )
                 wanted.setdefault(key, instruction)
                 continue
-            if not ended.before(owner):
+            if not order.holds(owner, instruction):
                 raise ValueError(
                     f"rank {instruction.rank}: {instruction.label} reads {_tensor(key)} and does "
                     f"not wait for {owner.label}, which makes it"
                 )
-            if communicates:
+            if task.stream != COMPUTE_STREAM:
                 reading.setdefault(key, []).append(instruction)
         for tensor in task.allocates:
             key = tensor_key(tensor.name, microbatch)
@@ -168,7 +166,7 @@ def _check_tensors(instructions: list[Instruction]) -> None:
                     f"{_history(instructions, instruction, key)}"
                 )
             for reader in reading.pop(key, ()):
-                if reader is not instruction and not ended.before(reader):
+                if reader is not instruction and not order.holds(reader, instruction):
                     raise ValueError(
                         f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)} and "
                         f"does not wait for {reader.label}, which reads it"
@@ -180,44 +178,44 @@ def _check_tensors(instructions: list[Instruction]) -> None:
 
 
 def reads(task: Task) -> tuple[str, ...]:
-    """Names of what it needs; of parameters and gradients only those that are sent."""
-    if task.sources or task.op is Op.RECV or task.op not in COMMUNICATION:
-        return task.sources
-    return (task.tensor,)
+    """Names of what it reads, where it has no `sources`: what it sends or reduces in place."""
+    return () if task.stream == COMPUTE_STREAM or task.op is Op.RECV else (task.tensor,)
 
 
-class Ended:
-    """What surely has ended on a rank when an instruction of its list starts: vector clocks,
-    one entry a stream (Mattern 1989, "Virtual Time and Global States of Distributed Systems").
+class Order:
+    """Which instructions of one rank surely have ended when a later one of its list starts."""
 
-    Communication waits for all compute before it in the list (`_check_streams`), so that
-    compute needs no entry: what is listed before has ended.
-    """
+    def __init__(self, instructions: list[Instruction]) -> None:
+        self._instructions = instructions
+        self._clocks: list[Clock] = []
 
-    def __init__(self) -> None:
-        self._compute: Clock = {}  # of the compute stream, as far as the list has got
-        self._streams: dict[str, Clock] = {}  # at the end of the last instruction of each
-        self._ends: dict[int, Clock] = {}  # of communication, by index
-        self._now = self._compute
+    def holds(self, first: Instruction, second: Instruction) -> bool:
+        """Whether `first`, listed earlier, has ended when `second` starts. Communication waits
+        for all compute listed before it (`_check_streams`)."""
+        stream = first.task.stream
+        if stream in (COMPUTE_STREAM, second.task.stream) or first in second.after:
+            return True
+        self._clocks = self._clocks or clocks(self._instructions)
+        return self._clocks[second.index].get(stream, -1) >= first.index
 
-    def start(self, instruction: Instruction, communicates: bool) -> None:
-        """Go on to the next instruction of the list."""
-        now, index = self._compute, instruction.index
-        if communicates:
-            stream = instruction.task.stream
-            now = self._streams.get(stream, {}) | now
-            _join(now, self._streams.get(stream, {}))
+
+def clocks(instructions: list[Instruction]) -> list[Clock]:
+    """What has ended on the communication streams when each instruction starts: vector clocks
+    (Mattern 1989, "Virtual Time and Global States of Distributed Systems")."""
+    found: list[Clock] = []
+    ended: dict[str, Clock] = {}  # by stream, when its last instruction so far has ended
+    for index, instruction in enumerate(instructions):
+        stream = instruction.task.stream
+        clock = dict(ended.get(stream, {}))
+        if stream != COMPUTE_STREAM:
+            _join(clock, ended.get(COMPUTE_STREAM, {}))
         for other in instruction.after:
-            if other.index in self._ends:
-                _join(now, self._ends[other.index])
-        self._now = now
-        if communicates:
-            self._streams[stream] = self._ends[index] = now | {stream: index}
-
-    def before(self, other: Instruction) -> bool:
-        """Whether `other`, listed earlier, has ended when the present instruction starts."""
-        stream = other.task.stream
-        return stream == COMPUTE_STREAM or self._now.get(stream, -1) >= other.index
+            if other.task.stream != COMPUTE_STREAM:
+                _join(clock, found[other.index])
+                _join(clock, {other.task.stream: other.index})
+        found.append(clock)
+        ended[stream] = clock if stream == COMPUTE_STREAM else clock | {stream: index}
+    return found
 
 
 def _join(clock: Clock, other: Clock) -> None:
