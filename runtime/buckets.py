@@ -7,25 +7,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from simulator.program import Instruction, Op, tensor_key
+from simulator.program import Instruction, Op, Task, tensor_key
 
 if TYPE_CHECKING:
     from runtime.executor import Executor
+    from runtime.ledger import Ledger
     from runtime.parameters import Parameters
 
 
 @contextmanager
-def collecting(executor: Executor, instruction: Instruction, begin: float) -> Iterator[None]:
-    """Parameter gradients go where those of this microbatch are, or begin there."""
-    task, microbatch = instruction.task, instruction.microbatch
-    parameters = executor.parameters_of(task.layers)
+def collecting(
+    parameters: Parameters | None,
+    task: Task,
+    microbatch: int,
+    ledger: Ledger,
+    begin: float,
+) -> Iterator[None]:
+    """Parameter gradients go where those of this microbatch are, or begin there: in `ledger`
+    at the moment `begin`."""
     if parameters is None:
         yield
         return
     for tensor in task.allocates:
         if tensor.name == parameters.bucket.name:
             nbytes = parameters.begin_gradients(microbatch).nbytes
-            executor.ledger.hold((tensor.name, microbatch), nbytes, begin)
+            ledger.hold((tensor.name, microbatch), nbytes, begin)
     with parameters.collecting(microbatch):
         yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sysconfig
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def microbatch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Input and target of one microbatch; `index` counts over all replicas of a step.
 
-    The same (seed, step, index) gives the same data whatever the strategy. gpt and moe-gpt: bytes
+    Each sample is drawn from (seed, step, its number in the global batch), so a step has the
+    same data whatever the strategy and the size of a microbatch. gpt and moe-gpt: bytes
     of shape (batch, sequence) and the bytes that follow each. bert: bytes of that shape, some
     hidden (`hide`), and where and what those were, (2, batch, masked). mlp: windows of
     `hidden` bytes, scaled to ±0.5, shape (batch, sequence, hidden), and the windows after
@@ -53,32 +55,33 @@ def microbatch(
     if w.model == "unit":
         return torch.ones(1, dtype=torch.float64, device=device), torch.zeros(0, device=device)
     batch = experiment.microbatch_size
-    random = np.random.default_rng((experiment.run.seed, step, index))
+    samples = range(index * batch, (index + 1) * batch)
+    random = [np.random.default_rng((experiment.run.seed, step, sample)) for sample in samples]
     if w.model in IMAGE_MODELS:
         shape: tuple[int, ...] = (3, w.image_size, w.image_size)
-        read = windows(random, batch, math.prod(shape) + 1)
+        read = windows(random, math.prod(shape) + 1)
         images = scaled(read[:, :-1].reshape(batch, *shape), w.dtype)
         return images.to(device), (read[:, -1].long() % w.classes).to(device)
     if w.model == "bert":
-        inputs, targets = hide(random, windows(random, batch, w.sequence).long())
+        inputs, targets = hide(random, windows(random, w.sequence).long())
         return inputs.to(device), targets.to(device)
     if w.model in ("gpt", "moe-gpt"):
-        read = windows(random, batch, w.sequence + 1)
+        read = windows(random, w.sequence + 1)
         return read[:, :-1].long().to(device), read[:, 1:].long().to(device)
     length, shape = w.sequence * w.hidden, (batch, w.sequence, w.hidden)
-    read = windows(random, batch, length + w.hidden)
+    read = windows(random, length + w.hidden)
     inputs, targets = read[:, :length].reshape(shape), read[:, w.hidden :].reshape(shape)
     return scaled(inputs, w.dtype).to(device), scaled(targets, w.dtype).to(device)
 
 
-def windows(random: np.random.Generator, count: int, length: int) -> torch.Tensor:
-    """`count` pieces of the corpus, (count, length) bytes; one longer than the corpus
-    starts over at its end."""
+def windows(random: Sequence[np.random.Generator], length: int) -> torch.Tensor:
+    """A piece of the corpus for each sample, (samples, length) bytes; one longer than the
+    corpus starts over at its end."""
     text = corpus()
     if length >= len(text):
         text = text.repeat(-(-length // len(text)) + 1)
-    starts = random.integers(0, len(text) - length, size=count)
-    return torch.stack([text[start : start + length] for start in starts.tolist()])
+    starts = [int(sample.integers(0, len(text) - length)) for sample in random]
+    return torch.stack([text[start : start + length] for start in starts])
 
 
 def scaled(values: torch.Tensor, dtype: str) -> torch.Tensor:
@@ -86,7 +89,9 @@ def scaled(values: torch.Tensor, dtype: str) -> torch.Tensor:
     return values.to(TORCH_DTYPE[dtype]) / 255 - 0.5
 
 
-def hide(random: np.random.Generator, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def hide(
+    random: Sequence[np.random.Generator], tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Masked-token task (Devlin et al. 2019, section 3.1): of the positions drawn in each
     sequence 80 % become the mask, 10 % another byte, and 10 % stay as they are.
 
@@ -96,11 +101,11 @@ def hide(random: np.random.Generator, tokens: torch.Tensor) -> tuple[torch.Tenso
     """
     batch, sequence = tokens.shape
     count = masked_positions(sequence)
-    order = random.random((batch, sequence)).argsort(axis=1)
+    order = np.stack([sample.random(sequence) for sample in random]).argsort(axis=1)
     positions = torch.from_numpy(np.sort(order[:, :count], axis=1))
     answers = tokens.gather(1, positions)
-    others = torch.from_numpy(random.integers(1, 256, size=(batch, count)))
-    chance = torch.from_numpy(random.random((batch, count)))
+    others = torch.from_numpy(np.stack([sample.integers(1, 256, size=count) for sample in random]))
+    chance = torch.from_numpy(np.stack([sample.random(count) for sample in random]))
     shown = torch.where(chance < 0.8, MASK, torch.where(chance < 0.9, others, answers))
     row = torch.arange(batch).unsqueeze(1) * sequence
     return tokens.scatter(1, positions, shown), torch.stack([row + positions, answers])

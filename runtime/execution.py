@@ -26,6 +26,7 @@ from simulator.profile import (
     save_profile,
 )
 from simulator.program import Program
+from simulator.routing import loads_of
 from simulator.strategies import lower
 
 SPARE = 1.1  # of a pace that is advised
@@ -91,6 +92,8 @@ def compare(
     with the measured steps (machines drift), and the profile is kept at `keep` (None: this
     user's cache). The steps themselves are no part of the calibration.
     """
+    if experiment.workload.model == "moe-gpt":
+        loads_of(experiment.workload)  # a file that is not there is better found before the run
     program = lower(experiment)
     named = experiment.cluster.is_named or experiment.run.pace
     given = experiment.workload.model == "unit" or bool(named)

@@ -202,7 +202,8 @@ def backward(executor: Executor, instruction: Instruction) -> None:
         for boundary in graph.entries
         if (gradient(boundary), microbatch) in executor.tensors
     }
-    with collecting(executor, instruction, begin):
+    parameters = executor.parameters_of(task.layers)
+    with collecting(parameters, task, microbatch, executor.ledger, begin):
         results = backward_pass(graph, gradients, into)
     for boundary in sorted(graph.entries.keys() - into.keys()):
         if boundary not in results:
@@ -228,10 +229,12 @@ def backward_input(executor: Executor, instruction: Instruction) -> None:
 
 
 def backward_weight(executor: Executor, instruction: Instruction) -> None:
-    work = executor.deferred.pop((instruction.task.layers[0], instruction.microbatch))
-    with collecting(executor, instruction, time.perf_counter()):
+    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    work = executor.deferred.pop((task.layers[0], microbatch))
+    parameters = executor.parameters_of(task.layers)
+    with collecting(parameters, task, microbatch, executor.ledger, begin):
         work.run()
-    executor.staleness.contribute(instruction.task.stage, instruction.microbatch)
+    executor.staleness.contribute(task.stage, microbatch)
 
 
 def send(executor: Executor, instruction: Instruction) -> None:

@@ -19,6 +19,7 @@ from simulator.program import (
     COMMUNICATION,
     COMPUTE_STREAM,
     FORWARDS,
+    INPUT_BACKWARDS,
     MESSAGES,
     Instruction,
     Op,
@@ -47,7 +48,7 @@ def pass_key(
     if op in (Op.OPTIMIZER_STEP, Op.GRADIENT_NORM) and parallel.zero:
         whole = " of whole gradients" if parallel.zero == 1 else ""  # which it sets to zero
         how += f" 1/{parallel.shards}{whole if op is Op.OPTIMIZER_STEP else ''}"
-    if op in (Op.BACKWARD, Op.BACKWARD_INPUT) and parallel.zero > 1:
+    if op in INPUT_BACKWARDS and parallel.zero > 1:
         how += " into new gradients"
     segment = " + ".join(layer.kind for layer in layers)
     return f"{op.value} {how}: {segment}"

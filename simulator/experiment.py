@@ -114,6 +114,11 @@ class Workload(_Section):
         return DTYPE_BYTES[self.dtype]
 
     @property
+    def wide_bytes(self) -> int:
+        """Of a value where 16 bits are too few: statistics of norms, and losses."""
+        return max(self.dtype_bytes, 4)
+
+    @property
     def has_master_weights(self) -> bool:
         """16-bit weights are copies of fp32 ones, which the optimizer updates
         (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1)."""

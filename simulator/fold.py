@@ -35,8 +35,9 @@ def peers_are_placed_alike(mesh: Mesh, cluster: Cluster) -> bool:
     """Whether peers have equal devices, and their groups are divided in the same way among
     islands, PCIe switches, network cards, nodes and switches.
 
-    Groups along every axis and along several at once, as strategies need them. Ranks of a
-    group ascend, so where its node changes says how it is divided.
+    Groups along every axis and along several at once, as strategies need them. Their ranks are
+    looked at in ascending order, and nodes are filled in that order, so where the node changes
+    says how a group is divided.
     """
     kinds = np.vectorize(cluster.topology.kind)(mesh.ranks)
     if (kinds != kinds[:1, :, :1, :1, :1]).any():
@@ -90,7 +91,7 @@ def _joined_alike(mesh: Mesh, topology: Topology) -> bool:
 
 def _directions(mesh: Mesh) -> Iterator[tuple[str, ...]]:
     """Every set of axes along which there are groups."""
-    wide = [axis for axis in AXES if mesh.degrees[axis] > 1]
+    wide = [axis for axis in mesh.order if mesh.degrees[axis] > 1]
     for count in range(1, len(wide) + 1):
         yield from combinations(wide, count)
 

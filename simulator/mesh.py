@@ -20,12 +20,14 @@ class Mesh:
     """
 
     def __init__(self, order: Sequence[str] = AXES, **degrees: int):
+        self.order = tuple(order)
         self.degrees = {axis: degrees.get(axis, 1) for axis in AXES}
         counted = np.arange(math.prod(self.degrees.values()))
-        counted = counted.reshape([self.degrees[axis] for axis in order])
-        self.ranks = counted.transpose([list(order).index(axis) for axis in AXES])
+        counted = counted.reshape([self.degrees[axis] for axis in self.order])
+        self.ranks = counted.transpose([self.order.index(axis) for axis in AXES])
         places = np.unravel_index(self.ranks.ravel().argsort(), self.ranks.shape)
         self._places = np.stack(places, axis=1)
+        self._groups: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
 
     @property
     def world_size(self) -> int:
@@ -49,11 +51,15 @@ class Mesh:
 
     def group(self, rank: int, *axes: str) -> tuple[int, ...]:
         """The ranks that differ from `rank` in these axes only, ascending."""
-        selector = tuple(
-            slice(None) if axis in axes else at
-            for axis, at in zip(AXES, self._places[rank], strict=True)
-        )
-        return tuple(sorted(int(member) for member in self.ranks[selector].flat))
+        known = self._groups.setdefault(axes, {})
+        if rank not in known:
+            selector = tuple(
+                slice(None) if axis in axes else at
+                for axis, at in zip(AXES, self._places[rank], strict=True)
+            )
+            group = tuple(sorted(self.ranks[selector].ravel().tolist()))
+            known.update(dict.fromkeys(group, group))
+        return known[rank]
 
     def axes_of(self, group: Sequence[int]) -> tuple[str, ...]:
         """The axes in which the ranks of `group` differ."""

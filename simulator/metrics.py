@@ -106,7 +106,7 @@ def model_flops(experiment: Experiment) -> float:
 def recomputed_flops(experiment: Experiment) -> float:
     """Of forward passes, or parts of them, that run again in a step over all ranks."""
     parallel, layers = experiment.parallel, describe_whole(experiment)
-    replicas = parallel.data * parallel.expert * parallel.microbatches
+    replicas = parallel.batch_shares * parallel.microbatches
     full = parallel.recompute == "full"
     return sum(layer.again_flops + full * layer.forward_flops for layer in layers) * replicas
 

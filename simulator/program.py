@@ -42,6 +42,13 @@ class Op(StrEnum):
 
 
 FORWARDS = frozenset({Op.FORWARD, Op.RECOMPUTE})
+INPUT_BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_INPUT})
+"""After which the gradients of a segment's inputs are known."""
+
+LAST_BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_WEIGHT})
+"""After which those of its parameters are."""
+
+BACKWARDS = INPUT_BACKWARDS | LAST_BACKWARDS
 SHIFTS = frozenset({Op.SHIFT, Op.SHIFT_BACK})
 """Every rank of the group sends to the next one (the one before) and receives from the other."""
 

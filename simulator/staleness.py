@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from simulator.program import Op, Program
+from simulator.program import LAST_BACKWARDS, Op, Program
 
 
 class Staleness:
@@ -53,7 +53,7 @@ def staleness_of(program: Program, ranks: list[int]) -> list[dict[str, Any]]:
             if task.op is Op.FORWARD:
                 version = task.version if task.version >= 0 else newest.get(stage, 0)
                 staleness.use(stage, instruction.microbatch, version)
-            elif task.op in (Op.BACKWARD, Op.BACKWARD_WEIGHT):
+            elif task.op in LAST_BACKWARDS:
                 staleness.contribute(stage, instruction.microbatch)
             elif task.op is Op.OPTIMIZER_STEP:
                 staleness.update(stage, newest.get(stage, 0))

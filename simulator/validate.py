@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from simulator.program import COMMUNICATION, COMPUTE_STREAM, Instruction, Program, tensor_key
+from simulator.program import (
+    COMMUNICATION,
+    COMPUTE_STREAM,
+    Instruction,
+    Op,
+    Program,
+    Task,
+    tensor_key,
+)
+
+Key = tuple[str, int]
+"""A tensor of a rank: see `tensor_key`."""
+
+Clock = dict[str, int]
+"""Per stream the index of the last instruction that has ended."""
 
 
 def validate(program: Program) -> None:
@@ -10,8 +24,9 @@ def validate(program: Program) -> None:
 
     Raises:
         ValueError: a message without a partner, members of a group that issue collectives
-            in different orders, a cycle of waits (deadlock), a tensor freed twice, used
-            before it exists, or never freed. The message names ranks and instructions.
+            in different orders, a cycle of waits (deadlock), a tensor freed twice, never, or
+            while a communication may still read it, or one that is read before it surely
+            exists. The message names ranks and instructions.
     """
     _check_streams(program)
     _check_deadlock(program)
@@ -102,10 +117,33 @@ def _check_deadlock(program: Program) -> None:
 
 
 def _check_tensors(instructions: list[Instruction]) -> None:
-    """Follow every tensor of one rank, in list order (an order the rank can execute)."""
-    held: dict[tuple[str, int], Instruction] = {}
+    """Follow every tensor of one rank, in list order (an order the rank can execute), and by
+    what surely has ended: streams run beside each other."""
+    held: dict[Key, Instruction] = {}
+    reading: dict[Key, list[Instruction]] = {}  # communication, which goes on beside compute
+    wanted: dict[Key, Instruction] = {}  # read, and not made up to here
+    made: set[Key] = set()
+    order = Order(instructions)
     for instruction in instructions:
         task, microbatch = instruction.task, instruction.microbatch
+        for name in task.sources or reads(task):
+            key = tensor_key(name, microbatch)
+            owner = held.get(key)
+            if owner is None:
+                if key in made:
+                    raise ValueError(
+                        f"rank {instruction.rank}: {instruction.label} reads {_tensor(key)}: "
+                        f"{_history(instructions, instruction, key)}"
+                    )
+                wanted.setdefault(key, instruction)
+                continue
+            if not order.holds(owner, instruction):
+                raise ValueError(
+                    f"rank {instruction.rank}: {instruction.label} reads {_tensor(key)} and does "
+                    f"not wait for {owner.label}, which makes it"
+                )
+            if task.stream != COMPUTE_STREAM:
+                reading.setdefault(key, []).append(instruction)
         for tensor in task.allocates:
             key = tensor_key(tensor.name, microbatch)
             if key in held:
@@ -113,7 +151,13 @@ def _check_tensors(instructions: list[Instruction]) -> None:
                     f"rank {instruction.rank}: {instruction.label} allocates {_tensor(key)}, "
                     f"which {held[key].label} already holds"
                 )
+            if key in wanted:
+                raise ValueError(
+                    f"rank {instruction.rank}: {wanted[key].label} reads {_tensor(key)}, which "
+                    f"{instruction.label} makes later"
+                )
             held[key] = instruction
+            made.add(key)
         for name in task.frees:
             key = tensor_key(name, microbatch)
             if held.pop(key, None) is None:
@@ -121,10 +165,63 @@ def _check_tensors(instructions: list[Instruction]) -> None:
                     f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)}: "
                     f"{_history(instructions, instruction, key)}"
                 )
+            for reader in reading.pop(key, ()):
+                if reader is not instruction and not order.holds(reader, instruction):
+                    raise ValueError(
+                        f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)} and "
+                        f"does not wait for {reader.label}, which reads it"
+                    )
     for key, owner in held.items():
         raise ValueError(
             f"rank {owner.rank}: {owner.label} allocates {_tensor(key)}, which is never freed"
         )
+
+
+def reads(task: Task) -> tuple[str, ...]:
+    """Names of what it reads, where it has no `sources`: what it sends or reduces in place."""
+    return () if task.stream == COMPUTE_STREAM or task.op is Op.RECV else (task.tensor,)
+
+
+class Order:
+    """Which instructions of one rank surely have ended when a later one of its list starts."""
+
+    def __init__(self, instructions: list[Instruction]) -> None:
+        self._instructions = instructions
+        self._clocks: list[Clock] = []
+
+    def holds(self, first: Instruction, second: Instruction) -> bool:
+        """Whether `first`, listed earlier, has ended when `second` starts. Communication waits
+        for all compute listed before it (`_check_streams`)."""
+        stream = first.task.stream
+        if stream in (COMPUTE_STREAM, second.task.stream) or first in second.after:
+            return True
+        self._clocks = self._clocks or clocks(self._instructions)
+        return self._clocks[second.index].get(stream, -1) >= first.index
+
+
+def clocks(instructions: list[Instruction]) -> list[Clock]:
+    """What has ended on the communication streams when each instruction starts: vector clocks
+    (Mattern 1989, "Virtual Time and Global States of Distributed Systems")."""
+    found: list[Clock] = []
+    ended: dict[str, Clock] = {}  # by stream, when its last instruction so far has ended
+    for index, instruction in enumerate(instructions):
+        stream = instruction.task.stream
+        clock = dict(ended.get(stream, {}))
+        if stream != COMPUTE_STREAM:
+            _join(clock, ended.get(COMPUTE_STREAM, {}))
+        for other in instruction.after:
+            if other.task.stream != COMPUTE_STREAM:
+                _join(clock, found[other.index])
+                _join(clock, {other.task.stream: other.index})
+        found.append(clock)
+        ended[stream] = clock if stream == COMPUTE_STREAM else clock | {stream: index}
+    return found
+
+
+def _join(clock: Clock, other: Clock) -> None:
+    for stream, index in other.items():
+        if index > clock.get(stream, -1):
+            clock[stream] = index
 
 
 def _tensor(key: tuple[str, int]) -> str:

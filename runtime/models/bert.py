@@ -11,6 +11,7 @@ from torch.nn import functional
 from runtime.deferral import Linear
 from runtime.models import context
 from runtime.models.attention import self_attention
+from runtime.models.loss import cross_entropy
 from runtime.models.transformer import Answers, Share, part_of, tokens_here
 from simulator.experiment import Experiment
 from simulator.workloads.attention import Form, form
@@ -102,7 +103,7 @@ class Head(nn.Module):
         positions, tokens = target.flatten(1)
         masked = self.transform(x).flatten(0, 1).index_select(0, positions)
         logits: Tensor = self.logits(self.norm(functional.gelu(masked)))
-        return functional.cross_entropy(logits, tokens)
+        return cross_entropy(logits, tokens)
 
 
 def layer(experiment: Experiment, index: int) -> nn.Module:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from runtime.deferral import Linear
 from runtime.models import context
 from runtime.models.attention import causal_mask, self_attention
+from runtime.models.loss import cross_entropy
 from runtime.models.transformer import Share, part_of, tokens_here
 from simulator.experiment import Experiment
 from simulator.workloads.attention import Form, form
@@ -74,7 +75,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         logits: Tensor = self.logits(self.norm(x))
-        return functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+        return cross_entropy(logits.flatten(0, 1), target.flatten())
 
 
 def layer(experiment: Experiment, index: int) -> nn.Module:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.deferral import Linear
+from runtime.models.loss import squared_error
 from runtime.models.transformer import Add, MlpPart, Share
 from simulator.experiment import Experiment
 
@@ -29,7 +30,7 @@ class SquaredError(nn.Module):
     """Mean squared error: a scalar."""
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
-        return functional.mse_loss(x, target)
+        return squared_error(x, target)
 
 
 def layer(experiment: Experiment, index: int) -> nn.Module:
@@ -95,7 +96,7 @@ class Error(nn.Module):
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         mine = target.chunk(self.share.count, -1)[self.share.index]
-        return functional.mse_loss(x, mine).view(1) / self.share.count
+        return squared_error(x, mine).view(1) / self.share.count
 
 
 class Total(nn.Module):

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from runtime.deferral import Linear
 from runtime.models.attention import self_attention
+from runtime.models.loss import cross_entropy, wide
 from simulator.experiment import Experiment
 from simulator.workloads.attention import Form
 from simulator.workloads.context import zigzag
@@ -138,7 +139,7 @@ class Maximum(nn.Module):
     """Of the logits here: (tokens, share) → (tokens,)."""
 
     def forward(self, logits: Tensor) -> Tensor:
-        return logits.detach().amax(dim=1)
+        return wide(logits.detach().amax(dim=1))
 
 
 class Exponentials(nn.Module):
@@ -151,7 +152,7 @@ class Exponentials(nn.Module):
         self.share, self.answers = share, Answers(share)
 
     def forward(self, maximum: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-        shifted = logits - maximum.unsqueeze(1)
+        shifted = wide(logits) - maximum.unsqueeze(1)
         place = self.answers(target)[0] - self.share.index * logits.shape[1]
         elsewhere = (place < 0) | (place >= logits.shape[1])
         # Not gather: that would keep all of its input for the backward pass.
@@ -212,9 +213,11 @@ class Loss(CrossEntropy):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         tokens, elsewhere = self.answers(target)
         if elsewhere is None:
-            return functional.cross_entropy(logits, tokens)
+            return cross_entropy(logits, tokens)
         tokens = tokens.masked_fill(elsewhere, IGNORED)
-        total = functional.cross_entropy(logits, tokens, ignore_index=IGNORED, reduction="sum")
+        total = functional.cross_entropy(
+            wide(logits), tokens, ignore_index=IGNORED, reduction="sum"
+        )
         return total * (self.answers.ranks / len(tokens))
 
 

@@ -8,7 +8,6 @@ such pass, and its line here.
 from __future__ import annotations
 
 from math import inf
-from typing import NamedTuple
 
 from simulator.experiment import Experiment, ExperimentError
 from simulator.gc_pause import paused_gc
@@ -19,6 +18,7 @@ from simulator.strategies.data_parallel import reduce_gradients
 from simulator.strategies.flow import Flow, Range
 from simulator.strategies.partition import split_stages, stage_costs
 from simulator.strategies.pipeline import lower_passes, messages_from
+from simulator.strategies.places import Place, Places
 from simulator.strategies.recompute import RecomputedStage
 from simulator.strategies.schedules import Pass, Plan, Schedule, Updates, schedule_named
 from simulator.strategies.segments import Filled, Spread, cut
@@ -26,10 +26,6 @@ from simulator.strategies.stage import Stage
 from simulator.strategies.updates import insert_updates
 from simulator.validate import validate
 from simulator.workloads import Layer, describe
-from simulator.workloads.layer import REPLICATED
-
-MODEL_AXES = ("pipeline", "expert", "tensor")
-"""Mesh axes over which the parameters of one model are spread."""
 
 
 def mesh_of(experiment: Experiment) -> Mesh:
@@ -139,7 +135,7 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
     if updates.every < plan.num_microbatches:
         _check_asynchronous(experiment)
     prefetch = 1 if experiment.parallel.prefetch is None else experiment.parallel.prefetch
-    flow = Flow(layers)
+    flow, places = Flow(layers), Places(mesh, experiment.parallel.shards)
     lists, resident, held = [], [], []
     ranks = mesh.representatives() if fold else list(range(mesh.world_size))
     place_of = {rank: mesh.coordinate(rank)["pipeline"] for rank in ranks}
@@ -155,11 +151,7 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
     for rank, stages in stages_of.items():
         instructions = lower_passes(orders[place_of[rank]], stages, incoming[rank])
         mine = [bucket for index in stages for bucket in cuts[index][1]]
-        shards, model = experiment.parallel.shards, model_ranks(experiment, rank)
-        placed = {
-            bucket.spread: _place(bucket.spread, mesh, rank, shards, model) for bucket in mine
-        }
-        buckets = [_placed(bucket, placed[bucket.spread], experiment) for bucket in mine]
+        buckets = [_placed(bucket, places.of(bucket.spread, rank), experiment) for bucket in mine]
         instructions = reduce_gradients(instructions, buckets, updates.every, plan.num_microbatches)
         instructions = zero.shard(instructions, buckets, prefetch)
         owned = [(stage.index, stage.first, stage.last) for stage in stages.values()]
@@ -170,7 +162,7 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
             value_bytes,
             updates,
             plan.num_microbatches,
-            model if experiment.workload.needs_gradient_norm else (),
+            places.model(rank) if experiment.workload.needs_gradient_norm else (),
         )
         lists.append(zero.gather_updated(instructions, buckets))
         resident.append(zero.resident_bytes(buckets, states))
@@ -192,34 +184,7 @@ def _cut(
     return cut(layers, stage, experiment.workload.dtype_bytes, limit, wide, at_blocks)
 
 
-class _Place(NamedTuple):
-    """Ranks of a bucket: see `simulator.program.Bucket`."""
-
-    replicas: tuple[int, ...]
-    shards: tuple[int, ...]
-    copies: int
-
-
-def _place(spread: Spread, mesh: Mesh, rank: int, size: int, model: tuple[int, ...]) -> _Place:
-    """Of buckets that are spread like this, with shard sets of `size` ranks.
-
-    Args:
-        model: ranks that have the parts of one model, among which copies are counted.
-    """
-
-    def shards_of(member: int) -> tuple[int, ...]:
-        return zero.shard_set(mesh.group(member, *spread.sums_over), member, size)
-
-    shards = shards_of(rank)
-    replicas = mesh.group(rank, *spread.sums_over)[shards.index(rank) :: len(shards)]
-    same = set(mesh.group(rank, *spread.sums_over, *spread.copied_over))
-    copies = sum(
-        shards_of(member).index(member) == shards.index(rank) for member in model if member in same
-    )
-    return _Place(replicas, shards if len(shards) > 1 else (), copies)
-
-
-def _placed(bucket: Filled, place: _Place, experiment: Experiment) -> Bucket:
+def _placed(bucket: Filled, place: Place, experiment: Experiment) -> Bucket:
     """A bucket with the ranks of its mesh axes."""
     size = max(len(place.shards), 1)
     return Bucket(
@@ -233,11 +198,8 @@ def _placed(bucket: Filled, place: _Place, experiment: Experiment) -> Bucket:
 
 
 def model_ranks(experiment: Experiment, rank: int) -> tuple[int, ...]:
-    """The ranks that have the parts of the model that `rank` has a part of, and all shards."""
-    mesh, size = mesh_of(experiment), experiment.parallel.shards
-    members = mesh.group(rank, *MODEL_AXES)
-    sets = [zero.shard_set(mesh.group(r, *REPLICATED), r, size) for r in members]
-    return tuple(sorted({member for ranks in sets for member in ranks}))
+    """See `Places.model`."""
+    return Places(mesh_of(experiment), experiment.parallel.shards).model(rank)
 
 
 def _check_asynchronous(experiment: Experiment) -> None:

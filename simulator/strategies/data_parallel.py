@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.program import Bucket, Instruction, Op, Task
-
-BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_WEIGHT})
+from simulator.program import LAST_BACKWARDS, Bucket, Instruction, Op, Task
 
 
 def reduce_gradients(
@@ -64,7 +62,7 @@ def _last_backwards(
     bucket_of = {segment: bucket for bucket in buckets for segment in bucket.segments}
     last: dict[tuple[str, int], tuple[Instruction, Bucket]] = {}
     for instruction in instructions:
-        if instruction.task.op in BACKWARDS and instruction.task.layers in bucket_of:
+        if instruction.task.op in LAST_BACKWARDS and instruction.task.layers in bucket_of:
             bucket = bucket_of[instruction.task.layers]
             last[bucket.name, instruction.microbatch // every] = (instruction, bucket)
     return dict(last.values())

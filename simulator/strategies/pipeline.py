@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from simulator.program import COMPUTE_STREAM, Instruction, Op, Task
+from simulator.program import COMPUTE_STREAM, INPUT_BACKWARDS, Instruction, Op, Task
 from simulator.strategies.schedules import Pass
-from simulator.strategies.stage import SENDING_BACKWARDS, Stage
+from simulator.strategies.stage import Stage
 
 STARTED = -1
 """The place of what a pass starts from: a message, or communication of the stage before."""
@@ -133,7 +133,7 @@ def messages_from(
         stage = stages[step.stage]
         if step.op is Op.FORWARD:
             target, started = stage.next_rank, Pass(Op.FORWARD, step.stage + 1, step.microbatch)
-        elif step.op in SENDING_BACKWARDS:
+        elif step.op in INPUT_BACKWARDS:
             target = stage.previous_rank
             started = Pass(Op.BACKWARD, step.stage - 1, step.microbatch)
         else:

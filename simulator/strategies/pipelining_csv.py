@@ -9,10 +9,10 @@ import csv
 import re
 from pathlib import Path
 
-from simulator.program import Op, Program
+from simulator.program import BACKWARDS, Op, Program
 from simulator.strategies.schedules.passes import Pass, Plan
 
-PASSES = frozenset({Op.FORWARD, Op.BACKWARD, Op.BACKWARD_INPUT, Op.BACKWARD_WEIGHT})
+PASSES = BACKWARDS | {Op.FORWARD}
 _PASS = re.compile(r"(\d+)([FBIW])(\d+)")
 _OVERLAPPED = re.compile(r"\((.*)\)OVERLAP_F_B")
 _OTHER = re.compile(

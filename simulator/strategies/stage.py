@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from simulator.program import Op, Task, Tensor
+from simulator.program import INPUT_BACKWARDS, Op, Task, Tensor
 from simulator.strategies.flow import (
     IN_PLACE,
     Flow,
@@ -20,8 +20,6 @@ from simulator.strategies.flow import (
     gradient,
     saved_bytes,
 )
-
-SENDING_BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_INPUT})
 
 
 class Stage:
@@ -165,13 +163,13 @@ class Stage:
         """What a pass starts from."""
         if op is Op.FORWARD:
             return [self.flow.activation(self.first)] if self.first else []
-        return self._gradients(self.last, self.last) if op in SENDING_BACKWARDS else []
+        return self._gradients(self.last, self.last) if op in INPUT_BACKWARDS else []
 
     def ends(self, op: Op) -> list[str]:
         """What a pass leaves to a stage of the same rank."""
         if op is Op.FORWARD:
             return [] if self.sends else [self.flow.activation(self.last)]
-        if op in SENDING_BACKWARDS and self.first and not self.receives:
+        if op in INPUT_BACKWARDS and self.first and not self.receives:
             return self.flow.gradients(self.first)
         return []
 
@@ -194,7 +192,7 @@ class Stage:
             reads = [flow.activation(b) for b in flow.inputs(first, last)]
             allocates = [saved]
             allocates += [Tensor(activation(b), layers[b - 1].output_bytes) for b in outputs]
-        elif op in SENDING_BACKWARDS:
+        elif op in INPUT_BACKWARDS:
             reads = [n for b in outputs if flow.differentiable(b) for n in self._gradients(b, last)]
             frees = [saved.name, *reads]
             allocates = [

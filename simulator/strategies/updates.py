@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulator.program import COMMUNICATION, FORWARDS, Instruction, Op, Task, Tensor
+from simulator.program import COMMUNICATION, FORWARDS, LAST_BACKWARDS, Instruction, Op, Task, Tensor
 from simulator.strategies.schedules import Updates
 from simulator.workloads.layer import Layer
-
-LAST_BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_WEIGHT})
 
 
 def insert_updates(

@@ -13,11 +13,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from simulator.divisors import nearest_divisor
 from simulator.experiment import Experiment, ExperimentError
-from simulator.program import COMPUTE_STREAM, FORWARDS, Bucket, Instruction, Op, Task, Tensor
+from simulator.program import (
+    BACKWARDS,
+    COMPUTE_STREAM,
+    FORWARDS,
+    INPUT_BACKWARDS,
+    Bucket,
+    Instruction,
+    Op,
+    Task,
+    Tensor,
+)
 
-BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_INPUT, Op.BACKWARD_WEIGHT})
-USES_WEIGHTS = FORWARDS | {Op.BACKWARD, Op.BACKWARD_INPUT}
+USES_WEIGHTS = FORWARDS | INPUT_BACKWARDS
 STREAM = "zero"
 
 
@@ -44,23 +54,22 @@ def check(experiment: Experiment) -> None:
         )
     if parallel.replicas == 1:
         raise ExperimentError(
-            f"parallel.zero = {parallel.zero}: with parallel.data = 1 there is nobody to share "
-            "with; allowed: 0, or data of 2 or more"
+            f"parallel.zero = {parallel.zero}: with one replica there is nobody to share with; "
+            "allowed: 0, or data, context or expert of 2 or more"
         )
     size, most = parallel.shards, parallel.replicas
     if size == 1 or most % size:
-        nearest = min((n for n in range(2, most + 1) if most % n == 0), key=lambda n: abs(n - size))
         raise ExperimentError(
-            f"parallel.zero_group = {size}: must be 2 or more and divide parallel.data = {most}; "
-            f"nearest that does: {nearest}"
+            f"parallel.zero_group = {size}: must be 2 or more and divide the replicas, "
+            f"data × context × expert = {most}; "
+            f"nearest that does: {nearest_divisor(most, size, least=2)}"
         )
 
 
-def shard_set(ranks: Sequence[int], rank: int, size: int) -> tuple[int, ...]:
-    """The `size` neighbours among `ranks` that share one set of shards with `rank`."""
+def shard_sets(ranks: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
+    """`ranks` divided into sets of `size` neighbours that share one set of shards each."""
     size = min(size, len(ranks))
-    first = ranks.index(rank) // size * size
-    return tuple(ranks[first : first + size])
+    return [ranks[first : first + size] for first in range(0, len(ranks), size)]
 
 
 def resident_bytes(buckets: Sequence[Bucket], states: int) -> dict[str, int]:

@@ -22,7 +22,7 @@ from simulator.experiment import Experiment
 from simulator.workloads.attention import Core, form
 from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import REPLICATED, Layer, linear
-from simulator.workloads.transformer import Parts
+from simulator.workloads.transformer import EVERYWHERE, Parts
 
 MASKED_SHARE = 0.15
 SEGMENTS = 2
@@ -41,7 +41,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     product: autograd keeps it once.
     """
     w = experiment.workload
-    batch, width = experiment.microbatch_size, w.dtype_bytes
+    batch, width, wide = experiment.microbatch_size, w.dtype_bytes, w.wide_bytes
     tokens = batch * w.sequence
     masked = batch * masked_positions(w.sequence)
     h, ffn, heads = w.hidden, w.ffn, w.heads
@@ -96,13 +96,13 @@ def layers(experiment: Experiment) -> list[Layer]:
         parameters=h * h + h + 2 * h + h * w.vocab + w.vocab,
         products=(linear(tokens, h, h), linear(masked, h, w.vocab)),
         # Masked ones taken, GELU, norm; log-softmax.
-        moved_bytes=(6 * masked * h + 3 * masked * w.vocab) * width,
+        moved_bytes=6 * masked * h * width + 3 * masked * w.vocab * wide,
         kernels=5,
         saved_bytes=3 * masked * h * width  # inputs of GELU, norm and projection
-        + 2 * masked * max(width, 4)
-        + masked * w.vocab * width  # log-softmax output
+        + 2 * masked * wide
+        + masked * w.vocab * wide  # log-softmax output
         + 2 * 8 * masked  # positions and tokens there
-        + width,  # the loss's total weight
+        + wide,  # the loss's total weight
         deferred_bytes=hidden_bytes + masked * (h + w.vocab) * width,
         defers_input=True,
         starts_block=False,
@@ -148,7 +148,7 @@ def _places(p: Parts) -> Layer:
         starts_block=False,
         keeps=(False,),
         sums_over=p.copied_sums,
-        copied_over=p.everywhere,
+        copied_over=EVERYWHERE,
         whole=(0, "places"),
     )
 
@@ -164,13 +164,13 @@ def _transform(p: Parts, whole: int, masked: int) -> Layer:
         products=(linear(p.tokens, h, h),),
         moved_bytes=6 * masked * h * p.width,  # masked ones taken, GELU, norm
         kernels=3,
-        saved_bytes=2 * masked * h * p.width + 2 * masked * max(p.width, 4) + 8 * masked,
+        saved_bytes=2 * masked * h * p.width + 2 * masked * p.wide + 8 * masked,
         deferred_bytes=p.all_bytes,
         defers_input=True,
         output_shape=(masked, h),
         output_bytes=masked * h * p.width,
         starts_block=False,
         sums_over=(*REPLICATED, "tensor"),
-        copied_over=p.everywhere,
+        copied_over=EVERYWHERE,
         whole=(whole, "transform"),
     )

@@ -3,6 +3,7 @@ what the model cannot do."""
 
 from __future__ import annotations
 
+from simulator.divisors import nearest_divisor
 from simulator.experiment import (
     BERT_SIZES,
     IMAGE_MODELS,
@@ -63,8 +64,7 @@ def check_keys(workload: Workload) -> None:
                 "give one of them"
             )
     if workload.model in TEXT_MODELS and workload.hidden % workload.heads:
-        divisors = [n for n in range(1, workload.hidden + 1) if workload.hidden % n == 0]
-        nearest = min(divisors, key=lambda n: abs(n - workload.heads))
+        nearest = nearest_divisor(workload.hidden, workload.heads)
         raise ExperimentError(
             f"workload.heads = {workload.heads}: must divide workload.hidden = "
             f"{workload.hidden}; nearest that does: {nearest}"

@@ -14,7 +14,7 @@ from dataclasses import replace
 from simulator.experiment import Experiment
 from simulator.program import Op
 from simulator.workloads.attention import Core
-from simulator.workloads.layer import Exchange, Layer, Product, linear
+from simulator.workloads.layer import Exchange, Layer, Product, exchange, linear
 from simulator.workloads.transformer import Parts
 
 CAUSAL = frozenset({"gpt", "moe-gpt"})
@@ -45,7 +45,7 @@ def _ring(p: Parts, whole: int, causal: bool) -> list[Layer]:
         here = keys
         if step + 1 < p.context:
             shape, nbytes = made[1].output_shape, made[1].output_bytes
-            shift = replace(p.exchange(SHIFT, shape, nbytes), reads=(len(made) - keys,))
+            shift = replace(exchange(SHIFT, shape, nbytes), reads=(len(made) - keys,))
             made.append(shift)
             keys = len(made)
         inputs = (queries, here, state) if step else (queries, here)
@@ -178,5 +178,5 @@ def _ulysses(p: Parts, whole: int, causal: bool) -> list[Layer]:
         keeps=(False,),
         whole=(whole, "merged"),
     )
-    there = p.exchange(REGROUP, packed, 3 * mixed)
-    return [qkv, there, mixing, p.exchange(REGROUP, merged, mixed), projection]
+    there = exchange(REGROUP, packed, 3 * mixed)
+    return [qkv, there, mixing, exchange(REGROUP, merged, mixed), projection]

@@ -121,14 +121,14 @@ def fully_connected(batch: int, inputs: int, outputs: int, width: int) -> Layer:
 def classifier(batch: int, inputs: int, classes: int, width: int) -> Layer:
     """A matrix product and softmax cross-entropy: log-softmax output, labels and the
     loss's total weight are kept."""
-    parameters = inputs * classes + classes
+    parameters, wide = inputs * classes + classes, max(width, 4)
     return Layer(
         kind=f"classifier b{batch} {inputs} to {classes}",
         parameters=parameters,
         products=(linear(batch, inputs, classes),),
-        moved_bytes=3 * batch * classes * width,
+        moved_bytes=3 * batch * classes * wide,
         kernels=2,
-        saved_bytes=batch * classes * width + INDEX_BYTES * batch + width,
+        saved_bytes=batch * classes * wide + INDEX_BYTES * batch + wide,
         deferred_bytes=batch * classes * width,
         defers_input=True,
     )

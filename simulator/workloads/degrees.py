@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from simulator.divisors import nearest_divisor
 from simulator.experiment import Experiment, ExperimentError
 from simulator.workloads import PARTS
 from simulator.workloads.context import zigzag
@@ -34,10 +37,11 @@ def check_degrees(experiment: Experiment) -> None:
             f"parallel.tensor = {tensor}: {model} is not split over ranks; allowed: 1, or one of "
             f"the models {', '.join(PARTS)}"
         )
-    if "tensor_style" in parallel.model_fields_set and model != "mlp":
-        raise ExperimentError(
-            f"parallel.tensor_style = {parallel.tensor_style!r}: only for workload.model = 'mlp'"
-        )
+    if "tensor_style" in parallel.model_fields_set and (model != "mlp" or tensor == 1):
+        allowed = "only for workload.model = 'mlp'"
+        if model == "mlp":
+            allowed = "nothing to split with parallel.tensor = 1; allowed: with parallel.tensor > 1"
+        raise ExperimentError(f"parallel.tensor_style = {parallel.tensor_style!r}: {allowed}")
     sizes = {"workload.hidden": workload.hidden, "workload.ffn_hidden": workload.ffn}
     if model != "mlp":
         sizes |= {"workload.heads": workload.heads, "workload.vocab": workload.vocab}
@@ -89,13 +93,7 @@ def _check_divides(key: str, degree: int, sizes: dict[str, int]) -> None:
     """Refuse a degree that does not divide one of `sizes`; name the nearest that divides all."""
     for name, size in sizes.items():
         if size % degree:
-            fits = [
-                n
-                for n in range(1, min(sizes.values()) + 1)
-                if not any(s % n for s in sizes.values())
-            ]
-            nearest = min(fits, key=lambda n: (abs(n - degree), n))
             raise ExperimentError(
                 f"parallel.{key} = {degree}: does not divide {name} = {size}; "
-                f"nearest that works: {nearest}"
+                f"nearest that works: {nearest_divisor(math.gcd(*sizes.values()), degree)}"
             )

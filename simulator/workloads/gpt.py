@@ -14,7 +14,7 @@ from simulator.experiment import Experiment
 from simulator.workloads.attention import Core, form
 from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import Layer, linear
-from simulator.workloads.transformer import Parts
+from simulator.workloads.transformer import EVERYWHERE, Parts
 
 
 def layers(experiment: Experiment) -> list[Layer]:
@@ -26,13 +26,13 @@ def layers(experiment: Experiment) -> list[Layer]:
     section 4.1, whose count includes dropout masks and counts 16-bit values).
     """
     w = experiment.workload
-    batch, width = experiment.microbatch_size, w.dtype_bytes
+    batch, width, wide = experiment.microbatch_size, w.dtype_bytes, w.wide_bytes
     tokens = batch * w.sequence
     h, ffn, heads = w.hidden, w.ffn, w.heads
     shape = f"b{batch} s{w.sequence} h{h}"
     out = (batch, w.sequence, h)
     hidden_bytes = tokens * h * width
-    norm_statistics = 2 * tokens * max(width, 4)
+    norm_statistics = 2 * tokens * wide
 
     embedding = Layer(
         kind=f"embedding {shape} v{w.vocab}",
@@ -74,13 +74,13 @@ def layers(experiment: Experiment) -> list[Layer]:
         kind=f"head {shape} v{w.vocab}",
         parameters=2 * h + h * w.vocab,
         products=(linear(tokens, h, w.vocab),),
-        moved_bytes=2 * hidden_bytes + 3 * tokens * w.vocab * width,  # norm; log-softmax
+        moved_bytes=2 * hidden_bytes + 3 * tokens * w.vocab * wide,  # norm; log-softmax
         kernels=3,
         saved_bytes=hidden_bytes
         + norm_statistics
-        + tokens * w.vocab * width  # log-softmax output
+        + tokens * w.vocab * wide  # log-softmax output
         + 8 * tokens  # targets
-        + width,  # the loss's total weight
+        + wide,  # the loss's total weight
         deferred_bytes=hidden_bytes + tokens * w.vocab * width,
         starts_block=False,
     )
@@ -130,6 +130,6 @@ def _positions(p: Parts) -> Layer:
         starts_block=False,
         keeps=(False,),
         sums_over=p.copied_sums,
-        copied_over=p.everywhere,
+        copied_over=EVERYWHERE,
         whole=(0, "positions"),
     )

@@ -176,6 +176,18 @@ class Layer:
         return self.forward_flops + self.backward_input_flops + self.backward_weight_flops
 
 
+def exchange(how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
+    """A collective as a layer; its output is of `shape` and has `nbytes`."""
+    return Layer(
+        kind="exchange",
+        exchange=how,
+        keeps=(False,),
+        output_shape=shape,
+        output_bytes=nbytes,
+        starts_block=False,
+    )
+
+
 def linear(tokens: int, inputs: int, outputs: int) -> Product:
     """(tokens × inputs) by a weight (inputs × outputs)."""
     return Product(tokens, outputs, inputs)

@@ -12,7 +12,7 @@ from typing import Any
 
 from simulator.experiment import Experiment
 from simulator.program import Op
-from simulator.workloads.layer import Exchange, Layer, Product, linear
+from simulator.workloads.layer import Exchange, Layer, Product, exchange, linear
 from simulator.workloads.transformer import EVERYWHERE
 
 
@@ -42,14 +42,22 @@ def layers(experiment: Experiment) -> list[Layer]:
             output_bytes=hidden_bytes,
         )
 
-    loss = Layer(
-        kind=f"squared-error {shape}",
-        moved_bytes=3 * hidden_bytes,
-        kernels=2,
-        saved_bytes=hidden_bytes,  # the target
-        starts_block=False,
-    )
+    loss = squared_error(f"squared-error {shape}", tokens * h, width)
     return [block(True)] + [block(False)] * (w.layers - 1) + [loss]
+
+
+def squared_error(kind: str, values: int, width: int) -> Layer:
+    """Of values of `width` bytes; autograd keeps them and the target. 16-bit ones are copied
+    to fp32 before, and the copies are kept."""
+    copied = width < 4
+    return Layer(
+        kind=kind,
+        moved_bytes=5 * values * 4 if copied else 3 * values * width,
+        kernels=4 if copied else 2,
+        saved_bytes=2 * values * 4 if copied else values * width,
+        starts_block=False,
+        keeps=(not copied,),
+    )
 
 
 def parts(experiment: Experiment) -> list[Layer]:
@@ -70,7 +78,8 @@ class _Sizes:
 
     def __init__(self, experiment: Experiment):
         w, self.ranks = experiment.workload, experiment.parallel.tensor
-        self.blocks, self.hidden, self.width = w.layers, w.hidden, w.dtype_bytes
+        self.blocks, self.hidden = w.layers, w.hidden
+        self.width, self.wide = w.dtype_bytes, w.wide_bytes
         self.batch, self.sequence, self.ffn = experiment.microbatch_size, w.sequence, w.ffn
         self.tokens = self.batch * self.sequence
         self.style = experiment.parallel.tensor_style
@@ -113,25 +122,12 @@ class _Sizes:
         self, forward: Op | None, backward: Op | None, shape: tuple[int, ...]
     ) -> list[Layer]:
         return [
-            Layer(
-                kind="exchange",
-                exchange=Exchange("tensor", forward, backward),
-                keeps=(False,),
-                output_shape=shape,
-                output_bytes=math.prod(shape) * self.width,
-                starts_block=False,
-            )
+            exchange(Exchange("tensor", forward, backward), shape, math.prod(shape) * self.width)
         ]
 
-    def loss(self, **keys: Any) -> Layer:
-        return Layer(
-            kind=f"squared-error {self.kind}",
-            moved_bytes=3 * self.nbytes(self.hidden),
-            kernels=2,
-            starts_block=False,
-            whole=(self.blocks, "loss"),
-            **{"saved_bytes": self.nbytes(self.hidden), **keys},
-        )
+    def loss(self) -> Layer:
+        error = squared_error(f"squared-error {self.kind}", self.tokens * self.hidden, self.width)
+        return replace(error, whole=(self.blocks, "loss"))
 
 
 def _megatron(p: _Sizes) -> list[Layer]:
@@ -246,15 +242,13 @@ def _columns(p: _Sizes) -> list[Layer]:
             gathered = (p.ranks, p.batch, p.sequence, p.here)
             result += p.exchange(Op.ALL_GATHER, Op.REDUCE_SCATTER, gathered)
     # Each rank has the error of its columns; their sum is the loss.
-    error = Layer(
-        kind=f"part-of-squared-error {p.kind}",
-        moved_bytes=3 * here,
-        kernels=2,
-        saved_bytes=hidden,  # the target, of which this rank's columns are a view
+    error = replace(
+        squared_error(f"part-of-squared-error {p.kind}", p.tokens * p.here, p.width),
         output_shape=(1,),
-        output_bytes=p.width,
-        starts_block=False,
+        output_bytes=p.wide,
         whole=(p.blocks, "error"),
     )
-    total = p.exchange(Op.ALL_REDUCE, None, (1,))
-    return [*result, error, *total, p.loss(saved_bytes=0, keeps=(False,))]
+    if p.width == p.wide:
+        error = replace(error, saved_bytes=hidden)  # the target: this rank's columns are a view
+    total = exchange(Exchange("tensor", Op.ALL_REDUCE, None), (1,), p.wide)
+    return [*result, error, total, replace(p.loss(), saved_bytes=0, keeps=(False,))]

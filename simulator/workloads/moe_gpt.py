@@ -30,7 +30,7 @@ from fractions import Fraction
 from simulator.experiment import Experiment
 from simulator.program import Op
 from simulator.workloads import gpt
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, Product, linear
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, Product, exchange, linear
 from simulator.workloads.transformer import EVERYWHERE, Parts
 
 INDEX_BYTES = 8
@@ -83,7 +83,7 @@ def mixture(experiment: Experiment) -> Layer:
         moved_bytes=(6 * tokens * h + slots * (4 * h + 2 * ffn) + 5 * choices * h) * width
         + scores * (8 * width + 2 * INDEX_BYTES),
         kernels=22,
-        saved_bytes=tokens * (h * width + 2 * max(width, 4))  # norm
+        saved_bytes=tokens * (h * width + 2 * w.wide_bytes)  # norm
         + scores * (width + 1)  # softmax's output, which are not chosen
         + slots * ((h + 2 * ffn) * width + INDEX_BYTES + 1)  # experts; token or none
         + choices * ((h + 1) * width + 2 * INDEX_BYTES + 1),  # output, gate; where; dropped
@@ -149,14 +149,7 @@ def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
         keeps=(False, False),
         whole=(whole, "dispatch"),
     )
-    exchange = Layer(
-        kind="exchange",
-        exchange=Exchange("expert", Op.ALL_TO_ALL, Op.ALL_TO_ALL),
-        keeps=(False,),
-        output_shape=buffer,
-        output_bytes=slots_bytes,
-        starts_block=False,
-    )
+    all_to_all = exchange(Exchange("expert", Op.ALL_TO_ALL, Op.ALL_TO_ALL), buffer, slots_bytes)
     # Slots come from each rank for each expert, and are put together expert by expert.
     sorts = degree > 1 and here > 1
     experts = Layer(
@@ -197,7 +190,7 @@ def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
         keeps=(False, False),
         whole=(whole, "residual"),
     )
-    exchanges = [exchange] if degree > 1 else []
+    exchanges = [all_to_all] if degree > 1 else []
     result = [p.norm(whole), *p.enter(), router]
     gates = len(result)
     result += [dispatch, *exchanges, experts, *exchanges]

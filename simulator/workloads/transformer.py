@@ -15,13 +15,10 @@ from dataclasses import dataclass, replace
 from simulator.experiment import Experiment
 from simulator.program import Op
 from simulator.workloads.attention import Core, Form, form
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, linear
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, exchange, linear
 
 EVERYWHERE = ("expert", "tensor")
 """Where parameters that are not split are copies."""
-
-ONE_COPY = ("expert",)
-"""Where all parameters are copies if there are no ranks to split them over."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ class Parts:
     ffn: int
     vocab: int
     width: int
+    wide: int
     tensor: int
     shares_tokens: bool
     context: int
@@ -54,6 +52,7 @@ class Parts:
             ffn=w.ffn,
             vocab=w.vocab,
             width=w.dtype_bytes,
+            wide=w.wide_bytes,
             tensor=parallel.tensor,
             shares_tokens=parallel.sequence_parallel,
             context=parallel.context,
@@ -93,12 +92,8 @@ class Parts:
         return (*REPLICATED, "tensor") if self.shares_tokens else REPLICATED
 
     @property
-    def everywhere(self) -> tuple[str, ...]:
-        return EVERYWHERE if self.tensor > 1 else ONE_COPY
-
-    @property
     def norm_statistics(self) -> int:
-        return 2 * self.here * max(self.width, 4)
+        return 2 * self.here * self.wide
 
     def enter(self) -> list[Layer]:
         """f: every rank of the group gets the whole input of its share of the weights."""
@@ -108,7 +103,7 @@ class Parts:
         if self.shares_tokens:
             how = Exchange("tensor", Op.ALL_GATHER, Op.REDUCE_SCATTER, again=True)
         full = (self.batch, self.sequence, self.hidden)
-        return [self.exchange(how, full, self.all_bytes)]
+        return [exchange(how, full, self.all_bytes)]
 
     def leave(self) -> list[Layer]:
         """g: the parts of the output that the ranks have are added up."""
@@ -117,17 +112,7 @@ class Parts:
         how = Exchange("tensor", Op.ALL_REDUCE, None)
         if self.shares_tokens:
             how = Exchange("tensor", Op.REDUCE_SCATTER, Op.ALL_GATHER)
-        return [self.exchange(how, self.here_shape, self.here_bytes)]
-
-    def exchange(self, how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
-        return Layer(
-            kind="exchange",
-            exchange=how,
-            keeps=(False,),
-            output_shape=shape,
-            output_bytes=nbytes,
-            starts_block=False,
-        )
+        return [exchange(how, self.here_shape, self.here_bytes)]
 
     def norm(self, whole: int) -> Layer:
         return Layer(
@@ -140,7 +125,7 @@ class Parts:
             output_bytes=self.here_bytes,
             starts_block=False,
             sums_over=self.copied_sums,
-            copied_over=self.everywhere,
+            copied_over=EVERYWHERE,
             whole=(whole, "norm"),
         )
 
@@ -198,7 +183,7 @@ class Parts:
             reads=(0, back),
             keeps=(False, False),
             sums_over=self.copied_sums,
-            copied_over=self.everywhere,
+            copied_over=EVERYWHERE,
             whole=(whole, "add"),
         )
 
@@ -237,12 +222,12 @@ class Parts:
         logit of the target over the ranks, then the mean (Shoeybi et al. 2019, section 3).
         Reads the logits, which are before it."""
         columns = self.vocab // self.tensor
-        nbytes, row = tokens * columns * self.width, tokens * self.width
+        nbytes, row = tokens * columns * self.wide, tokens * self.wide
         if self.tensor == 1:
             return [self._loss(whole, tokens, nbytes)]
         maximum = Layer(
             kind=f"maximum n{tokens} v{columns}",
-            moved_bytes=nbytes,
+            moved_bytes=tokens * columns * self.width,
             kernels=1,
             output_shape=(tokens,),
             output_bytes=row,
@@ -273,9 +258,9 @@ class Parts:
         )
         return [
             maximum,
-            replace(self.exchange(highest, (tokens,), row), differentiable=False),
+            replace(exchange(highest, (tokens,), row), differentiable=False),
             sums,
-            self.exchange(Exchange("tensor", Op.ALL_REDUCE, None), (2, tokens), 2 * row),
+            exchange(Exchange("tensor", Op.ALL_REDUCE, None), (2, tokens), 2 * row),
             loss,
         ]
 
@@ -285,7 +270,7 @@ class Parts:
             kind=f"loss n{tokens} v{self.vocab}",
             moved_bytes=3 * nbytes,  # log-softmax
             kernels=2,
-            saved_bytes=nbytes + 8 * tokens + self.width,  # log-softmax, targets, their weight
+            saved_bytes=nbytes + 8 * tokens + self.wide,  # log-softmax, targets, their weight
             starts_block=False,
             keeps=(False,),
             whole=(whole, "loss"),

@@ -140,6 +140,27 @@ def test_data_depend_on_seed_step_and_index_and_on_nothing_else(model, keys):
         assert not torch.equal(first[0], other[0])
 
 
+@pytest.mark.parametrize(
+    ("model", "keys"),
+    [("bert", {}), ("gpt", {}), ("mlp", {"hidden": 4}), ("resnet50", {"image_size": 33})],
+)
+def test_a_step_has_the_same_samples_in_microbatches_of_any_size(model, keys):
+    def step(**parallel):
+        experiment = make(model, global_batch=8, **parallel, **keys)
+        count = experiment.parallel.batch_shares * experiment.parallel.microbatches
+        read = [microbatch(experiment, 1, index, CPU) for index in range(count)]
+        inputs, targets = zip(*read, strict=True)
+        if model == "bert":  # positions are counted from the begin of a microbatch
+            answers = torch.cat([target[1] for target in targets])
+            places = torch.cat([target[0] % experiment.workload.sequence for target in targets])
+            return torch.cat(inputs), torch.stack([places, answers])
+        return torch.cat(inputs), torch.cat(targets)
+
+    whole = step()
+    for parallel in ({"microbatches": 4}, {"data": 2}, {"data": 4, "microbatches": 2}):
+        assert all(map(torch.equal, whole, step(**parallel)))
+
+
 def test_images_are_bytes_and_labels_are_classes():
     images, labels = microbatch(make("alexnet", image_size=63, classes=7), 0, 0, CPU)
     assert images.shape == (4, 3, 63, 63)
@@ -157,7 +178,7 @@ def test_a_window_longer_than_the_corpus_starts_over():
     import numpy as np
 
     length = len(corpus()) + 10
-    read = windows(np.random.default_rng(0), 2, length)
+    read = windows([np.random.default_rng(seed) for seed in (0, 1)], length)
     assert read.shape == (2, length)
     assert torch.equal(read[:, :10], read[:, len(corpus()) :])
 

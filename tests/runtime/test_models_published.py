@@ -115,6 +115,16 @@ def test_every_layer_of_the_published_widths_is_as_described(model):
         assert real == described, f"layer {index}"
 
 
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("model", ["alexnet", "vgg16", "resnet50"])
+def test_the_loss_of_16_bit_logits_is_as_described(narrow, model, dtype, split):
+    experiment = tiny(model, dtype)
+    last = len(describe(experiment))
+    described, real = one_pass(experiment, last - 1, last, split)
+    assert real == described
+
+
 @pytest.mark.parametrize("model", TINY)
 def test_layers_of_one_kind_are_one_work(narrow, model):
     experiment = tiny(model)

@@ -87,15 +87,18 @@ def test_a_mixture_is_two_segments():
 def test_parts_add_up_to_the_whole(plan):
     """Parameters and FLOPs of all parts on their ranks; the router computes on every one."""
     experiment = make(**plan)
-    degree = experiment.parallel.expert * experiment.parallel.tensor
-    held = {True: 0, False: 0}
+    tensor, degree = experiment.parallel.tensor, experiment.parallel.expert
+    degree *= tensor
+    held, others = 0, 0
     for layer in describe(experiment):
-        held["experts" in layer.kind] += layer.parameters
+        if "experts" in layer.kind:
+            held += layer.parameters
+        else:  # copies on all tensor ranks, or shares of them
+            others += layer.parameters * (1 if "tensor" in layer.copied_over else tensor)
     whole = sum(layer.parameters for layer in describe_whole(experiment))
     experts = 2 * E * (2 * H * F + F + H)
-    assert held[True] * degree == experts
-    if experiment.parallel.tensor == 1:
-        assert held[False] == whole - experts
+    assert held * degree == experts
+    assert others == whole - experts
     tokens = experiment.parallel.batch_shares * B
     alone = make(workload={"global_batch": tokens}, microbatches=experiment.parallel.batch_shares)
     assert model_flops(experiment) == model_flops(alone)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator import Experiment, ExperimentError, parse, predict
+from simulator import Experiment, ExperimentError, lower, parse, predict
 from simulator.routing import dropped_share, loads_of
 from simulator.workloads.moe_gpt import capacity
 
@@ -139,8 +139,8 @@ def test_models_without_experts_have_no_such_figures() -> None:
             "workload.routing = 'zipf': only for workload.model = 'moe-gpt'",
         ),
         (
-            {"routing": "file:/nowhere/x.json"},
-            "workload.routing = 'file:/nowhere/x.json': No such file or directory",
+            {"routing": "file:"},
+            "workload.routing = 'file:': allowed: 'uniform', 'zipf' or 'file:PATH'",
         ),
     ],
 )
@@ -171,6 +171,16 @@ def test_files_that_are_refused(tmp_path: Path, text: str, message: str) -> None
     path = tmp_path / "load.json"
     path.write_text(text)
     with pytest.raises(ExperimentError) as error:
-        experiment(routing=f"file:{path}")
+        predict(experiment(routing=f"file:{path}"))
     assert str(error.value).startswith(f"workload.routing = 'file:{path}': {message}")
     assert "\n" not in str(error.value)
+
+
+def test_a_file_is_needed_by_predictions_alone() -> None:
+    """A run, or a comparison of saved timelines, may be on a machine that does not have it."""
+    missing = experiment(routing="file:/nowhere/x.json")
+    assert len(lower(missing))
+    with pytest.raises(ExperimentError) as error:
+        predict(missing)
+    expected = "workload.routing = 'file:/nowhere/x.json': No such file or directory"
+    assert str(error.value) == expected

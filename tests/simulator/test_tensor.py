@@ -48,7 +48,7 @@ def test_the_loss_needs_rows_not_logits():
     """Maximum, then sum and own logit: 3 numbers a token, and nobody has all logits."""
     plan = make(tensor=4)
     rows = {nbytes for op, nbytes in sent(plan) if nbytes < B * S * H * 2}
-    assert rows == {B * S * 2, 2 * B * S * 2}
+    assert rows == {B * S * 4, 2 * B * S * 4}  # in fp32
     logits = B * S * V * 2
     held = [tensor.nbytes for i in lower(plan).ranks[0] for tensor in i.task.allocates]
     assert logits // 4 in held
@@ -139,6 +139,11 @@ def test_activations_of_a_layer_are_korthikantis(model, tensor, shared):
             "parallel.sequence_parallel = true: .*; allowed: false",
         ),
         ({"tensor_style": "row"}, "parallel.tensor_style = 'row': only for workload.model = 'mlp'"),
+        (
+            {"tensor_style": "row", "model": "mlp"},
+            "parallel.tensor_style = 'row': nothing to split with parallel.tensor = 1; allowed: "
+            "with parallel.tensor > 1",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_refused(keys, message):

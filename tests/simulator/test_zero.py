@@ -15,6 +15,7 @@ from simulator.cluster import load_preset, resolve
 from simulator.costs import CostModel, pass_key
 from simulator.experiment import Parallel, Workload
 from simulator.program import COMPUTE_STREAM, Instruction, Op
+from simulator.strategies import places
 from simulator.strategies.pipelining_csv import to_csv
 from simulator.strategies.schedules import SCHEDULES, Plan
 from simulator.workloads import describe
@@ -290,23 +291,36 @@ def test_a_profile_tells_the_step_of_a_shard_from_a_whole_one() -> None:
     [
         (
             {"zero": 2},
-            "parallel.zero = 2: with parallel.data = 1 there is nobody to share with; "
-            "allowed: 0, or data of 2 or more",
+            "parallel.zero = 2: with one replica there is nobody to share with; "
+            "allowed: 0, or data, context or expert of 2 or more",
         ),
         (
             {"data": 6, "zero": 1, "zero_group": 4},
-            "parallel.zero_group = 4: must be 2 or more and divide parallel.data = 6; "
+            "parallel.zero_group = 4: must be 2 or more and divide the replicas, "
+            "data × context × expert = 6; "
             "nearest that does: 3",
         ),
         (
             {"data": 4, "zero": 1, "zero_group": 1},
-            "parallel.zero_group = 1: must be 2 or more and divide parallel.data = 4; "
+            "parallel.zero_group = 1: must be 2 or more and divide the replicas, "
+            "data × context × expert = 4; "
             "nearest that does: 2",
         ),
         (
             {"data": 4, "zero": 3, "zero_group": 8},
-            "parallel.zero_group = 8: must be 2 or more and divide parallel.data = 4; "
+            "parallel.zero_group = 8: must be 2 or more and divide the replicas, "
+            "data × context × expert = 4; "
             "nearest that does: 4",
+        ),
+        (
+            {"context": 4, "zero": 1, "zero_group": 3},
+            "parallel.zero_group = 3: must be 2 or more and divide the replicas, "
+            "data × context × expert = 4; nearest that does: 2",
+        ),
+        (
+            {"data": 2, "context": 2, "zero": 3, "zero_group": 8},
+            "parallel.zero_group = 8: must be 2 or more and divide the replicas, "
+            "data × context × expert = 4; nearest that does: 4",
         ),
         (
             {"data": 4, "zero_group": 2},
@@ -324,9 +338,46 @@ def test_a_profile_tells_the_step_of_a_shard_from_a_whole_one() -> None:
     ],
 )
 def test_what_cannot_be_sharded_is_refused(keys: dict[str, object], message: str) -> None:
+    sets = [f"parallel.{key}={value}" for key, value in keys.items()]
+    model = [] if "context" in keys else SMALL
     with pytest.raises(ExperimentError) as error:
-        lower(small(**keys))
+        lower(load(None, [*model, "parallel.pipeline=1", *sets]))
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("plan", [{}, {"zero_group": 2}, {"pipeline": 2}])
+def test_effort_grows_with_the_ranks(plan: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which ranks share a bucket is found once for all of them, not once for each."""
+    calls = Counter[str]()
+
+    def count(owner: object, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: object) -> object:
+            calls[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(places, "shard_sets")
+    count(places.Places, "_shards_of")
+    effort = []
+    for data in (8, 16, 32):
+        calls.clear()
+        lower(small(data=data, zero=1, **plan))
+        # Of each stage over the axes that are wide, and over all that replicate.
+        assert calls["shard_sets"] == 2 * plan.get("pipeline", 1)
+        effort.append(calls["_shards_of"])
+    assert effort[2] - effort[1] == 2 * (effort[1] - effort[0]) > 0
+
+
+def test_a_folded_plan_looks_at_its_own_groups_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    sets = places.shard_sets
+    monkeypatch.setattr(places, "shard_sets", lambda *args: found.append(1) or sets(*args))
+    program = lower(small(data=4096, zero=1), fold=True)
+    assert len(found) == 2
+    assert program.buckets[0][0].shards == tuple(range(4096))
 
 
 def test_a_model_without_parameters_is_not_sharded() -> None:

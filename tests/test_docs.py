@@ -1,0 +1,89 @@
+"""What the documentation shows of commands is what they print today."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulator.experiment import ClusterChoice, Parallel, Run, Workload
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+HASH = re.compile(r"program [0-9a-f]{16}: .*")
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def samples() -> list[tuple[str, str, str]]:
+    """(page, command, output) of the documented commands that print a program's hash."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "console"):
+            for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
+                if HASH.search(output) and command.startswith(("twinline pro", "twinline pre")):
+                    found.append((page.name, command, output))
+    return found
+
+
+def printed(command: str, folder: Path) -> str:
+    """What a user sees of it, stderr first."""
+    for name, page in (("mine.toml", "README.md"), ("dp.toml", "docs/experiment.md")):
+        (folder / name).write_text(
+            next(b for b in blocks(ROOT / page, "toml") if name != "dp.toml" or "data = 2" in b)
+        )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    environment["XDG_CACHE_HOME"] = str(folder)
+    arguments = [sys.executable, "-m", "simulator", *shlex.split(command)[1:]]
+    done = subprocess.run(
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
+    return done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(("page", "command", "output"), samples(), ids=lambda text: text[:40])
+def test_programs_are_those_of_the_documentation(
+    page: str, command: str, output: str, tmp_path: Path
+) -> None:
+    found = printed(command, tmp_path)
+    if command.startswith("twinline program"):
+        assert found == output
+    else:  # times depend on constants of clusters, of measured ones on the machine
+        (shown,), (real,) = HASH.findall(output), HASH.findall(found)
+        assert real == shown
+
+
+def test_there_are_samples_on_these_pages() -> None:
+    pages = [page for page, _, _ in samples()]
+    assert sorted(set(pages)) == ["README.md", "clusters.md", "commands.md", "program.md"]
+
+
+def test_the_list_of_known_keys_is_todays() -> None:
+    (line,) = re.findall(r"workload\.layer: unknown key; known here: (.*)", PAGES_TEXT)
+    assert line.split(", ") == list(Workload.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("section", "model"),
+    [("workload", Workload), ("parallel", Parallel), ("cluster", ClusterChoice), ("run", Run)],
+)
+def test_every_key_has_a_row_in_the_table_of_its_section(section: str, model: type) -> None:
+    (text,) = re.findall(rf"^## \[{section}\]\n(.*?)^## ", PAGES_TEXT, re.DOTALL | re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", text.partition("\n### ")[0], re.MULTILINE)
+    assert sorted(rows) == sorted(model.model_fields)
+
+
+def test_the_documented_refusal_of_a_degree() -> None:
+    shown = re.findall(r"^\$ twinline predict --set parallel.tensor=3\n(.*)$", README, re.MULTILINE)
+    assert [printed("twinline predict --set parallel.tensor=3", Path.cwd()).strip()] == shown
+
+
+PAGES_TEXT = (ROOT / "docs" / "experiment.md").read_text()
+README = (ROOT / "README.md").read_text()
