@@ -22,7 +22,7 @@ EXPECTED = {
     ),
     "02": (
         ["02-simulated", "02-compare"],
-        ["does not fit: rank 0: 268.4 GiB", "bubble fraction  ", "naive: step simulated"],
+        ["does not fit: rank 0: 268.6 GiB", "bubble fraction  ", "naive: step simulated"],
     ),
     "03": (
         ["03-simulated", "03-compare-gpipe", "03-compare-1f1b"],
