@@ -74,8 +74,8 @@ def bucket_size(answers: ModuleType) -> str:
     time = milliseconds(prediction)
     count = len(support.buckets(prediction.program))
     result = f"{size:g} MB: {count} buckets, {time:.1f} ms"
-    side = "the latency is paid too often" if count > 30 else "too little is left to overlap"
-    expect(time <= 72, f"{result}; the target is 72 ms: {side}")
+    side = "the latency is paid too often" if count > 20 else "too little is left to overlap"
+    expect(time <= 86, f"{result}; the target is 86 ms: {side}")
     return result
 
 

@@ -9,7 +9,7 @@ import pytest
 from simulator import ExperimentError, load
 from simulator.cluster import Cluster, from_profile, load_preset, preset_names, resolve
 from simulator.experiment import DTYPE_BYTES
-from simulator.profile import Profile, save_profile
+from simulator.profile import Profile, Timing, save_profile
 from simulator.topology import NODE
 
 
@@ -127,8 +127,8 @@ def test_too_few_devices(overrides: list[str], ranks: int, devices: int, nodes: 
 def test_a_profile_is_a_cluster(tmp_path) -> None:
     profile = Profile(
         {"cores": 6, "hostname": "box", "date": "today"},
-        messages=[(0, 0.5), (100, 1.5)],
-        collectives={"ALL_REDUCE": {2: [(0, 2.0)]}},
+        messages=[(0, Timing.certain(0.5)), (100, Timing.certain(1.5))],
+        collectives={"ALL_REDUCE": {2: [(0, Timing.certain(2.0))]}},
         issue_s=0.25,
         wake_s=0.125,
         transfer_cores=0.75,

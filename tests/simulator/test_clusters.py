@@ -24,6 +24,11 @@ memory_gib = {memory}
 memory_bandwidth_gbyte = 1000
 matmul_efficiency = 0.5
 memory_efficiency = 0.5
+attention_efficiency = 0.5
+processors = 10
+tile = 32
+product_us = 1
+kernel_us = 1
 launch_us = 1
 peak_tflops = {{ fp64 = 1, fp32 = {peak}, bf16 = 100, fp16 = 100 }}
 """
@@ -128,6 +133,9 @@ WAYS = {"Simple": {"latency_us": 1, "efficiency": 0.5}}
         ("island.bandwidth_gbyte", "fast", "island.bandwidth_gbyte = 'fast': allowed: a valid n"),
         ("island.bandwidth_gbyte", -1, "island.bandwidth_gbyte = -1: allowed: greater than 0"),
         ("pcie", 3, "pcie = 3: expected a table [pcie]"),
+        ("devices.v100.matmul_efficiency", 1.2, "matmul_efficiency = 1.2: allowed: "),
+        ("devices.v100.processors", 0, "devices.v100.processors = 0: allowed: "),
+        ("devices.v100.peak_tflops.bf16", -1.0, "peak_tflops.bf16 = -1.0: allowed: "),
         ("devices.v100.memory_gib", None, "devices.v100.memory_gib: missing"),
         ("nodes.0.devices", {"a100": 8}, "nodes.0.devices: no [devices.a100]; there are: v100"),
         ("nodes.0.devices_per_island", 3, "devices_per_island = 3: must divide the 8 devices"),

@@ -54,7 +54,9 @@ def test_passes_by_hand(dtype: str, width: int, peak: float) -> None:
         matmul_efficiency=0.5,
         peak_flops={dtype: peak},
     )
-    seconds = by_label(*model(f"workload.dtype={dtype}", cluster=replace(cluster, device=device)))
+    seconds = by_label(
+        *model(f"workload.dtype={dtype}", cluster=replace(cluster, kinds={"a100": device}))
+    )
     tokens = 4 * 8
 
     def product(m: int, n: int, k: int) -> float:
@@ -62,17 +64,19 @@ def test_passes_by_hand(dtype: str, width: int, peak: float) -> None:
         computing = waves * 4 * (2 * 16 * 16 * k) / (0.5 * peak)
         return 3e-6 + max(computing, (m * k + k * n + m * n) * width / 0.8e12)
 
-    def others(values: int, count: int) -> float:
-        return values * width / 0.8e12 + count * 2e-6
+    def others(nbytes: float, count: int) -> float:
+        return nbytes / 0.8e12 + count * 2e-6
 
     into, out = (tokens, 256, 64), (tokens, 64, 256)
-    block, loss = tokens * (3 * 64 + 2 * 256), tokens * 3 * 64  # values read and written
-    forward = 2 * (product(*into) + product(*out)) + others(2 * block + loss, 6)
+    # Read and written. The loss is in fp32: two operators, or four with copies of 16 bits.
+    block = tokens * (3 * 64 + 2 * 256) * width
+    loss, kernels = tokens * 64 * (5 * 4 if width == 2 else 3 * 4), 4 if width == 2 else 2
+    forward = 2 * (product(*into) + product(*out)) + others(2 * block + loss, 4 + kernels)
     assert seconds["0F0"] == pytest.approx(forward, rel=1e-12)
     # Into the inputs, none for the batch, and into the weights; three tensors in place of two.
     backward = product(32, 64, 256) + 2 * product(32, 256, 64)
     backward += 2 * (product(64, 256, 32) + product(256, 64, 32))
-    backward += others(2 * block + loss, 6) + 0.5 * (2 * block + loss) * width / 0.8e12
+    backward += others(2 * block + loss, 4 + kernels) + 0.5 * (2 * block + loss) / 0.8e12
     assert seconds["0B0"] == pytest.approx(backward, rel=1e-12)
 
 

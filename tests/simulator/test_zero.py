@@ -257,7 +257,7 @@ def test_costs_of_shards() -> None:
         )  # fmt: skip
         program = lower(experiment)
         cluster = resolve(experiment)
-        free = replace(cluster, device=replace(cluster.device, launch_s=0.0))
+        free = replace(cluster, kinds={"a100": replace(cluster.device, launch_s=0.0)})
         costs = CostModel(program, experiment, free)
         seconds[zero] = {i.label: costs.seconds(i) for i in program.ranks[0]}
     assert seconds[2]["0STEP"] == seconds[3]["0STEP"] < seconds[1]["0STEP"] < seconds[0]["0STEP"]
