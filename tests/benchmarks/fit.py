@@ -40,7 +40,8 @@ def main() -> None:
 
         def place(experiment: Experiment) -> Cluster:
             cluster = resolve(experiment)
-            return replace(cluster, device=replace(cluster.device, **changed))
+            kinds = {name: replace(kind, **changed) for name, kind in cluster.kinds.items()}
+            return replace(cluster, kinds=kinds)
 
         known = [float(row["throughput_tokens_per_s_gpu"]) for row in rows]
         return np.log(known) - np.log([published.throughput(row, place) for row in rows])
