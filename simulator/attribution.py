@@ -6,6 +6,7 @@ it adds to the iteration time, not with how much longer its instructions took.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -163,7 +164,7 @@ def attribute(
                 found.append(cause(name, where, adds[largest]))
         found.sort(key=lambda entry: -sign * entry.adds_s)
         causes += found
-        if named is None and sign * found[0].adds_s >= SHARE * sign * adds[largest]:
+        if found and named is None and sign * found[0].adds_s >= SHARE * sign * adds[largest]:
             rest = concerned.copy()
             rest[places[found[0].place]] = False
             others = cause("the rest", rest, 0.0)
@@ -200,11 +201,14 @@ Level = Callable[[Instruction], list[str]]
 
 
 def _grouped(program: Program, level: Level) -> dict[str, list[int]]:
+    """The instructions of every place, without places that are the same ones under two names:
+    with two ranks all messages are those of either."""
     groups: dict[str, list[int]] = {}
     for instruction in program:
         for name in level(instruction):
             groups.setdefault(name, []).append(instruction.uid)
-    return groups
+    times = Counter(map(tuple, groups.values()))
+    return {name: uids for name, uids in groups.items() if times[tuple(uids)] == 1}
 
 
 def _link(instruction: Instruction) -> list[str]:

@@ -115,6 +115,13 @@ def test_all_links_of_a_rank_together_are_its_messages():
     assert found.cause == "messages of rank 2 (+100 ms each)"
 
 
+def test_two_ranks_cannot_be_told_apart_by_their_messages():
+    plan = [*UNIT[:2], "parallel.pipeline=2", "parallel.schedule=gpipe"]
+    found = plant(plan, lambda i: i.task.op in MESSAGES, seconds=0.1)
+    assert found.cause == "messages (+100 ms each)"
+    assert not any("messages of rank" in cause.place for cause in found.causes)
+
+
 def test_a_slow_collective_is_named_with_its_ranks_where_there_are_several():
     one = plant(DATA, lambda i: i.task.op == "ALL_REDUCE", seconds=0.01)
     assert one.cause.startswith("all-reduce data of ranks 0, 1 (+10 ms each)")
