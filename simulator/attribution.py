@@ -127,7 +127,10 @@ def attribute(
     if sign * adds[largest] <= LEAST * measured.iteration_time:
         return Attribution(seconds, "none", [])
     if largest == "remainder":
-        return Attribution(seconds, "remainder", [])
+        waited = _Replay(theirs + _late_in_turn(program, measured, order), their_gaps)
+        explained = simulate(program, waited).iteration_time - steps[-2]
+        turns = explained >= SHARE * adds["remainder"] > 0
+        return Attribution(seconds, "ranks late in turn" if turns else "remainder", [])
     of_gaps = largest == "host_gaps"
     concerned = {"compute": compute, "communication": ~compute, "host_gaps": everywhere}[largest]
     before, after = states[names.index(largest)], steps[names.index(largest) + 1]
@@ -183,6 +186,20 @@ def _met(program: Program, durations: Floats) -> Floats:
         members = [member.uid for member in participants]
         durations[members] = durations[members].max()
     return durations
+
+
+def _late_in_turn(program: Program, measured: Timeline, order: npt.NDArray[np.int64]) -> Floats:
+    """Per communication, seconds from the last of its participants' posted times to its start.
+
+    In every single iteration that is nothing. Of medians it is more if now one and now another
+    is late: the median of the last arrival is later than the last of the median arrivals.
+    """
+    late = np.zeros(len(program))
+    posted, start = measured.posted[order], measured.start[order]
+    for participants in program.meetings:
+        members = [member.uid for member in participants]
+        late[members] = max(start[members].max() - posted[members].max(), 0.0)
+    return late
 
 
 def _gaps(waits: list[list[Instruction]], posted: Floats, end: Floats) -> Floats:

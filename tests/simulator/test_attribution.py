@@ -184,6 +184,23 @@ def test_what_no_cause_explains_is_the_remainder():
     assert (found.cause, found.causes) == ("remainder", [])
 
 
+def test_ranks_that_are_late_in_turn_are_told_from_a_remainder():
+    """Medians of three iterations: in each, another of two replicas is late to the all-reduce
+    or none, so their medians are on time and the median of the last arrival is not."""
+    experiment = load(None, DATA)
+    program, cluster = lower(experiment), resolve(experiment)
+    predicted = simulate(program, CostModel(program, experiment, cluster))
+    meetings = {member.uid for members in program.meetings for member in members}
+    late = np.array([float(i.uid in meetings) for i in program]) * predicted.iteration_time
+    steps = {i.uid for i in program if i.task.op == "STEP"}
+    later = late + np.array([float(i.uid in steps) for i in program]) * predicted.iteration_time
+    moved = replace(predicted, start=predicted.start + later, end=predicted.end + later)
+    moved.posted = predicted.posted + later - late
+    found = compare(predicted, moved, program)
+    assert found.attribution["remainder_s"] == pytest.approx(predicted.iteration_time)
+    assert (found.cause, found.causes) == ("ranks late in turn", [])
+
+
 def test_traffic_is_divided_among_places_without_rest():
     """The widest place of communication is all of it."""
     found = plant(DATA, lambda i: i.task.op in COMMUNICATION, factor=3.0)
