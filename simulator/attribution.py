@@ -6,6 +6,7 @@ it adds to the iteration time, not with how much longer its instructions took.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -126,7 +127,10 @@ def attribute(
     if sign * adds[largest] <= LEAST * measured.iteration_time:
         return Attribution(seconds, "none", [])
     if largest == "remainder":
-        return Attribution(seconds, "remainder", [])
+        waited = _Replay(theirs + _late_in_turn(program, measured, order), their_gaps)
+        explained = simulate(program, waited).iteration_time - steps[-2]
+        turns = explained >= SHARE * adds["remainder"] > 0
+        return Attribution(seconds, "ranks late in turn" if turns else "remainder", [])
     of_gaps = largest == "host_gaps"
     concerned = {"compute": compute, "communication": ~compute, "host_gaps": everywhere}[largest]
     before, after = states[names.index(largest)], steps[names.index(largest) + 1]
@@ -163,7 +167,7 @@ def attribute(
                 found.append(cause(name, where, adds[largest]))
         found.sort(key=lambda entry: -sign * entry.adds_s)
         causes += found
-        if named is None and sign * found[0].adds_s >= SHARE * sign * adds[largest]:
+        if found and named is None and sign * found[0].adds_s >= SHARE * sign * adds[largest]:
             rest = concerned.copy()
             rest[places[found[0].place]] = False
             others = cause("the rest", rest, 0.0)
@@ -184,6 +188,20 @@ def _met(program: Program, durations: Floats) -> Floats:
     return durations
 
 
+def _late_in_turn(program: Program, measured: Timeline, order: npt.NDArray[np.int64]) -> Floats:
+    """Per communication, seconds from the last of its participants' posted times to its start.
+
+    In every single iteration that is nothing. Of medians it is more if now one and now another
+    is late: the median of the last arrival is later than the last of the median arrivals.
+    """
+    late = np.zeros(len(program))
+    posted, start = measured.posted[order], measured.start[order]
+    for participants in program.meetings:
+        members = [member.uid for member in participants]
+        late[members] = max(start[members].max() - posted[members].max(), 0.0)
+    return late
+
+
 def _gaps(waits: list[list[Instruction]], posted: Floats, end: Floats) -> Floats:
     """Per instruction, seconds between its last predecessor's end and its posting."""
     ready = np.zeros(len(waits))
@@ -200,11 +218,14 @@ Level = Callable[[Instruction], list[str]]
 
 
 def _grouped(program: Program, level: Level) -> dict[str, list[int]]:
+    """The instructions of every place, without places that are the same ones under two names:
+    with two ranks all messages are those of either."""
     groups: dict[str, list[int]] = {}
     for instruction in program:
         for name in level(instruction):
             groups.setdefault(name, []).append(instruction.uid)
-    return groups
+    times = Counter(map(tuple, groups.values()))
+    return {name: uids for name, uids in groups.items() if times[tuple(uids)] == 1}
 
 
 def _link(instruction: Instruction) -> list[str]:

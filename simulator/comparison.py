@@ -24,7 +24,8 @@ class Comparison:
         attribution: seconds that each cause adds to the predicted iteration time to arrive
             at the measured one, None where the program is not known.
         cause: the largest one with its place, ``compute of rank 1 (+38%)``; ``none`` where no
-            cause adds anything, ``remainder`` where the causes explain least; None as above.
+            cause adds anything, ``ranks late in turn`` where they wait now for one and now for
+            another, ``remainder`` where nothing explains the most; None as above.
         causes: the places of its kind, the named one first, then those that add most.
         rows: per operation name: count, predicted and measured median duration in seconds.
     """

@@ -115,6 +115,13 @@ def test_all_links_of_a_rank_together_are_its_messages():
     assert found.cause == "messages of rank 2 (+100 ms each)"
 
 
+def test_two_ranks_cannot_be_told_apart_by_their_messages():
+    plan = [*UNIT[:2], "parallel.pipeline=2", "parallel.schedule=gpipe"]
+    found = plant(plan, lambda i: i.task.op in MESSAGES, seconds=0.1)
+    assert found.cause == "messages (+100 ms each)"
+    assert not any("messages of rank" in cause.place for cause in found.causes)
+
+
 def test_a_slow_collective_is_named_with_its_ranks_where_there_are_several():
     one = plant(DATA, lambda i: i.task.op == "ALL_REDUCE", seconds=0.01)
     assert one.cause.startswith("all-reduce data of ranks 0, 1 (+10 ms each)")
@@ -175,6 +182,23 @@ def test_what_no_cause_explains_is_the_remainder():
     found = compare(timeline, measured, program)
     assert found.attribution["remainder_s"] == pytest.approx(1.0)
     assert (found.cause, found.causes) == ("remainder", [])
+
+
+def test_ranks_that_are_late_in_turn_are_told_from_a_remainder():
+    """Medians of three iterations: in each, another of two replicas is late to the all-reduce
+    or none, so their medians are on time and the median of the last arrival is not."""
+    experiment = load(None, DATA)
+    program, cluster = lower(experiment), resolve(experiment)
+    predicted = simulate(program, CostModel(program, experiment, cluster))
+    meetings = {member.uid for members in program.meetings for member in members}
+    late = np.array([float(i.uid in meetings) for i in program]) * predicted.iteration_time
+    steps = {i.uid for i in program if i.task.op == "STEP"}
+    later = late + np.array([float(i.uid in steps) for i in program]) * predicted.iteration_time
+    moved = replace(predicted, start=predicted.start + later, end=predicted.end + later)
+    moved.posted = predicted.posted + later - late
+    found = compare(predicted, moved, program)
+    assert found.attribution["remainder_s"] == pytest.approx(predicted.iteration_time)
+    assert (found.cause, found.causes) == ("ranks late in turn", [])
 
 
 def test_traffic_is_divided_among_places_without_rest():
