@@ -6,7 +6,7 @@ are cores; for transfers see `runtime.transfers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -51,7 +51,7 @@ class Calibrator:
     ):
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
-        self.samples: Samples = {}
+        self.rounds: list[Samples] = []
         self.transfers = TransferMeter(experiment, program, rank, device, clock, progress, wide)
         self.alone: Samples = {}
         self.passes = PassMeter(experiment, program, rank, device, progress)
@@ -65,10 +65,11 @@ class Calibrator:
         The two in turn tell how much ranks that compute together slow each other.
         """
         self.progress.leave()
+        self.rounds.append({})
         at_once = min(cores(), self.program.num_ranks)
         for end in range(at_once, self.program.num_ranks + at_once, at_once):
             last = min(end, self.program.num_ranks)  # the last lot is as large as the others
-            self._time_for(ROUND_S, range(last - at_once, last), self.samples)
+            self._time_for(ROUND_S, range(last - at_once, last), self.rounds[-1])
         if at_once == cores() > 1:
             for rank in range(self.program.num_ranks):
                 self._time_for(ROUND_S / 2, range(rank, rank + 1), self.alone)
@@ -102,18 +103,22 @@ class Calibrator:
 
     def profile(self) -> dict[str, Any] | None:
         """The profile as JSON on rank 0, None elsewhere."""
-        both = self.samples.keys() & self.alone.keys()
-        slower = _ratio(self.samples, self.alone) if both else None
-        self.passes.fill(self.samples)
+        together = _merged(self.rounds)
+        slower = _ratio(together, self.alone) if together.keys() & self.alone.keys() else None
+        self.rounds.append({})
+        self.passes.fill(self.rounds[-1], together.keys())
         sent = self.transfers.found()
         everything: list[Any] | None = [None] * self.program.num_ranks if self.rank == 0 else None
-        dist.gather_object((self.samples, slower), everything)
+        dist.gather_object((self.rounds, slower), everything)
         if everything is None:
             return None
-        merged: dict[str, list[float]] = {}
-        for samples, _ in everything:
-            for key, seconds in samples.items():
-                merged.setdefault(key, []).extend(seconds)
+        rounds = [_merged(mine) for mine in zip(*(mine for mine, _ in everything), strict=True)]
+        merged = _merged(rounds)
+        speeds = _speeds(rounds, {key: float(np.mean(found)) for key, found in merged.items()})
+        steady = _merged(
+            {key: [time / speed for time in times] for key, times in found.items()}
+            for found, speed in zip(rounds, speeds, strict=True)
+        )
         # Together ÷ alone, in turn: passes are stated alone, and what ranks that compute
         # together lose is that they share fewer cores than they are given. With fewer ranks
         # than cores there is nothing to share: passes are stated as they were together.
@@ -125,8 +130,9 @@ class Calibrator:
             device=self.device.type,
             passes={
                 key: Timing.of([time / slowdown for time in seconds])
-                for key, seconds in sorted(merged.items())
+                for key, seconds in sorted(steady.items())
             },
+            rounds=speeds[:-1],  # the last is of what was missing
             effective_cores=cores() / slowdown,
             messages=sent.messages,
             collectives=sent.collectives,
@@ -136,6 +142,24 @@ class Calibrator:
             peak_flops={dtype: matmul_flops(TORCH_DTYPE[dtype], self.device)},
         )
         return asdict(profile)
+
+
+def _merged(parts: Iterable[Samples]) -> Samples:
+    merged: Samples = {}
+    for samples in parts:
+        for key, seconds in samples.items():
+            merged.setdefault(key, []).extend(seconds)
+    return merged
+
+
+def _speeds(rounds: Iterable[Samples], means: dict[str, float]) -> list[float]:
+    """Per round, what its passes took ÷ what they take in the mean; 1 if there were none."""
+    speeds = []
+    for samples in rounds:
+        took = sum(sum(times) for times in samples.values())
+        usual = sum(len(times) * means[key] for key, times in samples.items())
+        speeds.append(took / usual if usual > 0 else 1.0)
+    return speeds
 
 
 def _ratio(these: Samples, those: Samples) -> float:

@@ -77,6 +77,7 @@ class CostModel:
             self.capacities = {f"cores:{node}": cluster.cores for node in range(cluster.nodes)}
         self._timings: dict[tuple[int, int], Timing] = {}
         self._draws: list[int] | None = None
+        self._speed = 1.0
         self._estimates: dict[tuple[Op, int, str], float] = {}  # by the layer's identity
         if not modelled:
             mesh = mesh_of(experiment) if program.is_folded else None
@@ -94,14 +95,19 @@ class CostModel:
             timing = self._timings[key] = self._alone(instruction.rank, task)
         drawn = self._draws[instruction.uid] if self._draws is not None else None
         seconds = self.scale * (timing.mean_s if drawn is None else timing.tenths[drawn])
+        if task.stream == COMPUTE_STREAM:
+            seconds *= self._speed
         if self._issued is not None and task.stream == COMPUTE_STREAM:
             return seconds + self.cluster.issue_s * self._issued[instruction.uid]
         return seconds
 
-    def drawn(self, seed: tuple[int, ...]) -> CostModel:
-        """The same costs with every duration drawn from the measured ones."""
+    def drawn(self, seed: int, step: int) -> CostModel:
+        """The same costs with every duration drawn from the measured ones, and passes as slow
+        as the machine was in one of the rounds of calibration: of each as many as of another."""
         drawn = copy(self)
-        generator = np.random.default_rng(seed)
+        rounds = self.cluster.profile.rounds if self.cluster.profile else []
+        drawn._speed = rounds[step % len(rounds)] if rounds else 1.0
+        generator = np.random.default_rng((seed, step))
         drawn._draws = generator.integers(0, TENTHS, self._count).tolist()
         return drawn
 

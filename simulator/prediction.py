@@ -103,8 +103,9 @@ def simulated(program: Program, costs: CostModel, seed: int) -> tuple[Timeline, 
     if not costs.is_spread:
         timeline = simulate(program, costs)
         return timeline, [timeline.iteration_time]
-    draws = max(min(STEPS, INSTRUCTIONS // max(len(program), 1)), 1)
-    steps = [simulate(program, costs.drawn((seed, number))) for number in range(draws)]
+    rounds = max(len(costs.cluster.profile.rounds) if costs.cluster.profile else 1, 1)
+    count = max(min(-(-STEPS // rounds) * rounds, INSTRUCTIONS // max(len(program), 1)), 1)
+    steps = [simulate(program, costs.drawn(seed, number)) for number in range(count)]
     posted, start, end = (
         np.median([getattr(step, column) for step in steps], axis=0)
         for column in ("posted", "start", "end")

@@ -88,6 +88,8 @@ class Profile:
         machine: hostname, processor, cores, versions, date.
         device: cpu or cuda.
         passes: per segment pass (see `simulator.costs.pass_key`).
+        rounds: of calibration: what the passes of each took ÷ what they take in the mean. The
+            spread of `passes` is what is left beside.
         messages: (bytes, duration) of a message between two ranks, sizes ascending.
         collectives: the same per operation and group size (bytes as nccl-tests counts them:
             of the larger side).
@@ -103,6 +105,7 @@ class Profile:
     machine: dict[str, Any]
     device: str = "cpu"
     passes: dict[str, Timing] = field(default_factory=dict)
+    rounds: list[float] = field(default_factory=list)
     messages: Points = field(default_factory=list)
     collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
     issue_s: float = 0.0
@@ -221,7 +224,7 @@ def parse_profile(data: dict[str, Any]) -> Profile:
         for op, sizes in data["collectives"].items()
     }
     profile = Profile(**data)
-    positive = [profile.machine["cores"], *profile.peak_flops.values()]
+    positive = [profile.machine["cores"], *profile.peak_flops.values(), *profile.rounds]
     if profile.effective_cores is not None:
         positive.append(profile.effective_cores)
     _check_numbers([*positive, profile.issue_s, profile.wake_s, profile.transfer_cores])

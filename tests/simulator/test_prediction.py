@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,16 @@ def test_who_waits_for_several_waits_for_the_slowest() -> None:
     assert drawn["iteration_time_s"] > 1.05 * certain["iteration_time_s"]
     assert drawn["iteration_time_p10_s"] < drawn["iteration_time_p90_s"]
     assert step(timing) == drawn
+
+
+def test_a_machine_that_drifts_is_slow_for_whole_steps() -> None:
+    """Two rounds in three at normal speed: so is the median step; each twentieth as often."""
+    experiment = load(None, ["parallel.pipeline=1"])
+    steady = spread(experiment, Timing.certain(1.0))
+    drifting = replace(steady, rounds=[1.0, 3.0, 1.0])
+    usual, found = (predict(experiment, from_profile(p)).result for p in (steady, drifting))
+    assert found["iteration_time_s"] == usual["iteration_time_s"]
+    assert found["iteration_time_p90_s"] == pytest.approx(3 * usual["iteration_time_s"], rel=1e-3)
 
 
 def test_steps_are_drawn_from_the_seed() -> None:
