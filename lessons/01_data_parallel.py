@@ -227,8 +227,8 @@ support.show_refusal(Program([reduce_in_order("AB"), reduce_in_order("BA")]))
 # 1. *The formula.* Write ``all_reduce_seconds``. Target: 1 GB over 8 ranks with 360 GB/s
 #    and 3 µs takes **4.90 ms**.
 # 2. *Neither extreme.* 256 H100 GPUs with their full network, one sequence each, in a ring:
-#    the usual 25 MB buckets take 112.7 ms a step, one bucket takes 96.3 ms. Find a size that
-#    needs **at most 86 ms**. Which term of the formula hurts small buckets?
+#    the usual 25 MB buckets take 109.3 ms a step, one bucket takes 91.6 ms. Find a size that
+#    needs **at most 82 ms**. Which term of the formula hurts small buckets?
 # 3. *Sum less often.* On this lesson's 16 GPUs with just 100 Gbit/s a node the speed-up
 #    drops below 7. Accumulate gradients over several microbatches of four sequences and
 #    sum once a step. What is the **smallest number** of them with a speed-up of **12**?

@@ -75,7 +75,7 @@ def bucket_size(answers: ModuleType) -> str:
     count = len(support.buckets(prediction.program))
     result = f"{size:g} MB: {count} buckets, {time:.1f} ms"
     side = "the latency is paid too often" if count > 20 else "too little is left to overlap"
-    expect(time <= 86, f"{result}; the target is 86 ms: {side}")
+    expect(time <= 82, f"{result}; the target is 82 ms: {side}")
     return result
 
 

@@ -10,7 +10,7 @@ def all_reduce_seconds(ranks: int, nbytes: float, bandwidth: float, latency: flo
 
 
 def bucket_mb() -> float:
-    """A bucket size in MB with which 256 H100s, one sequence each, need at most 86 ms a step.
+    """A bucket size in MB with which 256 H100s, one sequence each, need at most 82 ms a step.
 
     Try some: twinline predict with your own TOML file, or predict(parse({…})) as in the
     lesson with "data": 256, "global_batch": 256 and

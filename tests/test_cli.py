@@ -342,7 +342,8 @@ def test_predict_needs_no_torch(call, tmp_path):
     module = (sys.executable, "-m", "simulator")
     results = []
     for command in (module, TWINLINE):
-        code, out, errors = call("predict", "tiny.toml", "--json", command=command, PYTHONPATH=path)
+        words = ("predict", "tiny.toml", "--json", "--set", "cluster.preset=laptop")
+        code, out, errors = call(*words, command=command, PYTHONPATH=path)
         assert code == 0, errors
         results.append(one_object(out))
         check_result(results[-1], PREDICT_KEYS)

@@ -23,7 +23,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from runtime import groups, operations
+from runtime import groups
 from runtime.data import microbatch
 from runtime.job import Job
 from runtime.models import build_layer
@@ -97,11 +97,11 @@ def count_bytes(experiment: Experiment, rank: int) -> float:
 
         return wrapped
 
-    operations.dist.all_reduce = reduced
+    groups.dist.all_reduce = reduced
     groups.COLLECTIVE.update({op: counted(op, call) for op, call in others.items()})
     run_job(Job(experiment), rank, CPU, Progress(), lambda share, what: None)
     groups.COLLECTIVE.update(others)
-    operations.dist.all_reduce = reduce
+    groups.dist.all_reduce = reduce
     return sent[0] / experiment.run.iterations
 
 
