@@ -234,9 +234,12 @@ def validate(
         typer.Option(metavar="N", help="Only cases with so many ranks. May be repeated."),
     ] = None,
     cases: Annotated[
-        str,
-        typer.Option(metavar="PATTERN", help="Only cases with this in their name; * is anything."),
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Only cases with this in their name; * is anything. May be repeated.",
+        ),
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Name the cases; run nothing.")] = False,
     as_json: AsJson = False,
     output: Annotated[
@@ -247,7 +250,7 @@ def validate(
 
     A second call with the same DIR goes on where the first was interrupted.
     """
-    chosen = cases_of(suite, ranks or (), cases)
+    chosen = cases_of(suite, ranks or (), cases or ())
     if list_:
         for case in chosen:
             print(f"{case.name}: {describe_plan(case.experiment)}")

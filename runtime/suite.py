@@ -73,6 +73,9 @@ class Case:
         """``1f1b/2/small``; unique in a suite."""
         return f"{self.strategy}/{self.ranks}/{self.size}"
 
+    def has(self, pattern: str) -> bool:
+        return fnmatchcase(self.name, f"*{pattern}*")
+
 
 def _pipelines(ranks: int) -> Iterable[tuple[str, str, Keys]]:
     many = {"parallel.pipeline": ranks, "parallel.microbatches": 2 * ranks}
@@ -159,12 +162,12 @@ SLOW = ("fp16",)
 """Which CPUs compute so slowly that a large model takes minutes a step."""
 
 
-def cases_of(suite: str, ranks: Sequence[int] = (), pattern: str = "") -> list[Case]:
+def cases_of(suite: str, ranks: Sequence[int] = (), patterns: Sequence[str] = ()) -> list[Case]:
     """The cases of a suite, fewest ranks first.
 
     Args:
         ranks: only those with so many; none: all.
-        pattern: only those whose name has it in it, ``*`` for anything.
+        patterns: only those whose name has one of these in it, ``*`` for anything; none: all.
 
     Raises:
         ExperimentError: there is no such suite, or no such case in it.
@@ -194,10 +197,10 @@ def cases_of(suite: str, ranks: Sequence[int] = (), pattern: str = "") -> list[C
                 f"--ranks {count}: no case of suite {suite}; allowed: {', '.join(map(str, known))}"
             )
     cases = [case for case in cases if not ranks or case.ranks in ranks]
-    found = [case for case in cases if fnmatchcase(case.name, f"*{pattern}*")]
-    if not found:
-        raise ExperimentError(f"--cases {pattern}: matches none; --list shows the names")
-    return found
+    for pattern in patterns:
+        if not any(case.has(pattern) for case in cases):
+            raise ExperimentError(f"--cases {pattern}: matches none; --list shows the names")
+    return [case for case in cases if not patterns or any(map(case.has, patterns))]
 
 
 def _case(strategy: str, family: str, size: str, keys: Keys) -> Case:

@@ -38,7 +38,7 @@ def test_every_case_has_a_program():
 
 
 def test_paced_cases_are_as_long_as_they_should():
-    for case in cases_of("full", pattern="dgx"):
+    for case in cases_of("full", patterns=["dgx"]):
         split = case.experiment.parallel.tensor > 1
         expected = suite.LONG_STEP_S if split else suite.STEP_S
         assert predict(case.experiment).timeline.iteration_time == pytest.approx(expected, rel=1e-2)
@@ -49,7 +49,7 @@ def test_paced_cases_are_as_long_as_they_should():
     [
         (("best",), "--suite best: allowed: quick, full"),
         (("quick", [4]), "--ranks 4: no case of suite quick; allowed: 2"),
-        (("full", [], "sorcery"), "--cases sorcery: matches none"),
+        (("full", [], ["sorcery"]), "--cases sorcery: matches none"),
     ],
 )
 def test_what_there_is_not_is_refused(arguments, message):
