@@ -58,7 +58,8 @@ class Sharing:
         return (*taken, *busy)
 
     def _share_links(self, program: Program) -> None:
-        users: dict[str, dict[tuple[str, Ranks], float]] = {}
+        users: dict[str, dict[int, float]] = {}
+        numbers: dict[tuple[str, Ranks], int] = {}  # a group of thousands is hashed once
         rates: dict[tuple[int, int], dict[str, float]] = {}
         for instruction in _first_of_every_task(program):
             rank, task = instruction.rank, instruction.task
@@ -69,9 +70,10 @@ class Sharing:
             mine = rates[rank, id(task)] = {
                 name: nbytes / seconds for name, nbytes in self._taken_by(task, group).items()
             }
+            number = numbers.setdefault((user, group), len(numbers))
             for name, rate in mine.items():
                 of_user = users.setdefault(name, {})
-                of_user[user, group] = max(of_user.get((user, group), 0.0), rate)
+                of_user[number] = max(of_user.get(number, 0.0), rate)
         columns: dict[str, dict[tuple[int, int], float]] = {}
         for name, of_user in users.items():
             capacity = self.cluster.topology.capacity(name.partition(":")[2])
