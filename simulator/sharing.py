@@ -124,8 +124,14 @@ class Sharing:
             return set(zip(peers, targets, strict=True))
         axes = mesh.axes_of(group)
         whole = mesh.group(group[0], *axes)
-        places = [whole.index(rank) for rank in group]
-        wholes = {mesh.group(peer, *axes) for peer in peers}
+        place_of = {rank: place for place, rank in enumerate(whole)}
+        places = [place_of[rank] for rank in group]
+        wholes: list[Ranks] = []
+        seen: set[int] = set()
+        for peer in peers:
+            if peer not in seen:
+                wholes.append(mesh.group(peer, *axes))
+                seen.update(wholes[-1])
         return {
             tuple(ranks[place] for place in shifted)
             for ranks in wholes
