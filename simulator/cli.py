@@ -70,6 +70,10 @@ def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except (ExperimentError, TraceError) as error:
             fail(str(error), 2)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            fail(f"{error.filename}: {error.strerror}", 1)
 
     return wrapped
 
@@ -94,6 +98,11 @@ def check_outputs(
             raise ExperimentError(f"{option} {path}: is a folder; name a file")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists()
+            with path.open("ab"):
+                pass
+            if new:
+                path.unlink()
         except OSError as error:
             raise ExperimentError(f"{option} {path}: {error.strerror or error}") from None
     suffix = picture.suffix.lower() if picture else ".png"
@@ -158,13 +167,14 @@ def program(
 @app.command()
 def strategies() -> None:
     """The table of what exists, simulated and executed."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("strategy", "how to ask for it", "simulated", "executed", "what it is")
+    table = Table("strategy", Column("how to ask for it", overflow="fold"), "what it is")
     for entry in catalogue():
-        table.add_row(entry.name, entry.setting, "yes", "yes", entry.summary)
+        table.add_row(entry.name, entry.setting, entry.summary)
     console = Console(highlight=False)
     console.print(table)
+    console.print("All of these are simulated and executed.")
     console.print(f"clusters: {', '.join(preset_names())} (`twinline clusters`), a cluster file, ")
     console.print("or a calibrated profile")
 

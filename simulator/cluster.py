@@ -258,7 +258,7 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
     if experiment.world_size > available:
         each = sorted({len(node.devices) for node in cluster.topology.nodes})
         advice = f"raise cluster.nodes to {-(-experiment.world_size // cluster.devices_per_node)}"
-        if len(each) > 1 or cluster.topology.network is None:
+        if len(set(cluster.topology.nodes)) > 1 or cluster.topology.network is None:
             advice = "describe more in its file"
         raise ExperimentError(
             f"parallel: data × pipeline × … = {experiment.world_size} ranks; cluster "

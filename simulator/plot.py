@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -40,6 +41,7 @@ MOST_MEMORY = 16  # ranks; of more there are no curves of memory
 THINNEST_ROW = 12  # pixels; thinner rows show compute only
 DETAILED_SPANS = 5_000  # with more, neither edges nor hatches: they clutter and are slow
 HATCHED_PIXELS = 6  # narrower bars have no hatch
+TITLE_LETTERS = 110  # in a line
 MOST_NUMBERS = 400  # of an operation in a panel
 STYLE: dict[Any, Any] = {"hatch.linewidth": 0.7, "font.size": 9.0, "font.family": "DejaVu Sans"}
 STYLE |= {"text.parse_math": False, "axes.axisbelow": True, "legend.frameon": False}
@@ -215,7 +217,8 @@ def _figure(timelines: Sequence[Timeline], title: str) -> Figure:
         raise ValueError(f"cannot compare {ranks} ranks with {timelines[-1].num_ranks} ranks")
     last = max(timeline.iteration_time for timeline in timelines) or 1e-6
     scale, unit = next((known for known in UNITS if last >= known[0]), UNITS[-1])
-    over, above, below = 0.4 if title else 0.1, 0.4, 1.15  # inches: title, panel title, rest
+    title = fill(title, TITLE_LETTERS)
+    over, above, below = 0.1 + 0.3 * len(title.splitlines()), 0.4, 1.15  # inches: titles, rest
     body = min(max(ROW_HEIGHT * ranks, 1.0), (MAX_HEIGHT - over - below) / len(timelines) - above)
     remembers = len(timelines) > 1 and ranks <= MOST_MEMORY and have_memory(timelines)
     panels = len(timelines) + remembers

@@ -28,7 +28,9 @@ async: needs no drain after a step; over many steps the bubble is less than here
 def seconds(value: float) -> str:
     """A duration with a unit a person reads: 1.23 s, 45.6 ms, 7.8 µs."""
     size = abs(value)
-    if size >= 1 or size == 0:
+    if size < 1e-9:  # what rounding leaves
+        return "0 s"
+    if size >= 1:
         return f"{value:.3g} s" if size < 100 else f"{value:.0f} s"
     if size >= 1e-3:
         return f"{value * 1e3:.3g} ms"
@@ -78,7 +80,7 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
     program = result["program"]
     console.print(
         f"[bold]{title}[/bold]  program {program['hash']}: {program['ranks']} ranks, "
-        f"{program['instructions']} instructions"
+        f"{program['instructions']:,} instructions"
     )
     line = f"iteration {seconds(result['iteration_time_s'])}"
     if "iteration_time_p10_s" in result:

@@ -486,3 +486,9 @@ def test_wrong_traces_are_one_line(mistaken, tmp_path):
     assert "go together" in mistaken(
         "compare", "tiny.toml", "--predicted", "a.json", "--measured", "a.json"
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder nobody can write to")
+def test_a_picture_that_cannot_be_written_is_refused_before_any_work(mistaken):
+    line = mistaken("predict", "tiny.toml", "--gantt", "/proc/x.png")
+    assert line.startswith("twinline: --gantt /proc/x.png: ")
