@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +14,7 @@ from simulator.program import COMMUNICATION, MESSAGES, Program
 from simulator.report import nbytes
 from simulator.strategies import mesh_of
 
-MOST_GROUPS = 4
+MOST_GROUPS, MOST_RANKS = 4, 8
 
 
 def print_mesh(console: Console, experiment: Experiment, program: Program) -> None:
@@ -26,11 +27,17 @@ def print_mesh(console: Console, experiment: Experiment, program: Program) -> No
     console.print(f"mesh: {shape}; ranks are counted along {order[-1]} first")
     table = Table("along", "groups of ranks", "operation", "a rank, a step", "bytes")
     for (axes, operation), (count, total) in sorted(_traffic(program, mesh).items()):
-        groups = [" ".join(map(str, group)) for group in mesh.groups(*axes)]
+        groups = [_ranks(group) for group in mesh.groups(*axes)]
         shown = " | ".join(groups[:MOST_GROUPS])
         more = f" | … {len(groups)} in all" if len(groups) > MOST_GROUPS else ""
         table.add_row(" × ".join(axes), shown + more, operation, f"{count}", nbytes(total))
     console.print(table)
+
+
+def _ranks(group: Sequence[int]) -> str:
+    if len(group) <= MOST_RANKS:
+        return " ".join(map(str, group))
+    return f"{' '.join(map(str, group[:3]))} … {group[-1]} ({len(group)} ranks)"
 
 
 def _traffic(program: Program, mesh: Mesh) -> dict[tuple[tuple[str, ...], str], tuple[int, int]]:

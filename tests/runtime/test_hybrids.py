@@ -19,10 +19,8 @@ PLANS = [
     {"tensor": 2, "pipeline": 2, "context": 2},
     {"tensor": 2, "data": 2, "context": 2, "context_style": "ulysses", "zero": 1}
     | {"sequence_parallel": True, "optimizer": "adam", "clip_norm": 0.5},
-    {"pipeline": 2, "context": 4, "recompute": "full", "schedule": "zb-h1"},
     {"pipeline": 2, "context": 2, "expert": 2, "model": "moe-gpt", "capacity_factor": 8.0},
     {"tensor": 2, "pipeline": 2, "expert": 2, "model": "moe-gpt", "sequence_parallel": True},
-    {"data": 2, "pipeline": 2, "expert": 2, "model": "moe-gpt", "zero": 1, "optimizer": "adam"},
 ]
 
 

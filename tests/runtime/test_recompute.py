@@ -46,9 +46,7 @@ TENSOR = [
     {"tensor": 2, "layers": 2, "hidden": 16, "heads": 4, "recompute": how, **plan}
     for how in HOW
     for plan in (
-        {"model": "gpt"},
         {"model": "gpt", "microbatches": 2, **SHARED},
-        {"model": "bert", "microbatches": 2},
         {"model": "bert", **SHARED},
         {"model": "gpt", "pipeline": 2, "microbatches": 2, "schedule": "zb-h1", **SHARED},
         {"model": "bert", "pipeline": 2, "microbatches": 3, **SHARED},
