@@ -104,7 +104,7 @@ for name, bucket_mb in (("one bucket", ONE_BUCKET), ("buckets of 100 MB", 100.0)
     timelines.append(prediction.timeline)
     step, compute = prediction.result["iteration_time_s"], support.work_seconds(prediction)[0]
     sizes = support.buckets(prediction.program)
-    exposed = prediction.cluster.collective_seconds("ALL_REDUCE", tuple(range(16)), sizes[-1])
+    exposed = prediction.cluster.collective("ALL_REDUCE", tuple(range(16)), sizes[-1]).mean_s
     rows.append(
         [name, str(len(sizes)), nbytes(sum(sizes)), seconds(compute), seconds(step),
          f"{16 * compute / (compute + exposed):.2f}", f"{16 * compute / step:.2f}",

@@ -26,7 +26,7 @@ from simulator.experiment import Experiment
 from simulator.profile import Profile, Timing, middle_mean
 from simulator.program import Program
 
-ROUND_S = 0.25
+ROUND_S, TURN_S = 0.5, 0.06
 
 
 class Calibrator:
@@ -52,9 +52,14 @@ class Calibrator:
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
         self.rounds: list[Samples] = []
-        self.transfers = TransferMeter(experiment, program, rank, device, clock, progress, wide)
+        # Beside passes that leave cores free a transfer is as fast as alone.
+        crowded = device.type != "cpu" or program.num_ranks >= cores()
+        self.transfers = TransferMeter(
+            experiment, program, rank, device, clock, progress, wide, crowded
+        )
         self.alone: Samples = {}
-        self.passes = PassMeter(experiment, program, rank, device, progress)
+        seconds = self.transfers.usual_seconds
+        self.passes = PassMeter(experiment, program, rank, device, progress, seconds)
 
     # Segment passes ------------------------------------------------------------------
 
@@ -62,17 +67,21 @@ class Calibrator:
         """Time passes: all ranks at once, as many as there are cores, then one alone; and
         some transfers.
 
-        The two in turn tell how much ranks that compute together slow each other.
+        The two in turn tell how much ranks that compute together slow each other. Turns are
+        short, because the machine's speed may change from one second to the next.
         """
         self.progress.leave()
         self.rounds.append({})
         at_once = min(cores(), self.program.num_ranks)
-        for end in range(at_once, self.program.num_ranks + at_once, at_once):
-            last = min(end, self.program.num_ranks)  # the last lot is as large as the others
-            self._time_for(ROUND_S, range(last - at_once, last), self.rounds[-1])
-        if at_once == cores() > 1:
-            for rank in range(self.program.num_ranks):
-                self._time_for(ROUND_S / 2, range(rank, rank + 1), self.alone)
+        begin = now = self.clock.common_start()
+        while now < begin + ROUND_S:
+            for end in range(at_once, self.program.num_ranks + at_once, at_once):
+                last = min(end, self.program.num_ranks)  # the last lot is as large as the others
+                self._time_for(TURN_S, range(last - at_once, last), self.rounds[-1])
+            if at_once == cores() > 1:
+                for rank in range(self.program.num_ranks):
+                    self._time_for(TURN_S / 2, range(rank, rank + 1), self.alone)
+            now = self.clock.common_start()
         self.transfers.round()
 
     def _time_for(self, seconds: float, ranks: range, into: Samples) -> None:
@@ -139,6 +148,8 @@ class Calibrator:
             issue_s=sent.issue_s,
             wake_s=sent.wake_s,
             transfer_cores=sent.transfer_cores,
+            transfer_loss=sent.transfer_loss,
+            busy_ranks=self.program.num_ranks,
             peak_flops={dtype: matmul_flops(TORCH_DTYPE[dtype], self.device)},
         )
         return asdict(profile)

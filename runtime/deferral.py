@@ -34,9 +34,13 @@ class Deferred:
         return sum(sizes.values())
 
     def run(self) -> None:
+        """Compute them, and let go of what they needed: the graph refers to this object and
+        these tensors to the graph, so nothing else would."""
         with torch.no_grad():
             for work in self._work:
                 work()
+        self._work.clear()
+        self.held.clear()
 
 
 class Linear(nn.Linear):

@@ -8,7 +8,7 @@ when the walk reaches it. Semantics are those of `simulator.program`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -161,7 +161,12 @@ class Executor:
         Raises:
             ExecutionError: an instruction failed or waited longer than the timeout.
         """
-        self.begin(batches)
+        for _ in self.walk(batches):
+            pass
+
+    def walk(self, batches: dict[int, tuple[Tensor, Tensor]]) -> Iterator[Instruction]:
+        """As `step`, with a pause after every compute instruction."""
+        self._begin(batches)
         if self.pace is not None:
             self.pace.begin_step()
         tickets: dict[int, Ticket] = {}
@@ -170,11 +175,12 @@ class Executor:
             if instruction.task.stream == COMPUTE_STREAM:
                 self._await(instruction, tickets)
                 try:
-                    self.execute(instruction)
+                    self._execute(instruction)
                 except ExecutionError:
                     raise
                 except Exception as error:
                     raise self._failed(instruction, error) from error
+                yield instruction
             else:
                 tickets[instruction.uid] = self._queue(instruction, tickets)
         for instruction in self.instructions:
@@ -182,7 +188,7 @@ class Executor:
                 self._wait_for(instruction, tickets[instruction.uid])
         self.loss_scale.update(self.gradient_norm())
 
-    def begin(self, batches: dict[int, tuple[Tensor, Tensor]]) -> None:
+    def _begin(self, batches: dict[int, tuple[Tensor, Tensor]]) -> None:
         """Begin a step: nothing is left of the one before."""
         self.batches = batches
         self.losses.clear()
@@ -256,7 +262,7 @@ class Executor:
             try:
                 for ticket in others:
                     ticket.wait(self.timeout_s)
-                self.execute(instruction)
+                self._execute(instruction)
             except Exception as error:
                 self.failure = self.failure or self._failed(instruction, error)
                 raise
@@ -285,7 +291,7 @@ class Executor:
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         return ExecutionError(f"rank {self.rank}, {instruction.label}: {first_line}")
 
-    def execute(self, instruction: Instruction) -> None:
+    def _execute(self, instruction: Instruction) -> None:
         """Run it in the calling thread, now; fills its `posted` and `end`."""
         index, stream = instruction.index, instruction.task.stream
         begin = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
@@ -86,17 +87,25 @@ class Groups:
 
 
 class Silence(Groups):
-    """Nobody else: nothing is sent, and what would come is noise."""
+    """Nobody else: nothing is sent, and what would come is noise.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: how long a transfer lasts nevertheless, by operation (that of a message is
+            `Op.SEND`), number of ranks and bytes.
+    """
+
+    def __init__(self, seconds: Callable[[Op, int, int], float]) -> None:
         super().__init__((), 0.0)
+        self._seconds = seconds
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
-        pass
+        time.sleep(self._seconds(Op.SEND, 2, tensor.nbytes))
 
     def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        time.sleep(self._seconds(Op.SEND, 2, tensor.nbytes))
         tensor.normal_(std=NOISE)
 
     def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
+        time.sleep(self._seconds(task.op, len(task.group), task.nbytes))
         if task.op is not Op.ALL_REDUCE:
             result.normal_(std=NOISE)

@@ -1,10 +1,12 @@
 """What the passes of a rank cost: timed in the order of its program, again and again, so
 that caches and memory are as they are in a step.
+
+Between them the rank waits for its transfers as it does in a step, though nothing is sent:
+a pass that waited finds its core idle and its caches cold.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Container, Iterator
 
 import torch
@@ -15,12 +17,8 @@ from runtime.groups import Silence
 from runtime.progress import Progress
 from simulator.costs import pass_key
 from simulator.experiment import Experiment
-from simulator.program import COMMUNICATION, COMPUTE_STREAM, Program
+from simulator.program import COMPUTE_STREAM, Op, Program
 from simulator.workloads import describe
-
-NAP_S = 5e-4
-"""About a short transfer. A pass that waited for one finds its core idle and its caches cold,
-and takes about 0.1 ms more than one right behind another."""
 
 Samples = dict[str, list[float]]
 """Seconds by `simulator.costs.pass_key`."""
@@ -28,7 +26,11 @@ Samples = dict[str, list[float]]
 
 class PassMeter:
     """Rehearses the program of one rank: the executor runs it as in a step, with weights of
-    its own, without the others."""
+    its own, without the others.
+
+    Args:
+        seconds: how long transfers last, see `runtime.groups.Silence`.
+    """
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class PassMeter:
         rank: int,
         device: torch.device,
         progress: Progress,
+        seconds: Callable[[Op, int, int], float],
     ):
         self.progress = progress
         layers = describe(experiment)
@@ -55,7 +58,7 @@ class PassMeter:
                 for name, keys in still.items()
             }
         )
-        self.executor = Executor(calm, program, rank, device, Silence(), progress)
+        self.executor = Executor(calm, program, rank, device, Silence(seconds), progress)
         self.batch = microbatch(experiment, 0, 0, device) if self.key_of else None
         self._walk = self._forever()
         self.warm = False
@@ -91,12 +94,7 @@ class PassMeter:
         assert self.batch is not None
         batches = dict.fromkeys({i.microbatch for i in executor.instructions}, self.batch)
         while True:
-            executor.begin(batches)
-            for instruction in executor.instructions:
-                if any(other.task.op in COMMUNICATION for other in instruction.after):
-                    time.sleep(NAP_S)
-                executor.execute(instruction)
-                key = self.key_of.get(id(instruction.task))
+            for instruction in executor.walk(batches):
+                key, index = self.key_of.get(id(instruction.task)), instruction.index
                 if key is not None:
-                    index = instruction.index
                     yield key, executor.end[index] - executor.posted[index]

@@ -1,12 +1,16 @@
 """What transfers between ranks cost, and the host beside them: measured by running small
 programs through the executor itself, so that what is measured is what a program pays.
+
+Each is run by itself, and beside matrix products that keep every rank busy: threads that
+have to wait for their turn on a core make a transfer up to four times as long, and the
+products slower.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,15 +22,19 @@ from runtime.data import TORCH_DTYPE
 from runtime.executor import Executor
 from runtime.groups import Groups
 from runtime.measure import RankRecord, aligned
+from runtime.products import Products
 from runtime.progress import Progress
 from simulator.experiment import Experiment
-from simulator.profile import Points, Timing
+from simulator.profile import Points, Timing, middle_mean
 from simulator.program import COLLECTIVES, Instruction, Op, Program, Task, Tensor
 from simulator.timeline import Floats
 
 SMALLEST = 8
 SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 24)
 CASES_A_ROUND = 12
+
+Columns = tuple[Floats, Floats, Floats]
+"""posted, start and end of every instruction in every run."""
 
 
 @dataclass
@@ -39,13 +47,24 @@ class Transfers:
     wake_s: float = 0.0
     issue_s: float = 0.0
     transfer_cores: float = 0.0
+    transfer_loss: float | None = None
+
+
+@dataclass
+class Runs:
+    """When each instruction of this rank was posted and ended, in every run."""
+
+    posted: list[list[float]] = field(default_factory=list)
+    end: list[list[float]] = field(default_factory=list)
 
 
 @dataclass
 class Case:
     """A small program that is run again and again; `op` None: instructions without work.
 
-    `cpu_s` is the CPU time of all threads of this process in the `wall_s` that its runs took.
+    Attributes:
+        alone, busy: its runs, the latter beside products.
+        cpu_s: CPU time of all threads of this process in the `wall_s` that `alone` took.
     """
 
     name: str
@@ -53,8 +72,8 @@ class Case:
     op: Op | None = None
     size: int = 0
     nbytes: int = 0
-    posted: list[list[float]] = field(default_factory=list)
-    end: list[list[float]] = field(default_factory=list)
+    alone: Runs = field(default_factory=Runs)
+    busy: Runs = field(default_factory=Runs)
     cpu_s: float = 0.0
     wall_s: float = 0.0
     executor: Executor | None = None
@@ -65,6 +84,7 @@ class TransferMeter:
 
     Args:
         wide: measure other sizes, too, so that the profile serves other experiments.
+        beside: measure transfers beside products, too.
     """
 
     def __init__(
@@ -76,10 +96,14 @@ class TransferMeter:
         clock: Clock,
         progress: Progress,
         wide: bool,
+        beside: bool,
     ):
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
         self.cases = [self._host(), *self._messages(wide), *self._collectives(wide)]
+        self.beside = beside and program.num_ranks > 1
+        self._products = Products(device)
+        self._usual: dict[tuple[Op | None, int, int], float] = {}
         self._next = 0
 
     @property
@@ -164,19 +188,32 @@ class TransferMeter:
             case.executor = Executor(
                 self.experiment, case.program, self.rank, self.device, groups, self.progress
             )
-            self._run(case)
-            case.posted.clear()
-            case.end.clear()
+            self._run(case, Runs())
             case.cpu_s = case.wall_s = 0.0
-            self._run(case)
+            self._run_both_ways(case)
+        transfers = self.cases[1:]
+        recorded = self._recorded(transfers, lambda case: case.alone)
+        self._usual = {
+            (case.op, case.size, case.nbytes): _timing(case, *columns).mean_s
+            for case, columns in zip(transfers, recorded, strict=True)
+        }
+
+    def usual_seconds(self, op: Op, size: int, nbytes: int) -> float:
+        """About how long a transfer of the program takes (see `runtime.groups.Silence`)."""
+        return self._usual.get((op, size, nbytes), 0.0)
 
     def round(self) -> None:
         """Run some cases once more, all in turn."""
         for _ in range(min(CASES_A_ROUND, len(self.cases))):
-            self._run(self.cases[self._next % len(self.cases)])
+            self._run_both_ways(self.cases[self._next % len(self.cases)])
             self._next += 1
 
-    def _run(self, case: Case) -> None:
+    def _run_both_ways(self, case: Case) -> None:
+        self._run(case, case.alone)
+        if self.beside and case.op is not None:
+            self._run(case, case.busy)
+
+    def _run(self, case: Case, runs: Runs) -> None:
         assert case.executor is not None
         executor, dtype = case.executor, TORCH_DTYPE[self.experiment.workload.dtype]
         for instruction in case.program.ranks[self.rank]:
@@ -191,15 +228,18 @@ class TransferMeter:
                 executor.tensors[task.tensor, instruction.microbatch] = values
         origin = self.clock.common_start()
         cpu, begin = time.process_time(), time.perf_counter()
-        executor.step({})
-        if case.program.ranks[self.rank]:
+        if runs is case.busy:
+            self._products.beside(lambda: executor.step({}))
+        else:
+            executor.step({})
+        if runs is case.alone and case.program.ranks[self.rank]:
             case.cpu_s += time.process_time() - cpu
             case.wall_s += time.perf_counter() - begin
         executor.forget()
         self.progress.leave()
         shift = self.clock.offset - origin
-        case.posted.append([time + shift for time in executor.posted])
-        case.end.append([time + shift for time in executor.end])
+        runs.posted.append([time + shift for time in executor.posted])
+        runs.end.append([time + shift for time in executor.end])
 
     def close(self) -> None:
         for case in self.cases:
@@ -210,29 +250,43 @@ class TransferMeter:
 
     def found(self) -> Transfers:
         """What was measured; the same on every rank."""
-        found = Transfers()
-        mine = [(case.posted, case.end) for case in self.cases]
+        host, *transfers = self.cases
+        [(_, start, _)] = self._recorded([host], lambda case: case.alone)
+        first = len(host.program.ranks[0])
+        found = Transfers(issue_s=float(np.median(np.diff(start[:, :first]))))
         found.transfer_cores = self._cores()
-        everyone: list[Any] = [None] * self.program.num_ranks
-        dist.all_gather_object(everyone, mine)
-        for number, case in enumerate(self.cases):
-            recorded = [ranks[number] for ranks in everyone]
-            records = [RankRecord(posted, end, [], 0) for posted, end in recorded]
-            posted, start, end = aligned(case.program, records)
-            if case.op is None:
-                first = len(case.program.ranks[0])
-                found.issue_s = float(np.median(np.diff(start[:, :first])))
-                continue
-            ended = [i.uid for i in case.program if i.task.op is not Op.SEND]
-            timing = Timing.of((end - start)[:, ended].ravel().tolist())
+        alone = self._recorded(transfers, lambda case: case.alone)
+        timings = [_timing(case, *columns) for case, columns in zip(transfers, alone, strict=True)]
+        ping_pong = next((n for n, case in enumerate(transfers) if case.op is Op.SEND), None)
+        if ping_pong is not None:
+            found.wake_s = _wake_seconds(transfers[ping_pong], *alone[ping_pong])
+        if self.beside and ping_pong is not None:
+            found.transfer_loss = self._products.loss()
+            busy = self._recorded(transfers, lambda case: case.busy)
+            # A thread that wakes up beside products comes late, too.
+            late_s = _wake_seconds(transfers[ping_pong], *busy[ping_pong]) - found.wake_s
+            for number, case in enumerate(transfers):
+                busy_s = _timing(case, *busy[number]).mean_s + max(late_s, 0.0)
+                least = timings[number].mean_s
+                timings[number] = replace(timings[number], busy_s=max(busy_s, least))
+        for case, timing in zip(transfers, timings, strict=True):
+            assert case.op is not None
             if case.op is Op.SEND:
                 found.messages.append((case.nbytes, timing))
-                if case.nbytes == SMALLEST:
-                    found.wake_s = _wake_seconds(case.program, posted, end)
             else:
                 sizes = found.collectives.setdefault(case.op.value, {})
                 sizes.setdefault(case.size, []).append((case.nbytes, timing))
         return found
+
+    def _recorded(self, cases: list[Case], pick: Callable[[Case], Runs]) -> list[Columns]:
+        """Per case, of all ranks."""
+        mine = [(runs.posted, runs.end) for runs in map(pick, cases)]
+        everyone: list[Any] = [None] * self.program.num_ranks
+        dist.all_gather_object(everyone, mine)
+        return [
+            aligned(case.program, [RankRecord(posted, end, [], 0) for posted, end in ranks])
+            for case, *ranks in zip(cases, *everyone, strict=True)
+        ]
 
     def _cores(self) -> float:
         """Of a core, what a transfer occupies on each rank: CPU time ÷ time."""
@@ -247,11 +301,17 @@ def _repeats(nbytes: int) -> int:
     return 8 if nbytes <= 1 << 20 else 2
 
 
-def _wake_seconds(program: Program, posted: Floats, end: Floats) -> float:
+def _timing(case: Case, posted: Floats, start: Floats, end: Floats) -> Timing:
+    """Of what it transfers."""
+    ended = [i.uid for i in case.program if i.task.op is not Op.SEND]
+    return Timing.of((end - start)[:, ended].ravel().tolist())
+
+
+def _wake_seconds(case: Case, posted: Floats, start: Floats, end: Floats) -> float:
     """In a ping-pong, from the end of a message to the post of the one that waited for it."""
-    waited = [(i.uid, i.after[0].uid) for i in program if i.after]
+    waited = [(i.uid, i.after[0].uid) for i in case.program if i.after]
     later, before = zip(*waited, strict=True)
-    return max(float(np.median(posted[:, later] - end[:, before])), 0.0)
+    return max(middle_mean((posted[:, later] - end[:, before]).ravel().tolist()), 0.0)
 
 
 def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:

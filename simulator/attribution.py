@@ -85,6 +85,9 @@ class _Replay:
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
         return ()
 
+    def weight(self, participants: tuple[Instruction, ...]) -> float:
+        return 1.0
+
 
 def attribute(
     program: Program, predicted: Timeline, measured: Timeline, order: npt.NDArray[np.int64]

@@ -23,7 +23,7 @@ from simulator.cluster_file import (
 from simulator.collectives import Collectives, InNetwork, Library
 from simulator.device import Device, device_of
 from simulator.experiment import ClusterChoice, Experiment, ExperimentError
-from simulator.profile import Profile, load_profile
+from simulator.profile import Profile, Timing, load_profile
 from simulator.topology import Link, Node, Protocol, Tier, Topology
 
 
@@ -37,7 +37,8 @@ class Cluster:
         cores: how many cores the ranks of one node share; None: not shared.
         issue_s: host time to queue an instruction.
         wake_s: from the end of an instruction to the start of one on another stream.
-        transfer_cores: what one rank's transfer occupies of the cores.
+        transfer_cores: what one rank's transfer occupies of the cores, unless the profile
+            knows better.
     """
 
     name: str
@@ -82,19 +83,32 @@ class Cluster:
         known = [peak for peak in peaks if peak is not None]
         return sum(known) / len(known) if len(known) == len(peaks) else None
 
-    def message_seconds(self, source: int, target: int, nbytes: int) -> float:
-        """One message, both ranks ready."""
+    def message(self, source: int, target: int, nbytes: int) -> Timing:
+        """One message, both ranks ready; from the profile if it has any."""
         if self.profile and self.profile.messages:
-            return self.profile.message(nbytes).mean_s
-        return self.collectives.message_seconds(source, target, nbytes)
+            return self.profile.message(nbytes)
+        return Timing.certain(self.collectives.message_seconds(source, target, nbytes))
 
-    def collective_seconds(self, op: str, group: tuple[int, ...], nbytes: int) -> float:
-        """From the profile if it has any; else `simulator.collectives`."""
-        if self.profile:
-            timing = self.profile.collective(op, len(group), nbytes)
-            if timing is not None:
-                return timing.mean_s
-        return self.collectives.cost(op, group, nbytes).seconds
+    def collective(self, op: str, group: tuple[int, ...], nbytes: int) -> Timing:
+        """From the profile if it has any; else from `simulator.collectives`."""
+        known = self.profile.collective(op, len(group), nbytes) if self.profile else None
+        return known or Timing.certain(self.collectives.cost(op, group, nbytes).seconds)
+
+    def share_of_cores(self, timing: Timing, size: int) -> tuple[float, float]:
+        """What a transfer among `size` ranks does beside passes: cores that each of them uses at
+        full speed, and the weight with which they are given to it.
+
+        Both follow from what was measured while all ranks computed: how much longer the
+        transfer took, and what passes lost.
+        """
+        profile = self.profile
+        if profile is None or profile.transfer_loss is None or timing.busy_s is None:
+            return self.transfer_cores, 1.0
+        assert self.cores is not None
+        stretch = timing.busy_s / timing.mean_s
+        level = min(1.0, self.cores / profile.busy_ranks) * (1.0 - profile.transfer_loss)
+        left = max(self.cores - profile.busy_ranks * level, 0.0)  # by the passes
+        return left * stretch / size, 1.0 / (level * stretch)
 
     def resized(
         self,
@@ -214,7 +228,7 @@ def _node(table: NodesTable, joined: bool) -> Node:
 
 def from_profile(profile: Profile) -> Cluster:
     """The machine that `profile` was measured on, as a cluster of one node."""
-    base = load_preset("laptop")
+    base, loss = load_preset("laptop"), profile.transfer_loss or 0.0
     device = replace(
         base.device,
         name=f"{profile.machine.get('processor', 'this machine')}",
@@ -228,6 +242,7 @@ def from_profile(profile: Profile) -> Cluster:
         source=f"calibrated {profile.machine.get('date', '')}",
         topology=replace(base.topology, nodes=(_with_devices(base.topology.nodes[0], 1 << 16),)),
         kinds={base.topology.kind(0): device},
+        library=replace(base.library, transfer_share=loss / (1.0 - loss)),
         cores=profile.effective_cores or float(profile.machine["cores"])
         if profile.device == "cpu"
         else None,

@@ -1,9 +1,10 @@
 """Shared resources: activities that overlap slow each other.
 
 One mechanism for host cores, links and devices: an activity needs an amount of each of
-some resources to run at full speed; all activities speed up together until a resource is
-used up (max-min fairness by progressive filling, Bertsekas & Gallager 1992, section 6.5.2).
-With one resource that is processor sharing.
+some resources to run at full speed; all activities speed up together, each in proportion
+to its weight, until it runs at full speed or a resource is used up (weighted max-min
+fairness by progressive filling, Bertsekas & Gallager 1992, section 6.5.2). With one
+resource that is processor sharing.
 """
 
 from __future__ import annotations
@@ -20,13 +21,19 @@ ROUNDING = 1e-9
 """Share of a capacity by which sums of demands may exceed it."""
 
 
-def fair_rates(demands: Sequence[Demand], capacities: Mapping[str, float]) -> list[float]:
+def fair_rates(
+    demands: Sequence[Demand],
+    capacities: Mapping[str, float],
+    weights: Sequence[float] | None = None,
+) -> list[float]:
     """The speed of each activity, between 0 and 1, that max-min fairness gives it.
 
     Args:
         demands: per activity, amounts in the unit of the resource's capacity.
         capacities: per resource; a resource that is not named is unlimited.
+        weights: per activity, above 0; None: all equal.
     """
+    weights = weights or [1.0] * len(demands)
     rates = [0.0] * len(demands)
     growing = set(range(len(demands)))
     left = dict(capacities)
@@ -36,8 +43,9 @@ def fair_rates(demands: Sequence[Demand], capacities: Mapping[str, float]) -> li
         for index in growing:
             for resource, amount in demands[index]:
                 if resource in left:
-                    load[resource] = load.get(resource, 0.0) + amount
-        rise = 1.0 - level
+                    load[resource] = load.get(resource, 0.0) + amount * weights[index]
+        heaviest = max(weights[index] for index in growing)
+        rise = 1.0 / heaviest - level
         tight = None
         for resource, amount in sorted(load.items()):
             if amount > 0 and left[resource] / amount < rise:
@@ -46,7 +54,7 @@ def fair_rates(demands: Sequence[Demand], capacities: Mapping[str, float]) -> li
         for resource, amount in load.items():
             left[resource] -= rise * amount
         if tight is None:
-            stopped = set(growing)
+            stopped = {index for index in growing if weights[index] == heaviest}
         else:
             stopped = {
                 index
@@ -54,7 +62,7 @@ def fair_rates(demands: Sequence[Demand], capacities: Mapping[str, float]) -> li
                 if any(resource == tight and amount > 0 for resource, amount in demands[index])
             }
         for index in stopped:
-            rates[index] = level
+            rates[index] = min(weights[index] * level, 1.0)
         growing -= stopped
     return rates
 
@@ -81,7 +89,9 @@ class SharedResources:
         self._number = 0
         self._alarm = float("inf")
 
-    def start(self, seconds: float, demand: Demand, done: Callable[[float], None]) -> None:
+    def start(
+        self, seconds: float, demand: Demand, done: Callable[[float], None], weight: float = 1.0
+    ) -> None:
         """Begin now an activity of `seconds` at full speed; `done(time)` when it ends."""
         self._number += 1
         limited: dict[str, float] = {}
@@ -89,7 +99,7 @@ class SharedResources:
             if amount > 0 and resource in self._users:
                 limited[resource] = limited.get(resource, 0.0) + amount
         demand = tuple(limited.items())
-        activity = _Activity(self._number, seconds, demand, done, self.environment.now)
+        activity = _Activity(self._number, seconds, demand, weight, done, self.environment.now)
         self._active[self._number] = activity
         for resource, amount in demand:
             self._users[resource][self._number] = activity
@@ -114,7 +124,8 @@ class SharedResources:
         activities = [joined[number] for number in sorted(joined)]
         rates = [1.0] * len(activities)
         if scarce:
-            rates = fair_rates([activity.demand for activity in activities], scarce)
+            demands = [activity.demand for activity in activities]
+            rates = fair_rates(demands, scarce, [activity.weight for activity in activities])
         now = self.environment.now
         for activity, rate in zip(activities, rates, strict=True):
             if rate != activity.rate:
@@ -162,14 +173,21 @@ class SharedResources:
 
 
 class _Activity:
-    __slots__ = ("number", "left", "demand", "done", "since", "rate", "end")
+    __slots__ = ("number", "left", "demand", "weight", "done", "since", "rate", "end")
 
     def __init__(
-        self, number: int, left: float, demand: Demand, done: Callable[[float], None], now: float
+        self,
+        number: int,
+        left: float,
+        demand: Demand,
+        weight: float,
+        done: Callable[[float], None],
+        now: float,
     ):
         self.number = number
         self.left = left  # seconds at full speed, at `since`
         self.demand = demand
+        self.weight = weight
         self.done = done
         self.since = now
         self.rate = 0.0

@@ -83,8 +83,9 @@ class CostModel:
             mesh = mesh_of(experiment) if program.is_folded else None
             self.sharing = Sharing(program, cluster, mesh, self._mean_alone)
             self.capacities |= self.sharing.capacities
-        on_host = cluster.cores is not None and not modelled
-        self._issued = _issued_before(program) if on_host else None
+        self._shares: dict[tuple[int, int], tuple[float, float]] = {}
+        self._on_host = cluster.cores is not None and not modelled
+        self._issued = _issued_before(program) if self._on_host else None
 
     def seconds(self, instruction: Instruction) -> float:
         """Duration alone, plus for compute the host time to issue it and what precedes it."""
@@ -123,12 +124,26 @@ class CostModel:
         links = self.sharing.demand(participants)
         if self.cluster.cores is None:
             return links
-        amount = self.cluster.transfer_cores if len(participants) > 1 else 1.0
+        amount, _ = self._share(participants)
         use: dict[str, float] = {}
         for member in participants:
             resource = f"cores:{self.cluster.node(member.rank)}"
             use[resource] = use.get(resource, 0.0) + amount
         return (*links, *use.items())
+
+    def weight(self, participants: tuple[Instruction, ...]) -> float:
+        return self._share(participants)[1] if self._on_host else 1.0
+
+    def _share(self, participants: tuple[Instruction, ...]) -> tuple[float, float]:
+        """Of the cores, for every participant; see `Cluster.share_of_cores`."""
+        if len(participants) == 1:
+            return 1.0, 1.0
+        first = participants[0]
+        key = (first.rank, id(first.task))
+        if key not in self._shares:
+            timing = self._alone(first.rank, first.task)
+            self._shares[key] = self.cluster.share_of_cores(timing, len(participants))
+        return self._shares[key]
 
     def _mean_alone(self, rank: int, task: Task) -> float:
         return self._alone(rank, task).mean_s
@@ -138,14 +153,9 @@ class CostModel:
         if op in MESSAGES and self.fixed:
             return Timing.certain(self.experiment.workload.p2p)
         if op in MESSAGES:
-            if profile is not None and profile.messages:
-                return profile.message(nbytes)
-            return Timing.certain(self.cluster.message_seconds(rank, task.peer, nbytes))
+            return self.cluster.message(rank, task.peer, nbytes)
         if op in COLLECTIVES:
-            known = profile.collective(op.value, len(task.group), nbytes) if profile else None
-            return known or Timing.certain(
-                self.cluster.collective_seconds(op.value, task.group, nbytes)
-            )
+            return self.cluster.collective(op.value, task.group, nbytes)
         layers = self.layers[task.layers[0] : task.layers[1]]
         if self.fixed:
             return Timing.certain(sum(_fixed(op, layer) for layer in layers))

@@ -36,6 +36,9 @@ class Costs(Protocol):
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
         """Shared resources used at full speed; empty: nothing can slow it."""
 
+    def weight(self, participants: tuple[Instruction, ...]) -> float:
+        """With which it gets its part of a resource that is short."""
+
 
 class _Stream:
     __slots__ = ("queue", "head", "free", "busy", "listed")
@@ -142,7 +145,8 @@ class Engine:
             self._drain()
 
         timeout = self.environment.timeout(max(time - self.environment.now, 0.0))
-        timeout.callbacks.append(lambda _: self.shared.start(seconds, demand, finish))
+        weight = self.costs.weight(participants)
+        timeout.callbacks.append(lambda _: self.shared.start(seconds, demand, finish, weight))
 
     def _finish(self, participants: tuple[Instruction, ...], time: float) -> None:
         for member in participants:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from math import ceil
@@ -18,7 +18,7 @@ import numpy as np
 
 from simulator.experiment import ExperimentError
 
-FORMAT = "twinline-profile-3"
+FORMAT = "twinline-profile-4"
 TENTHS = 10
 
 
@@ -26,13 +26,15 @@ TENTHS = 10
 class Timing:
     """A measured duration, seconds: mean of all but the extremes (see `middle_mean`), 10th and
     90th percentile, and ten durations that are equally likely: the means of the tenths of
-    the sorted samples."""
+    the sorted samples. Of a transfer also `busy_s`: the mean while all ranks compute, where
+    that was measured."""
 
     mean_s: float
     p10_s: float
     p90_s: float
     samples: int
     tenths: tuple[float, ...]
+    busy_s: float | None = None
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Timing:
@@ -54,17 +56,19 @@ class Timing:
         """From its JSON object; raises KeyError, TypeError or ValueError if damaged."""
         timing = cls(**data | {"tenths": tuple(data["tenths"])})
         _check_numbers([timing.mean_s, timing.p10_s, timing.p90_s, *timing.tenths])
+        if timing.busy_s is not None:
+            _check_numbers([timing.busy_s])
+            if timing.busy_s < timing.mean_s:
+                raise ValueError("a transfer is faster beside passes than alone")
         if len(timing.tenths) != TENTHS:
             raise ValueError(f"{len(timing.tenths)} tenths")
         return timing
 
     def scaled(self, factor: float) -> Timing:
-        return self._with(lambda seconds: seconds * factor)
-
-    def _with(self, change: Callable[[float], float]) -> Timing:
-        tenths = tuple(change(seconds) for seconds in self.tenths)
-        times = (change(self.mean_s), change(self.p10_s), change(self.p90_s))
-        return Timing(*times, self.samples, tenths)
+        tenths = tuple(seconds * factor for seconds in self.tenths)
+        times = (self.mean_s * factor, self.p10_s * factor, self.p90_s * factor)
+        busy_s = None if self.busy_s is None else self.busy_s * factor
+        return Timing(*times, self.samples, tenths, busy_s)
 
 
 Points = list[tuple[int, Timing]]
@@ -96,7 +100,9 @@ class Profile:
         issue_s: host time to queue one instruction.
         wake_s: from the end of an instruction to the start of one on another stream that
             waited for it.
-        transfer_cores: share of a core that one rank's transfer occupies.
+        transfer_cores: share of a core that one rank's transfer occupies on idle cores.
+        transfer_loss: share of their speed that passes lose beside transfers while all
+            `busy_ranks` ranks compute; None: they left cores free, or it was not measured.
         effective_cores: how many passes at once get as much done as that many alone: less
             than `machine`'s cores where they share caches, memory or their clock. None: equal.
         peak_flops: best matrix product seen per dtype, FLOP/s.
@@ -111,6 +117,8 @@ class Profile:
     issue_s: float = 0.0
     wake_s: float = 0.0
     transfer_cores: float = 0.0
+    transfer_loss: float | None = None
+    busy_ranks: int = 1
     effective_cores: float | None = None
     peak_flops: dict[str, float] = field(default_factory=dict)
 
@@ -225,12 +233,16 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     }
     profile = Profile(**data)
     positive = [profile.machine["cores"], *profile.peak_flops.values(), *profile.rounds]
+    positive.append(profile.busy_ranks)
+    lost = profile.transfer_loss or 0.0
     if profile.effective_cores is not None:
         positive.append(profile.effective_cores)
-    _check_numbers([*positive, profile.issue_s, profile.wake_s, profile.transfer_cores])
+    _check_numbers([*positive, lost, profile.issue_s, profile.wake_s, profile.transfer_cores])
     sizes = [points for sizes in profile.collectives.values() for points in sizes.values()]
     if not all(positive) or not all(sizes):
-        raise ValueError("no cores, no FLOP/s, or a group size without points")
+        raise ValueError("no cores, no FLOP/s, no ranks, or a group size without points")
+    if lost >= 1:
+        raise ValueError("nothing is left of passes beside transfers")
     return profile
 
 

@@ -52,8 +52,13 @@ def test_every_pass_and_transfer_of_the_program_is_measured(workers, experiment)
     for points in (profile.messages, *profile.collectives["ALL_REDUCE"].values()):
         sizes = [size for size, _ in points]
         assert sizes == sorted(set(sizes))
-        assert min(timing.mean_s for _, timing in points) > 0
+        for _, timing in points:
+            assert timing.busy_s is not None
+            assert 0 < timing.mean_s <= timing.busy_s
     assert 0 < profile.transfer_cores <= 2
+    assert profile.transfer_loss is not None
+    assert 0 < profile.transfer_loss < 1
+    assert profile.busy_ranks == 4
     assert len(profile.rounds) == tiny.run.warmup + tiny.run.iterations
     assert predict(tiny, from_profile(profile)).notes == []
 
@@ -119,6 +124,7 @@ def test_fewer_ranks_than_cores_share_nothing(alone, experiment, monkeypatch):
     assert profile is not None
     assert profile["effective_cores"] == 16
     assert (calibrator.alone, profile["transfer_cores"]) == ({}, 0.0)
+    assert profile["transfer_loss"] is None
     for key, timing in profile["passes"].items():
         times = [time for samples in calibrator.rounds for time in samples.get(key, [])]
         assert timing["samples"] == len(times)

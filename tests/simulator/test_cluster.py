@@ -145,8 +145,8 @@ def test_a_profile_is_a_cluster(tmp_path) -> None:
     )
     assert found.device.peak_flops["fp32"] == 7.0
     assert found.device.peak_flops["bf16"] == load_preset("laptop").device.peak_flops["bf16"]
-    assert found.message_seconds(0, 1, 50) == 1.0
-    assert found.collective_seconds("ALL_REDUCE", (3, 4), 999) == 2.0
+    assert found.message(0, 1, 50).mean_s == 1.0
+    assert found.collective("ALL_REDUCE", (3, 4), 999).mean_s == 2.0
     assert found.nodes == 1
     gpu = from_profile(Profile({"cores": 6}, device="cuda"))
     assert (gpu.cores, gpu.device.kind) == (None, "gpu")

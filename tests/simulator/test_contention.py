@@ -25,9 +25,13 @@ demands = st.lists(
 capacities = st.fixed_dictionaries({name: st.floats(0.125, 10.0) for name in RESOURCES})
 
 
-@given(demands, capacities)
-def test_rates_are_max_min_fair(demands: list[Demand], capacities: dict[str, float]) -> None:
-    rates = fair_rates(demands, capacities)
+@given(demands, capacities, st.data())
+def test_rates_are_max_min_fair(
+    demands: list[Demand], capacities: dict[str, float], data: st.DataObject
+) -> None:
+    weights = [data.draw(st.sampled_from([0.25, 0.5, 1.0, 1.5])) for _ in demands]
+    rates = fair_rates(demands, capacities, weights)
+    levels = [rate / weight for rate, weight in zip(rates, weights, strict=True)]
     assert all(0 < rate <= 1 + EPSILON for rate in rates)
     load = {
         name: sum(
@@ -36,16 +40,16 @@ def test_rates_are_max_min_fair(demands: list[Demand], capacities: dict[str, flo
         for name in capacities
     }
     assert all(load[name] <= capacities[name] + EPSILON for name in capacities)
-    for rate, demand in zip(rates, demands, strict=True):
+    for rate, level, demand in zip(rates, levels, demands, strict=True):
         if rate >= 1 - EPSILON:
             continue
-        # slowed: some resource it uses is full, and nobody there is faster
+        # slowed: some resource it uses is full, and for its weight nobody there is faster
         assert any(
             amount > 0
             and load[name] >= capacities[name] - EPSILON
             and all(
-                other <= rate + EPSILON
-                for other, theirs in zip(rates, demands, strict=True)
+                other <= level + EPSILON
+                for other, theirs in zip(levels, demands, strict=True)
                 if dict(theirs).get(name, 0.0) > 0
             )
             for name, amount in demand

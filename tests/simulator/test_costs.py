@@ -154,6 +154,36 @@ def test_cores_are_shared_per_node() -> None:
     assert costs.demand((compute,)) == (("cores:1", 1.0),)
 
 
+@pytest.mark.parametrize(("ranks", "cores"), [(2, 2.0), (2, 1.75), (4, 2.0)])
+def test_transfers_beside_passes_are_as_measured(ranks: int, cores: float) -> None:
+    """While all ranks compute, a collective takes what it took then, and passes lose what
+    they lost then; with one rank computing, cores are left."""
+    alone = Timing.certain(1.0)
+    profile = Profile(
+        machine={"cores": 2},
+        collectives={"ALL_REDUCE": {ranks: [(8, replace(alone, busy_s=3.0))]}},
+        effective_cores=cores,
+        transfer_cores=0.5,
+        transfer_loss=0.25,
+        busy_ranks=ranks,
+    )
+    cluster = from_profile(profile)
+    timing = cluster.collective("ALL_REDUCE", tuple(range(ranks)), 8)
+    amount, weight = cluster.share_of_cores(timing, ranks)
+    transfer, one = (("cores", ranks * amount),), (("cores", 1.0),)
+    rates = fair_rates([transfer, *[one] * ranks], {"cores": cores}, [weight, *[1.0] * ranks])
+    assert rates[0] == pytest.approx(1 / 3)
+    assert rates[1:] == pytest.approx([min(1.0, cores / ranks) * (1 - 0.25)] * ranks)
+    some = fair_rates([transfer, one], {"cores": cores}, [weight, 1.0])
+    assert some[0] > rates[0]
+    assert some[1] > rates[1]
+
+
+def test_what_was_not_measured_beside_passes_shares_cores_evenly() -> None:
+    cluster = from_profile(Profile(machine={"cores": 2}, transfer_cores=0.5))
+    assert cluster.share_of_cores(Timing.certain(1.0), 2) == (0.5, 1.0)
+
+
 @pytest.mark.parametrize("overrides", [[A100], ["run.pace=2"], ["workload.model=unit"]])
 def test_devices_paced_and_unit_runs_share_nothing(overrides: list[str]) -> None:
     program, costs = model(*overrides)

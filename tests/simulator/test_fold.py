@@ -140,8 +140,8 @@ def test_peers_that_are_placed_alike_pay_alike(sizes: list[int], per_node: int, 
     def costs(rank: int) -> tuple[float, list[float]]:
         peers = mesh.group(rank, "pipeline")
         return (
-            cluster.collective_seconds("ALL_REDUCE", mesh.group(rank, *along), 1000),
-            [cluster.message_seconds(rank, peer, 1000) for peer in peers],
+            cluster.collective("ALL_REDUCE", mesh.group(rank, *along), 1000).mean_s,
+            [cluster.message(rank, peer, 1000).mean_s for peer in peers],
         )
 
     if peers_are_placed_alike(mesh, cluster):

@@ -41,6 +41,8 @@ PROFILE = Profile(
     issue_s=1e-5,
     wake_s=2e-5,
     transfer_cores=0.5,
+    transfer_loss=0.25,
+    busy_ranks=4,
     peak_flops={"fp32": 1.5e12},
 )
 
@@ -73,6 +75,7 @@ points = st.dictionaries(st.integers(0, 10**12), times, min_size=1, max_size=6).
         issue_s=times,
         wake_s=times,
         transfer_cores=times,
+        transfer_loss=st.none() | st.floats(0, 0.99),
     )
 )
 def test_any_profile_round_trips(tmp_path_factory, profile: Profile) -> None:
@@ -99,7 +102,7 @@ SURE = asdict(Timing.certain(1.0))
 
 def saved() -> dict[str, Any]:
     return {
-        "format": "twinline-profile-3",
+        "format": "twinline-profile-4",
         "machine": {"cores": 2},
         "device": "cpu",
         "passes": {"x": dict(SURE)},
@@ -124,9 +127,9 @@ def test_what_the_damaged_ones_are_made_from_is_sound(tmp_path: Path) -> None:
         (json.dumps(saved())[:-9], "truncated or not JSON"),
         ("[" * 100_000, "truncated or not JSON"),
         (b"\xff\xfe\x00", "truncated or not JSON"),
-        ("[]", "not a twinline-profile-3 file"),
-        ("{}", "not a twinline-profile-3 file"),
-        (damaged(format="twinline-profile-0"), "not a twinline-profile-3 file"),
+        ("[]", "not a twinline-profile-4 file"),
+        ("{}", "not a twinline-profile-4 file"),
+        (damaged(format="twinline-profile-0"), "not a twinline-profile-4 file"),
         (damaged(machine=KeyError), "damaged: "),
         (damaged(machine=[]), "damaged: "),
         (damaged("machine", cores=KeyError), "damaged: KeyError: 'cores'"),
@@ -152,6 +155,11 @@ def test_what_the_damaged_ones_are_made_from_is_sound(tmp_path: Path) -> None:
         (damaged(issue_s="x"), "damaged: ValueError: 'x' is not a number"),
         (damaged(wake_s=None), "damaged: ValueError: None is not a number"),
         (damaged(transfer_cores=-0.5), "damaged: ValueError: -0.5 is not a number"),
+        (damaged(transfer_loss=-0.5), "damaged: ValueError: -0.5 is not a number"),
+        (damaged(transfer_loss=1.0), "damaged: ValueError: .*nothing is left of passes"),
+        (damaged(busy_ranks=0), "damaged: ValueError: no cores"),
+        (damaged(messages=[[1, SURE | {"busy_s": -1.0}]]), "damaged: ValueError: -1.0 is not"),
+        (damaged(messages=[[1, SURE | {"busy_s": 0.5}]]), "damaged: ValueError: .*faster beside"),
         (damaged(peak_flops={"fp32": 0}), "damaged: ValueError: .*no FLOP/s"),
         (damaged(peak_flops=[1]), "damaged: "),
     ],

@@ -246,6 +246,9 @@ class Second:
     def demand(self, participants: tuple[Instruction, ...]) -> tuple[()]:
         return ()
 
+    def weight(self, participants: tuple[Instruction, ...]) -> float:
+        return 1.0
+
 
 @pytest.mark.parametrize("ranks", [ring, crossed, waits_for_later])
 def test_the_engine_refuses_a_deadlock_too(ranks) -> None:

@@ -66,6 +66,9 @@ class StageCosts:
     def demand(self, participants):
         return ()
 
+    def weight(self, participants):
+        return 1.0
+
 
 def unit(p: int, m: int, schedule: str, **parallel):
     keys = {"pipeline": p, "microbatches": m, "schedule": schedule, **parallel}

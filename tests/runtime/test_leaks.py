@@ -1,0 +1,66 @@
+"""What a step made is gone after it, without the help of the cycle collector: else memory
+grows until that comes by, and every pass pays for fresh pages."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from runtime.data import microbatch
+from runtime.executor import Executor
+from runtime.groups import Silence
+from runtime.progress import Progress
+from simulator.strategies import lower
+
+PLANS = [
+    {"pipeline": 2, "schedule": "1f1b"},
+    {"pipeline": 2, "schedule": "zb-h1"},
+    {"pipeline": 2, "schedule": "dualpipe-v", "virtual_stages": 2, "microbatches": 4},
+    {"pipeline": 2, "schedule": "zb-h1", "model": "moe-gpt"},
+    {"pipeline": 2, "schedule": "pipedream"},
+    {"data": 2, "zero": 3, "pipeline": 1},
+    {"tensor": 2, "pipeline": 1},
+    {"context": 2, "pipeline": 1},
+    {"context": 2, "pipeline": 1, "context_style": "ulysses", "recompute": "selective"},
+    {"expert": 2, "pipeline": 1, "model": "moe-gpt"},
+    {"pipeline": 2, "recompute": "full"},
+    {"pipeline": 2, "dtype": "bf16", "optimizer": "adam", "clip_norm": 1.0},
+]
+
+
+@pytest.fixture(scope="module")
+def _group(tmp_path_factory):
+    """torch wants one, though nothing is sent."""
+    store = dist.FileStore(str(tmp_path_factory.mktemp("leaks") / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def tensors() -> int:
+    return sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: " ".join(map(str, plan.values())))
+@pytest.mark.usefixtures("_group")
+def test_a_step_leaves_nothing_behind(experiment, plan):
+    tiny = experiment(**plan)
+    program, device = lower(tiny), torch.device("cpu")
+    silence = Silence(lambda op, size, nbytes: 0.0)
+    executor = Executor(tiny, program, 0, device, silence, Progress())
+    numbers = {i.microbatch for i in executor.instructions}
+    batches = dict.fromkeys(numbers, microbatch(tiny, 0, 0, device))
+    try:
+        executor.step(batches)
+        gc.collect()
+        gc.disable()
+        executor.step(batches)
+        before = tensors()
+        executor.step(batches)
+        assert tensors() == before
+    finally:
+        gc.enable()
+        executor.close()
