@@ -50,14 +50,8 @@ class PassMeter:
             for task in {id(i.task): i.task for i in program.ranks[rank]}.values()
             if task.stream == COMPUTE_STREAM and experiment.workload.model != "unit"
         }
-        # Weights stay near where they are, and no step is left out for an overflow.
-        still = {"run": {"learning_rate": 1e-9}, "workload": {"loss_scale": 1.0}}
-        calm = experiment.model_copy(
-            update={
-                name: getattr(experiment, name).model_copy(update=keys)
-                for name, keys in still.items()
-            }
-        )
+        still = experiment.run.model_copy(update={"learning_rate": 1e-9})  # weights stay near
+        calm = experiment.model_copy(update={"run": still})
         self.executor = Executor(calm, program, rank, device, Silence(seconds), progress)
         self.batch = microbatch(experiment, 0, 0, device) if self.key_of else None
         self._walk = self._forever()

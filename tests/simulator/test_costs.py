@@ -8,6 +8,7 @@ import pytest
 
 from simulator import Experiment, Program, load, lower
 from simulator.cluster import Cluster, from_profile, load_preset, resolve
+from simulator.contention import fair_rates
 from simulator.costs import CostModel, pass_key
 from simulator.experiment import Workload
 from simulator.profile import Profile, Timing
