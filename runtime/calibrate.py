@@ -26,7 +26,7 @@ from simulator.experiment import Experiment
 from simulator.profile import Profile, Timing, middle_mean
 from simulator.program import Program
 
-ROUND_S, TURN_S = 0.5, 0.06
+ROUND_S, TURN_S = 0.4, 0.06
 
 
 class Calibrator:

@@ -31,7 +31,7 @@ from simulator.timeline import Floats
 
 SMALLEST = 8
 SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 24)
-CASES_A_ROUND = 12
+ROUND_S = 0.3
 
 Columns = tuple[Floats, Floats, Floats]
 """posted, start and end of every instruction in every run."""
@@ -204,9 +204,12 @@ class TransferMeter:
 
     def round(self) -> None:
         """Run some cases once more, all in turn."""
-        for _ in range(min(CASES_A_ROUND, len(self.cases))):
+        begin = self.clock.common_start()
+        for _ in self.cases:
             self._run_both_ways(self.cases[self._next % len(self.cases)])
             self._next += 1
+            if self.clock.common_start() > begin + ROUND_S:
+                break
 
     def _run_both_ways(self, case: Case) -> None:
         self._run(case, case.alone)

@@ -7,6 +7,7 @@ gone (standard input closes) or a rank dies, the agent kills what is left.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -109,7 +110,8 @@ def _report(channel: socket.socket, rank: int, share: float, what: str) -> None:
 
 
 def _say(channel: socket.socket, message: dict[str, Any]) -> None:
-    channel.sendall(json.dumps(message).encode() + b"\n")
+    with contextlib.suppress(BrokenPipeError):  # the launcher is gone, and soon this process
+        channel.sendall(json.dumps(message).encode() + b"\n")
 
 
 def device_of(job: Job, local_rank: int) -> torch.device:
