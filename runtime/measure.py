@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.memory import usual_samples
 from simulator.program import Program
 from simulator.timeline import Floats, MemorySamples, Timeline
 
@@ -17,13 +18,13 @@ class RankRecord:
 
     Attributes:
         posted, end: per iteration and instruction of the rank.
-        memory: (time, change in bytes) over the last iteration.
+        memory: (time, change in bytes) over each iteration.
         resident: bytes held throughout.
     """
 
     posted: list[list[float]]
     end: list[list[float]]
-    memory: list[tuple[float, int]]
+    memory: list[list[tuple[float, int]]]
     resident: int
 
 
@@ -74,7 +75,10 @@ def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[f
     program's dependencies as every single iteration does.
     """
     columns = aligned(program, records)
-    memory = [_samples(record) for record in records]
+    memory = [
+        usual_samples([_samples(record.resident, changes) for changes in record.memory])
+        for record in records
+    ]
     timeline = Timeline.of_program(program, *map(_median, columns), memory=memory)
     return timeline, [float(t) for t in columns[2].max(axis=1)]
 
@@ -83,10 +87,10 @@ def _median(samples: Floats) -> Floats:
     return np.median(samples, axis=0)
 
 
-def _samples(record: RankRecord) -> MemorySamples:
-    changes = sorted(record.memory, key=lambda change: (change[0], change[1]))
+def _samples(resident: int, changes: list[tuple[float, int]]) -> MemorySamples:
+    changes = sorted(changes)
     times = np.array([0.0, *(time for time, _ in changes)])
-    held = np.cumsum([record.resident, *(change for _, change in changes)])
+    held = np.cumsum([resident, *(change for _, change in changes)])
     return MemorySamples(times, held.astype(np.int64))
 
 

@@ -87,11 +87,11 @@ def _iterate(
     place, replica = mesh.coordinate(executor.rank), mesh.replica(executor.rank)
     posted: list[list[float]] = []
     end: list[list[float]] = []
+    memory: list[list[tuple[float, int]]] = []
     losses: list[float] = []
     first_of_tensor = place["tensor"] == 0  # its ranks route and lose the same
     counted = executor.segments.values() if first_of_tensor else ()
     routing = Routing(experiment, counted, executor.device)
-    origin = 0.0
     total = run.warmup + run.iterations
     begin = 0.3 if calibrator else 0.0
     for number in range(total):
@@ -123,9 +123,9 @@ def _iterate(
             shift = clock.offset - origin
             posted.append([time + shift for time in executor.posted])
             end.append([time + shift for time in executor.end])
+            memory.append([(time + shift, change) for time, change in executor.ledger.changes])
             losses.append(float(loss[0]))
     executor.progress.leave()
-    memory = [(time + clock.offset - origin, change) for time, change in executor.ledger.changes]
     record = RankRecord(posted, end, memory, sum(executor.resident_bytes().values()))
     norm, moe = parameters_norm(executor), routing.total()
     first = not any(index for axis, index in place.items() if axis != "pipeline")

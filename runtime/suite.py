@@ -158,7 +158,7 @@ QUICK = (
 )  # fmt: skip
 """Strategies of the quick suite: one of each family that differs in what it communicates."""
 
-SLOW = ("fp16",)
+SLOW = ("bf16", "fp16")
 """Which CPUs compute so slowly that a large model takes minutes a step."""
 
 

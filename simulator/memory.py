@@ -8,6 +8,12 @@ from simulator.program import Program
 from simulator.timeline import Floats, MemorySamples
 
 
+def usual_samples(steps: list[MemorySamples]) -> MemorySamples:
+    """Of one rank in several steps: that of the step whose peak is the median (of an even
+    number the lower one). What overlaps, and so the peak, is not the same in each."""
+    return sorted(steps, key=lambda samples: samples.peak)[(len(steps) - 1) // 2]
+
+
 def memory_samples(program: Program, posted: Floats, end: Floats) -> list[MemorySamples]:
     """One rank a sample list: allocated when an instruction is posted, freed at its end.
 

@@ -26,7 +26,8 @@ def have_memory(timelines: Sequence[Timeline]) -> bool:
 def draw_memory(axes: Axes, timelines: Sequence[Timeline]) -> None:
     """Both curves of every rank on `axes`, from the bottom of its row, to one scale.
 
-    What was measured is that of the last iteration, which can be longer than the median one.
+    What was measured is that of the step with the median peak, which can be longer than the
+    median one.
     """
     largest = max(held.peak for timeline in timelines for held in timeline.memory)
     ranks = timelines[0].num_ranks

@@ -13,7 +13,7 @@ from simulator.costs import CostModel
 from simulator.engine import simulate
 from simulator.experiment import Experiment, ExperimentError
 from simulator.fold import folds
-from simulator.memory import memory_samples
+from simulator.memory import usual_samples
 from simulator.metrics import iteration_statistics, summarize, with_statistics
 from simulator.profile import Profile, default_path, load_profile
 from simulator.program import Program
@@ -110,7 +110,7 @@ def simulated(program: Program, costs: CostModel, seed: int) -> tuple[Timeline, 
         np.median([getattr(step, column) for step in steps], axis=0)
         for column in ("posted", "start", "end")
     )
-    memory = memory_samples(program, posted, end)
+    memory = [usual_samples(list(ranks)) for ranks in zip(*(s.memory for s in steps), strict=True)]
     timeline = Timeline.of_program(program, posted, start, end, memory=memory)
     return timeline, [step.iteration_time for step in steps]
 

@@ -146,10 +146,10 @@ def test_merge_waits_for_the_last_participant_and_takes_medians():
     records = [
         # posted and end per iteration; the send is buffered: over before its receiver came
         RankRecord(
-            [[0.0, 1.0], [0.0, 2.0], [0.0, 1.5]], [[1.0, 1.1], [2.0, 2.1], [1.5, 1.6]], [], 5
+            [[0.0, 1.0], [0.0, 2.0], [0.0, 1.5]], [[1.0, 1.1], [2.0, 2.1], [1.5, 1.6]], [[]], 5
         ),
         RankRecord(
-            [[3.0, 4.0], [0.5, 2.5], [0.0, 2.0]], [[3.5, 5.0], [2.4, 3.0], [1.9, 9.0]], [], 7
+            [[3.0, 4.0], [0.5, 2.5], [0.0, 2.0]], [[3.5, 5.0], [2.4, 3.0], [1.9, 9.0]], [[]], 7
         ),
     ]
     timeline, times = merge(program, records)
@@ -161,13 +161,20 @@ def test_merge_waits_for_the_last_participant_and_takes_medians():
 
 def test_merge_adds_up_memory_from_what_is_resident():
     records = [
-        RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [(0.4, 8), (1.1, -8), (0.1, 2), (0.4, -2)], 5),
-        RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [], 7),
+        RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [[(0.4, 8), (1.1, -8), (0.1, 2), (0.4, -2)]], 5),
+        RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [[]], 7),
     ]
     first, second = merge(two_ranks(), records)[0].memory
     assert first.times.tolist() == [0.0, 0.1, 0.4, 0.4, 1.1]
     assert first.nbytes.tolist() == [5, 7, 5, 13, 5]
     assert (first.peak, second.nbytes.tolist()) == (13, [7])
+
+
+def test_the_memory_is_that_of_the_step_with_the_median_peak():
+    steps = [[(0.1, held), (0.2, -held)] for held in (9, 1, 4)]
+    record = RankRecord([[0.0, 1.0]] * 3, [[1.0, 1.1]] * 3, steps, 5)
+    first, _ = merge(two_ranks(), [record, record])[0].memory
+    assert first.nbytes.tolist() == [5, 9, 5]
 
 
 def test_a_measurement_survives_the_pipe_between_processes(run):
