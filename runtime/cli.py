@@ -177,7 +177,7 @@ def calibrate(
     ] = None,
     plot: Annotated[
         Path, typer.Option("--plot", metavar="PICTURE", help="Draw it: .png, .svg or .pdf.")
-    ] = Path("twinline-out") / "calibration.png",
+    ] = OUT / "calibration.png",
 ) -> None:
     """Measure this machine: segment passes, messages, collectives, host overhead.
 

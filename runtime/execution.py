@@ -109,13 +109,7 @@ def compare(
             "run to the cluster's times"
         )
     execution = execution_of(experiment, program, cluster, answer)
-    found = compare_timelines(
-        prediction.timeline,
-        execution.measurement.timeline,
-        program,
-        execution.result["iteration_time_s"],
-        execution.measurement.noise_floor,
-    )
+    found = compare_timelines(prediction.timeline, execution.measurement.timeline, program)
     if experiment.run.pace and found.iteration_time_error < -LEAST_LAG:
         enough = experiment.run.pace * -found.iteration_time_error / LEAST_LAG
         prediction.notes.append(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from runtime.streams import synchronize
+from runtime.streams import on_own_cuda_stream, synchronize
 
 SIDES = {"cpu": 256, "cuda": 2048}
 """Of the matrices: products take about 0.05 ms, and what they read stays in the caches."""
@@ -41,8 +41,9 @@ class Products:
 
         def run() -> None:
             try:
-                work()
-                dist.barrier()
+                with on_own_cuda_stream(self.device):
+                    work()
+                    dist.barrier()
             except BaseException as error:
                 errors.append(error)
             done.set()

@@ -244,15 +244,8 @@ def compare_saved(predicted: Path, measured: Path, as_json: bool, gantt: Path | 
     if lowered is not None and {meta.get("hash") for meta in metas} != {lowered.hash()}:
         lowered = None  # another program, or written by another version: no attribution
     peak = metas[1].get("peak_flops")
-    statistics = metas[1].get("statistics", {})
     try:
-        comparison = compare_timelines(
-            timelines["predicted"],
-            timelines["measured"],
-            lowered,
-            statistics.get("iteration_time_s"),
-            metas[1].get("noise_floor"),
-        )
+        comparison = compare_timelines(timelines["predicted"], timelines["measured"], lowered)
     except ValueError as error:
         raise TraceError(f"{predicted} and {measured}: {error}") from None
     results = {}

@@ -94,21 +94,23 @@ class Cluster:
         known = self.profile.collective(op, len(group), nbytes) if self.profile else None
         return known or Timing.certain(self.collectives.cost(op, group, nbytes).seconds)
 
-    def share_of_cores(self, timing: Timing, size: int) -> tuple[float, float]:
-        """What a transfer among `size` ranks does beside passes: cores that each of them uses at
-        full speed, and the weight with which they are given to it.
+    def share_beside_passes(self, timing: Timing, size: int) -> tuple[float, float]:
+        """What a transfer among `size` ranks does beside passes: how much each of them uses, at
+        full speed, of what they share (the cores of a host, or a rank's device), and the
+        weight with which it is given to them.
 
-        Both follow from what was measured while all ranks computed: how much longer the
-        transfer took, and what passes lost.
+        With a profile both follow from what was measured while all ranks computed: how much
+        longer the transfer took, and what passes lost.
         """
-        profile = self.profile
-        if profile is None or profile.transfer_loss is None or timing.busy_s is None:
-            return self.transfer_cores, 1.0
-        assert self.cores is not None
+        profile, on_host = self.profile, self.cores is not None
+        if profile is None or profile.transfer_loss is None or not timing.busy_s:
+            return self.transfer_cores if on_host else self.library.transfer_share, 1.0
+        capacity, passes = (self.cores, profile.busy_ranks) if on_host else (1.0, 1)
+        assert capacity is not None
         stretch = timing.busy_s / timing.mean_s
-        level = min(1.0, self.cores / profile.busy_ranks) * (1.0 - profile.transfer_loss)
-        left = max(self.cores - profile.busy_ranks * level, 0.0)  # by the passes
-        return left * stretch / size, 1.0 / (level * stretch)
+        level = min(1.0, capacity / passes) * (1.0 - profile.transfer_loss)
+        left = max(capacity - passes * level, 0.0)  # by the passes
+        return left * stretch / (size if on_host else 1), 1.0 / (level * stretch)
 
     def resized(
         self,

@@ -29,12 +29,9 @@ HALF = {"ALL_REDUCE": 2, "ALL_GATHER": 1, "REDUCE_SCATTER": 1}
 
 
 @dataclass(frozen=True)
-class InNetwork:
-    """Switches that add up: seconds a step, share of the island's bandwidth, and from how
-    many devices of an island on."""
+class InNetwork(Protocol):
+    """Of switches that add up; from how many devices of an island on."""
 
-    latency_s: float
-    efficiency: float
     devices: int
 
 

@@ -61,35 +61,39 @@ def compare(
     predicted: Timeline,
     measured: Timeline,
     program: Program | None = None,
-    iteration_time: float | None = None,
-    noise_floor: float | None = None,
 ) -> Comparison:
     """Compare two timelines of the same program.
 
+    Their iteration times are those of the ``statistics`` in their metadata, if there are
+    any, else the end; the ``noise_floor`` is that of the measured one's.
+
     Args:
         program: what both executed; without it there is no attribution.
-        iteration_time: of the measurement, seconds; None: the end of its timeline.
 
     Raises:
         ValueError: the timelines do not hold the same instructions.
     """
     order = _join(predicted, measured)
-    total = iteration_time or measured.iteration_time
+    expected, total = map(_iteration_time, (predicted, measured))
     if total <= 0:
         raise ValueError("the measured timeline is empty")
-    expected = predicted.meta.get("statistics", {}).get("iteration_time_s")
-    expected = predicted.iteration_time if expected is None else expected
     starts = np.abs(predicted.start - measured.start[order])
     found = attribute(program, predicted, measured, order) if program else None
     return Comparison(
         iteration_time_error=(expected - total) / total,
         instruction_start_error=float(starts.mean()) / total,
         peak_memory_errors=_memory_errors(predicted, measured),
-        noise_floor=noise_floor,
+        noise_floor=measured.meta.get("noise_floor"),
         attribution=found.seconds if found else None,
         rows=_rows(predicted, measured, order),
         cause=found.cause if found else None,
         causes=found.causes if found else [],
+    )
+
+
+def _iteration_time(timeline: Timeline) -> float:
+    return float(
+        timeline.meta.get("statistics", {}).get("iteration_time_s") or timeline.iteration_time
     )
 
 

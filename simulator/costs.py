@@ -84,8 +84,8 @@ class CostModel:
             self.sharing = Sharing(program, cluster, mesh, self._mean_alone)
             self.capacities |= self.sharing.capacities
         self._shares: dict[tuple[int, int], tuple[float, float]] = {}
-        self._on_host = cluster.cores is not None and not modelled
-        self._issued = _issued_before(program) if self._on_host else None
+        on_host = cluster.cores is not None and not modelled
+        self._issued = _issued_before(program) if on_host else None
 
     def seconds(self, instruction: Instruction) -> float:
         """Duration alone, plus for compute the host time to issue it and what precedes it."""
@@ -121,28 +121,29 @@ class CostModel:
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
         if self.sharing is None:
             return ()
-        links = self.sharing.demand(participants)
-        if self.cluster.cores is None:
-            return links
         amount, _ = self._share(participants)
+        shared = self.sharing.demand(participants, amount)
+        if self.cluster.cores is None:
+            return shared
         use: dict[str, float] = {}
         for member in participants:
             resource = f"cores:{self.cluster.node(member.rank)}"
             use[resource] = use.get(resource, 0.0) + amount
-        return (*links, *use.items())
+        return (*shared, *use.items())
 
     def weight(self, participants: tuple[Instruction, ...]) -> float:
-        return self._share(participants)[1] if self._on_host else 1.0
+        return self._share(participants)[1]
 
     def _share(self, participants: tuple[Instruction, ...]) -> tuple[float, float]:
-        """Of the cores, for every participant; see `Cluster.share_of_cores`."""
-        if len(participants) == 1:
+        """Of cores or devices, for every participant; see `Cluster.share_beside_passes`."""
+        rank, task = participants[0].rank, participants[0].task
+        if task.op not in COMMUNICATION:
             return 1.0, 1.0
-        first = participants[0]
-        key = (first.rank, id(first.task))
+        key = (rank, id(task))
         if key not in self._shares:
-            timing = self._alone(first.rank, first.task)
-            self._shares[key] = self.cluster.share_of_cores(timing, len(participants))
+            size = 2 if task.op in MESSAGES else len(task.group)
+            timing = self._alone(rank, task)
+            self._shares[key] = self.cluster.share_beside_passes(timing, size)
         return self._shares[key]
 
     def _mean_alone(self, rank: int, task: Task) -> float:

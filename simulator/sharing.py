@@ -47,13 +47,13 @@ class Sharing:
         if share and cluster.cores is None:
             self._share_devices(program)
 
-    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
+    def demand(self, participants: tuple[Instruction, ...], amount: float) -> Demand:
+        """Of links, and `amount` of every participant's device if others use it meanwhile."""
         first = participants[0]
         task = first.task
         taken = self._demands.get((first.rank, id(task)), ())
         if not self._beside:
             return taken
-        amount = self.cluster.library.transfer_share if task.op in COLLECTIVES else 1.0
         busy = [(f"device:{i.rank}", amount) for i in participants if i.uid in self._beside]
         return (*taken, *busy)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.program import COLLECTIVES, COMMUNICATION, COMPUTE_STREAM, Program, Task, label_of
+from simulator.program import COMPUTE_STREAM, Program, Task, label_of
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -30,14 +30,6 @@ class Kind(NamedTuple):
         return cls(
             task.op.value, task.name, task.stage, task.segment, task.stream, task.peer, task.nbytes
         )
-
-    @property
-    def is_communication(self) -> bool:
-        return self.op in {op.value for op in COMMUNICATION}
-
-    @property
-    def is_collective(self) -> bool:
-        return self.op in {op.value for op in COLLECTIVES}
 
     def label(self, microbatch: int) -> str:
         return label_of(self.stage, self.name, microbatch, self.segment)

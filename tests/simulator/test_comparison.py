@@ -27,7 +27,8 @@ def run(*changes: str) -> tuple[Program, Timeline]:
 
 def test_a_timeline_agrees_with_itself() -> None:
     program, timeline = run()
-    found = compare(timeline, timeline, program, noise_floor=0.25)
+    timeline.meta["noise_floor"] = 0.25
+    found = compare(timeline, timeline, program)
     assert found.iteration_time_error == found.instruction_start_error == 0
     assert found.peak_memory_error == 0
     assert found.noise_floor == 0.25
@@ -111,7 +112,10 @@ def test_spans_are_joined_by_name_whatever_their_order() -> None:
 
 def test_a_given_iteration_time_is_what_errors_are_relative_to() -> None:
     _, timeline = run()
-    assert compare(timeline, timeline, iteration_time=8.0).iteration_time_error == -0.25
+    meta = timeline.meta | {"statistics": {"iteration_time_s": 8.0}}
+    assert compare(timeline, replace(timeline, meta=meta)).iteration_time_error == -0.25
+    found = compare(replace(timeline, meta=meta), timeline)
+    assert found.iteration_time_error == pytest.approx(8 / 6 - 1)
 
 
 def test_memory_error_is_of_the_rank_where_it_is_largest() -> None:

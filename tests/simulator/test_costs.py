@@ -170,7 +170,7 @@ def test_transfers_beside_passes_are_as_measured(ranks: int, cores: float) -> No
     )
     cluster = from_profile(profile)
     timing = cluster.collective("ALL_REDUCE", tuple(range(ranks)), 8)
-    amount, weight = cluster.share_of_cores(timing, ranks)
+    amount, weight = cluster.share_beside_passes(timing, ranks)
     transfer, one = (("cores", ranks * amount),), (("cores", 1.0),)
     rates = fair_rates([transfer, *[one] * ranks], {"cores": cores}, [weight, *[1.0] * ranks])
     assert rates[0] == pytest.approx(1 / 3)
@@ -180,9 +180,21 @@ def test_transfers_beside_passes_are_as_measured(ranks: int, cores: float) -> No
     assert some[1] > rates[1]
 
 
+def test_on_a_gpu_a_collective_shares_the_device_of_each_rank() -> None:
+    alone = Timing.certain(1.0)
+    points = [(8, replace(alone, busy_s=1.5))]
+    profile = Profile(machine={"cores": 2}, device="cuda", collectives={"ALL_REDUCE": {4: points}})
+    cluster = from_profile(replace(profile, transfer_loss=0.25, busy_ranks=4))
+    timing = cluster.collective("ALL_REDUCE", (0, 1, 2, 3), 8)
+    amount, weight = cluster.share_beside_passes(timing, 4)
+    both = [(("device:0", amount),), (("device:0", 1.0),)]
+    assert fair_rates(both, {"device:0": 1.0}, [weight, 1.0]) == pytest.approx([1 / 1.5, 0.75])
+    assert from_profile(profile).share_beside_passes(alone, 4) == (0.0, 1.0)
+
+
 def test_what_was_not_measured_beside_passes_shares_cores_evenly() -> None:
     cluster = from_profile(Profile(machine={"cores": 2}, transfer_cores=0.5))
-    assert cluster.share_of_cores(Timing.certain(1.0), 2) == (0.5, 1.0)
+    assert cluster.share_beside_passes(Timing.certain(1.0), 2) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize("overrides", [[A100], ["run.pace=2"], ["workload.model=unit"]])

@@ -65,7 +65,7 @@ def test_reductions_hide_behind_the_backward_pass() -> None:
     for bucket_mb in (0.1, 100):
         experiment = load(None, [*settings(2, 1, 1, bucket_mb), "cluster.preset=dgx-a100-80gb"])
         timeline = predict(experiment, resolve(experiment)).timeline
-        reduce = timeline.of_kind(lambda kind: kind.is_collective) & (timeline.rank == 0)
+        reduce = timeline.of_kind(lambda kind: kind.name == "REDUCE_GRAD") & (timeline.rank == 0)
         backward = timeline.of_kind(lambda kind: kind.op == "B") & (timeline.rank == 0)
         computed = timeline.end[backward].max()
         early = int((timeline.start[reduce] < computed).sum())

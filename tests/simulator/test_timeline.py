@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simulator import load, lower
-from simulator.program import COLLECTIVES, COMMUNICATION, Program
+from simulator.program import COMMUNICATION, Program
 from simulator.timeline import Kind, MemorySamples, Timeline
 
 
@@ -19,8 +19,6 @@ def test_spans_are_the_instructions_of_the_program() -> None:
     assert timeline.microbatch.tolist() == [i.microbatch for i in program]
     for instruction, kind in zip(program, (timeline.kinds[k] for k in timeline.kind), strict=True):
         assert kind == Kind.of(instruction.task)
-        assert kind.is_communication == (instruction.task.op in COMMUNICATION)
-        assert kind.is_collective == (instruction.task.op in COLLECTIVES)
     assert timeline.is_compute.tolist() == [i.task.op not in COMMUNICATION for i in program]
     assert timeline.iteration_time == len(program) + 1
     assert timeline.meta == {"source": "x"}
