@@ -25,7 +25,7 @@ from runtime.validation_report import line_of, print_validation
 from simulator import cli
 from simulator.cli import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
 from simulator.experiment import ExperimentError, load
-from simulator.profile import Profile, default_path
+from simulator.profile import Profile, Timing, default_path
 from simulator.report import describe_plan, nbytes, print_result, seconds, shortened
 from simulator.trace import save_trace
 
@@ -208,19 +208,29 @@ def show_profile(console: Console, profile: Profile) -> None:
         for op, sizes in profile.collectives.items()
         for size, points in sizes.items()
     }
-    sizes = Table("bytes", "message", *measured)
+    loss = profile.transfer_loss
+    caption = "alone / while all ranks compute" if loss is not None else None
+    sizes = Table("bytes", "message", *measured, caption=caption, caption_justify="left")
     columns = [dict(profile.messages), *map(dict, measured.values())]
     for size in sorted(set().union(*columns)):
-        sizes.add_row(
-            nbytes(size), *(seconds(c[size].mean_s) if size in c else "" for c in columns)
-        )
+        sizes.add_row(nbytes(size), *(_both_ways(column.get(size)) for column in columns))
     console.print(sizes)
+    if loss is not None:
+        console.print(f"beside transfers passes lose {loss:.0%} of their speed")
     console.print(
         f"host overhead {seconds(profile.issue_s)} an instruction, wake-up "
         f"{seconds(profile.wake_s)}, a transfer occupies {profile.transfer_cores:.2f} of a core; "
         f"{profile.machine['cores']} cores do the work of "
         f"{profile.effective_cores or profile.machine['cores']:.2f}"
     )
+
+
+def _both_ways(timing: Timing | None) -> str:
+    """A transfer alone and, if that was measured, while all ranks compute."""
+    if timing is None:
+        return ""
+    times = [timing.mean_s, timing.busy_s]
+    return " / ".join(seconds(time) for time in times if time is not None)
 
 
 @app.command()

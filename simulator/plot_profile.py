@@ -55,8 +55,8 @@ def _figure(profile: Profile) -> Figure:
 
 def _transfers(axes: Axes, sent: dict[str, Points]) -> None:
     axes.set_title(
-        "Transfers: means, bars from the 10th to the 90th percentile; "
-        "lines: latency + bytes ÷ bandwidth",
+        "Transfers: means, bars from the 10th to the 90th percentile; lines: latency + bytes ÷ "
+        "bandwidth; triangles: means while all ranks compute",
         loc="left",
         fontsize=10,
     )
@@ -66,6 +66,9 @@ def _transfers(axes: Axes, sent: dict[str, Points]) -> None:
         color = f"C{number % 10}"
         sizes = np.array([size for size, _ in points], dtype=float)
         _bars(axes, sizes, [timing for _, timing in points], color, False)
+        busy = [(size, timing.busy_s) for size, timing in points if timing.busy_s is not None]
+        if busy:
+            axes.plot(*zip(*busy, strict=True), "^", color=color, fillstyle="none")
         curve = np.geomspace(sizes.min(), max(sizes.max(), 2 * sizes.min()), 200)
         label = f"{name}: {seconds(latency)}{rate}"
         axes.plot(curve, latency + curve / bandwidth, color=color, linewidth=1.2, label=label)

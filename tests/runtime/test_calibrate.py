@@ -57,7 +57,7 @@ def test_every_pass_and_transfer_of_the_program_is_measured(workers, experiment)
             assert 0 < timing.mean_s <= timing.busy_s
     assert 0 < profile.transfer_cores <= 2
     assert profile.transfer_loss is not None
-    assert 0 < profile.transfer_loss < 1
+    assert 0 <= profile.transfer_loss < 1
     assert profile.busy_ranks == 4
     assert len(profile.rounds) == tiny.run.warmup + tiny.run.iterations
     assert predict(tiny, from_profile(profile)).notes == []

@@ -13,25 +13,29 @@ ALONE = [
     for context in (2, 4)
     for style in (RING, ULYSSES)
 ]
-PAIRS = [
-    {"context": 2, "microbatches": 3, **RING},
-    {"context": 4, "optimizer": "adam", "clip_norm": 0.5, "microbatches": 2, **RING},
-    {"context": 2, "optimizer": "adam", "clip_norm": 0.5, "data": 2, **ULYSSES},
-    {"context": 2, "data": 2, "zero": 1, "optimizer": "adam", "clip_norm": 0.5, **RING},
-    {"context": 2, "data": 2, "zero": 3, "bucket_mb": 0.002, "microbatches": 2, **ULYSSES},
-] + [
-    {"context": 2, **more, **style}
-    for style in (RING, ULYSSES)
-    for more in (
-        {"tensor": 2},
-        {"tensor": 2, "sequence_parallel": True, "microbatches": 2, "model": "bert"},
-        {"tensor": 2, "sequence_parallel": True, "optimizer": "momentum", "clip_norm": 0.5},
-        {"pipeline": 2, "microbatches": 3},
-        {"pipeline": 2, "microbatches": 3, "model": "bert", "schedule": "zb-h1"},
-        {"pipeline": 2, "microbatches": 3, "schedule": "zb-h1", "clip_norm": 0.5},
-        {"data": 2, "bucket_mb": 0.002, "microbatches": 2},
-    )
-]
+PAIRS = (
+    [
+        {"context": 2, "microbatches": 3, **RING},
+        {"context": 4, "optimizer": "adam", "clip_norm": 0.5, "microbatches": 2, **RING},
+        {"context": 2, "optimizer": "adam", "clip_norm": 0.5, "data": 2, **ULYSSES},
+        {"context": 2, "data": 2, "zero": 1, "optimizer": "adam", "clip_norm": 0.5, **RING},
+        {"context": 2, "data": 2, "zero": 3, "bucket_mb": 0.002, "microbatches": 2, **ULYSSES},
+    ]
+    + [
+        {"context": 2, **more, **style}
+        for style in (RING, ULYSSES)
+        for more in (
+            {"tensor": 2, "sequence_parallel": True, "microbatches": 2, "model": "bert"},
+            {"pipeline": 2, "microbatches": 3, "schedule": "zb-h1", "clip_norm": 0.5},
+            {"data": 2, "bucket_mb": 0.002, "microbatches": 2},
+        )
+    ]
+    + [
+        {"context": 2, "tensor": 2, **RING},
+        {"context": 2, "tensor": 2, "sequence_parallel": True, "optimizer": "momentum", **ULYSSES},
+        {"context": 2, "pipeline": 2, "microbatches": 3, "model": "bert", **ULYSSES},
+    ]
+)
 
 
 def name_of(keys: dict[str, Any]) -> str:

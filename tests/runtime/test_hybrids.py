@@ -12,7 +12,6 @@ from runtime.launch import Workers
 TINY = {"layers": 2, "hidden": 16, "heads": 4, "microbatches": 2, "iterations": 3}
 CUBE = {"tensor": 2, "pipeline": 2, "data": 2}
 PLANS = [
-    CUBE,
     CUBE | {"zero": 1, "optimizer": "adam", "sequence_parallel": True, "clip_norm": 0.5},
     CUBE | {"zero": 3, "model": "bert", "schedule": "zb-h1", "bucket_mb": 0.002},
     CUBE | {"rank_order": ["tensor", "context", "expert", "pipeline", "data"]},

@@ -16,18 +16,14 @@ from runtime.progress import Progress
 from simulator.strategies import lower
 
 PLANS = [
-    {"pipeline": 2, "schedule": "1f1b"},
-    {"pipeline": 2, "schedule": "zb-h1"},
     {"pipeline": 2, "schedule": "dualpipe-v", "virtual_stages": 2, "microbatches": 4},
     {"pipeline": 2, "schedule": "zb-h1", "model": "moe-gpt"},
     {"pipeline": 2, "schedule": "pipedream"},
     {"data": 2, "zero": 3, "pipeline": 1},
     {"tensor": 2, "pipeline": 1},
-    {"context": 2, "pipeline": 1},
     {"context": 2, "pipeline": 1, "context_style": "ulysses", "recompute": "selective"},
     {"expert": 2, "pipeline": 1, "model": "moe-gpt"},
-    {"pipeline": 2, "recompute": "full"},
-    {"pipeline": 2, "dtype": "bf16", "optimizer": "adam", "clip_norm": 1.0},
+    {"pipeline": 2, "recompute": "full", "optimizer": "adam", "clip_norm": 1.0},
 ]
 
 

@@ -33,8 +33,7 @@ SHAPES = [
         {"pipeline": 4, "microbatches": 8, "model": "mlp", "layers": 9},
     )
 ] + [
-    # Three stages a rank, four times as many microbatches as ranks, and no multiple of them.
-    {"virtual_stages": 3, "pipeline": 2, "microbatches": 8, "model": "mlp", "layers": 6},
+    # Three stages a rank, and microbatches that are no multiple of the ranks.
     {"virtual_stages": 3, "pipeline": 2, "microbatches": 3, "layers": 6},
     {"virtual_stages": 2, "pipeline": 2, "microbatches": 5, "model": "mlp", "layers": 5},
     {"virtual_stages": 1, "pipeline": 4, "microbatches": 7, "model": "mlp", "layers": 5},
@@ -89,7 +88,7 @@ STATEFUL = [
         {"pipeline": 2, "schedule": "zb-v", "virtual_stages": 2, "microbatches": 3},
         {"pipeline": 4, "schedule": "zb-h1", "model": "mlp", "layers": 5, "microbatches": 4},
     )
-    if optimizer != "sgd" or clip
+    if clip or (optimizer != "sgd" and "data" in plan)
 ]
 
 

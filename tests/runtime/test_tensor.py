@@ -18,17 +18,8 @@ ALONE = [
 ]
 SHARED = {"sequence_parallel": True}
 PAIRS = [
-    {"tensor": 2, "pipeline": 2, "microbatches": 3},
     {"tensor": 2, "pipeline": 2, "microbatches": 3, "model": "bert", **SHARED},
     {"tensor": 2, "pipeline": 2, "microbatches": 2, "schedule": "zb-h1", **SHARED},
-    {
-        "tensor": 2,
-        "pipeline": 2,
-        "microbatches": 3,
-        "schedule": "zb-v",
-        "virtual_stages": 2,
-        "layers": 4,
-    },
     {
         "tensor": 2,
         "pipeline": 2,
@@ -50,10 +41,8 @@ PAIRS = [
         "schedule": "dualpipe-v",
         "virtual_stages": 2,
     },
-    {"tensor": 2, "data": 2, "bucket_mb": 0.001},
     {"tensor": 2, "data": 2, "model": "bert", "bucket_mb": 0.002, "microbatches": 2, **SHARED},
     {"tensor": 2, "data": 2, "model": "mlp", "tensor_style": "column", "bucket_mb": 0.001},
-    {"tensor": 2, "data": 2, "optimizer": "adam", "clip_norm": 0.5, **SHARED},
     {"tensor": 2, "pipeline": 2, "optimizer": "momentum", "clip_norm": 0.5, "microbatches": 2},
     {"tensor": 2, "data": 2, "zero": 1, "optimizer": "adam", "clip_norm": 0.5, **SHARED},
     {"tensor": 2, "data": 2, "zero": 3, "bucket_mb": 0.002, "clip_norm": 0.5, "microbatches": 2},

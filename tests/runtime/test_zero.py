@@ -118,7 +118,6 @@ def test_freed_weights_take_no_memory_and_come_back_for_graphs_in_flight(experim
     [
         {"data": 2, "zero": 1, "clip_norm": 0.5, "optimizer": "adam"},
         {"data": 2, "zero": 3, "microbatches": 2, "bucket_mb": SMALL_BUCKETS},
-        {"data": 2, "pipeline": 2, "zero": 2, "microbatches": 2, "schedule": "zb-h1"},
     ],
     ids=name_of,
 )
