@@ -55,8 +55,8 @@ def _figure(profile: Profile) -> Figure:
 
 def _transfers(axes: Axes, sent: dict[str, Points]) -> None:
     axes.set_title(
-        "Transfers: means, bars from the 10th to the 90th percentile; lines: latency + bytes ÷ "
-        "bandwidth; triangles: means while all ranks compute",
+        "Transfers: means, bars from the 10th to the 90th percentile; "
+        "lines: latency + bytes ÷ bandwidth",
         loc="left",
         fontsize=10,
     )
@@ -72,6 +72,8 @@ def _transfers(axes: Axes, sent: dict[str, Points]) -> None:
         curve = np.geomspace(sizes.min(), max(sizes.max(), 2 * sizes.min()), 200)
         label = f"{name}: {seconds(latency)}{rate}"
         axes.plot(curve, latency + curve / bandwidth, color=color, linewidth=1.2, label=label)
+    if any(timing.busy_s is not None for points in sent.values() for _, timing in points):
+        axes.plot([], [], "^", color="grey", fillstyle="none", label="while all ranks compute")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: nbytes(value))
