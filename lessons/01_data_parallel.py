@@ -184,15 +184,16 @@ support.show_table(
 #   is itself work for a CPU: overlapped with the backward pass, it takes core time from
 #   it. (On an H100 a few of 132 multiprocessors move the data, the rest compute on.) So
 #   small buckets may help less here than on the cluster; calibration measures the share.
-# * *communication*: all-reduces slower than in calibration, where nothing else ran.
+# * *communication*: all-reduces slower than in calibration, alone or beside passes.
 # * *host gaps*: from the moment an instruction could start to the moment it did. The rank
 #   that starts late makes the other wait: look for the thin grey line before an all-reduce.
 # * *remainder*: medians of many steps do not add up exactly.
 
 for name, outcome in outcomes.items():
     support.show_gap(name, outcome)
-share = outcomes["buckets of 1 MB"].prediction.cluster.transfer_cores
-print(f"calibration: one rank's transfer takes {share:.2f} of a core")
+profile = outcomes["buckets of 1 MB"].prediction.cluster.profile
+if profile.transfer_loss is not None:  # with more cores than ranks there is nothing to lose
+    print(f"calibration: beside all-reduces passes lose {profile.transfer_loss:.0%} of their speed")
 
 # %%
 # A failure that teaches

@@ -178,6 +178,11 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
         except ExperimentError:
             older = None
         if older and older.machine.get("hostname") == profile.machine.get("hostname"):
+            if not profile.messages:  # one rank, which tells nothing of transfers
+                names = ("transfer_cores", "transfer_loss", "busy_ranks", "wake_s")
+                profile = replace(profile, **{name: getattr(older, name) for name in names})
+            elif older.busy_ranks != profile.busy_ranks:
+                older = older.without_busy()
             profile = replace(
                 profile,
                 passes=older.passes | profile.passes,

@@ -2,8 +2,7 @@
 programs through the executor itself, so that what is measured is what a program pays.
 
 Each is run by itself, and beside matrix products that keep every rank busy: threads that
-have to wait for their turn on a core make a transfer up to four times as long, and the
-products slower.
+have to wait for their turn on a core make a transfer longer, and the products slower.
 """
 
 from __future__ import annotations
@@ -182,14 +181,13 @@ class TransferMeter:
     # Measuring -----------------------------------------------------------------------
 
     def begin(self, groups: Groups, report: Callable[[float, str], None]) -> None:
-        """Run every case twice, the first time to get warm."""
+        """Run every case both ways, after a run to get warm."""
         for number, case in enumerate(self.cases):
             report(number / len(self.cases), case.name)
             case.executor = Executor(
                 self.experiment, case.program, self.rank, self.device, groups, self.progress
             )
             self._run(case, Runs())
-            case.cpu_s = case.wall_s = 0.0
             self._run_both_ways(case)
         transfers = self.cases[1:]
         recorded = self._recorded(transfers, lambda case: case.alone)
@@ -199,7 +197,8 @@ class TransferMeter:
         }
 
     def usual_seconds(self, op: Op, size: int, nbytes: int) -> float:
-        """About how long a transfer of the program takes (see `runtime.groups.Silence`)."""
+        """About how long a transfer of the program takes on idle cores (see
+        `runtime.groups.Silence`)."""
         return self._usual.get((op, size, nbytes), 0.0)
 
     def round(self) -> None:

@@ -110,7 +110,7 @@ def _report(channel: socket.socket, rank: int, share: float, what: str) -> None:
 
 
 def _say(channel: socket.socket, message: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the launcher is gone, and soon this process
+    with contextlib.suppress(ConnectionError):  # the launcher is gone, and soon this process
         channel.sendall(json.dumps(message).encode() + b"\n")
 
 

@@ -100,7 +100,8 @@ class Cluster:
         weight with which it is given to them.
 
         With a profile both follow from what was measured while all ranks computed: how much
-        longer the transfer took, and what passes lost.
+        longer the transfer took, and what passes lost. A transfer by itself runs at full speed,
+        so it needs no more than there is, even if passes lose less by that.
         """
         profile, on_host = self.profile, self.cores is not None
         if profile is None or profile.transfer_loss is None or not timing.busy_s:
@@ -109,8 +110,9 @@ class Cluster:
         assert capacity is not None
         stretch = timing.busy_s / timing.mean_s
         level = min(1.0, capacity / passes) * (1.0 - profile.transfer_loss)
-        left = max(capacity - passes * level, 0.0)  # by the passes
-        return left * stretch / (size if on_host else 1), 1.0 / (level * stretch)
+        needed = min(max(capacity - passes * level, 0.0) * stretch, capacity)
+        level = min((capacity - needed / stretch) / passes, 1.0)
+        return needed / (size if on_host else 1), 1.0 / (level * stretch)
 
     def resized(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -121,6 +121,18 @@ class Profile:
     busy_ranks: int = 1
     effective_cores: float | None = None
     peak_flops: dict[str, float] = field(default_factory=dict)
+
+    def without_busy(self) -> Profile:
+        """Without what transfers took beside `busy_ranks` ranks, for a profile of others."""
+
+        def alone(points: Points) -> Points:
+            return [(size, replace(timing, busy_s=None)) for size, timing in points]
+
+        collectives = {
+            op: {size: alone(points) for size, points in sizes.items()}
+            for op, sizes in self.collectives.items()
+        }
+        return replace(self, messages=alone(self.messages), collectives=collectives)
 
     def message(self, nbytes: float) -> Timing:
         return interpolate(self.messages, nbytes)

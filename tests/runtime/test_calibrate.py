@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from runtime.progress import Progress
 from simulator.cluster import from_profile
 from simulator.costs import pass_key
 from simulator.prediction import predict
-from simulator.profile import load_profile, parse_profile
+from simulator.profile import Profile, Timing, load_profile, parse_profile
 from simulator.program import COMMUNICATION, Op
 from simulator.strategies import lower
 from simulator.workloads import describe
@@ -84,6 +85,24 @@ def test_a_comparison_calibrates_and_keeps_the_profile(workers, experiment, tmp_
     both = keep_profile(other, tmp_path / "twinline" / "profile.json")
     assert set(both.passes) == set(kept.passes) | set(other.passes)
     assert len(both.passes) == len(kept.passes) + len(other.passes)
+
+
+def test_an_older_profile_is_added_without_contradiction(tmp_path):
+    """What transfers take beside two ranks is not what they take beside four."""
+    sure = Timing.certain(1.0)
+    older = Profile(
+        machine={"cores": 2, "hostname": "x"},
+        messages=[(8, replace(sure, busy_s=4.0))],
+        transfer_loss=0.3,
+        busy_ranks=4,
+    )
+    newer = replace(older, messages=[(16, replace(sure, busy_s=2.0))], busy_ranks=2)
+    path = tmp_path / "profile.json"
+    keep_profile(older, path)
+    both = keep_profile(newer, path)
+    assert both.messages == [(8, sure), *newer.messages]
+    one = keep_profile(Profile(machine=older.machine), path)
+    assert (one.messages, one.transfer_loss, one.busy_ranks) == (both.messages, 0.3, 2)
 
 
 @pytest.fixture

@@ -192,6 +192,21 @@ def test_on_a_gpu_a_collective_shares_the_device_of_each_rank() -> None:
     assert from_profile(profile).share_beside_passes(alone, 4) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("loss", [0.01, 0.4, 0.9])
+@pytest.mark.parametrize("stretch", [1.0, 1.5, 6.0])
+def test_a_transfer_by_itself_runs_at_full_speed(loss: float, stretch: float) -> None:
+    """And beside passes of all ranks it takes what it took, whatever these lose."""
+    timing = replace(Timing.certain(1.0), busy_s=stretch)
+    profile = Profile(machine={"cores": 2}, transfer_loss=loss, busy_ranks=2)
+    amount, weight = from_profile(profile).share_beside_passes(timing, 2)
+    transfer, one = (("cores", 2 * amount),), (("cores", 1.0),)
+    cores = {"cores": 2.0}
+    assert fair_rates([transfer], cores, [weight]) == [1.0]
+    rates = fair_rates([transfer, one, one], cores, [weight, 1.0, 1.0])
+    assert rates[0] == pytest.approx(1 / stretch)
+    assert rates[1] >= 1 - loss - 1e-9
+
+
 def test_what_was_not_measured_beside_passes_shares_cores_evenly() -> None:
     cluster = from_profile(Profile(machine={"cores": 2}, transfer_cores=0.5))
     assert cluster.share_beside_passes(Timing.certain(1.0), 2) == (0.5, 1.0)
