@@ -75,12 +75,13 @@ def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[f
     program's dependencies as every single iteration does.
     """
     columns = aligned(program, records)
+    times = [float(t) for t in columns[2].max(axis=1)]
     memory = [
-        usual_samples([_samples(record.resident, changes) for changes in record.memory])
+        usual_samples([_samples(record.resident, changes) for changes in record.memory], times)
         for record in records
     ]
     timeline = Timeline.of_program(program, *map(_median, columns), memory=memory)
-    return timeline, [float(t) for t in columns[2].max(axis=1)]
+    return timeline, times
 
 
 def _median(samples: Floats) -> Floats:

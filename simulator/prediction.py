@@ -110,9 +110,13 @@ def simulated(program: Program, costs: CostModel, seed: int) -> tuple[Timeline, 
         np.median([getattr(step, column) for step in steps], axis=0)
         for column in ("posted", "start", "end")
     )
-    memory = [usual_samples(list(ranks)) for ranks in zip(*(s.memory for s in steps), strict=True)]
+    times = [step.iteration_time for step in steps]
+    memory = [
+        usual_samples(list(of_rank), times)
+        for of_rank in zip(*(step.memory for step in steps), strict=True)
+    ]
     timeline = Timeline.of_program(program, posted, start, end, memory=memory)
-    return timeline, [step.iteration_time for step in steps]
+    return timeline, times
 
 
 def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
