@@ -14,8 +14,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from simulator.contention import Demand
-from simulator.engine import simulate
+from simulator.engine import Costs, simulate
 from simulator.program import COMMUNICATION, COMPUTE_STREAM, MESSAGES, Instruction, Op, Program
 from simulator.timeline import Floats, Timeline
 from simulator.validate import predecessors
@@ -69,7 +68,7 @@ class Attribution:
     causes: list[Cause]
 
 
-class _Replay:
+class _Replay(Costs):
     """Costs read off timelines instead of a model; nothing shares anything."""
 
     def __init__(self, durations: Floats, delays: Floats):
@@ -81,12 +80,6 @@ class _Replay:
 
     def delay(self, instruction: Instruction) -> float:
         return float(self._delays[instruction.uid])
-
-    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-        return ()
-
-    def weight(self, participants: tuple[Instruction, ...]) -> float:
-        return 1.0
 
 
 def attribute(

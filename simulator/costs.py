@@ -90,10 +90,7 @@ class CostModel:
     def seconds(self, instruction: Instruction) -> float:
         """Duration alone, plus for compute the host time to issue it and what precedes it."""
         task = instruction.task
-        key = (instruction.rank, id(task))
-        timing = self._timings.get(key)
-        if timing is None:
-            timing = self._timings[key] = self._alone(instruction.rank, task)
+        timing = self._timing(instruction.rank, task)
         drawn = self._draws[instruction.uid] if self._draws is not None else None
         seconds = self.scale * (timing.mean_s if drawn is None else timing.tenths[drawn])
         if task.stream == COMPUTE_STREAM:
@@ -142,12 +139,19 @@ class CostModel:
         key = (rank, id(task))
         if key not in self._shares:
             size = 2 if task.op in MESSAGES else len(task.group)
-            timing = self._alone(rank, task)
+            timing = self._timing(rank, task)
             self._shares[key] = self.cluster.share_beside_passes(timing, size)
         return self._shares[key]
 
     def _mean_alone(self, rank: int, task: Task) -> float:
-        return self._alone(rank, task).mean_s
+        return self._timing(rank, task).mean_s
+
+    def _timing(self, rank: int, task: Task) -> Timing:
+        key = (rank, id(task))
+        timing = self._timings.get(key)
+        if timing is None:
+            timing = self._timings[key] = self._alone(rank, task)
+        return timing
 
     def _alone(self, rank: int, task: Task) -> Timing:
         profile, op, nbytes = self.cluster.profile, task.op, task.nbytes

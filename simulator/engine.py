@@ -22,7 +22,8 @@ from simulator.timeline import Timeline
 
 
 class Costs(Protocol):
-    """What the engine asks about an instruction."""
+    """What the engine asks about an instruction. Subclasses that say nothing else have
+    neither delays nor anything shared."""
 
     capacities: dict[str, float]
     """Of each shared resource."""
@@ -32,12 +33,15 @@ class Costs(Protocol):
 
     def delay(self, instruction: Instruction) -> float:
         """Time between being able to start (or to post) and doing so."""
+        return 0.0
 
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
         """Shared resources used at full speed; empty: nothing can slow it."""
+        return ()
 
     def weight(self, participants: tuple[Instruction, ...]) -> float:
         """With which it gets its part of a resource that is short."""
+        return 1.0
 
 
 class _Stream:

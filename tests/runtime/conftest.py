@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
@@ -258,6 +259,15 @@ def run(workers: Workers) -> Callable[..., Ran]:
         return done[name]
 
     return run
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[torch.device]:
+    """A process group of this process only, and its device."""
+    store = dist.FileStore(str(tmp_path / "store"), 1)  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield CPU
+    dist.destroy_process_group()
 
 
 def unsplit(experiment: Experiment) -> Experiment:

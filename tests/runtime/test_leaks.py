@@ -7,7 +7,6 @@ import gc
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from runtime.data import microbatch
 from runtime.executor import Executor
@@ -27,28 +26,18 @@ PLANS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def _group(tmp_path_factory):
-    """torch wants one, though nothing is sent."""
-    store = dist.FileStore(str(tmp_path_factory.mktemp("leaks") / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
 def tensors() -> int:
     return sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects())
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: " ".join(map(str, plan.values())))
-@pytest.mark.usefixtures("_group")
-def test_a_step_leaves_nothing_behind(experiment, plan):
+def test_a_step_leaves_nothing_behind(alone, experiment, plan):
     tiny = experiment(**plan)
-    program, device = lower(tiny), torch.device("cpu")
+    program = lower(tiny)
     silence = Silence(lambda op, size, nbytes: 0.0)
-    executor = Executor(tiny, program, 0, device, silence, Progress())
+    executor = Executor(tiny, program, 0, alone, silence, Progress())
     numbers = {i.microbatch for i in executor.instructions}
-    batches = dict.fromkeys(numbers, microbatch(tiny, 0, 0, device))
+    batches = dict.fromkeys(numbers, microbatch(tiny, 0, 0, alone))
     try:
         executor.step(batches)
         gc.collect()

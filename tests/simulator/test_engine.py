@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from simulator import Experiment, ExperimentError, Program, load, lower, parse, predict
 from simulator.cluster import resolve
 from simulator.contention import Demand
-from simulator.engine import simulate
+from simulator.engine import Costs, simulate
 from simulator.program import Instruction, Op, Task
 from simulator.strategies.pipelining_csv import to_csv
 from simulator.strategies.schedules import SCHEDULES
@@ -25,7 +25,7 @@ from simulator.validate import predecessors
 SLACK = 1e-9
 
 
-class Table:
+class Table(Costs):
     """Costs from lists that are read round and round, by instruction."""
 
     def __init__(
@@ -48,9 +48,6 @@ class Table:
         amount = 1.0 if len(participants) == 1 else 0.5
         uses = [(f"node{member.rank % self.nodes}", amount) for member in participants]
         return tuple(uses) if self.capacities else ()
-
-    def weight(self, participants: tuple[Instruction, ...]) -> float:
-        return 1.0
 
 
 eighths = st.integers(0, 16).map(lambda n: n / 8)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from simulator import load, lower
-from simulator.engine import simulate
+from simulator.engine import Costs, simulate
 from simulator.program import Instruction, Op, Program, Task, Tensor
 from simulator.validate import validate
 
@@ -231,22 +231,13 @@ def test_refused(case: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-class Second:
+class Second(Costs):
     """Everything takes one second."""
 
     def __init__(self) -> None:
         self.capacities: dict[str, float] = {}
 
     def seconds(self, instruction: Instruction) -> float:
-        return 1.0
-
-    def delay(self, instruction: Instruction) -> float:
-        return 0.0
-
-    def demand(self, participants: tuple[Instruction, ...]) -> tuple[()]:
-        return ()
-
-    def weight(self, participants: tuple[Instruction, ...]) -> float:
         return 1.0
 
 

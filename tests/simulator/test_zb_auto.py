@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from simulator import ExperimentError, load, lower, parse, predict
 from simulator.cluster import resolve
-from simulator.engine import simulate
+from simulator.engine import Costs, simulate
 from simulator.metrics import peak_inflight
 from simulator.program import MESSAGES, Instruction, Op
 from simulator.strategies import plan_of
@@ -46,7 +46,7 @@ class Given:
         return passes_of(self.orders[rank], rank)
 
 
-class StageCosts:
+class StageCosts(Costs):
     """Seconds by rank and operation, for the engine."""
 
     def __init__(self, costs: list[Cost], p2p: float):
@@ -59,15 +59,6 @@ class StageCosts:
             return self.p2p
         f, i, w = self.costs[instruction.rank]
         return {"F": f, "I": i, "W": w, "B": i + w}.get(op.value, 0.0)
-
-    def delay(self, instruction: Instruction) -> float:
-        return 0.0
-
-    def demand(self, participants):
-        return ()
-
-    def weight(self, participants):
-        return 1.0
 
 
 def unit(p: int, m: int, schedule: str, **parallel):
