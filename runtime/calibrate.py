@@ -142,7 +142,7 @@ class Calibrator:
                 for key, seconds in sorted(steady.items())
             },
             rounds=speeds[:-1],  # the last is of what was missing
-            effective_cores=cores() / slowdown,
+            capacity=cores() / slowdown,
             messages=sent.messages,
             collectives=sent.collectives,
             issue_s=sent.issue_s,

@@ -221,7 +221,7 @@ def show_profile(console: Console, profile: Profile) -> None:
         f"host overhead {seconds(profile.issue_s)} an instruction, wake-up "
         f"{seconds(profile.wake_s)}, a transfer occupies {profile.transfer_cores:.2f} of a core; "
         f"{profile.machine['cores']} cores do the work of "
-        f"{profile.effective_cores or profile.machine['cores']:.2f}"
+        f"{profile.capacity or profile.machine['cores']:.2f}"
     )
 
 

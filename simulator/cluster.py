@@ -34,7 +34,9 @@ class Cluster:
     Attributes:
         nodes: how many there are.
         kinds: devices by the name of their kind.
-        cores: how many cores the ranks of one node share; None: not shared.
+        cores: how many cores the ranks of one node share; None: they have devices.
+        device_capacity: how many passes at once, of ranks that share a device, get as much
+            done as that many alone.
         issue_s: host time to queue an instruction.
         wake_s: from the end of an instruction to the start of one on another stream.
         transfer_cores: what one rank's transfer occupies of the cores, unless the profile
@@ -48,6 +50,7 @@ class Cluster:
     library: Library = field(default_factory=Library)
     algorithm: str | None = None
     cores: float | None = None
+    device_capacity: float = 1.0
     issue_s: float = 0.0
     wake_s: float = 0.0
     transfer_cores: float = 0.0
@@ -77,11 +80,23 @@ class Cluster:
     def node(self, rank: int) -> int:
         return self.topology.node(rank)
 
+    def seat(self, rank: int) -> str:
+        """The resource that its passes share with others: the cores of its host, or its device."""
+        if self.cores is not None:
+            return f"cores:{self.node(rank)}"
+        return f"device:{self.topology.device(rank)}"
+
+    @property
+    def seat_capacity(self) -> float:
+        """Passes at full speed, of the ranks that share it."""
+        return self.device_capacity if self.cores is None else self.cores
+
     def peak_flops(self, dtype: str, world_size: int) -> float | None:
-        """Of a device, the mean over ranks; None: not known."""
+        """Of a rank's device, or its share of it, the mean over ranks; None: not known."""
         peaks = [self.device_of(rank).peak_flops.get(dtype) for rank in range(world_size)]
         known = [peak for peak in peaks if peak is not None]
-        return sum(known) / len(known) if len(known) == len(peaks) else None
+        each = len(peaks) * self.topology.per_device
+        return sum(known) / each if len(known) == len(peaks) else None
 
     def message(self, source: int, target: int, nbytes: int) -> Timing:
         """One message, both ranks ready; from the profile if it has any."""
@@ -106,13 +121,13 @@ class Cluster:
         profile, on_host = self.profile, self.cores is not None
         if profile is None or profile.transfer_loss is None or not timing.busy_s:
             return self.transfer_cores if on_host else self.library.transfer_share, 1.0
-        capacity, passes = (self.cores, profile.busy_ranks) if on_host else (1.0, 1)
-        assert capacity is not None
+        capacity, passes = self.seat_capacity, profile.busy_ranks
         stretch = timing.busy_s / timing.mean_s
         level = min(1.0, capacity / passes) * (1.0 - profile.transfer_loss)
         needed = min(max(capacity - passes * level, 0.0) * stretch, capacity)
         level = min((capacity - needed / stretch) / passes, 1.0)
-        return needed / (size if on_host else 1), 1.0 / (level * stretch)
+        together = size if on_host else min(size, self.topology.per_device)
+        return needed / together, 1.0 / (level * stretch)
 
     def resized(
         self,
@@ -146,6 +161,28 @@ class Cluster:
         elif node_bandwidth_gbit is not None:
             node = replace(node, nic_bandwidth=node_bandwidth_gbit * 1e9 / 8 / node.nics)
         return replace(self, topology=replace(self.topology, nodes=(node,) * count))
+
+    def shared_by(self, ranks: int) -> Cluster:
+        """With so many ranks on every device. They talk through its memory, which is read and
+        written, with the latency of the nearest link.
+
+        Raises:
+            ExperimentError: the ranks of a host share its cores already.
+        """
+        if ranks == 1:
+            return self
+        if self.cores is not None:
+            raise ExperimentError(
+                f"cluster.ranks_per_device = {ranks}: ranks of cluster {self.name} have no "
+                "devices, they share the cores of their host; allowed: 1"
+            )
+        topology = self.topology
+        used = {kind for node in topology.nodes for kind in node.devices}
+        speed = min(self.kinds[k].memory_bandwidth * self.kinds[k].memory_efficiency for k in used)
+        near = topology.island or topology.pcie or topology.network
+        ways = near.protocols if near else {"memory": Protocol(0.0, 1.0)}
+        memory = Link(speed / 2, {name: replace(way, efficiency=1.0) for name, way in ways.items()})
+        return replace(self, topology=replace(topology, per_device=ranks, memory=memory))
 
 
 def _with_devices(node: Node, count: int) -> Node:
@@ -247,9 +284,10 @@ def from_profile(profile: Profile) -> Cluster:
         topology=replace(base.topology, nodes=(_with_devices(base.topology.nodes[0], 1 << 16),)),
         kinds={base.topology.kind(0): device},
         library=replace(base.library, transfer_share=loss / (1.0 - loss)),
-        cores=profile.effective_cores or float(profile.machine["cores"])
+        cores=profile.capacity or float(profile.machine["cores"])
         if profile.device == "cpu"
         else None,
+        device_capacity=profile.capacity or 1.0,
         issue_s=profile.issue_s,
         wake_s=profile.wake_s,
         transfer_cores=profile.transfer_cores,
@@ -261,11 +299,18 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
     """The cluster that `experiment` names; without a name, `fallback` or the laptop preset.
 
     Raises:
-        ExperimentError: unknown preset, unreadable profile, or too few devices.
+        ExperimentError: unknown preset, unreadable profile, one of other numbers of ranks on a
+            device, or too few devices.
     """
     choice = experiment.cluster
     if choice.profile is not None:
-        cluster = from_profile(load_profile(choice.profile))
+        profile = load_profile(choice.profile)
+        if profile.ranks_per_device != choice.ranks_per_device:
+            raise ExperimentError(
+                f"cluster.ranks_per_device = {choice.ranks_per_device}: allowed with "
+                f"cluster.profile = {choice.profile!r}: {profile.ranks_per_device}"
+            )
+        cluster = from_profile(profile)
     elif choice.file is not None:
         cluster = cluster_of(read_cluster(choice.file))
     elif choice.preset is None and fallback is not None:
@@ -273,16 +318,17 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
     else:
         cluster = load_preset("laptop" if choice.preset is None else choice.preset)
     cluster = _chosen(cluster, choice, experiment.world_size)
-    available = cluster.topology.num_devices
+    available = cluster.topology.num_ranks
     if experiment.world_size > available:
         each = sorted({len(node.devices) for node in cluster.topology.nodes})
-        advice = f"raise cluster.nodes to {-(-experiment.world_size // cluster.devices_per_node)}"
+        of_node = available // cluster.nodes
+        advice = f"raise cluster.nodes to {-(-experiment.world_size // of_node)}"
         if len(set(cluster.topology.nodes)) > 1 or cluster.topology.network is None:
             advice = "describe more in its file"
         raise ExperimentError(
             f"parallel: data × pipeline × … = {experiment.world_size} ranks; cluster "
-            f"{cluster.name} has {cluster.nodes} × {' or '.join(map(str, each))} = {available} "
-            f"devices; {advice}"
+            f"{cluster.name} has {cluster.nodes} × {' or '.join(map(str, each))} = "
+            f"{cluster.topology.num_devices} devices; {advice}"
         )
     return cluster
 
@@ -292,18 +338,19 @@ def _chosen(cluster: Cluster, choice: ClusterChoice, world_size: int) -> Cluster
 
     Where `nodes` is not given there are enough of them, if all are alike and joined.
     """
-    per_node = choice.devices_per_node
+    per_node, sharing = choice.devices_per_node, choice.ranks_per_device
     if cluster.cores is not None and per_node is None:  # ranks of one host share its cores
         per_node = max(cluster.devices_per_node, world_size)
     nodes, alike = choice.nodes, len({*cluster.topology.nodes}) == 1
     if nodes is None and alike and cluster.topology.network is not None:
-        nodes = max(cluster.nodes, -(-world_size // (per_node or cluster.devices_per_node)))
+        filled = (per_node or cluster.devices_per_node) * sharing
+        nodes = max(cluster.nodes, -(-world_size // filled))
     unchanged = nodes == cluster.nodes and choice.nodes is None
     cluster = cluster.resized(
         None if unchanged else nodes,
         None if per_node == cluster.devices_per_node else per_node,
         choice.node_bandwidth_gbit,
-    )
+    ).shared_by(sharing)
     if choice.algorithm == "auto":
         return cluster
     if choice.algorithm == "in-network" and cluster.library.in_network is None:

@@ -21,7 +21,7 @@ from math import ceil, log2
 import numpy as np
 
 from simulator.experiment import ExperimentError
-from simulator.topology import NODE, PORT, Extent, Protocol, Topology
+from simulator.topology import MEMORY, NODE, PORT, Extent, Protocol, Topology
 
 SHIFTS = ("SHIFT", "SHIFT_BACK")
 HALF = {"ALL_REDUCE": 2, "ALL_GATHER": 1, "REDUCE_SCATTER": 1}
@@ -91,6 +91,8 @@ def obstacle(algorithm: str, extent: Extent, library: Library) -> str:
     if algorithm == "in-network":
         if library.in_network is None:
             return "needs switches that add up ([collectives.in_network])"
+        if extent.members[PORT] > 1:
+            return "needs a device for every rank"
         least = library.in_network.devices
         if extent.members[PORT + 1] < max(extent.members[NODE], least):
             return f"needs at least {least} ranks on one island of every node"
@@ -221,7 +223,7 @@ class Collectives:
     def _messages(self, pairs: list[tuple[int, int]], nbytes: float) -> tuple[float, str]:
         """Seconds of messages that are sent at once, and their protocol."""
         load: dict[str, float] = {}
-        level = PORT
+        level = MEMORY
         for source, target in pairs:
             farthest, path = self.topology.path(source, target)
             level = max(level, farthest)

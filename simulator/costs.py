@@ -73,16 +73,15 @@ class CostModel:
         self.scale = experiment.run.pace or 1.0
         modelled = self.fixed or experiment.run.pace is not None  # the host's limits do not show
         self.is_spread = cluster.profile is not None and not modelled
-        if cluster.cores is not None and not modelled:
-            self.capacities = {f"cores:{node}": cluster.cores for node in range(cluster.nodes)}
         self._timings: dict[tuple[int, int], Timing] = {}
         self._draws: list[int] | None = None
         self._speed = 1.0
-        self._estimates: dict[tuple[Op, int, str], float] = {}  # by the layer's identity
+        # by the layer's identity: on the device, and on the host that launches
+        self._estimates: dict[tuple[Op, int, str], tuple[float, float]] = {}
         if not modelled:
             mesh = mesh_of(experiment) if program.is_folded else None
             self.sharing = Sharing(program, cluster, mesh, self._mean_alone)
-            self.capacities |= self.sharing.capacities
+            self.capacities = self.sharing.capacities
         self._shares: dict[tuple[int, int], tuple[float, float]] = {}
         on_host = cluster.cores is not None and not modelled
         self._issued = _issued_before(program) if on_host else None
@@ -119,14 +118,7 @@ class CostModel:
         if self.sharing is None:
             return ()
         amount, _ = self._share(participants)
-        shared = self.sharing.demand(participants, amount)
-        if self.cluster.cores is None:
-            return shared
-        use: dict[str, float] = {}
-        for member in participants:
-            resource = f"cores:{self.cluster.node(member.rank)}"
-            use[resource] = use.get(resource, 0.0) + amount
-        return (*shared, *use.items())
+        return self.sharing.demand(participants, amount)
 
     def weight(self, participants: tuple[Instruction, ...]) -> float:
         return self._share(participants)[1]
@@ -134,14 +126,23 @@ class CostModel:
     def _share(self, participants: tuple[Instruction, ...]) -> tuple[float, float]:
         """Of cores or devices, for every participant; see `Cluster.share_beside_passes`."""
         rank, task = participants[0].rank, participants[0].task
-        if task.op not in COMMUNICATION:
-            return 1.0, 1.0
         key = (rank, id(task))
         if key not in self._shares:
-            size = 2 if task.op in MESSAGES else len(task.group)
-            timing = self._timing(rank, task)
-            self._shares[key] = self.cluster.share_beside_passes(timing, size)
+            if task.op not in COMMUNICATION:
+                self._shares[key] = self._busy_share(rank, task), 1.0
+            else:
+                size = 2 if task.op in MESSAGES else len(task.group)
+                timing = self._timing(rank, task)
+                self._shares[key] = self.cluster.share_beside_passes(timing, size)
         return self._shares[key]
+
+    def _busy_share(self, rank: int, task: Task) -> float:
+        """Of its time that a pass computes: a device waits while kernels are launched."""
+        if self.cluster.cores is not None or self._key_in_profile(task) is not None:
+            return 1.0
+        times = [self._estimated(task.op, layer, rank) for layer in self._layers_of(task)]
+        lasts = sum(max(both) for both in times)
+        return sum(device_s for device_s, _ in times) / lasts if lasts > 0 else 1.0
 
     def _mean_alone(self, rank: int, task: Task) -> float:
         return self._timing(rank, task).mean_s
@@ -161,31 +162,45 @@ class CostModel:
             return self.cluster.message(rank, task.peer, nbytes)
         if op in COLLECTIVES:
             return self.cluster.collective(op.value, task.group, nbytes)
-        layers = self.layers[task.layers[0] : task.layers[1]]
+        layers = self._layers_of(task)
         if self.fixed:
             return Timing.certain(sum(_fixed(op, layer) for layer in layers))
+        key = self._key_in_profile(task)
+        if profile is not None and key is not None:
+            return profile.passes[key]
         if profile is not None:
-            ops = (Op.RECOMPUTE, Op.FORWARD) if op is Op.RECOMPUTE else (op,)
-            workload, parallel = self.experiment.workload, self.experiment.parallel
-            keys = [pass_key(op, layers, workload, parallel) for op in ops]
-            for key in keys:
-                if key in profile.passes:
-                    return profile.passes[key]
-            self.estimated.add(keys[0])
+            self.estimated.add(self._key_of(op, task))
         return Timing.certain(sum(self.estimate(op, layer, rank) for layer in layers))
+
+    def _layers_of(self, task: Task) -> list[Layer]:
+        return self.layers[task.layers[0] : task.layers[1]]
+
+    def _key_of(self, op: Op, task: Task) -> str:
+        experiment = self.experiment
+        return pass_key(op, self._layers_of(task), experiment.workload, experiment.parallel)
+
+    def _key_in_profile(self, task: Task) -> str | None:
+        """Under which a pass was measured; None: it was not."""
+        if self.cluster.profile is None:
+            return None
+        ops = (Op.RECOMPUTE, Op.FORWARD) if task.op is Op.RECOMPUTE else (task.op,)
+        keys = (self._key_of(op, task) for op in ops)
+        return next((key for key in keys if key in self.cluster.profile.passes), None)
 
     def estimate(self, op: Op, layer: Layer, rank: int = 0) -> float:
         """From the shapes of the layer's kernels; see `simulator.kernels`."""
+        return max(self._estimated(op, layer, rank))
+
+    def _estimated(self, op: Op, layer: Layer, rank: int) -> tuple[float, float]:
         kind = self.cluster.topology.kind(rank)
         key = (op, id(layer), kind)
-        seconds = self._estimates.get(key)
-        if seconds is None:
+        if key not in self._estimates:
             workload = self.experiment.workload
             work = work_of(op, layer, workload, self.experiment.parallel)
             device = self.cluster.kinds[kind]
-            seconds = kernels.seconds(device, workload.dtype, workload.dtype_bytes, work)
-            self._estimates[key] = seconds
-        return seconds
+            times = kernels.times(device, workload.dtype, workload.dtype_bytes, work)
+            self._estimates[key] = times
+        return self._estimates[key]
 
 
 def _fixed(op: Op, layer: Layer) -> float:

@@ -204,6 +204,7 @@ class ClusterChoice(_Section):
     """Which machine the prediction is for: a preset, a cluster file or a calibrated profile.
 
     Attributes:
+        ranks_per_device: how many ranks share a GPU.
         algorithm: of collectives; "auto" takes the fastest of those that the cluster has.
     """
 
@@ -213,6 +214,7 @@ class ClusterChoice(_Section):
     nodes: Positive | None = None
     devices_per_node: Positive | None = None
     node_bandwidth_gbit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    ranks_per_device: Positive = 1
     algorithm: Literal["auto", Algorithm] = "auto"
 
     @property
@@ -286,6 +288,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     check_degrees(experiment)
     check_attention(experiment)
     check_size(experiment)
+    _check_sharing(experiment)
     given = [key for key in ("preset", "file", "profile") if getattr(experiment.cluster, key)]
     if len(given) > 1:
         raise ExperimentError(
@@ -293,6 +296,17 @@ def parse(data: dict[str, Any]) -> Experiment:
             f"cluster.{given[0]} is set too; give one of them"
         )
     return experiment
+
+
+def _check_sharing(experiment: Experiment) -> None:
+    """Where durations are given, nobody slows another: a shared device would cost nothing."""
+    given = "run.pace" if experiment.run.pace is not None else ""
+    given = "workload.model = 'unit'" if experiment.workload.model == "unit" else given
+    if given and experiment.cluster.ranks_per_device > 1:
+        raise ExperimentError(
+            f"cluster.ranks_per_device = {experiment.cluster.ranks_per_device}: allowed with "
+            f"{given}: 1"
+        )
 
 
 def load(path: str | None, overrides: Iterable[str] = ()) -> Experiment:

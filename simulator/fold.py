@@ -1,7 +1,7 @@
 """When identical peers are simulated once: `Mesh.representatives` stand for all ranks.
 
 Peers have equal lists up to the names of their partners. Their times are equal, too, if
-nothing that a cost depends on tells them apart. That is the host they share with others,
+nothing that a cost depends on tells them apart. That is the host or device they share with others,
 if they share one, their devices, and which members of their groups share what.
 """
 
@@ -27,6 +27,7 @@ def folds(mesh: Mesh, cluster: Cluster) -> bool:
         mesh.world_size > COMPLETE_UP_TO
         and len(mesh.representatives()) < mesh.world_size
         and cluster.cores is None
+        and cluster.topology.per_device == 1
         and peers_are_placed_alike(mesh, cluster)
     )
 

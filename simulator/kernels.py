@@ -35,9 +35,9 @@ class Work:
     kernels: int = 0
 
 
-def seconds(device: Device, dtype: str, width: int, work: Work) -> float:
-    """Kernels one after the other, or the host time to launch them if that is longer: the host
-    runs ahead of the device.
+def times(device: Device, dtype: str, width: int, work: Work) -> tuple[float, float]:
+    """Seconds of the kernels one after the other, and host time to launch them. The host runs
+    ahead of the device, so the longer of the two counts.
 
     Args:
         width: bytes of a value of `dtype`.
@@ -49,7 +49,7 @@ def seconds(device: Device, dtype: str, width: int, work: Work) -> float:
     if fused:
         total += attention_seconds(device, dtype, fused)
     launched = len(single) + work.kernels + bool(fused)
-    return max(total, launched * device.launch_s)
+    return total, launched * device.launch_s
 
 
 def moving_seconds(device: Device, nbytes: float) -> float:

@@ -120,18 +120,22 @@ def simulated(program: Program, costs: CostModel, seed: int) -> tuple[Timeline, 
 
 
 def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
-    """Whether the peaks fit: each rank on its device, or all ranks of a host together."""
-    peaks = [sample.peak for sample in timeline.memory]
-    if not peaks:
+    """Whether the peaks fit: of the ranks of a device, or of a host, together. Allocators of
+    different processes do not give back to each other, so their peaks add up."""
+    held: dict[str, dict[int, int]] = {}
+    for rank, sample in zip(timeline.members, timeline.memory, strict=False):
+        held.setdefault(cluster.seat(rank), {})[rank] = sample.peak
+
+    def excess(peaks: dict[int, int]) -> float:
+        return sum(peaks.values()) - cluster.device_of(min(peaks)).memory_bytes
+
+    ranks = max(held.values(), key=excess, default={})
+    if not ranks or excess(ranks) <= 0:
         return []
-    sizes = [cluster.device_of(rank).memory_bytes for rank in timeline.members]
-    worst = max(range(len(peaks)), key=lambda row: peaks[row] - sizes[row])
-    needed, available = peaks[worst], sizes[worst]
-    where, holder = f"rank {timeline.members[worst]}", "a device"
-    if cluster.cores is not None:
-        where, holder, needed = f"{len(peaks)} ranks", "one host", sum(peaks)
-    if needed <= available:
-        return []
+    first, needed = min(ranks), sum(ranks.values())
+    available = needed - excess(ranks)
+    where = f"rank {first}" if len(ranks) == 1 else f"{len(ranks)} ranks"
+    holder = "a device" if cluster.cores is None else "one host"
     return [
         f"does not fit: {where}: {needed / 2**30:.1f} GiB on {holder} of "
         f"{available / 2**30:.0f} GiB"
@@ -153,7 +157,11 @@ def saved_profile(experiment: Experiment, notes: list[str] | None = None) -> Pro
             notes.append(f"ignored: {error}")
         return None
     same_host = profile.machine.get("hostname") == socket.gethostname()
-    return profile if same_host and profile.device == experiment.run.device else None
+    alike = (profile.device, profile.ranks_per_device) == (
+        experiment.run.device,
+        choice.ranks_per_device,
+    )
+    return profile if same_host and alike else None
 
 
 def metadata(source: str, experiment: Experiment, program: Program) -> dict[str, Any]:

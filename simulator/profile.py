@@ -18,7 +18,7 @@ import numpy as np
 
 from simulator.experiment import ExperimentError
 
-FORMAT = "twinline-profile-4"
+FORMAT = "twinline-profile-5"
 TENTHS = 10
 
 
@@ -103,8 +103,11 @@ class Profile:
         transfer_cores: share of a core that one rank's transfer occupies on idle cores.
         transfer_loss: share of their speed that passes lose beside transfers while all
             `busy_ranks` ranks compute; None: they left cores free, or it was not measured.
-        effective_cores: how many passes at once get as much done as that many alone: less
-            than `machine`'s cores where they share caches, memory or their clock. None: equal.
+        capacity: how many passes at once, of ranks that share a host's cores or a device, get
+            as much done as that many alone: less than `machine`'s cores where they share caches,
+            memory or their clock, more than one device where passes leave gaps. None: not less,
+            not more.
+        ranks_per_device: that share one.
         peak_flops: best matrix product seen per dtype, FLOP/s.
     """
 
@@ -119,7 +122,8 @@ class Profile:
     transfer_cores: float = 0.0
     transfer_loss: float | None = None
     busy_ranks: int = 1
-    effective_cores: float | None = None
+    capacity: float | None = None
+    ranks_per_device: int = 1
     peak_flops: dict[str, float] = field(default_factory=dict)
 
     def without_busy(self) -> Profile:
@@ -245,10 +249,10 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     }
     profile = Profile(**data)
     positive = [profile.machine["cores"], *profile.peak_flops.values(), *profile.rounds]
-    positive.append(profile.busy_ranks)
+    positive += [profile.busy_ranks, profile.ranks_per_device]
     lost = profile.transfer_loss or 0.0
-    if profile.effective_cores is not None:
-        positive.append(profile.effective_cores)
+    if profile.capacity is not None:
+        positive.append(profile.capacity)
     _check_numbers([*positive, lost, profile.issue_s, profile.wake_s, profile.transfer_cores])
     sizes = [points for sizes in profile.collectives.values() for points in sizes.values()]
     if not all(positive) or not all(sizes):

@@ -1,9 +1,11 @@
-"""Which links and devices the activities of a program share, and how much they take.
+"""Which cores, devices and links the activities of a program share, and what they take.
 
 An activity takes bytes/s of every resource on its path, so activities that overlap slow
 each other by `simulator.contention`. A resource is left out where nothing can be slowed:
 where one communicator, whose collectives take turns, or one pair of ranks is its only
-user, or where all users together need less than there is.
+user, or where all users together need less than there is. A device of one rank is shared by
+its passes and the transfers beside them; one of several ranks, and the cores of a host, by all
+that they do.
 
 In a folded program the ranks that are left out do the same at the same time: what they
 take of a resource is added to what the activity takes that stands for them.
@@ -11,6 +13,7 @@ take of a resource is added to what the activity takes that stands for them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from simulator.cluster import Cluster
@@ -41,21 +44,26 @@ class Sharing:
         self._taken: dict[tuple[str, Ranks, int], dict[str, float]] = {}
         self._demands: dict[tuple[int, int], Demand] = {}
         self._beside: set[int] = set()
+        self._all_beside = cluster.cores is not None
         if cluster.profile is None:
             self._share_links(program)
-        share = cluster.library.transfer_share
-        if share and cluster.cores is None:
+        if self._all_beside:
+            seats = {cluster.seat(rank) for rank in program.members}
+            self.capacities |= dict.fromkeys(sorted(seats), cluster.seat_capacity)
+        else:
             self._share_devices(program)
 
     def demand(self, participants: tuple[Instruction, ...], amount: float) -> Demand:
-        """Of links, and `amount` of every participant's device if others use it meanwhile."""
+        """Of links, and `amount` of every participant's cores or device if others use them
+        meanwhile."""
         first = participants[0]
-        task = first.task
-        taken = self._demands.get((first.rank, id(task)), ())
-        if not self._beside:
-            return taken
-        busy = [(f"device:{i.rank}", amount) for i in participants if i.uid in self._beside]
-        return (*taken, *busy)
+        taken = self._demands.get((first.rank, id(first.task)), ())
+        use: dict[str, float] = {}
+        for member in participants if self._beside or self._all_beside else ():
+            if self._all_beside or member.uid in self._beside:
+                seat = self.cluster.seat(member.rank)
+                use[seat] = use.get(seat, 0.0) + amount
+        return (*taken, *use.items())
 
     def _share_links(self, program: Program) -> None:
         users: dict[str, dict[int, float]] = {}
@@ -139,8 +147,24 @@ class Sharing:
         }
 
     def _share_devices(self, program: Program) -> None:
-        """Passes and collectives of one rank that may overlap share its device."""
-        for instructions in program.ranks:
+        """Passes and transfers that may overlap share their device. Messages do so only if that
+        was measured: else they are taken for the work of copy engines."""
+        measured = self.cluster.profile is not None
+        transfers = COMMUNICATION if measured else COLLECTIVES
+        device, taken = self.cluster.topology.device, self.cluster.library.transfer_share > 0
+        ranks = Counter(map(device, program.members))
+        for rank, instructions in zip(program.members, program.ranks, strict=True):
+            seat = self.cluster.seat(rank)
+            if ranks[device(rank)] > 1:
+                self.capacities[seat] = self.cluster.seat_capacity
+                self._beside |= {
+                    i.uid
+                    for i in instructions
+                    if i.task.op not in COMMUNICATION or (taken and i.task.op in transfers)
+                }
+                continue
+            if not taken:
+                continue
             passes = [i for i in instructions if i.task.op not in COMMUNICATION]
             place = {i.uid: index for index, i in enumerate(passes)}
             until: dict[int, int] = {}
@@ -149,7 +173,7 @@ class Sharing:
                     until.setdefault(other.uid, index)
             overlapped = [0] * (len(passes) + 1)
             for i in instructions:
-                if i.task.op not in COLLECTIVES or len(i.task.group) < 2:
+                if i.task.op not in transfers or _is_alone(i.task):
                     continue
                 begin = max([place[o.uid] + 1 for o in i.after if o.uid in place], default=0)
                 end = until.get(i.uid, len(passes))
@@ -162,7 +186,11 @@ class Sharing:
                 depth += overlapped[index]
                 if depth:
                     self._beside.add(compute.uid)
-                    self.capacities[f"device:{compute.rank}"] = 1.0
+                    self.capacities[seat] = self.cluster.seat_capacity
+
+
+def _is_alone(task: Task) -> bool:
+    return task.op in COLLECTIVES and len(task.group) < 2
 
 
 def _looser(

@@ -1,10 +1,11 @@
 """Who is joined to whom by what, and who shares it.
 
-Devices form islands (NVLink), islands share PCIe switches, those a node, nodes a leaf
-switch, and so on. A *unit* of level 0 is a device, of 1 an island, of 2 what is behind one
-PCIe switch, of 3 a node, of 4 what is behind a leaf switch. What leaves a unit passes its
-boundary: the port into the island, the PCIe lanes of its devices, the uplink of the PCIe
-switch, network cards, and the uplinks of a switch. Everything is in bytes/s.
+Ranks may share a device, devices form islands (NVLink), islands share PCIe switches, those a
+node, nodes a leaf switch, and so on. A *unit* of level 0 is a rank, of 1 a device, of 2 an
+island, of 3 what is behind one PCIe switch, of 4 a node, of 5 what is behind a leaf switch.
+What leaves a unit passes its boundary: the memory of the device, the port into the island, the
+PCIe lanes of its devices, the uplink of the PCIe switch, network cards, and the uplinks of a
+switch. Everything is in bytes/s.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from simulator.nvlink_mesh import Mesh, ring_count, slowest_pair
 
-PORT, LANE, BRIDGE, NODE = range(4)
+MEMORY, PORT, LANE, BRIDGE, NODE = range(5)
 """Levels, named by the boundary of their units; those of switch tiers follow."""
 
 
@@ -113,7 +114,12 @@ class Extent:
 
 @dataclass(frozen=True)
 class Topology:
-    """All nodes and what joins them. Ranks are placed in order, one a device."""
+    """All nodes and what joins them. Ranks are placed in order.
+
+    Attributes:
+        per_device: ranks that share a device.
+        memory: of a device, through which they talk; None: they share none.
+    """
 
     nodes: tuple[Node, ...]
     island: Link | None = None
@@ -121,15 +127,22 @@ class Topology:
     pcie: Link | None = None
     network: Link | None = None
     tiers: tuple[Tier, ...] = ()
+    per_device: int = 1
+    memory: Link | None = None
 
     @cached_property
     def _first(self) -> list[int]:
-        """Of every node the first rank, and the number of devices."""
+        """Of every node the first device, and the number of all."""
         return [0, *accumulate(len(node.devices) for node in self.nodes)]
 
     @property
     def num_devices(self) -> int:
         return self._first[-1]
+
+    @property
+    def num_ranks(self) -> int:
+        """That find a place."""
+        return self.num_devices * self.per_device
 
     @property
     def num_levels(self) -> int:
@@ -141,41 +154,49 @@ class Topology:
         Raises:
             ValueError: there are fewer devices.
         """
-        if not 0 <= rank < self.num_devices:
-            raise ValueError(f"rank {rank} is out of bounds: there are {self.num_devices}")
-        return bisect_right(self._first, rank) - 1
+        if not 0 <= rank < self.num_ranks:
+            raise ValueError(f"rank {rank} is out of bounds: there are {self.num_ranks}")
+        return bisect_right(self._first, self.device(rank)) - 1
+
+    def device(self, rank: int) -> int:
+        """Number of its device."""
+        return rank // self.per_device
 
     def kind(self, rank: int) -> str:
         """Of its device."""
         node = self.node(rank)
-        return self.nodes[node].devices[rank - self._first[node]]
+        return self.nodes[node].devices[self.device(rank) - self._first[node]]
 
     def units(self, rank: int) -> tuple[int, ...]:
         """Of every level the unit that `rank` is in: a number that no other unit has."""
         number = self.node(rank)
         node, first = self.nodes[number], self._first[number]
-        place = rank - first
+        device = self.device(rank)
+        place = device - first
         island = first + place - place % node.per_island
         switch = first + place - place % max(node.per_switch, node.per_island)
         above = [number // tier.nodes_per_switch for tier in self.tiers]
-        return (rank, island, switch, number, *above)
+        return (rank, device, island, switch, number, *above)
 
     def places(self, rank: int) -> tuple[int, ...]:
         """What tells `rank` from others but itself: its units, and its network card."""
         number = self.node(rank)
-        node, place = self.nodes[number], rank - self._first[number]
+        node, place = self.nodes[number], self.device(rank) - self._first[number]
         card = self._first[number] + place * node.ports // len(node.devices)
         return (*self.units(rank)[LANE:], card)
 
     def boundary(self, rank: int, level: int) -> list[tuple[str, float]]:
         """(resource, bytes/s) that `rank` uses to leave its unit of `level`."""
         number = self.node(rank)
-        node, place = self.nodes[number], rank - self._first[number]
-        lane = [(f"pcie:{rank}", self.pcie.bandwidth)] if self.pcie else []
+        device = self.device(rank)
+        node, place = self.nodes[number], device - self._first[number]
+        lane = [(f"pcie:{device}", self.pcie.bandwidth)] if self.pcie else []
+        if level == MEMORY:
+            return [(f"memory:{device}", self.memory.bandwidth)] if self.memory else []
         if level == PORT:
             assert self.island
             links = sum(self.mesh[place % node.per_island]) if self.mesh else 1
-            return [(f"island:{rank}", links * self.island.bandwidth)]
+            return [(f"island:{device}", links * self.island.bandwidth)]
         if level == LANE:
             return lane
         if level == BRIDGE:
@@ -193,6 +214,8 @@ class Topology:
 
     def link(self, level: int) -> Link | None:
         """What joins the units of `level`."""
+        if level == MEMORY:
+            return self.memory
         if level == PORT:
             return self.island
         return self.pcie if level in (LANE, BRIDGE) else self.network
@@ -203,15 +226,16 @@ class Topology:
         Devices of an island that no link joins directly use PCIe.
         """
         mine, theirs = self.units(source), self.units(target)
-        level = max((at for at in range(self.num_levels) if mine[at] != theirs[at]), default=PORT)
+        level = max((at for at in range(self.num_levels) if mine[at] != theirs[at]), default=MEMORY)
         if level == PORT and self.mesh and self.island:
             size = self.nodes[mine[NODE]].per_island
-            place, other = (rank - mine[LANE] for rank in (source, target))
+            place, other = (units[PORT] - mine[LANE] for units in (mine, theirs))
             assert max(place, other) < size
             links = self.mesh[place][other]
             if links:
                 speed = links * self.island.bandwidth
-                return PORT, [(f"out:island:{source}", speed), (f"in:island:{target}", speed)]
+                ends = (f"out:island:{mine[PORT]}", f"in:island:{theirs[PORT]}")
+                return PORT, [(end, speed) for end in ends]
             level = LANE
         levels = [level] if level < BRIDGE else [LANE, BRIDGE]
         if level >= NODE:
@@ -251,7 +275,7 @@ class Topology:
     @cached_property
     def _capacities(self) -> dict[str, float]:
         found: dict[str, float] = {}
-        for rank in range(self.num_devices):
+        for rank in range(self.num_ranks):
             for level in range(self.num_levels):
                 link = self.link(level)
                 if link is not None:
@@ -280,7 +304,8 @@ class Topology:
         fallback = self.pcie.bandwidth if self.pcie else 0.0
         slowest = 0.0
         for island in sorted({unit[LANE] for unit in units}):
-            places = tuple(sorted(unit[PORT] - island for unit in units if unit[LANE] == island))
+            here = {unit[PORT] - island for unit in units if unit[LANE] == island}
+            places = tuple(sorted(here))
             if len(places) == 1:
                 continue
             if pattern == "pairs":

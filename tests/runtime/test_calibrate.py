@@ -130,7 +130,7 @@ def test_fewer_ranks_than_cores_share_nothing(alone, experiment, monkeypatch):
     calibrator = calibrated(tiny, alone)
     profile = calibrator.profile()
     assert profile is not None
-    assert profile["effective_cores"] == 16
+    assert profile["capacity"] == 16
     assert (calibrator.alone, profile["transfer_cores"]) == ({}, 0.0)
     assert profile["transfer_loss"] is None
     for key, timing in profile["passes"].items():

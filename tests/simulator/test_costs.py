@@ -163,7 +163,7 @@ def test_transfers_beside_passes_are_as_measured(ranks: int, cores: float) -> No
     profile = Profile(
         machine={"cores": 2},
         collectives={"ALL_REDUCE": {ranks: [(8, replace(alone, busy_s=3.0))]}},
-        effective_cores=cores,
+        capacity=cores,
         transfer_cores=0.5,
         transfer_loss=0.25,
         busy_ranks=ranks,
@@ -184,7 +184,7 @@ def test_on_a_gpu_a_collective_shares_the_device_of_each_rank() -> None:
     alone = Timing.certain(1.0)
     points = [(8, replace(alone, busy_s=1.5))]
     profile = Profile(machine={"cores": 2}, device="cuda", collectives={"ALL_REDUCE": {4: points}})
-    cluster = from_profile(replace(profile, transfer_loss=0.25, busy_ranks=4))
+    cluster = from_profile(replace(profile, transfer_loss=0.25))
     timing = cluster.collective("ALL_REDUCE", (0, 1, 2, 3), 8)
     amount, weight = cluster.share_beside_passes(timing, 4)
     both = [(("device:0", amount),), (("device:0", 1.0),)]

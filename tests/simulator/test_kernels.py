@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from simulator import Experiment, ExperimentError, load
 from simulator.cluster import load_preset, preset_names
 from simulator.costs import work_of
-from simulator.kernels import Work, attention_seconds, product_seconds, seconds
+from simulator.kernels import Work, attention_seconds, product_seconds, times
 from simulator.program import Op
 from simulator.workloads import Layer, describe
 from simulator.workloads.layer import Product, flops
@@ -78,12 +78,12 @@ def test_a_square_product_is_as_fast_as_published() -> None:
 def test_tiny_kernels_cost_their_launch() -> None:
     slow = replace(A100, launch_s=5e-4)
     tiny = Work((Product(2, 2, 2),), 64.0, 3)
-    assert seconds(slow, "bf16", 2, tiny) == pytest.approx(4 * 5e-4)
+    assert max(times(slow, "bf16", 2, tiny)) == pytest.approx(4 * 5e-4)
     fused = Product(8, 8, 4, 2, of_weights=False, fused=True)
-    assert seconds(slow, "bf16", 2, Work((fused, fused))) == pytest.approx(5e-4)  # one kernel
-    assert seconds(slow, "bf16", 2, Work()) == 0
+    assert max(times(slow, "bf16", 2, Work((fused, fused)))) == pytest.approx(5e-4)  # one kernel
+    assert max(times(slow, "bf16", 2, Work())) == 0
     large = Work((Product(8192, 8192, 8192),), 64.0, 3)
-    assert seconds(slow, "bf16", 2, large) == seconds(replace(slow, launch_s=0), "bf16", 2, large)
+    assert times(slow, "bf16", 2, large)[0] > times(slow, "bf16", 2, large)[1]
 
 
 def test_fused_attention_runs_at_its_share_of_the_peak_and_fills_processors() -> None:

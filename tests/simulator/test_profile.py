@@ -102,7 +102,7 @@ SURE = asdict(Timing.certain(1.0))
 
 def saved() -> dict[str, Any]:
     return {
-        "format": "twinline-profile-4",
+        "format": "twinline-profile-5",
         "machine": {"cores": 2},
         "device": "cpu",
         "passes": {"x": dict(SURE)},
@@ -127,9 +127,9 @@ def test_what_the_damaged_ones_are_made_from_is_sound(tmp_path: Path) -> None:
         (json.dumps(saved())[:-9], "truncated or not JSON"),
         ("[" * 100_000, "truncated or not JSON"),
         (b"\xff\xfe\x00", "truncated or not JSON"),
-        ("[]", "not a twinline-profile-4 file"),
-        ("{}", "not a twinline-profile-4 file"),
-        (damaged(format="twinline-profile-0"), "not a twinline-profile-4 file"),
+        ("[]", "not a twinline-profile-5 file"),
+        ("{}", "not a twinline-profile-5 file"),
+        (damaged(format="twinline-profile-0"), "not a twinline-profile-5 file"),
         (damaged(machine=KeyError), "damaged: "),
         (damaged(machine=[]), "damaged: "),
         (damaged("machine", cores=KeyError), "damaged: KeyError: 'cores'"),

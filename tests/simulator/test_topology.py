@@ -34,8 +34,8 @@ def test_ranks_are_placed_in_order_on_uneven_nodes() -> None:
 
 def test_units_and_boundaries() -> None:
     topology = two_kinds()
-    assert topology.units(3) == (3, 2, 0, 0, 0, 0)  # itself, island, switch, node, leaf, spine
-    assert topology.units(11) == (11, 10, 8, 3, 1, 0)
+    assert topology.units(3) == (3, 3, 2, 0, 0, 0, 0)  # itself, device, island, switch, node, …
+    assert topology.units(11) == (11, 11, 10, 8, 3, 1, 0)
     assert topology.boundary(3, PORT) == [("island:3", 100.0)]
     assert topology.boundary(3, LANE) == [("pcie:3", 20.0)]
     assert topology.boundary(3, BRIDGE) == [("bridge:0", 20.0)]
@@ -98,7 +98,7 @@ def test_in_a_mesh_devices_without_a_link_use_pcie() -> None:
 
 def test_extent_of_an_uneven_group() -> None:
     extent = two_kinds().extent((0, 1, 2, 4))
-    assert extent.counts == (4, 3, 2, 2, 1, 1, 1)
+    assert extent.counts == (4, 4, 3, 2, 2, 1, 1, 1)
     assert extent.members[NODE] == 3
     assert not extent.even
     assert two_kinds().extent((0, 1, 4, 5)).even
