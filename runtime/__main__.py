@@ -14,12 +14,12 @@ import torch.distributed as dist
 import typer
 
 from runtime.cli import OUT, report_run
+from runtime.devices import backend_of, device_of, join
 from runtime.execution import execution_of
 from runtime.executor import ExecutionError
 from runtime.job import Job
 from runtime.progress import Progress
 from runtime.session import run_job
-from runtime.worker import device_of, join
 from simulator.cli import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
 from simulator.cluster import resolve
 from simulator.experiment import ExperimentError, load
@@ -47,8 +47,8 @@ def run(
                 f"parallel: data × pipeline × … = {experiment.world_size} ranks; torchrun "
                 f"started {world}; allowed: --nproc-per-node × --nnodes = {experiment.world_size}"
             )
-        job = Job(experiment)
-        device = device_of(job, int(os.environ.get("LOCAL_RANK", "0")))
+        device = device_of(experiment, int(os.environ.get("LOCAL_RANK", "0")))
+        backend_of(experiment)
         program = lower(experiment)
         cluster = resolve(experiment, saved_profile(experiment))
     except ExperimentError as error:
@@ -56,9 +56,9 @@ def run(
             print(f"twinline: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     torch.set_num_threads(1)
-    join(job, None, rank, world, device)
+    join(experiment, None, rank, device)
     try:
-        answer = run_job(job, rank, device, Progress(), lambda share, what: None)
+        answer = run_job(Job(experiment), rank, device, Progress(), lambda share, what: None)
     except ExecutionError as error:
         print(f"twinline: {error}", file=sys.stderr, flush=True)
         os._exit(1)  # other threads may still wait for a peer that will not come

@@ -1,12 +1,12 @@
 """Calibration: what this machine needs for each distinct piece of a program.
 
 Segment passes are timed while the other ranks compute as well, as many at once as there
-are cores; for transfers see `runtime.transfers`.
+are cores, or ranks on a device; for transfers see `runtime.transfers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -52,8 +52,15 @@ class Calibrator:
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
         self.rounds: list[Samples] = []
+        sharing = experiment.cluster.ranks_per_device if device.type != "cpu" else None
+        mates = [mates_of(other, clock.hosts, sharing) for other in range(program.num_ranks)]
+        # Of this rank its place among those it shares cores or a device with; the most that
+        # do so; for how many there is room.
+        self.place = mates[rank].index(rank)
+        self.mates = max(map(len, mates))
+        self.room = sharing or _fewest_cores()
         # Beside passes that leave cores free a transfer is as fast as alone.
-        crowded = device.type != "cpu" or program.num_ranks >= cores()
+        crowded = sharing is not None or self.mates >= self.room
         self.transfers = TransferMeter(
             experiment, program, rank, device, clock, progress, wide, crowded
         )
@@ -64,32 +71,33 @@ class Calibrator:
     # Segment passes ------------------------------------------------------------------
 
     def round(self) -> None:
-        """Time passes: all ranks at once, as many as there are cores, then one alone; and
-        some transfers.
+        """Time passes: all ranks at once, as many as there is room for, then one alone; and some
+        transfers.
 
         The two in turn tell how much ranks that compute together slow each other. Turns are
         short, because the machine's speed may change from one second to the next.
         """
         self.progress.leave()
         self.rounds.append({})
-        at_once = min(cores(), self.program.num_ranks)
+        at_once = min(self.room, self.mates)
         begin = now = self.clock.common_start()
         while now < begin + ROUND_S:
-            for end in range(at_once, self.program.num_ranks + at_once, at_once):
-                last = min(end, self.program.num_ranks)  # the last lot is as large as the others
-                self._time_for(TURN_S, range(last - at_once, last), self.rounds[-1])
-            if at_once == cores() > 1:
-                for rank in range(self.program.num_ranks):
-                    self._time_for(TURN_S / 2, range(rank, rank + 1), self.alone)
-            now = self.clock.common_start()
+            for end in range(at_once, self.mates + at_once, at_once):
+                last = min(end, self.mates)  # the last lot is as large as the others
+                now = self._time_for(TURN_S, range(last - at_once, last), self.rounds[-1])
+            if at_once == self.room > 1:
+                for place in range(self.mates):
+                    now = self._time_for(TURN_S / 2, range(place, place + 1), self.alone)
         self.transfers.round()
 
-    def _time_for(self, seconds: float, ranks: range, into: Samples) -> None:
-        """Time this rank's passes, at least one, if it is one of `ranks`."""
+    def _time_for(self, seconds: float, places: range, into: Samples) -> float:
+        """Time this rank's passes, at least one, if it is at one of `places`; the moment, the
+        same on all ranks, when time is up."""
         end = self.clock.common_start() + seconds
-        if self.rank in ranks:
+        if self.place in places:
             self.passes.warm_up()
             self.passes.time(into, partial(self._before, end))
+        return end
 
     def _before(self, end: float) -> bool:
         return self.clock.now() < end
@@ -129,10 +137,11 @@ class Calibrator:
             for found, speed in zip(rounds, speeds, strict=True)
         )
         # Together ÷ alone, in turn: passes are stated alone, and what ranks that compute
-        # together lose is that they share fewer cores than they are given. With fewer ranks
-        # than cores there is nothing to share: passes are stated as they were together.
+        # together lose is that they share fewer cores, or less of a device, than they are
+        # given. With fewer ranks than cores there is nothing to share: passes are stated as
+        # they were together.
         ratios = [ratio for _, ratio in everything if ratio is not None]
-        slowdown = min(max(float(np.median(ratios)), 1.0), float(cores())) if ratios else 1.0
+        slowdown = min(max(float(np.median(ratios)), 1.0), float(self.room)) if ratios else 1.0
         dtype = self.experiment.workload.dtype
         profile = Profile(
             machine=machine(),
@@ -142,17 +151,35 @@ class Calibrator:
                 for key, seconds in sorted(steady.items())
             },
             rounds=speeds[:-1],  # the last is of what was missing
-            capacity=cores() / slowdown,
+            capacity=self.room / slowdown,
             messages=sent.messages,
             collectives=sent.collectives,
             issue_s=sent.issue_s,
             wake_s=sent.wake_s,
             transfer_cores=sent.transfer_cores,
             transfer_loss=sent.transfer_loss,
-            busy_ranks=self.program.num_ranks,
+            busy_ranks=self.mates,
+            ranks_per_device=self.experiment.cluster.ranks_per_device,
             peak_flops={dtype: matmul_flops(TORCH_DTYPE[dtype], self.device)},
         )
         return asdict(profile)
+
+
+def mates_of(rank: int, hosts: Sequence[str], sharing: int | None) -> list[int]:
+    """The ranks, with itself, that share with `rank` the cores of its host or, `sharing` ranks
+    each, a device of it."""
+    here = [other for other, host in enumerate(hosts) if host == hosts[rank]]
+    if sharing is None:
+        return here
+    first = here.index(rank) // sharing * sharing
+    return here[first : first + sharing]
+
+
+def _fewest_cores() -> int:
+    """Of all hosts: so that ranks take the same turns everywhere."""
+    everywhere = [0] * dist.get_world_size()
+    dist.all_gather_object(everywhere, cores())
+    return min(everywhere)
 
 
 def _merged(parts: Iterable[Samples]) -> Samples:

@@ -250,6 +250,14 @@ def validate(
             help="Only cases with this in their name; * is anything. May be repeated.",
         ),
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A key of all cases but the paced ones: run.device=cuda. May be repeated.",
+        ),
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Name the cases; run nothing.")] = False,
     as_json: AsJson = False,
     output: Annotated[
@@ -260,7 +268,7 @@ def validate(
 
     A second call with the same DIR goes on where the first was interrupted.
     """
-    chosen = cases_of(suite, ranks or (), cases or ())
+    chosen = cases_of(suite, ranks or (), cases or (), set_ or ())
     if list_:
         for case in chosen:
             print(f"{case.name}: {describe_plan(case.experiment)}")

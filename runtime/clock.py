@@ -18,11 +18,13 @@ class Clock:
     Processes of one host share the monotonic clock; for other hosts the offset is that of
     the ping with the shortest round trip (Cristian 1989), so it is off by at most half of
     that round trip.
+
+    Attributes:
+        hosts: the name of every rank's.
     """
 
-    def __init__(self, device: torch.device):
-        self._device = device
-        hosts: list[str | None] = [None] * dist.get_world_size()
+    def __init__(self) -> None:
+        self.hosts = hosts = [""] * dist.get_world_size()
         dist.all_gather_object(hosts, socket.gethostname())
         self.offset = 0.0
         for rank in range(1, len(hosts)):
@@ -39,7 +41,7 @@ class Clock:
         """On rank `other`: seconds to add to its clock to get rank 0's."""
         best = (float("inf"), 0.0)
         for _ in range(PINGS):
-            stamp = torch.zeros(1, dtype=torch.float64, device=self._device)
+            stamp = torch.zeros(1, dtype=torch.float64)
             if dist.get_rank() == 0:
                 dist.recv(stamp, other)
                 stamp[0] = time.perf_counter()
@@ -54,7 +56,7 @@ class Clock:
 
     def common_start(self) -> float:
         """Agree on a moment shortly ahead, sleep until then and return it."""
-        moment = torch.tensor([self.now() + LEAD_S], dtype=torch.float64, device=self._device)
+        moment = torch.tensor([self.now() + LEAD_S], dtype=torch.float64)
         dist.all_reduce(moment, op=dist.ReduceOp.MAX)
         origin = float(moment[0])
         time.sleep(max(origin - self.now(), 0.0))

@@ -147,6 +147,8 @@ def execution_of(
     }
     if measurement.moe is not None:
         statistics["moe"] = measurement.moe
+    if measurement.allocated:
+        statistics["allocator_peak_bytes"] = measurement.allocated
     if measurement.pacing is not None:
         pace = experiment.run.pace
         statistics["pacing"] = measurement.pacing | {
@@ -177,7 +179,7 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
             older = load_profile(path)
         except ExperimentError:
             older = None
-        if older and older.machine.get("hostname") == profile.machine.get("hostname"):
+        if older and _is_of_same(older, profile):
             if not profile.messages:  # one rank, which tells nothing of transfers
                 names = ("transfer_cores", "transfer_loss", "busy_ranks", "wake_s")
                 profile = replace(profile, **{name: getattr(older, name) for name in names})
@@ -192,6 +194,15 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
             )
     save_profile(profile, path)
     return profile
+
+
+def _is_of_same(older: Profile, newer: Profile) -> bool:
+    """Whether both were measured on the same kind of device of the same host."""
+    a, b = (
+        (profile.machine.get("hostname"), profile.device, profile.ranks_per_device)
+        for profile in (older, newer)
+    )
+    return a == b
 
 
 def _merged(

@@ -24,7 +24,7 @@ from runtime.operations import OPERATIONS, Graph
 from runtime.pacing import Pacing
 from runtime.parameters import Parameters, parameters_of
 from runtime.progress import Progress
-from runtime.streams import Stream, Ticket, synchronize
+from runtime.streams import Stopwatch, Stream, Ticket
 from simulator.experiment import Experiment
 from simulator.program import COMPUTE_STREAM, Instruction, Op, Program, Task, tensor_key
 from simulator.staleness import Staleness
@@ -112,6 +112,7 @@ class Executor:
         self.ledger = Ledger(sum(self.resident_bytes().values()))
         names = dict.fromkeys(i.task.stream for i in self.instructions)
         self.streams = {name: Stream(name, device) for name in names if name != COMPUTE_STREAM}
+        self.stopwatch = Stopwatch(device)
         count = len(self.instructions)
         self.posted, self.end = [0.0] * count, [0.0] * count
         self.keep_gradients = False
@@ -194,6 +195,7 @@ class Executor:
         self.losses.clear()
         self.buffers["norm"].zero_()
         self.ledger.restart()
+        self.stopwatch.restart()
         self.staleness = Staleness()
         for parameters in self.parameters.values():
             parameters.restart()
@@ -300,11 +302,13 @@ class Executor:
         if fault:
             inject(fault)
         OPERATIONS[instruction.task.op](self, instruction)
-        synchronize(self.device)
+        finished = self.stopwatch.finish()
         if self.pace is not None:
             self.pace.stretch(instruction, begin)
         self.release(instruction)
-        self.end[index] = time.perf_counter()  # giving memory back takes time, too
+        on_host = self.device.type == "cpu" or self.pace is not None
+        # There giving memory back takes time, too.
+        self.end[index] = time.perf_counter() if on_host else max(finished, begin)
         if fault:
             self.end[index] = linger(fault, begin)
             if self.pace is not None:

@@ -52,9 +52,14 @@ class Groups:
     Collectives get one per stream and set of ranks. Messages share one communicator on
     gloo, where tags tell them apart; NCCL has no tags and runs a communicator in order, so
     there every ordered pair of ranks gets its own.
+
+    Args:
+        backend: see `runtime.devices.backend_of`. With gloo, tensors of a GPU go through the
+            memory of the host.
     """
 
-    def __init__(self, programs: Iterable[Program], timeout_s: float):
+    def __init__(self, programs: Iterable[Program], timeout_s: float, backend: str = "gloo"):
+        self._on_host = backend == "gloo"
         timeout = timedelta(seconds=timeout_s)
         collectives: dict[tuple[str, tuple[int, ...]], None] = {}
         pairs: dict[tuple[int, int], None] = {}
@@ -69,24 +74,44 @@ class Groups:
             key: dist.new_group(list(key[1]), timeout=timeout) for key in sorted(collectives)
         }
         self._pairs: dict[tuple[int, int], Group] = {}
-        if dist.get_backend() == "nccl":
+        if not self._on_host:
             self._pairs = {
                 pair: dist.new_group(sorted(pair), timeout=timeout) for pair in sorted(pairs)
             }
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
-        dist.send(tensor, target, group=self._pairs.get((source, target)), tag=tag)
+        dist.send(self._carried(tensor), target, group=self._pairs.get((source, target)), tag=tag)
 
     def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
-        dist.recv(tensor, source, group=self._pairs.get((source, target)), tag=tag)
+        landed = self._carried(tensor)
+        dist.recv(landed, source, group=self._pairs.get((source, target)), tag=tag)
+        _bring(landed, tensor)
 
     def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
         """`tensor` is what this rank gives; an all-reduce leaves the result there."""
         group = self._collectives[task.stream, task.group]
+        given = self._carried(tensor)
         if task.op is Op.ALL_REDUCE:
-            dist.all_reduce(tensor, op=REDUCTIONS[task.reduction], group=group)
+            dist.all_reduce(given, op=REDUCTIONS[task.reduction], group=group)
+            _bring(given, tensor)
         else:
-            COLLECTIVE[task.op](result, tensor, group=group)
+            landed = self._carried(result)
+            COLLECTIVE[task.op](landed, given, group=group)
+            _bring(landed, result)
+
+    def _carried(self, tensor: Tensor) -> Tensor:
+        """What the backend can send and fill: the tensor itself, or a copy of it on the host."""
+        return on_host(tensor) if self._on_host else tensor
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """The tensor itself, if it is there."""
+    return tensor.cpu()
+
+
+def _bring(landed: Tensor, tensor: Tensor) -> None:
+    if landed is not tensor:
+        tensor.copy_(landed)
 
 
 class Silence(Groups):

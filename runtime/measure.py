@@ -20,12 +20,14 @@ class RankRecord:
         posted, end: per iteration and instruction of the rank.
         memory: (time, change in bytes) over each iteration.
         resident: bytes held throughout.
+        allocated: the most that the allocator held, per iteration; none on CPUs.
     """
 
     posted: list[list[float]]
     end: list[list[float]]
     memory: list[list[tuple[float, int]]]
     resident: int
+    allocated: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -33,8 +35,9 @@ class Measurement:
     """A run: its timeline (the median of every instruction over the iterations), the time
     of each iteration, the loss of each, the norm of all parameters at the end, how many
     versions old the weights of each stage were (see `simulator.staleness`), and for models
-    with experts the load of these (see `runtime.routing`), and of a paced run how much of it
-    was real work (see `runtime.pacing.combine`)."""
+    with experts the load of these (see `runtime.routing`), of a paced run how much of it
+    was real work (see `runtime.pacing.combine`), and on GPUs what the allocator of each rank
+    held at most (median over the iterations, bytes)."""
 
     timeline: Timeline
     iteration_times: list[float]
@@ -44,6 +47,7 @@ class Measurement:
     moe: dict[str, Any] | None = None
     loss_scale: dict[str, Any] | None = None
     pacing: dict[str, Any] | None = None
+    allocated: list[int] = field(default_factory=list)
 
     @property
     def noise_floor(self) -> float:
@@ -110,6 +114,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
         "moe": measurement.moe,
         "loss_scale": measurement.loss_scale,
         "pacing": measurement.pacing,
+        "allocated": measurement.allocated,
     }
 
 
@@ -130,4 +135,5 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
         data["moe"],
         data["loss_scale"],
         data["pacing"],
+        data["allocated"],
     )

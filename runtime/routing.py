@@ -17,8 +17,8 @@ from simulator.workloads import describe
 class Routing:
     """The counters of the segments of a rank, by layer. Other models have none."""
 
-    def __init__(self, experiment: Experiment, segments: Iterable[Segment], device: torch.device):
-        self._experiment, self._device = experiment, device
+    def __init__(self, experiment: Experiment, segments: Iterable[Segment]):
+        self._experiment = experiment
         self._counters = [
             (segment.first + offset, module)
             for segment in segments
@@ -38,10 +38,10 @@ class Routing:
         if self._experiment.workload.model != "moe-gpt":
             return None
         shape = (len(describe(self._experiment)), self._experiment.workload.experts + 1)
-        counts = torch.zeros(shape, dtype=torch.int64, device=self._device)
+        counts = torch.zeros(shape, dtype=torch.int64)
         for layer, counter in self._counters:
-            counts[layer, :-1] += counter.load
-            counts[layer, -1] += counter.dropped
+            counts[layer, :-1] += counter.load.cpu()
+            counts[layer, -1] += counter.dropped.cpu()
         dist.all_reduce(counts)
         blocks = [row[:-1] for row in counts.tolist() if any(row)]
         *load, dropped = counts.sum(0).tolist()

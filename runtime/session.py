@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from runtime.calibrate import Calibrator
 from runtime.clock import Clock
 from runtime.data import microbatch
+from runtime.devices import AllocatorPeak, backend_of
 from runtime.executor import Executor
 from runtime.groups import Groups
 from runtime.job import Job
@@ -34,14 +36,14 @@ def run_job(
     """Run `job` on this rank; the result, as JSON, is returned on rank 0 (None elsewhere)."""
     experiment = job.experiment
     program = lower(experiment)
-    clock = Clock(device)
+    clock = Clock()
     calibrator = None
     programs = [program]
     if job.calibrate:
         wide = not job.measure
         calibrator = Calibrator(experiment, program, rank, device, clock, progress, wide)
         programs += calibrator.transfers.programs
-    groups = Groups(programs, experiment.run.timeout_s)
+    groups = Groups(programs, experiment.run.timeout_s, backend_of(experiment))
     if calibrator:
         calibrator.begin(groups, lambda share, what: report(0.3 * share, what))
     executor = Executor(
@@ -89,9 +91,12 @@ def _iterate(
     end: list[list[float]] = []
     memory: list[list[tuple[float, int]]] = []
     losses: list[float] = []
+    allocated: list[int] = []
+    resident = sum(executor.resident_bytes().values())
+    allocator = AllocatorPeak(executor.device, resident)
     first_of_tensor = place["tensor"] == 0  # its ranks route and lose the same
     counted = executor.segments.values() if first_of_tensor else ()
-    routing = Routing(experiment, counted, executor.device)
+    routing = Routing(experiment, counted)
     total = run.warmup + run.iterations
     begin = 0.3 if calibrator else 0.0
     for number in range(total):
@@ -111,11 +116,13 @@ def _iterate(
                 dist.all_gather_object(fastest, executor.pace.fastest)
                 executor.pace.restart(fastest)
         executor.keep_gradients = job.return_tensors and number == total - 1
+        allocator.restart()
         origin = clock.common_start()
         executor.step(batches)
-        loss = torch.zeros(1, dtype=torch.float64, device=executor.device)
+        peak = allocator.nbytes()
+        loss = torch.zeros(1, dtype=torch.float64)
         for part in executor.losses if first_of_tensor else ():
-            loss += part.double() / (
+            loss += part.double().cpu() / (
                 parallel.batch_shares * parallel.context * parallel.microbatches
             )
         dist.all_reduce(loss)
@@ -125,8 +132,9 @@ def _iterate(
             end.append([time + shift for time in executor.end])
             memory.append([(time + shift, change) for time, change in executor.ledger.changes])
             losses.append(float(loss[0]))
+            allocated += [] if peak is None else [peak]
     executor.progress.leave()
-    record = RankRecord(posted, end, memory, sum(executor.resident_bytes().values()))
+    record = RankRecord(posted, end, memory, resident, allocated)
     norm, moe = parameters_norm(executor), routing.total()
     first = not any(index for axis, index in place.items() if axis != "pipeline")
     mine = executor.staleness.to_json() if first else []
@@ -140,18 +148,19 @@ def _iterate(
     if records is None:
         return None
     timeline, times = merge(program, records)
+    peaks = [int(np.median(record.allocated)) for record in records if record.allocated]
     stale.sort(key=lambda row: int(row["stage"]))
     scale = executor.loss_scale
     scaled = {"value": scale.value, "skipped_steps": scale.skipped} if scale.dynamic else None
-    return Measurement(timeline, times, losses, norm, stale, moe, scaled, pacing)
+    return Measurement(timeline, times, losses, norm, stale, moe, scaled, pacing, peaks)
 
 
 def parameters_norm(executor: Executor) -> float:
     """L2 norm over the whole model, each parameter counted once."""
-    square = torch.zeros(1, dtype=torch.float64, device=executor.device)
+    square = torch.zeros(1, dtype=torch.float64)
     counted = executor.rank in model_ranks(executor.experiment, 0)
     for parameters in executor.parameters.values() if counted else ():
-        square += parameters.shard.double().square().sum() / parameters.bucket.copies
+        square += parameters.shard.double().square().sum().cpu() / parameters.bucket.copies
     dist.all_reduce(square)
     return float(square.sqrt()[0])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -83,3 +84,35 @@ def synchronize(device: torch.device) -> None:
     """Wait until this thread's CUDA stream has run dry, so that clocks tell the truth."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
+
+
+class Stopwatch:
+    """When a thread's work has ended, in seconds of the host's clock.
+
+    On a GPU that is when the device came to a CUDA event behind the work, not when the host
+    noticed.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._anchor: torch.cuda.Event | None = None
+        self._anchored_s = 0.0
+
+    def restart(self) -> None:
+        """Tie the device's clock to the host's; they drift, so once a step."""
+        if self._device.type == "cuda":
+            self._anchor = self._passed_event()
+            self._anchored_s = time.perf_counter()
+
+    def finish(self) -> float:
+        """Wait until what this thread has queued is done; when it was."""
+        if self._anchor is None:
+            return time.perf_counter()
+        since_ms: float = self._anchor.elapsed_time(self._passed_event())
+        return self._anchored_s + 1e-3 * since_ms
+
+    def _passed_event(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        event.synchronize()
+        return event

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from simulator.experiment import Experiment, ExperimentError, parse
+from simulator.experiment import Experiment, ExperimentError, parse, with_overrides
 from simulator.prediction import predict
 from simulator.strategies.schedules import SCHEDULES
 
@@ -162,22 +162,29 @@ SLOW = ("bf16", "fp16")
 """Which CPUs compute so slowly that a large model takes minutes a step."""
 
 
-def cases_of(suite: str, ranks: Sequence[int] = (), patterns: Sequence[str] = ()) -> list[Case]:
+def cases_of(
+    suite: str,
+    ranks: Sequence[int] = (),
+    patterns: Sequence[str] = (),
+    settings: Sequence[str] = (),
+) -> list[Case]:
     """The cases of a suite, fewest ranks first.
 
     Args:
         ranks: only those with so many; none: all.
         patterns: only those whose name has one of these in it, ``*`` for anything; none: all.
+        settings: ``section.key=value`` for all of them but the paced ones.
 
     Raises:
-        ExperimentError: there is no such suite, or no such case in it.
+        ExperimentError: there is no such suite, or no such case in it, or one is impossible
+            with these settings.
     """
     if suite not in SUITES:
         raise ExperimentError(f"--suite {suite}: allowed: {', '.join(SUITES)}")
     on_two = [*_replicas(2), *_pipelines(2), *_inside_layers(2), *_variants()]
     if suite == "quick":
-        chosen = [plan for plan in on_two if plan[0] in QUICK]
-        cases = [_case(*plan[:2], "small", plan[2] | {"run.iterations": 5}) for plan in chosen]
+        quick = [plan for plan in on_two if plan[0] in QUICK]
+        cases = [_case(*plan[:2], "small", plan[2] | {"run.iterations": 5}) for plan in quick]
     else:
         alone: tuple[str, str, Keys] = ("gradient accumulation", "one device", {})
         on_four = [*_replicas(4), *_pipelines(4), *_inside_layers(4), *_hybrids()]
@@ -200,11 +207,21 @@ def cases_of(suite: str, ranks: Sequence[int] = (), patterns: Sequence[str] = ()
     for pattern in patterns:
         if not any(case.has(pattern) for case in cases):
             raise ExperimentError(f"--cases {pattern}: matches none; --list shows the names")
-    return [case for case in cases if not patterns or any(map(case.has, patterns))]
+    chosen = [case for case in cases if not patterns or any(map(case.has, patterns))]
+    return [_set(case, settings) for case in chosen]
 
 
 def _case(strategy: str, family: str, size: str, keys: Keys) -> Case:
     return Case(strategy, family, size, _experiment(BASE | SIZES[size] | keys))
+
+
+def _set(case: Case, settings: Sequence[str]) -> Case:
+    if case.experiment.run.pace is not None or not settings:
+        return case
+    try:
+        return replace(case, experiment=with_overrides(case.experiment, settings))
+    except ExperimentError as error:
+        raise ExperimentError(f"case {case.name}: {error}") from None
 
 
 def _paced_case(strategy: str, family: str, preset: str, keys: Keys) -> Case:

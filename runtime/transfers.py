@@ -294,7 +294,7 @@ class TransferMeter:
         """Of a core, what a transfer occupies on each rank: CPU time ÷ time."""
         sent = [case for case in self.cases if case.op is not None]
         spent = [sum(case.cpu_s for case in sent), sum(case.wall_s for case in sent)]
-        total = torch.tensor(spent, dtype=torch.float64, device=self.device)
+        total = torch.tensor(spent, dtype=torch.float64)
         dist.all_reduce(total)
         return float(total[0] / total[1]) if total[1] > 0 else 0.0
 

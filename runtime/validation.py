@@ -30,6 +30,7 @@ Row = dict[str, Any]
 OnCase = Callable[[Row], None]
 
 FIGURES = (
+    ("1 rank", "median_abs_error", 0.03),
     ("2 ranks", "median_abs_error", 0.03),
     ("2 ranks", "p90_abs_error", 0.08),
     ("4 ranks", "median_abs_error", 0.05),

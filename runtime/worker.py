@@ -16,7 +16,6 @@ import shutil
 import signal
 import socket
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from runtime import progress
+from runtime.devices import device_of, join
 from runtime.executor import ExecutionError
 from runtime.job import Job
 from runtime.session import run_job
@@ -93,9 +93,9 @@ def _work(
 ) -> dict[str, Any] | None:
     job = Job.from_json(message["job"])
     num_ranks = message["num_ranks"]
-    device = device_of(job, rank)
+    device = device_of(job.experiment, rank)
     store = dist.FileStore(str(folder / message["rendezvous"]), num_ranks)  # type: ignore[attr-defined]
-    join(job, store, rank, num_ranks, device)
+    join(job.experiment, store, rank, device)
     try:
         return run_job(
             job, rank, device, mine, lambda share, what: _report(channel, rank, share, what)
@@ -112,36 +112,6 @@ def _report(channel: socket.socket, rank: int, share: float, what: str) -> None:
 def _say(channel: socket.socket, message: dict[str, Any]) -> None:
     with contextlib.suppress(ConnectionError):  # the launcher is gone, and soon this process
         channel.sendall(json.dumps(message).encode() + b"\n")
-
-
-def device_of(job: Job, local_rank: int) -> torch.device:
-    """The CPU, or the GPU of this local rank.
-
-    Raises:
-        ExperimentError: there is no such GPU.
-    """
-    if job.experiment.run.device == "cpu":
-        return torch.device("cpu")
-    count = torch.cuda.device_count()
-    if local_rank >= count:
-        raise ExperimentError(
-            f"run.device = 'cuda': local rank {local_rank} needs a GPU of its own, this host has "
-            f"{count}; allowed: 'cpu', or at most {count} ranks"
-        )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
-
-
-def join(job: Job, store: Any, rank: int, num_ranks: int, device: torch.device) -> None:
-    """Enter the process group: NCCL on GPUs, gloo on CPUs."""
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        store=store,
-        rank=rank,
-        world_size=num_ranks,
-        timeout=timedelta(seconds=job.experiment.run.timeout_s),
-        device_id=device if device.type == "cuda" else None,
-    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ class Comparison:
     Attributes:
         iteration_time_error: of the iteration time.
         instruction_start_error: mean |Δstart| of all instructions ÷ iteration time.
-        peak_memory_errors: per rank, in the order of the timelines; empty if unknown.
+        peak_memory_errors: per rank, in the order of the timelines; empty if unknown. Measured
+            is what the allocator held, where it says (on GPUs), else the sizes of tensors.
         noise_floor: of the measurement (see `runtime.measure.Measurement`), None if unknown.
         attribution: seconds that each cause adds to the predicted iteration time to arrive
             at the measured one, None where the program is not known.
@@ -121,9 +122,11 @@ def _join(predicted: Timeline, measured: Timeline) -> Any:
 
 def _memory_errors(predicted: Timeline, measured: Timeline) -> list[float]:
     """Per rank; 0 where nothing was held."""
+    held = measured.meta.get("statistics", {}).get("allocator_peak_bytes")
+    held = held or [sample.peak for sample in measured.memory]
     return [
-        (mine.peak - theirs.peak) / theirs.peak if theirs.peak > 0 else 0.0
-        for mine, theirs in zip(predicted.memory, measured.memory, strict=False)
+        (mine.peak - theirs) / theirs if theirs > 0 else 0.0
+        for mine, theirs in zip(predicted.memory, held, strict=False)
     ]
 
 

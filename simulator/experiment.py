@@ -223,12 +223,18 @@ class ClusterChoice(_Section):
 
 
 class Run(_Section):
-    """How the real execution is run and measured."""
+    """How the real execution is run and measured.
+
+    Attributes:
+        backend: what tensors are sent with; "auto" is NCCL where every rank has a GPU of its
+            own, else gloo.
+    """
 
     iterations: Positive = 10
     warmup: Annotated[int, Field(ge=0)] = 2
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["cpu", "cuda"] = "cpu"
+    backend: Literal["auto", "gloo", "nccl"] = "auto"
     pace: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
@@ -288,7 +294,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     check_degrees(experiment)
     check_attention(experiment)
     check_size(experiment)
-    _check_sharing(experiment)
+    _check_devices(experiment)
     given = [key for key in ("preset", "file", "profile") if getattr(experiment.cluster, key)]
     if len(given) > 1:
         raise ExperimentError(
@@ -298,8 +304,13 @@ def parse(data: dict[str, Any]) -> Experiment:
     return experiment
 
 
-def _check_sharing(experiment: Experiment) -> None:
-    """Where durations are given, nobody slows another: a shared device would cost nothing."""
+def _check_devices(experiment: Experiment) -> None:
+    """NCCL is for GPUs; and where durations are given, nobody slows another: a shared device
+    would cost nothing."""
+    if experiment.run.backend == "nccl" and experiment.run.device == "cpu":
+        raise ExperimentError(
+            "run.backend = 'nccl': allowed with run.device = 'cpu': 'auto', 'gloo'"
+        )
     given = "run.pace" if experiment.run.pace is not None else ""
     given = "workload.model = 'unit'" if experiment.workload.model == "unit" else given
     if given and experiment.cluster.ranks_per_device > 1:
@@ -325,6 +336,18 @@ def load(path: str | None, overrides: Iterable[str] = ()) -> Experiment:
     for override in overrides:
         _apply_override(data, override)
     return parse(_with_default(data) if path is None else data)
+
+
+def with_overrides(experiment: Experiment, overrides: Iterable[str]) -> Experiment:
+    """The same with what `overrides` say instead (see `load`).
+
+    Raises:
+        ExperimentError: see `parse`.
+    """
+    data = experiment.model_dump(exclude_unset=True)
+    for override in overrides:
+        _apply_override(data, override)
+    return parse(data)
 
 
 def _with_default(given: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,9 @@ def describe_plan(experiment: Experiment) -> str:
         parallel.tensor_style if "tensor_style" in parallel.model_fields_set else "",
         f"zero {parallel.zero}" if parallel.zero else "",
         f"recompute {parallel.recompute}" if parallel.recompute != "none" else "",
+        f"{experiment.cluster.ranks_per_device} ranks a device"
+        if experiment.cluster.ranks_per_device > 1
+        else "",
     ]
     more = "".join(f", {option}" for option in options if option)
     return f"{experiment.workload.model}, {mesh}{more}{schedule}, {count} microbatch{many}"
@@ -112,6 +115,9 @@ def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
         console.print(f"… and {len(result['ranks']) - len(shown)} more ranks (all in --json)")
     if "pacing" in result:
         _print_pacing(console, result["pacing"])
+    if "allocator_peak_bytes" in result:
+        held = ", ".join(map(nbytes, result["allocator_peak_bytes"][:16]))
+        console.print(f"allocators held at most {held} (ranks in order)")
     if "loss_scale" in result:
         scale = result["loss_scale"]
         console.print(f"loss scale {scale['value']:g}, {scale['skipped_steps']} steps skipped")
@@ -175,6 +181,7 @@ def print_comparison(
         f"{predicted['bubble_fraction'] - measured['bubble_fraction']:+.3f}",
     )
     peaks = [[row["peak_memory_bytes"] for row in r["ranks"]] for r in (predicted, measured)]
+    peaks[1] = measured.get("allocator_peak_bytes", peaks[1])
     worst = max(range(len(peaks[1])), key=lambda rank: _relative(peaks[0][rank], peaks[1][rank]))
     table.add_row(
         f"peak memory (rank {worst})",

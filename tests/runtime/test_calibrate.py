@@ -106,7 +106,7 @@ def test_an_older_profile_is_added_without_contradiction(tmp_path):
 def calibrated(experiment, device) -> Calibrator:
     """After one round."""
     program = lower(experiment)
-    calibrator = Calibrator(experiment, program, 0, device, Clock(device), Progress())
+    calibrator = Calibrator(experiment, program, 0, device, Clock(), Progress())
     programs = [program, *calibrator.transfers.programs]
     calibrator.begin(Groups(programs, 60.0), lambda share, what: None)
     calibrator.round()
