@@ -26,7 +26,7 @@ from simulator.experiment import Experiment
 from simulator.profile import Profile, Timing, middle_mean
 from simulator.program import Program
 
-ROUND_S, TURN_S = 0.4, 0.06
+ROUND_S, TURN_S = 0.2, 0.06
 
 
 class Calibrator:
@@ -75,29 +75,43 @@ class Calibrator:
         transfers.
 
         The two in turn tell how much ranks that compute together slow each other. Turns are
-        short, because the machine's speed may change from one second to the next.
+        short, because the machine's speed may change from one second to the next; in company
+        they add up to a step or more, so that rounds differ as much as steps do.
         """
         self.progress.leave()
         self.rounds.append({})
+        self.passes.warm_up()
+        longest, step = self._agreed(self.passes.longest_s, self.passes.step_s)
+        turn, left = max(TURN_S, 4 * longest), max(ROUND_S, step)
         at_once = min(self.room, self.mates)
-        begin = now = self.clock.common_start()
-        while now < begin + ROUND_S:
+        while left > 0:
             for end in range(at_once, self.mates + at_once, at_once):
                 last = min(end, self.mates)  # the last lot is as large as the others
-                now = self._time_for(TURN_S, range(last - at_once, last), self.rounds[-1])
+                lot = range(last - at_once, last)
+                self._time_for(turn, lot, self.rounds[-1], longest if at_once > 1 else 0.0)
             if at_once == self.room > 1:
                 for place in range(self.mates):
-                    now = self._time_for(TURN_S / 2, range(place, place + 1), self.alone)
+                    self._time_for(turn / 4, range(place, place + 1), self.alone)
+            left -= turn
         self.transfers.round()
 
-    def _time_for(self, seconds: float, places: range, into: Samples) -> float:
-        """Time this rank's passes, at least one, if it is at one of `places`; the moment, the
-        same on all ranks, when time is up."""
+    def _time_for(self, seconds: float, places: range, into: Samples, company: float = 0.0) -> None:
+        """Time this rank's passes, at least one, if it is at one of `places`.
+
+        Args:
+            company: seconds to go on after that, not counted, so that nobody ends a pass alone.
+        """
         end = self.clock.common_start() + seconds
         if self.place in places:
-            self.passes.warm_up()
             self.passes.time(into, partial(self._before, end))
-        return end
+            if self._before(end + company):
+                self.passes.time({}, partial(self._before, end + company))
+
+    def _agreed(self, *mine: float) -> list[float]:
+        """Of each the largest over all ranks."""
+        largest = torch.tensor(mine, dtype=torch.float64)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return list(map(float, largest))
 
     def _before(self, end: float) -> bool:
         return self.clock.now() < end
@@ -129,12 +143,18 @@ class Calibrator:
         dist.gather_object((self.rounds, slower), everything)
         if everything is None:
             return None
-        rounds = [_merged(mine) for mine in zip(*(mine for mine, _ in everything), strict=True)]
-        merged = _merged(rounds)
-        speeds = _speeds(rounds, {key: float(np.mean(found)) for key, found in merged.items()})
+        rounds = [
+            list(of_ranks) for of_ranks in zip(*(mine for mine, _ in everything), strict=True)
+        ]
+        merged = _merged(samples for of_ranks in rounds for samples in of_ranks)
+        means = {key: float(np.mean(found)) for key, found in merged.items()}
+        # More ranks than there is room for are moved about, and none is at a slow place for long.
+        crowded = self.mates > self.room
+        speeds = [_speeds([_merged(of)] * len(of) if crowded else of, means) for of in rounds]
         steady = _merged(
             {key: [time / speed for time in times] for key, times in found.items()}
-            for found, speed in zip(rounds, speeds, strict=True)
+            for of_ranks, of_speeds in zip(rounds, speeds, strict=True)
+            for found, speed in zip(of_ranks, of_speeds, strict=True)
         )
         # Together ÷ alone, in turn: passes are stated alone, and what ranks that compute
         # together lose is that they share fewer cores, or less of a device, than they are
@@ -155,6 +175,7 @@ class Calibrator:
             messages=sent.messages,
             collectives=sent.collectives,
             issue_s=sent.issue_s,
+            queue_s=sent.queue_s,
             wake_s=sent.wake_s,
             transfer_cores=sent.transfer_cores,
             transfer_loss=sent.transfer_loss,
@@ -190,10 +211,10 @@ def _merged(parts: Iterable[Samples]) -> Samples:
     return merged
 
 
-def _speeds(rounds: Iterable[Samples], means: dict[str, float]) -> list[float]:
-    """Per round, what its passes took ÷ what they take in the mean; 1 if there were none."""
+def _speeds(of_ranks: Iterable[Samples], means: dict[str, float]) -> list[float]:
+    """Per rank, what its passes took ÷ what they take in the mean; 1 if there were none."""
     speeds = []
-    for samples in rounds:
+    for samples in of_ranks:
         took = sum(sum(times) for times in samples.values())
         usual = sum(len(times) * means[key] for key, times in samples.items())
         speeds.append(took / usual if usual > 0 else 1.0)

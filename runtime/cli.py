@@ -218,7 +218,8 @@ def show_profile(console: Console, profile: Profile) -> None:
     if loss is not None:
         console.print(f"beside transfers passes lose {loss:.0%} of their speed")
     console.print(
-        f"host overhead {seconds(profile.issue_s)} an instruction, wake-up "
+        f"host overhead {seconds(profile.issue_s)} an instruction, "
+        f"{seconds(profile.queue_s)} more for a communication before it, wake-up "
         f"{seconds(profile.wake_s)}, a transfer occupies {profile.transfer_cores:.2f} of a core; "
         f"{profile.machine['cores']} cores do the work of "
         f"{profile.capacity or profile.machine['cores']:.2f}"

@@ -55,24 +55,35 @@ class PassMeter:
         self.executor = Executor(calm, program, rank, device, Silence(seconds), progress)
         self.batch = microbatch(experiment, 0, 0, device) if self.key_of else None
         self._walk = self._forever()
-        self.warm = False
+        self._took: dict[str, float] = {}
 
     def time(self, into: Samples, goes_on: Callable[[], bool]) -> None:
         """Go on with the walk, at least one pass, while `goes_on`."""
         while self.key_of:
             key, seconds = next(self._walk)
             into.setdefault(key, []).append(seconds)
+            self._took[key] = seconds
             self.progress.leave()  # a sign of life
             if not goes_on():
                 return
 
     def warm_up(self) -> None:
         """Every pass of the program once, not counted; the first time only."""
-        if not self.warm:
-            self.warm = True
+        if not self._took:
             passes = sum(id(i.task) in self.key_of for i in self.executor.instructions)
             count = iter(range(passes - 1))
             self.time({}, lambda: next(count, None) is not None)
+
+    @property
+    def longest_s(self) -> float:
+        """Of the distinct passes, as long as each took the last time."""
+        return max(self._took.values(), default=0.0)
+
+    @property
+    def step_s(self) -> float:
+        """Of all passes of a step."""
+        keys = (self.key_of.get(id(i.task)) for i in self.executor.instructions)
+        return sum(self._took.get(key, 0.0) for key in keys if key is not None)
 
     def fill(self, into: Samples, known: Container[str]) -> None:
         """Go on until every distinct pass is in `into`, or `known`."""

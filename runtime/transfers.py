@@ -31,6 +31,7 @@ from simulator.timeline import Floats
 SMALLEST = 8
 SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 24)
 ROUND_S = 0.3
+QUEUED = 50
 
 Columns = tuple[Floats, Floats, Floats]
 """posted, start and end of every instruction in every run."""
@@ -45,6 +46,7 @@ class Transfers:
     collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
     wake_s: float = 0.0
     issue_s: float = 0.0
+    queue_s: float = 0.0
     transfer_cores: float = 0.0
     transfer_loss: float | None = None
 
@@ -99,7 +101,8 @@ class TransferMeter:
     ):
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
-        self.cases = [self._host(), *self._messages(wide), *self._collectives(wide)]
+        self.hosts = [self._host(), self._queueing()]
+        self.cases = [*self.hosts, *self._messages(wide), *self._collectives(wide)]
         self.beside = beside and program.num_ranks > 1
         self._products = Products(device)
         self._usual: dict[tuple[Op | None, int, int], float] = {}
@@ -117,6 +120,22 @@ class TransferMeter:
         nothing = Task(op=Op.OPTIMIZER_STEP, stage=0)
         lists = [[Instruction(nothing) for _ in range(100)] for _ in self.program.ranks]
         return Case("host overhead", Program(lists))
+
+    def _queueing(self) -> Case:
+        """Host time that a communication takes from the pass behind it: of instructions without
+        work, each with one that nobody waits for."""
+        everyone = tuple(range(self.program.num_ranks))
+        reduce = self._collective(Op.ALL_REDUCE, "data", everyone, SMALLEST).program.ranks[0][0]
+        nothing = Task(op=Op.OPTIMIZER_STEP, stage=0)
+        lists = [
+            [
+                Instruction(task, number)
+                for number in range(QUEUED)
+                for task in (nothing, reduce.task)
+            ]
+            for _ in everyone
+        ]
+        return Case("queueing", Program(lists))
 
     def _messages(self, wide: bool) -> list[Case]:
         if self.program.num_ranks < 2:
@@ -189,7 +208,7 @@ class TransferMeter:
             )
             self._run(case, Runs())
             self._run_both_ways(case)
-        transfers = self.cases[1:]
+        transfers = self.cases[len(self.hosts) :]
         recorded = self._recorded(transfers, lambda case: case.alone)
         self._usual = {
             (case.op, case.size, case.nbytes): _timing(case, *columns).mean_s
@@ -252,10 +271,12 @@ class TransferMeter:
 
     def found(self) -> Transfers:
         """What was measured; the same on every rank."""
-        host, *transfers = self.cases
-        [(_, start, _)] = self._recorded([host], lambda case: case.alone)
-        first = len(host.program.ranks[0])
-        found = Transfers(issue_s=float(np.median(np.diff(start[:, :first]))))
+        transfers = self.cases[len(self.hosts) :]
+        (host, _, _), (queueing, _, _) = self._recorded(self.hosts, lambda case: case.alone)
+        first = len(self.hosts[0].program.ranks[0])
+        found = Transfers(issue_s=float(np.median(np.diff(host[:, :first]))))
+        between = np.diff(queueing[:, : 2 * QUEUED : 2])
+        found.queue_s = max(middle_mean(between.ravel().tolist()) - found.issue_s, 0.0)
         found.transfer_cores = self._cores()
         alone = self._recorded(transfers, lambda case: case.alone)
         timings = [_timing(case, *columns) for case, columns in zip(transfers, alone, strict=True)]

@@ -37,7 +37,8 @@ class Cluster:
         cores: how many cores the ranks of one node share; None: they have devices.
         device_capacity: how many passes at once, of ranks that share a device, get as much
             done as that many alone.
-        issue_s: host time to queue an instruction.
+        issue_s: host time to begin a compute instruction; queue_s: what a communication takes
+            of it from the compute instruction behind it.
         wake_s: from the end of an instruction to the start of one on another stream.
         transfer_cores: what one rank's transfer occupies of the cores, unless the profile
             knows better.
@@ -52,6 +53,7 @@ class Cluster:
     cores: float | None = None
     device_capacity: float = 1.0
     issue_s: float = 0.0
+    queue_s: float = 0.0
     wake_s: float = 0.0
     transfer_cores: float = 0.0
     profile: Profile | None = None
@@ -246,6 +248,7 @@ def cluster_of(file: ClusterFile) -> Cluster:
         ),
         cores=host.cores if host else None,
         issue_s=host.issue_us * 1e-6 if host else 0.0,
+        queue_s=host.queue_us * 1e-6 if host else 0.0,
         wake_s=host.wake_us * 1e-6 if host else 0.0,
         transfer_cores=host.transfer_cores if host else 0.0,
     )
@@ -289,6 +292,7 @@ def from_profile(profile: Profile) -> Cluster:
         else None,
         device_capacity=profile.capacity or 1.0,
         issue_s=profile.issue_s,
+        queue_s=profile.queue_s,
         wake_s=profile.wake_s,
         transfer_cores=profile.transfer_cores,
         profile=profile,

@@ -120,6 +120,7 @@ class HostTable(_Table):
 
     cores: Rate
     issue_us: Amount = 0.0
+    queue_us: Amount = 0.0
     wake_us: Amount = 0.0
     transfer_cores: Amount = 0.0
 

@@ -75,7 +75,7 @@ class CostModel:
         self.is_spread = cluster.profile is not None and not modelled
         self._timings: dict[tuple[int, int], Timing] = {}
         self._draws: list[int] | None = None
-        self._speed = 1.0
+        self._speeds = [1.0]
         # by the layer's identity: on the device, and on the host that launches
         self._estimates: dict[tuple[Op, int, str], tuple[float, float]] = {}
         if not modelled:
@@ -84,7 +84,7 @@ class CostModel:
             self.capacities = self.sharing.capacities
         self._shares: dict[tuple[int, int], tuple[float, float]] = {}
         on_host = cluster.cores is not None and not modelled
-        self._issued = _issued_before(program) if on_host else None
+        self._queued = _queued_before(program) if on_host else None
 
     def seconds(self, instruction: Instruction) -> float:
         """Duration alone, plus for compute the host time to issue it and what precedes it."""
@@ -93,24 +93,26 @@ class CostModel:
         drawn = self._draws[instruction.uid] if self._draws is not None else None
         seconds = self.scale * (timing.mean_s if drawn is None else timing.tenths[drawn])
         if task.stream == COMPUTE_STREAM:
-            seconds *= self._speed
-        if self._issued is not None and task.stream == COMPUTE_STREAM:
-            return seconds + self.cluster.issue_s * self._issued[instruction.uid]
+            seconds *= self._speeds[instruction.rank % len(self._speeds)]
+        if self._queued is not None and task.stream == COMPUTE_STREAM:
+            queued = self._queued[instruction.uid]
+            return seconds + self.cluster.issue_s + self.cluster.queue_s * queued
         return seconds
 
     def drawn(self, seed: int, step: int) -> CostModel:
-        """The same costs with every duration drawn from the measured ones, and passes as slow
-        as the machine was in one of the rounds of calibration: of each as many as of another."""
+        """The same costs with every duration drawn from the measured ones, and the passes of each
+        rank as slow as they were in one of the rounds of calibration: of each as many as of
+        another. Who waits for several waits for the slowest."""
         drawn = copy(self)
         rounds = self.cluster.profile.rounds if self.cluster.profile else []
-        drawn._speed = rounds[step % len(rounds)] if rounds else 1.0
+        drawn._speeds = rounds[step % len(rounds)] if rounds else [1.0]
         generator = np.random.default_rng((seed, step))
         drawn._draws = generator.integers(0, TENTHS, self._count).tolist()
         return drawn
 
     def delay(self, instruction: Instruction) -> float:
         """A stream that waited for another one takes a moment to wake."""
-        if self._issued is None or not instruction.after:
+        if self._queued is None or not instruction.after:
             return 0.0
         return self.cluster.wake_s
 
@@ -248,17 +250,16 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
     return Work((), moved + 2.0 * workload.optimizer_bytes * mine, 2 + clips)
 
 
-def _issued_before(program: Program) -> list[int]:
-    """Per instruction uid: instructions the host has to issue for a compute instruction,
-    which are itself and the communication queued since the compute before it. A CPU's host
-    thread is its compute stream, so this time is compute time."""
+def _queued_before(program: Program) -> list[int]:
+    """Per instruction uid: communication queued since the compute before it, for a compute
+    instruction. A CPU's host thread is its compute stream, so this time is compute time."""
     counts = [0] * len(program)
     for instructions in program.ranks:
-        queued = 1
+        queued = 0
         for instruction in instructions:
             if instruction.task.op in COMMUNICATION:
                 queued += 1
             else:
                 counts[instruction.uid] = queued
-                queued = 1
+                queued = 0
     return counts

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -92,12 +92,13 @@ class Profile:
         machine: hostname, processor, cores, versions, date.
         device: cpu or cuda.
         passes: per segment pass (see `simulator.costs.pass_key`).
-        rounds: of calibration: what the passes of each took ÷ what they take in the mean. The
-            spread of `passes` is what is left beside.
+        rounds: of calibration: what the passes of each rank took ÷ what they take in the mean.
+            The spread of `passes` is what is left beside.
         messages: (bytes, duration) of a message between two ranks, sizes ascending.
         collectives: the same per operation and group size (bytes as nccl-tests counts them:
             of the larger side).
-        issue_s: host time to queue one instruction.
+        issue_s: host time to begin one compute instruction.
+        queue_s: host time that a communication takes from the compute instruction behind it.
         wake_s: from the end of an instruction to the start of one on another stream that
             waited for it.
         transfer_cores: share of a core that one rank's transfer occupies on idle cores.
@@ -114,10 +115,11 @@ class Profile:
     machine: dict[str, Any]
     device: str = "cpu"
     passes: dict[str, Timing] = field(default_factory=dict)
-    rounds: list[float] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)
     messages: Points = field(default_factory=list)
     collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
     issue_s: float = 0.0
+    queue_s: float = 0.0
     wake_s: float = 0.0
     transfer_cores: float = 0.0
     transfer_loss: float | None = None
@@ -248,14 +250,15 @@ def parse_profile(data: dict[str, Any]) -> Profile:
         for op, sizes in data["collectives"].items()
     }
     profile = Profile(**data)
-    positive = [profile.machine["cores"], *profile.peak_flops.values(), *profile.rounds]
+    positive = [profile.machine["cores"], *profile.peak_flops.values(), *chain(*profile.rounds)]
     positive += [profile.busy_ranks, profile.ranks_per_device]
     lost = profile.transfer_loss or 0.0
     if profile.capacity is not None:
         positive.append(profile.capacity)
-    _check_numbers([*positive, lost, profile.issue_s, profile.wake_s, profile.transfer_cores])
+    host = [profile.issue_s, profile.queue_s, profile.wake_s, profile.transfer_cores]
+    _check_numbers([*positive, lost, *host])
     sizes = [points for sizes in profile.collectives.values() for points in sizes.values()]
-    if not all(positive) or not all(sizes):
+    if not all(positive) or not all(sizes) or not all(profile.rounds):
         raise ValueError("no cores, no FLOP/s, no ranks, or a group size without points")
     if lost >= 1:
         raise ValueError("nothing is left of passes beside transfers")

@@ -102,7 +102,7 @@ def test_without_a_profile_nothing_counts_as_estimated() -> None:
 
 
 def host(**fields: float) -> Cluster:
-    return replace(load_preset("laptop"), issue_s=0.0, wake_s=0.0, **fields)
+    return replace(load_preset("laptop"), issue_s=0.0, queue_s=0.0, wake_s=0.0, **fields)
 
 
 def two_hosts(**fields: float) -> Cluster:
@@ -110,19 +110,19 @@ def two_hosts(**fields: float) -> Cluster:
 
 
 def test_the_host_queues_communication_inside_compute() -> None:
-    """A compute instruction costs one issue for itself and one for each communication
-    queued since the compute before it."""
+    """A compute instruction costs 0.5 s for itself and 8 s for each communication queued since
+    the compute before it."""
     settings = ("parallel.data=2", "parallel.bucket_mb=0.1", "parallel.microbatches=2")
     free = by_label(*model(*settings, cluster=host()))
-    slow = by_label(*model(*settings, cluster=replace(host(), issue_s=0.5)))
-    issued = {label: round((slow[label] - free[label]) / 0.5, 9) for label in slow}
+    slow = by_label(*model(*settings, cluster=replace(host(), issue_s=0.5, queue_s=8.0)))
+    issued = {label: round(slow[label] - free[label], 9) for label in slow}
     assert issued == {
-        **dict.fromkeys(("0F0.0", "0F0.1", "0B0.1", "0B0.0"), 1.0),
-        **dict.fromkeys(("0F1.0", "0F1.1", "0B1.1"), 1.0),
+        **dict.fromkeys(("0F0.0", "0F0.1", "0B0.1", "0B0.0"), 0.5),
+        **dict.fromkeys(("0F1.0", "0F1.1", "0B1.1"), 0.5),
         "0REDUCE_GRAD.1": 0.0,
-        "0B1.0": 2.0,
+        "0B1.0": 8.5,
         "0REDUCE_GRAD.0": 0.0,
-        "0STEP": 2.0,
+        "0STEP": 8.5,
     }
 
 

@@ -103,10 +103,21 @@ def test_a_machine_that_drifts_is_slow_for_whole_steps() -> None:
     """Two rounds in three at normal speed: so is the median step; each twentieth as often."""
     experiment = load(None, ["parallel.pipeline=1"])
     steady = spread(experiment, Timing.certain(1.0))
-    drifting = replace(steady, rounds=[1.0, 3.0, 1.0])
+    drifting = replace(steady, rounds=[[1.0], [3.0], [1.0]])
     usual, found = (predict(experiment, from_profile(p)).result for p in (steady, drifting))
     assert found["iteration_time_s"] == usual["iteration_time_s"]
     assert found["iteration_time_p90_s"] == pytest.approx(3 * usual["iteration_time_s"], rel=1e-3)
+
+
+def test_every_step_is_as_slow_as_its_slowest_rank() -> None:
+    """Each replica is slow in half of the rounds, in no two of them both: every step is."""
+    experiment = load(None, ["parallel.pipeline=1", "parallel.data=2"])
+    steady = spread(experiment, Timing.certain(1.0))
+    uneven = replace(steady, rounds=[[1.0, 1.5], [1.5, 1.0]])
+    usual, found = (predict(experiment, from_profile(p)).result for p in (steady, uneven))
+    passes = usual["ranks"][0]["compute_s"]
+    longer = found["iteration_time_s"] - usual["iteration_time_s"]
+    assert longer == pytest.approx(0.5 * passes, rel=0.02)
 
 
 def test_steps_are_drawn_from_the_seed() -> None:
