@@ -89,10 +89,10 @@ class Calibrator:
                 last = min(end, self.mates)  # the last lot is as large as the others
                 lot = range(last - at_once, last)
                 self._time_for(turn, lot, self.rounds[-1], longest if at_once > 1 else 0.0)
+                left -= turn
             if at_once == self.room > 1:
                 for place in range(self.mates):
                     self._time_for(turn / 4, range(place, place + 1), self.alone)
-            left -= turn
         self.transfers.round()
 
     def _time_for(self, seconds: float, places: range, into: Samples, company: float = 0.0) -> None:
