@@ -179,9 +179,9 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
             older = load_profile(path)
         except ExperimentError:
             older = None
-        if older and _is_of_same(older, profile):
+        if older and older.place == profile.place:
             if not profile.messages:  # one rank, which tells nothing of transfers
-                names = ("transfer_cores", "transfer_loss", "busy_ranks", "wake_s")
+                names = ("transfer_cores", "transfer_loss", "busy_ranks", "queue_s", "wake_s")
                 profile = replace(profile, **{name: getattr(older, name) for name in names})
             elif older.busy_ranks != profile.busy_ranks:
                 older = older.without_busy()
@@ -194,15 +194,6 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
             )
     save_profile(profile, path)
     return profile
-
-
-def _is_of_same(older: Profile, newer: Profile) -> bool:
-    """Whether both were measured on the same kind of device of the same host."""
-    a, b = (
-        (profile.machine.get("hostname"), profile.device, profile.ranks_per_device)
-        for profile in (older, newer)
-    )
-    return a == b
 
 
 def _merged(

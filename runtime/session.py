@@ -92,7 +92,7 @@ def _iterate(
     memory: list[list[tuple[float, int]]] = []
     losses: list[float] = []
     allocated: list[int] = []
-    resident = sum(executor.resident_bytes().values())
+    resident = executor.ledger.resident
     allocator = AllocatorPeak(executor.device, resident)
     first_of_tensor = place["tensor"] == 0  # its ranks route and lose the same
     counted = executor.segments.values() if first_of_tensor else ()

@@ -125,14 +125,10 @@ class TransferMeter:
         """Host time that a communication takes from the pass behind it: of instructions without
         work, each with one that nobody waits for."""
         everyone = tuple(range(self.program.num_ranks))
-        reduce = self._collective(Op.ALL_REDUCE, "data", everyone, SMALLEST).program.ranks[0][0]
+        reduce = self._collective_task(Op.ALL_REDUCE, "data", everyone, SMALLEST)
         nothing = Task(op=Op.OPTIMIZER_STEP, stage=0)
         lists = [
-            [
-                Instruction(task, number)
-                for number in range(QUEUED)
-                for task in (nothing, reduce.task)
-            ]
+            [Instruction(task, number) for number in range(QUEUED) for task in (nothing, reduce)]
             for _ in everyone
         ]
         return Case("queueing", Program(lists))
@@ -173,12 +169,12 @@ class TransferMeter:
             for (op, _, nbytes), (stream, group) in sorted(wanted.items())
         ]
 
-    def _collective(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Case:
+    def _collective_task(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Task:
         # Every rank has an equal part; what sizes are asked for need not be multiples of it.
         unit = len(group) * TORCH_DTYPE[self.experiment.workload.dtype].itemsize
         whole = max(nbytes // unit, 1) * unit
         part = whole // len(group) if op is Op.REDUCE_SCATTER else whole
-        task = Task(
+        return Task(
             op=op,
             stage=0,
             stream=stream,
@@ -188,6 +184,9 @@ class TransferMeter:
             nbytes=whole,
             allocates=() if op is Op.ALL_REDUCE else (Tensor("calibrated", part),),
         )
+
+    def _collective(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Case:
+        task = self._collective_task(op, stream, group, nbytes)
         lists = [
             [Instruction(task, number) for number in range(_repeats(nbytes))]
             if rank in group

@@ -279,6 +279,7 @@ def parse(data: dict[str, Any]) -> Experiment:
     Raises:
         ExperimentError: unknown key, wrong type or impossible value.
     """
+    from simulator.plan_checks import check_batch, check_devices, check_parallel
     from simulator.strategies.zero import check as check_zero
     from simulator.workloads.checks import check_attention, check_keys, check_size
     from simulator.workloads.degrees import check_degrees
@@ -288,13 +289,13 @@ def parse(data: dict[str, Any]) -> Experiment:
     except ValidationError as error:
         raise ExperimentError(_explain(error)) from None
     check_keys(experiment.workload)
-    _check_parallel(experiment.parallel)
+    check_parallel(experiment.parallel)
     check_zero(experiment)
-    _check_batch(experiment)
+    check_batch(experiment)
     check_degrees(experiment)
     check_attention(experiment)
     check_size(experiment)
-    _check_devices(experiment)
+    check_devices(experiment)
     given = [key for key in ("preset", "file", "profile") if getattr(experiment.cluster, key)]
     if len(given) > 1:
         raise ExperimentError(
@@ -302,22 +303,6 @@ def parse(data: dict[str, Any]) -> Experiment:
             f"cluster.{given[0]} is set too; give one of them"
         )
     return experiment
-
-
-def _check_devices(experiment: Experiment) -> None:
-    """NCCL is for GPUs; and where durations are given, nobody slows another: a shared device
-    would cost nothing."""
-    if experiment.run.backend == "nccl" and experiment.run.device == "cpu":
-        raise ExperimentError(
-            "run.backend = 'nccl': allowed with run.device = 'cpu': 'auto', 'gloo'"
-        )
-    given = "run.pace" if experiment.run.pace is not None else ""
-    given = "workload.model = 'unit'" if experiment.workload.model == "unit" else given
-    if given and experiment.cluster.ranks_per_device > 1:
-        raise ExperimentError(
-            f"cluster.ranks_per_device = {experiment.cluster.ranks_per_device}: allowed with "
-            f"{given}: 1"
-        )
 
 
 def load(path: str | None, overrides: Iterable[str] = ()) -> Experiment:
@@ -390,41 +375,3 @@ def _explain(error: ValidationError) -> str:
         .replace("Input should", "allowed: should")
     )
     return f"{key} = {first['input']!r}: {allowed}"
-
-
-def _check_parallel(parallel: Parallel) -> None:
-    from simulator.strategies.schedules import schedule_named
-
-    try:
-        schedule_named(parallel.schedule)
-    except ValueError as error:
-        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
-    if parallel.memory_limit is not None and parallel.schedule != "zb-auto":
-        raise ExperimentError(
-            f"parallel.memory_limit = {parallel.memory_limit:g}: only for parallel.schedule = "
-            f"'zb-auto', not {parallel.schedule!r}"
-        )
-    if sorted(parallel.rank_order) != sorted(AXES):
-        raise ExperimentError(
-            f"parallel.rank_order = {list(parallel.rank_order)}: allowed: the axes "
-            f"{', '.join(AXES)}, each once, slowest to fastest varying"
-        )
-    stages = parallel.pipeline * parallel.virtual_stages
-    if parallel.split is not None and len(parallel.split) != stages:
-        raise ExperimentError(
-            f"parallel.split = {list(parallel.split)}: {len(parallel.split)} numbers; allowed: "
-            f"one for each of pipeline × virtual_stages = {stages} stages"
-        )
-
-
-def _check_batch(experiment: Experiment) -> None:
-    parallel = experiment.parallel
-    parts = parallel.batch_shares * parallel.microbatches
-    if experiment.global_batch % parts:
-        names = ["data", *(["expert"] if parallel.expert > 1 else []), "microbatches"]
-        factors = " × ".join(str(getattr(parallel, name)) for name in names)
-        raise ExperimentError(
-            f"workload.global_batch = {experiment.global_batch}: must be a multiple of "
-            f"{' × '.join(names)} = {factors} = {parts}; "
-            f"nearest: {max(parts, round(experiment.global_batch / parts) * parts)}"
-        )

@@ -156,12 +156,8 @@ def saved_profile(experiment: Experiment, notes: list[str] | None = None) -> Pro
         if notes is not None:
             notes.append(f"ignored: {error}")
         return None
-    same_host = profile.machine.get("hostname") == socket.gethostname()
-    alike = (profile.device, profile.ranks_per_device) == (
-        experiment.run.device,
-        choice.ranks_per_device,
-    )
-    return profile if same_host and alike else None
+    here = (socket.gethostname(), experiment.run.device, choice.ranks_per_device)
+    return profile if profile.place == here else None
 
 
 def metadata(source: str, experiment: Experiment, program: Program) -> dict[str, Any]:

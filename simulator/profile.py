@@ -128,6 +128,11 @@ class Profile:
     ranks_per_device: int = 1
     peak_flops: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def place(self) -> tuple[str | None, str, int]:
+        """What it was measured on: host, kind of device, and ranks on one."""
+        return self.machine.get("hostname"), self.device, self.ranks_per_device
+
     def without_busy(self) -> Profile:
         """Without what transfers took beside `busy_ranks` ranks, for a profile of others."""
 
