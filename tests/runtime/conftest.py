@@ -332,7 +332,7 @@ def equals_unsplit(reference: Callable[..., Any]) -> Callable[[Ran], None]:
 
 @pytest.fixture(scope="session")
 def run_script() -> Callable[[str, Path], None]:
-    """Runs a script of this folder as ``python SCRIPT RANK JOB.json`` on two ranks."""
+    """Runs a script of this folder as ``python SCRIPT JOB.json``, see `torch_ranks.main`."""
     here = Path(__file__).parent
     paths = (str(here.parent.parent), os.environ.get("PYTHONPATH"))
     environment = os.environ | {
@@ -342,20 +342,8 @@ def run_script() -> Callable[[str, Path], None]:
     }
 
     def run(script: str, job: Path) -> None:
-        command = [sys.executable, str(here / script)]
-        ranks = [
-            subprocess.Popen(
-                [*command, str(rank), str(job)], env=environment, stderr=subprocess.PIPE, text=True
-            )
-            for rank in range(2)
-        ]
-        try:
-            for rank in ranks:
-                _, errors = rank.communicate(timeout=180)
-                assert rank.returncode == 0, errors
-        finally:
-            for rank in ranks:
-                rank.kill()
-                rank.wait()
+        command = [sys.executable, str(here / script), str(job)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr
 
     return run

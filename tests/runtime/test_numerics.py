@@ -88,7 +88,7 @@ STATEFUL = [
         {"pipeline": 2, "schedule": "zb-v", "virtual_stages": 2, "microbatches": 3},
         {"pipeline": 4, "schedule": "zb-h1", "model": "mlp", "layers": 5, "microbatches": 4},
     )
-    if clip or (optimizer != "sgd" and "data" in plan)
+    if ("data" in plan and (clip or optimizer != "sgd")) or (clip and optimizer == "adam")
 ]
 
 

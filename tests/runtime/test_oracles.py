@@ -117,7 +117,6 @@ def in_torch(experiment, run_script, tmp_path_factory):
     job.write_text(
         json.dumps(
             {
-                "ranks": 2,
                 "store": str(folder / "store"),
                 "out": str(folder),
                 "experiment": tiny.model_dump(exclude_unset=True),

@@ -1,14 +1,11 @@
 """One rank of `torch.distributed.pipelining` with a schedule that was loaded from CSV.
 
-Run by `test_oracles` as ``python torch_pipeline.py RANK JOB.json``. Nothing of our executor
+Run by `test_oracles` as ``python torch_pipeline.py JOB.json``. Nothing of our executor
 is used: torch's stages, torch's schedule runtime, layers from `build_layer` only.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import warnings
 from pathlib import Path
 
 import torch
@@ -16,6 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
+from torch_ranks import main
 
 from runtime.data import microbatch
 from runtime.models import boundary, build_layer
@@ -24,12 +22,7 @@ from simulator.experiment import Experiment, parse
 CPU = torch.device("cpu")
 
 
-def main(rank: int, job: dict) -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # torch's own
-    count = job["ranks"]
-    store = dist.FileStore(job["store"], count)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=count)
+def run(rank: int, job: dict) -> None:
     experiment = parse(job["experiment"])
     microbatches = experiment.parallel.microbatches
     data = [microbatch(experiment, 0, index, CPU) for index in range(microbatches)]
@@ -77,7 +70,6 @@ def main(rank: int, job: dict) -> None:
             Path(job["out"]) / f"{number}-{rank}.pt",
         )
         dist.barrier()
-    dist.destroy_process_group()
 
 
 def example(experiment: Experiment, index: int) -> torch.Tensor:
@@ -90,4 +82,4 @@ def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")))
+    main(run)

@@ -1,15 +1,12 @@
-"""One of two ranks that train with torch's own tensor parallelism (DTensor), and then run our
+"""Two ranks that train with torch's own tensor parallelism (DTensor), and then run our
 programs while the bytes of their collectives are counted.
 
-Run by `test_tensor_oracles` as ``python torch_tensor.py RANK JOB.json``. In the first part
+Run by `test_tensor_oracles` as ``python torch_tensor.py JOB.json``. In the first part
 nothing of our executor is used: layers from `build_layer` only.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import warnings
 from pathlib import Path
 
 import torch
@@ -22,6 +19,7 @@ from torch.distributed.tensor.parallel import (
     RowwiseParallel,
     parallelize_module,
 )
+from torch_ranks import main
 
 from runtime import groups
 from runtime.data import microbatch
@@ -105,17 +103,11 @@ def count_bytes(experiment: Experiment, rank: int) -> float:
     return sent[0] / experiment.run.iterations
 
 
-def main(rank: int, job: dict) -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # torch's own
-    store = dist.FileStore(job["store"], 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def run(rank: int, job: dict) -> None:
     trained = [train(parse(experiment)) for experiment in job["train"]]
     counted = [count_bytes(parse(experiment), rank) for experiment in job["count"]]
     torch.save((trained, counted), Path(job["out"]) / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")))
+    main(run)

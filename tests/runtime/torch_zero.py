@@ -1,15 +1,12 @@
-"""One of two ranks that train with torch's own sharded data parallelism, and then run our
+"""Two ranks that train with torch's own sharded data parallelism, and then run our
 programs while the bytes of their collectives are counted.
 
-Run by `test_zero` as ``python torch_zero.py RANK JOB.json``. In the first part nothing of our
+Run by `test_zero` as ``python torch_zero.py JOB.json``. In the first part nothing of our
 executor is used: layers from `build_layer` only.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import warnings
 from pathlib import Path
 
 import torch
@@ -19,6 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
+from torch_ranks import main
 
 from runtime.data import microbatch
 from runtime.groups import COLLECTIVE
@@ -94,17 +92,11 @@ def count_bytes(experiment: Experiment, rank: int) -> float:
     return sent[0] / experiment.run.iterations
 
 
-def main(rank: int, job: dict) -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # torch's own
-    store = dist.FileStore(job["store"], 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def run(rank: int, job: dict) -> None:
     trained = {how: train(parse(job["train"]), rank, how) for how in job["how"]}
     counted = [count_bytes(parse(experiment), rank) for experiment in job["count"]]
     torch.save((trained, counted), Path(job["out"]) / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")))
+    main(run)
