@@ -137,17 +137,29 @@ class Variants:
 def _allocate_gradients(
     instructions: Iterable[Instruction], buckets: Sequence[Bucket], variants: Variants
 ) -> None:
-    """At the first backward pass of each microbatch; `reduce_gradients` frees them."""
+    """At the first backward pass of each microbatch; `reduce_gradients` frees them.
+
+    That pass waits until all reductions posted before it have ended but the last, and that one,
+    too, if it is of the same bucket. So whole gradients do not pile up, however slow the
+    network is (as in FSDP, whose ``reduce_scatter_max_input_buffers`` is 1).
+    """
+    names = {bucket.name for bucket in buckets}
     owner = {segment: bucket for bucket in buckets for segment in bucket.segments}
     begun: set[tuple[str, int]] = set()
+    posted: list[Instruction] = []  # reductions; they end in this order
     for instruction in instructions:
-        bucket = owner.get(instruction.task.layers)
-        if bucket is None or instruction.task.op not in BACKWARDS:
+        task = instruction.task
+        if task.op is Op.REDUCE_SCATTER and task.tensor in names:
+            posted.append(instruction)
+        bucket = owner.get(task.layers)
+        if bucket is None or task.op not in BACKWARDS:
             continue
         key = bucket.name, instruction.microbatch
         if key not in begun:
             begun.add(key)
             variants.give(instruction, Tensor(bucket.name, bucket.nbytes))
+            same = any(last.task.tensor == bucket.name for last in posted[-1:])
+            instruction.after = (*instruction.after, *(posted[-1:] if same else posted[-2:-1]))
 
 
 def _unshard(

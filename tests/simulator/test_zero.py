@@ -139,6 +139,26 @@ def test_prefetched_parameters_are_held_one_more_each(prefetch: int) -> None:
         assert held_at_once(instructions, "gradients:") == BLOCK
 
 
+@pytest.mark.parametrize("bucket_mb", [0.1, 25.0], ids=["one bucket a block", "one bucket"])
+def test_gradients_do_not_pile_up_behind_a_slow_network(bucket_mb: float) -> None:
+    """At most those of two buckets are held: one that fills, one that is being reduced."""
+    plan = ["parallel.data=2", "parallel.zero=2", f"parallel.bucket_mb={bucket_mb}"]
+    plan += ["cluster.preset=laptop", "cluster.devices_per_node=1"]
+    peaks = {}
+    for microbatches in (2, 6):
+        batch = [
+            f"parallel.microbatches={microbatches}",
+            f"workload.global_batch={8 * microbatches}",
+        ]
+        for gbit in (1000, 0.001):
+            experiment = load(None, [*SMALL, *plan, *batch, f"cluster.node_bandwidth_gbit={gbit}"])
+            timeline = predict(experiment, resolve(experiment)).timeline
+            peaks[microbatches, gbit] = timeline.memory[0].peak
+    fast, slow = ({peaks[microbatches, gbit] for microbatches in (2, 6)} for gbit in (1000, 0.001))
+    assert len(fast) == len(slow) == 1  # of any number of microbatches
+    assert slow.pop() - fast.pop() <= (BLOCK if bucket_mb < 1 else 0)
+
+
 def test_gathers_hide_behind_passes() -> None:
     times = []
     for prefetch in (0, 1):
