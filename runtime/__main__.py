@@ -14,16 +14,14 @@ import torch.distributed as dist
 import typer
 
 from runtime.cli import OUT, report_run
-from runtime.devices import backend_of, device_of, join
-from runtime.execution import execution_of
+from runtime.devices import backend_of, check_devices, device_of, join
+from runtime.execution import execution_of, peak_flops_of
 from runtime.executor import ExecutionError
 from runtime.job import Job
 from runtime.progress import Progress
 from runtime.session import run_job
 from simulator.cli import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
-from simulator.cluster import resolve
 from simulator.experiment import ExperimentError, load
-from simulator.prediction import saved_profile
 from simulator.strategies import lower
 
 
@@ -37,7 +35,12 @@ def run(
     """Execute the experiment on the ranks that torchrun started."""
     if "RANK" not in os.environ:
         fail("start with `torchrun --nproc-per-node N -m runtime FILE.toml`, or `twinline run`", 2)
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, world, local, on_host = (
+        int(os.environ.get(name, default))
+        for name, default in (
+            ("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")
+        )
+    )  # fmt: skip
     trace = trace or OUT / "measured.json"
     try:
         check_outputs(gantt, trace)
@@ -47,24 +50,24 @@ def run(
                 f"parallel: data × pipeline × … = {experiment.world_size} ranks; torchrun "
                 f"started {world}; allowed: --nproc-per-node × --nnodes = {experiment.world_size}"
             )
-        device = device_of(experiment, int(os.environ.get("LOCAL_RANK", "0")))
+        check_devices(experiment, on_host)  # for all ranks of this host, so that all know
+        device = device_of(experiment, local)
         backend_of(experiment)
-        program = lower(experiment)
-        cluster = resolve(experiment, saved_profile(experiment))
+        program, peak_flops = lower(experiment), peak_flops_of(experiment)
     except ExperimentError as error:
-        if rank == 0:
+        if local == 0:
             print(f"twinline: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     torch.set_num_threads(1)
-    join(experiment, None, rank, device)
     try:
+        join(experiment, None, rank, device)
         answer = run_job(Job(experiment), rank, device, Progress(), lambda share, what: None)
-    except ExecutionError as error:
-        print(f"twinline: {error}", file=sys.stderr, flush=True)
+    except (ExecutionError, RuntimeError, TimeoutError) as error:
+        print(f"twinline: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
         os._exit(1)  # other threads may still wait for a peer that will not come
     dist.destroy_process_group()
     if answer is not None:
-        report_run(execution_of(experiment, program, cluster, answer), as_json, gantt, trace)
+        report_run(execution_of(experiment, program, peak_flops, answer), as_json, gantt, trace)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Calibrator:
         # do so; for how many there is room.
         self.place = mates[rank].index(rank)
         self.mates = max(map(len, mates))
-        self.room = sharing or _fewest_cores()
+        self.room = min(sharing, self.mates) if sharing else _fewest_cores()
         # Beside passes that leave cores free a transfer is as fast as alone.
         crowded = sharing is not None or self.mates >= self.room
         self.transfers = TransferMeter(
@@ -164,14 +164,14 @@ class Calibrator:
         slowdown = min(max(float(np.median(ratios)), 1.0), float(self.room)) if ratios else 1.0
         dtype = self.experiment.workload.dtype
         profile = Profile(
-            machine=machine(),
+            machine=machine(self.device),
             device=self.device.type,
             passes={
                 key: Timing.of([time / slowdown for time in seconds])
                 for key, seconds in sorted(steady.items())
             },
             rounds=speeds[:-1],  # the last is of what was missing
-            capacity=self.room / slowdown,
+            capacity=self.room / slowdown if ratios else None,
             messages=sent.messages,
             collectives=sent.collectives,
             issue_s=sent.issue_s,

@@ -182,11 +182,12 @@ def calibrate(
     """Measure this machine: segment passes, messages, collectives, host overhead.
 
     Without -o the profile goes where predictions look for it: twinline/profile.json in
-    $XDG_CACHE_HOME or ~/.cache. The picture shows what was measured, and fitted curves.
+    $XDG_CACHE_HOME or ~/.cache (of GPUs profile-cuda-1.json, 1 being the ranks on each). The
+    picture shows what was measured, and fitted curves.
     """
-    path = output or default_path()
-    check_outputs(plot, path, options=("--plot", "--output"))
     experiment = load(file, set_ or ())
+    path = output or default_path(experiment)
+    check_outputs(plot, path, options=("--plot", "--output"))
     with progress_bar() as on_progress:
         profile = execution.calibrate(experiment, path, on_progress)
     from simulator.plot_profile import draw_profile  # matplotlib takes a second
@@ -217,12 +218,18 @@ def show_profile(console: Console, profile: Profile) -> None:
     console.print(sizes)
     if loss is not None:
         console.print(f"beside transfers passes lose {loss:.0%} of their speed")
+    sharing, done = profile.ranks_per_device, profile.capacity
+    capacity = (
+        f"{sharing} rank{'s' if sharing > 1 else ''} on a device do the work of {done or 1:.2f}"
+    )
+    if profile.device == "cpu":
+        here = profile.machine["cores"]
+        capacity = f"{here} cores do the work of {done or here:.2f}"
     console.print(
         f"host overhead {seconds(profile.issue_s)} an instruction, "
         f"{seconds(profile.queue_s)} more for a communication before it, wake-up "
         f"{seconds(profile.wake_s)}, a transfer occupies {profile.transfer_cores:.2f} of a core; "
-        f"{profile.machine['cores']} cores do the work of "
-        f"{profile.capacity or profile.machine['cores']:.2f}"
+        + capacity
     )
 
 

@@ -11,6 +11,10 @@ import torch.distributed as dist
 
 from simulator.experiment import Experiment, ExperimentError
 
+NCCL_PATIENCE = 4
+"""How much longer than others NCCL waits for a peer: when it gives up it ends its own process,
+and whoever hangs is to be named before that."""
+
 SHARING_NCCL = (2, 30)
 """The first version that lets several ranks use one GPU, if it is told to."""
 
@@ -19,7 +23,21 @@ def device_of(experiment: Experiment, local_rank: int) -> torch.device:
     """The CPU, or the GPU of this local rank; ranks fill GPUs in order.
 
     Raises:
-        ExperimentError: there is no such GPU, or there are no GPUs to share.
+        ExperimentError: see `check_devices`.
+    """
+    check_devices(experiment, local_rank + 1)
+    if experiment.run.device == "cpu":
+        return torch.device("cpu")
+    index = local_rank // experiment.cluster.ranks_per_device
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def check_devices(experiment: Experiment, local_ranks: int) -> None:
+    """Refuse to run so many ranks on this host.
+
+    Raises:
+        ExperimentError: it has too few GPUs, or there are none to share.
     """
     sharing = experiment.cluster.ranks_per_device
     if experiment.run.device == "cpu":
@@ -28,16 +46,15 @@ def device_of(experiment: Experiment, local_rank: int) -> torch.device:
                 f"cluster.ranks_per_device = {sharing}: a run on CPUs has no devices to share; "
                 "allowed with run.device = 'cpu': 1"
             )
-        return torch.device("cpu")
-    count, index = torch.cuda.device_count(), local_rank // sharing
+        return
+    count, index = torch.cuda.device_count(), (local_ranks - 1) // sharing
     if index >= count:
+        fewer = f", at most {count * sharing} ranks, or more ranks on a GPU "
+        fewer += "(cluster.ranks_per_device)"
         raise ExperimentError(
-            f"run.device = 'cuda': local rank {local_rank} needs GPU {index}, this host has "
-            f"{count}; allowed: 'cpu', at most {count * sharing} ranks, or more ranks on a GPU "
-            "(cluster.ranks_per_device)"
+            f"run.device = 'cuda': local rank {local_ranks - 1} needs GPU {index}, this host has "
+            f"{count}; allowed: 'cpu'{fewer if count else ''}"
         )
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
 
 
 def backend_of(experiment: Experiment) -> str:
@@ -73,7 +90,7 @@ def join(experiment: Experiment, store: Any, rank: int, device: torch.device) ->
         store=store,
         rank=rank,
         world_size=experiment.world_size,
-        timeout=timedelta(seconds=experiment.run.timeout_s),
+        timeout=timedelta(seconds=experiment.run.timeout_s * (NCCL_PATIENCE if nccl else 1)),
         device_id=device if nccl else None,
     )
 

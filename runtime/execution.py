@@ -74,10 +74,27 @@ def execute(
         ExperimentError: the experiment is wrong, or torch is not installed.
         LaunchError: a rank failed; names the rank and the instruction.
     """
-    program = lower(experiment)
-    cluster = resolve(experiment, saved_profile(experiment))
+    program, peak_flops = lower(experiment), peak_flops_of(experiment)
     answer = _launch(Job(experiment), on_progress, workers)
-    return execution_of(experiment, program, cluster, answer)
+    return execution_of(experiment, program, peak_flops, answer)
+
+
+def peak_flops_of(experiment: Experiment) -> float | None:
+    """What MFU of a run is relative to: the cluster that `experiment` names, else this machine's
+    profile, else, on CPUs, the laptop preset. None: a GPU of which nothing is known.
+
+    Raises:
+        ExperimentError: the cluster cannot hold the plan.
+    """
+    profile = saved_profile(experiment)
+    unknown = profile is None and not experiment.cluster.is_named
+    if unknown and experiment.run.device == "cuda" and experiment.run.pace is None:
+        return None
+    return _peak_flops(experiment, resolve(experiment, profile))
+
+
+def _peak_flops(experiment: Experiment, cluster: Cluster) -> float | None:
+    return cluster.peak_flops(experiment.workload.dtype, experiment.world_size)
 
 
 def compare(
@@ -100,7 +117,7 @@ def compare(
     cluster = resolve(experiment) if given else None
     answer = _launch(Job(experiment, calibrate=not given), on_progress, workers)
     if cluster is None:
-        profile = keep_profile(parse_profile(answer["profile"]), keep or default_path())
+        profile = keep_profile(parse_profile(answer["profile"]), keep or default_path(experiment))
         cluster = resolve(experiment, profile)
     prediction = predict(experiment, cluster, program)
     if named and not experiment.run.pace and experiment.workload.model != "unit":
@@ -108,7 +125,7 @@ def compare(
             f"predicted for {cluster.name}, measured on this machine; run.pace stretches the "
             "run to the cluster's times"
         )
-    execution = execution_of(experiment, program, cluster, answer)
+    execution = execution_of(experiment, program, _peak_flops(experiment, cluster), answer)
     found = compare_timelines(prediction.timeline, execution.measurement.timeline, program)
     if experiment.run.pace and found.iteration_time_error < -LEAST_LAG:
         enough = experiment.run.pace * -found.iteration_time_error / LEAST_LAG
@@ -128,16 +145,19 @@ def calibrate(
     if experiment.workload.model == "unit":
         raise ExperimentError("workload.model = 'unit': has nothing to measure; name another model")
     answer = _launch(Job(experiment, measure=False, calibrate=True), on_progress, None)
-    return keep_profile(parse_profile(answer["profile"]), path or default_path())
+    return keep_profile(parse_profile(answer["profile"]), path or default_path(experiment))
 
 
 def execution_of(
-    experiment: Experiment, program: Program, cluster: Cluster, answer: dict[str, Any]
+    experiment: Experiment, program: Program, peak_flops: float | None, answer: dict[str, Any]
 ) -> Execution:
-    """What rank 0 answered, with its figures; completes the timeline's metadata."""
+    """What rank 0 answered, with its figures; completes the timeline's metadata.
+
+    Args:
+        peak_flops: see `peak_flops_of`.
+    """
     measurement = from_json(program, answer["measurement"])
     timeline = measurement.timeline
-    peak_flops = cluster.peak_flops(experiment.workload.dtype, experiment.world_size)
     statistics: dict[str, Any] = dict(iteration_statistics(measurement.iteration_times))
     result = summarize(timeline, experiment, peak_flops, program.hash(), len(program))
     statistics |= {
@@ -180,6 +200,8 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
         except ExperimentError:
             older = None
         if older and older.place == profile.place:
+            if profile.capacity is None:  # too few ranks to tell
+                profile = replace(profile, capacity=older.capacity)
             if not profile.messages:  # one rank, which tells nothing of transfers
                 names = ("transfer_cores", "transfer_loss", "busy_ranks", "queue_s", "wake_s")
                 profile = replace(profile, **{name: getattr(older, name) for name in names})

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from runtime.devices import NCCL_PATIENCE
 from simulator.program import COLLECTIVES, MESSAGES, Op, Program, Task
 
 Group = dist.ProcessGroup | None
@@ -60,7 +61,7 @@ class Groups:
 
     def __init__(self, programs: Iterable[Program], timeout_s: float, backend: str = "gloo"):
         self._on_host = backend == "gloo"
-        timeout = timedelta(seconds=timeout_s)
+        timeout = timedelta(seconds=timeout_s * (1 if self._on_host else NCCL_PATIENCE))
         collectives: dict[tuple[str, tuple[int, ...]], None] = {}
         pairs: dict[tuple[int, int], None] = {}
         for instruction in chain.from_iterable(programs):
@@ -122,10 +123,10 @@ class Silence(Groups):
             `Op.SEND`), number of ranks and bytes.
     """
 
-    def __init__(self, seconds: Callable[[Op, int, int], float]) -> None:
+    def __init__(self, seconds: Callable[[Op, int, int], float], device: torch.device) -> None:
         super().__init__((), 0.0)
         self._seconds = seconds
-        self._noise = torch.empty(NOISES).normal_(std=NOISE)
+        self._noise = torch.empty(NOISES, device=device).normal_(std=NOISE)
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
         time.sleep(self._seconds(Op.SEND, 2, tensor.nbytes))

@@ -14,6 +14,9 @@ import torch
 
 from runtime.streams import synchronize
 
+SIDES = {"cpu": 512, "cuda": 8192}
+"""Of the matrices: large enough that launching the product is nothing beside it."""
+
 
 def cores() -> int:
     """Cores this process may use."""
@@ -28,8 +31,9 @@ def memory_bytes() -> int:
         return 0
 
 
-def matmul_flops(dtype: torch.dtype, device: torch.device, size: int = 512) -> float:
-    """The best of a few square matrix products, FLOP/s: what MFU is relative to on a CPU."""
+def matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
+    """The best of a few square matrix products, FLOP/s: what MFU is relative to."""
+    size = SIDES[device.type]
     a = torch.randn(size, size, device=device).to(dtype)
     best = float("inf")
     for _ in range(5):
@@ -40,23 +44,30 @@ def matmul_flops(dtype: torch.dtype, device: torch.device, size: int = 512) -> f
     return 2 * size**3 / best
 
 
-def machine() -> dict[str, Any]:
-    """What identifies this machine and its software."""
-    processor = platform.processor() or platform.machine()
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            processor = next(
-                (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-                processor,
-            )
-    except OSError:
-        pass
+def machine(device: torch.device) -> dict[str, Any]:
+    """What identifies this machine and its software. On a GPU processor and memory are its own."""
+    processor, memory = _processor(), memory_bytes()
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        processor, memory = found.name, found.total_memory
     return {
         "hostname": socket.gethostname(),
         "processor": processor,
         "cores": cores(),
-        "memory_bytes": memory_bytes(),
+        "memory_bytes": memory,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _processor() -> str:
+    name = platform.processor() or platform.machine()
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            return next(
+                (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+                name,
+            )
+    except OSError:
+        return name

@@ -289,8 +289,10 @@ def gradient_factor(executor: Executor) -> float | None:
 
 def optimizer_step(executor: Executor, instruction: Instruction) -> None:
     task, begin = instruction.task, time.perf_counter()
-    keep_old, factor = bool(task.allocates), gradient_factor(executor)
     updated = executor.updated_by(task)
+    if not updated:
+        return
+    keep_old, factor = bool(task.allocates), gradient_factor(executor)
     for parameters in updated:
         executor.staleness.update(task.stage, parameters.newest)
         gradients = parameters.scaled_gradients(factor or 0.0)

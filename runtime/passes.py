@@ -52,13 +52,14 @@ class PassMeter:
         }
         still = experiment.run.model_copy(update={"learning_rate": 1e-9})  # weights stay near
         calm = experiment.model_copy(update={"run": still})
-        self.executor = Executor(calm, program, rank, device, Silence(seconds), progress)
+        self.executor = Executor(calm, program, rank, device, Silence(seconds, device), progress)
         self.batch = microbatch(experiment, 0, 0, device) if self.key_of else None
         self._walk = self._forever()
         self._took: dict[str, float] = {}
 
     def time(self, into: Samples, goes_on: Callable[[], bool]) -> None:
         """Go on with the walk, at least one pass, while `goes_on`."""
+        self.executor.stopwatch.restart()
         while self.key_of:
             key, seconds = next(self._walk)
             into.setdefault(key, []).append(seconds)

@@ -116,6 +116,7 @@ def _iterate(
                 dist.all_gather_object(fastest, executor.pace.fastest)
                 executor.pace.restart(fastest)
         executor.keep_gradients = job.return_tensors and number == total - 1
+        executor.batches = batches  # those of the last step are given back before bytes are counted
         allocator.restart()
         origin = clock.common_start()
         executor.step(batches)

@@ -61,7 +61,7 @@ class Stream:
         self._thread.join(timeout=timeout_s)
 
     def _loop(self) -> None:
-        with on_own_cuda_stream(self._device):
+        with on_cuda_stream(own_cuda_stream(self._device)):
             while (item := self._queue.get()) is not None:
                 work, ticket = item
                 try:
@@ -71,13 +71,19 @@ class Stream:
                 ticket.done.set()
 
 
-def on_own_cuda_stream(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """On a GPU, a new CUDA stream for this thread; on a CPU nothing."""
+def own_cuda_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """A new one on a GPU, of high priority: those of normal priority come from a small pool that
+    NCCL takes its own from, too, and two users of one stream wait for each other."""
     if device.type != "cuda":
-        return contextlib.nullcontext()
-    torch.cuda.set_device(device)
-    own: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    return torch.cuda.stream(own)
+        return None
+    torch.cuda.set_device(device)  # of this thread
+    own: torch.cuda.Stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+    return own
+
+
+def on_cuda_stream(own: torch.cuda.Stream | None) -> contextlib.AbstractContextManager[Any]:
+    """What is launched within goes there; None: where it went before."""
+    return contextlib.nullcontext() if own is None else torch.cuda.stream(own)
 
 
 def synchronize(device: torch.device) -> None:

@@ -96,12 +96,12 @@ def _work(
     device = device_of(job.experiment, rank)
     store = dist.FileStore(str(folder / message["rendezvous"]), num_ranks)  # type: ignore[attr-defined]
     join(job.experiment, store, rank, device)
-    try:
-        return run_job(
-            job, rank, device, mine, lambda share, what: _report(channel, rank, share, what)
-        )
-    finally:
-        dist.destroy_process_group()
+    answer = run_job(
+        job, rank, device, mine, lambda share, what: _report(channel, rank, share, what)
+    )
+    # Not after an error: NCCL would wait for what never comes, and nobody hear of the error.
+    dist.destroy_process_group()
+    return answer
 
 
 def _report(channel: socket.socket, rank: int, share: float, what: str) -> None:

@@ -357,6 +357,11 @@ def _chosen(cluster: Cluster, choice: ClusterChoice, world_size: int) -> Cluster
     ).shared_by(sharing)
     if choice.algorithm == "auto":
         return cluster
+    if cluster.profile is not None and cluster.profile.collectives:
+        raise ExperimentError(
+            f"cluster.algorithm = {choice.algorithm!r}: collectives of {cluster.name} were "
+            "measured, whichever it took; allowed: 'auto', or name a preset or a file"
+        )
     if choice.algorithm == "in-network" and cluster.library.in_network is None:
         raise ExperimentError(
             f"cluster.algorithm = 'in-network': cluster {cluster.name} has no "

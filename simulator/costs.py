@@ -83,8 +83,9 @@ class CostModel:
             self.sharing = Sharing(program, cluster, mesh, self._mean_alone)
             self.capacities = self.sharing.capacities
         self._shares: dict[tuple[int, int], tuple[float, float]] = {}
-        on_host = cluster.cores is not None and not modelled
-        self._queued = _queued_before(program) if on_host else None
+        # Presets of GPUs have the host's time in those of their kernels.
+        has_host = cluster.cores is not None or cluster.profile is not None
+        self._queued = _queued_before(program) if has_host and not modelled else None
 
     def seconds(self, instruction: Instruction) -> float:
         """Duration alone, plus for compute the host time to issue it and what precedes it."""
@@ -252,7 +253,7 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
 
 def _queued_before(program: Program) -> list[int]:
     """Per instruction uid: communication queued since the compute before it, for a compute
-    instruction. A CPU's host thread is its compute stream, so this time is compute time."""
+    instruction. The thread that queues it runs the passes, so this time is compute time."""
     counts = [0] * len(program)
     for instructions in program.ranks:
         queued = 0

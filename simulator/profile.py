@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from simulator.experiment import ExperimentError
+from simulator.experiment import Experiment, ExperimentError
 
 FORMAT = "twinline-profile-5"
 TENTHS = 10
@@ -204,10 +204,13 @@ def fit(points: Points) -> tuple[float, float]:
     return max(latency, 0.0), 1.0 / slope if slope > 0 else float("inf")
 
 
-def default_path() -> Path:
-    """Where this user's profile of this machine is kept."""
+def default_path(experiment: Experiment) -> Path:
+    """Where this user's profile of this machine is kept: of its CPUs, or of its GPUs with so
+    many ranks each."""
+    device, sharing = experiment.run.device, experiment.cluster.ranks_per_device
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "twinline" / "profile.json"
+    name = "profile.json" if device == "cpu" else f"profile-{device}-{sharing}.json"
+    return Path(cache) / "twinline" / name
 
 
 def save_profile(profile: Profile, path: str | Path) -> None:

@@ -275,7 +275,7 @@ class Topology:
     @cached_property
     def _capacities(self) -> dict[str, float]:
         found: dict[str, float] = {}
-        for rank in range(self.num_ranks):
+        for rank in range(0, self.num_ranks, self.per_device):  # one of each device
             for level in range(self.num_levels):
                 link = self.link(level)
                 if link is not None:

@@ -295,6 +295,7 @@ def test_torchrun_with_the_wrong_number_of_ranks_is_one_line(mistaken, monkeypat
     monkeypatch.setenv("RANK", "0")
     assert "2 ranks; torchrun started 3" in mistaken("tiny.toml", app=app)
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")  # each host says it once
     silent = CliRunner().invoke(app, ["tiny.toml"])
     assert (silent.exit_code, silent.stderr) == (2, "")
 

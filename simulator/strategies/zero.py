@@ -140,8 +140,8 @@ def _allocate_gradients(
     """At the first backward pass of each microbatch; `reduce_gradients` frees them.
 
     That pass waits until all reductions posted before it have ended but the last, and that one,
-    too, if it is of the same bucket. So whole gradients do not pile up, however slow the
-    network is (as in FSDP, whose ``reduce_scatter_max_input_buffers`` is 1).
+    too, if it is of the same bucket. So no more than one bucket is held besides those that
+    fill, however slow the network is (as in FSDP, ``reduce_scatter_max_input_buffers`` of 1).
     """
     names = {bucket.name for bucket in buckets}
     owner = {segment: bucket for bucket in buckets for segment in bucket.segments}

@@ -103,6 +103,13 @@ def test_an_older_profile_is_added_without_contradiction(tmp_path):
     assert (one.messages, one.transfer_loss, one.busy_ranks) == (both.messages, 0.3, 2)
 
 
+def test_too_few_ranks_to_tell_leave_the_capacity_that_was_measured(tmp_path):
+    machine, path = {"cores": 2, "hostname": "x"}, tmp_path / "profile.json"
+    keep_profile(Profile(machine, capacity=1.4), path)
+    assert keep_profile(Profile(machine), path).capacity == 1.4
+    assert keep_profile(Profile(machine, capacity=1.6), path).capacity == 1.6
+
+
 def calibrated(experiment, device) -> Calibrator:
     """After one round."""
     program = lower(experiment)
@@ -130,7 +137,7 @@ def test_fewer_ranks_than_cores_share_nothing(alone, experiment, monkeypatch):
     calibrator = calibrated(tiny, alone)
     profile = calibrator.profile()
     assert profile is not None
-    assert profile["capacity"] == 16
+    assert profile["capacity"] is None
     assert (calibrator.alone, profile["transfer_cores"]) == ({}, 0.0)
     assert profile["transfer_loss"] is None
     for key, timing in profile["passes"].items():

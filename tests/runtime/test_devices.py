@@ -3,6 +3,7 @@ that can be told without a GPU, with stand-ins for what CUDA answers."""
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -13,9 +14,12 @@ from torch import Tensor
 from runtime import devices, groups, streams
 from runtime.calibrate import mates_of
 from runtime.devices import AllocatorPeak, backend_of, device_of
+from runtime.execution import peak_flops_of
 from runtime.groups import Groups
 from runtime.streams import Stopwatch
+from simulator.cluster import load_preset
 from simulator.experiment import ExperimentError, load
+from simulator.profile import Profile, default_path, save_profile
 from simulator.program import Op, Task
 
 CUDA = torch.device("cuda", 0)
@@ -44,6 +48,26 @@ def test_ranks_fill_gpus_in_order(two_gpus: list[int]) -> None:
         device_of(shared, 4)
     with pytest.raises(ExperimentError, match="at most 2 ranks"):
         device_of(on_gpus(), 2)
+
+
+def test_a_host_without_gpus_has_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ExperimentError, match=r"this host has 0; allowed: 'cpu'$"):
+        device_of(on_gpus(), 0)
+
+
+def test_the_peak_of_a_gpu_is_not_that_of_the_laptop(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert peak_flops_of(load(None)) == load_preset("laptop").device.peak_flops["fp32"]
+    shared = on_gpus("cluster.ranks_per_device=2")
+    assert peak_flops_of(shared) is None
+    machine = {"cores": 2, "hostname": socket.gethostname()}
+    measured = Profile(machine, "cuda", ranks_per_device=2, peak_flops={"fp32": 6e13})
+    save_profile(measured, default_path(shared))
+    assert peak_flops_of(shared) == 3e13
+    assert peak_flops_of(on_gpus()) is None
+    a100 = on_gpus("cluster.preset=dgx-a100-80gb", "workload.dtype=bf16")
+    assert peak_flops_of(a100) == 312e12
 
 
 def test_cpus_are_not_shared_in_this_way() -> None:

@@ -34,7 +34,7 @@ def tensors() -> int:
 def test_a_step_leaves_nothing_behind(alone, experiment, plan):
     tiny = experiment(**plan)
     program = lower(tiny)
-    silence = Silence(lambda op, size, nbytes: 0.0)
+    silence = Silence(lambda op, size, nbytes: 0.0, torch.device("cpu"))
     executor = Executor(tiny, program, 0, alone, silence, Progress())
     numbers = {i.microbatch for i in executor.instructions}
     batches = dict.fromkeys(numbers, microbatch(tiny, 0, 0, alone))

@@ -172,7 +172,7 @@ def test_a_planted_cause_is_named(workers, experiment, fault, place):
     plan = experiment(**UNIT)
     prediction = predict(plan, resolve(plan))
     answer = workers.run(Job(plan, fault=fault))
-    ran = execution.execution_of(plan, prediction.program, prediction.cluster, answer)
+    ran = execution.execution_of(plan, prediction.program, None, answer)
     found = compare(prediction.timeline, ran.measurement.timeline, prediction.program)
     assert found.cause.startswith(f"{place} (+")
 

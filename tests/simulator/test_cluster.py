@@ -124,6 +124,16 @@ def test_too_few_devices(overrides: list[str], ranks: int, devices: int, nodes: 
     assert cluster(*overrides, f"cluster.nodes={nodes}").nodes == nodes  # the advice is good
 
 
+def test_measured_collectives_have_no_other_algorithm(tmp_path) -> None:
+    points = {"ALL_REDUCE": {2: [(8, Timing.certain(1e-3))]}}
+    path = tmp_path / "profile.json"
+    save_profile(Profile({"cores": 2, "hostname": "here"}, collectives=points), path)
+    given = [f"cluster.profile={path}", "parallel.data=2", "parallel.pipeline=1"]
+    assert cluster(*given).profile is not None
+    with pytest.raises(ExperimentError, match=r"'ring': collectives of .* here were measured"):
+        cluster(*given, "cluster.algorithm=ring")
+
+
 def test_a_profile_is_a_cluster(tmp_path) -> None:
     profile = Profile(
         {"cores": 6, "hostname": "box", "date": "today"},

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from simulator import Experiment, Program, load, lower
+from simulator import Experiment, Program, load, lower, predict
 from simulator.cluster import Cluster, from_profile, load_preset, resolve
 from simulator.contention import fair_rates
 from simulator.costs import CostModel, pass_key
@@ -124,6 +124,18 @@ def test_the_host_queues_communication_inside_compute() -> None:
         "0REDUCE_GRAD.0": 0.0,
         "0STEP": 8.5,
     }
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_host_of_a_profile_takes_its_time(device: str) -> None:
+    """Whatever the passes run on: one thread begins them all."""
+    times = {}
+    for issue_s in (0.0, 1e-3):
+        profile = Profile({"cores": 8}, device, issue_s=issue_s)
+        experiment = load(None, ["parallel.pipeline=1", "parallel.microbatches=4"])
+        times[issue_s] = predict(experiment, from_profile(profile)).timeline.iteration_time
+    passes = 4 * 2 + 1  # forward, backward, the step
+    assert times[1e-3] - times[0.0] == pytest.approx(passes * 1e-3, rel=1e-9)
 
 
 def test_only_what_waits_for_another_stream_wakes() -> None:

@@ -48,7 +48,7 @@ def test_without_a_profile_it_is_the_laptop(home: Path) -> None:
     ],
 )
 def test_this_machines_profile_is_used(home: Path, saved, overrides, expected: str) -> None:
-    save_profile(saved, home)
+    save_profile(saved, home if saved.device == "cpu" else home.with_name("profile-cuda-1.json"))
     assert predict(load(None, overrides)).cluster.name == expected
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator import ExperimentError
+from simulator import Experiment, ExperimentError, load
 from simulator.plot_profile import draw_profile
 from simulator.profile import (
     Points,
@@ -182,10 +182,12 @@ def test_no_such_profile(tmp_path: Path) -> None:
 
 def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_path() == tmp_path / "twinline" / "profile.json"
+    assert default_path(Experiment()) == tmp_path / "twinline" / "profile.json"
+    shared = load(None, ["run.device=cuda", "cluster.ranks_per_device=2"])
+    assert default_path(shared) == tmp_path / "twinline" / "profile-cuda-2.json"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_path() == tmp_path / ".cache" / "twinline" / "profile.json"
+    assert default_path(Experiment()) == tmp_path / ".cache" / "twinline" / "profile.json"
 
 
 @given(points)
