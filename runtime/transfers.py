@@ -1,8 +1,10 @@
 """What transfers between ranks cost, and the host beside them: measured by running small
 programs through the executor itself, so that what is measured is what a program pays.
 
-Each is run by itself, and beside matrix products that keep every rank busy: threads that
-have to wait for their turn on a core make a transfer longer, and the products slower.
+Between transfers every rank computes for a moment, as between those of a plan: threads that
+slept meanwhile are slow to wake. Each transfer is run by itself, and beside matrix products
+that keep every rank busy: threads that have to wait for their turn on a core make a transfer
+longer, and the products slower.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ from simulator.timeline import Floats
 SMALLEST = 8
 SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 24)
 ROUND_S = 0.3
-QUEUED = 50
+PASS_S = 0.001
+"""Of the passes between transfers, which multiply matrices."""
+PASSES = 30
+"""Of those that tell what the host takes."""
 
 Columns = tuple[Floats, Floats, Floats]
 """posted, start and end of every instruction in every run."""
@@ -61,7 +66,7 @@ class Runs:
 
 @dataclass
 class Case:
-    """A small program that is run again and again; `op` None: instructions without work.
+    """A small program that is run again and again; `op` None: what tells of the host.
 
     Attributes:
         alone, busy: its runs, the latter beside products.
@@ -116,19 +121,17 @@ class TransferMeter:
     # Cases ---------------------------------------------------------------------------
 
     def _host(self) -> Case:
-        """Host time per compute instruction beyond its work: that of instructions without."""
-        nothing = Task(op=Op.OPTIMIZER_STEP, stage=0)
-        lists = [[Instruction(nothing) for _ in range(100)] for _ in self.program.ranks]
+        """Host time from one pass to the next."""
+        lists = [[_pass(number) for number in range(PASSES)] for _ in self.program.ranks]
         return Case("host overhead", Program(lists))
 
     def _queueing(self) -> Case:
-        """Host time that a communication takes from the pass behind it: of instructions without
-        work, each with one that nobody waits for."""
+        """Host time that a communication takes from the pass behind it: of passes, each with one
+        that nobody waits for."""
         everyone = tuple(range(self.program.num_ranks))
         reduce = self._collective_task(Op.ALL_REDUCE, "data", everyone, SMALLEST)
-        nothing = Task(op=Op.OPTIMIZER_STEP, stage=0)
         lists = [
-            [Instruction(task, number) for number in range(QUEUED) for task in (nothing, reduce)]
+            [i for number in range(PASSES) for i in (_pass(number), Instruction(reduce, number))]
             for _ in everyone
         ]
         return Case("queueing", Program(lists))
@@ -140,16 +143,17 @@ class TransferMeter:
         return [self._message(nbytes) for nbytes in sorted(sizes | set(SIZES if wide else ()))]
 
     def _message(self, nbytes: int) -> Case:
-        """Ping-pong between ranks 0 and 1."""
+        """Ping-pong between ranks 0 and 1, with a pass behind every message."""
         lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
-        last: list[tuple[Instruction, ...]] = [(), ()]
+        last = [_pass(-1), _pass(-1)]
+        lists[0].append(last[0])
         for number in range(2 * _repeats(nbytes)):
-            source = number % 2
-            for rank, op in ((source, Op.SEND), (1 - source, Op.RECV)):
-                task = _message(op, 1 - rank, nbytes, number % 2)
-                instruction = Instruction(task, number, last[rank] if op is Op.SEND else ())
-                lists[rank].append(instruction)
-                last[rank] = (instruction,)
+            source, target = number % 2, 1 - number % 2
+            send = Instruction(_message(Op.SEND, target, nbytes, source), number, [last[source]])
+            receive = Instruction(_message(Op.RECV, source, nbytes, source), number)
+            last[target] = _pass(number, receive)
+            lists[source].append(send)
+            lists[target] += [receive, last[target]]
         return Case(f"messages of {nbytes} bytes", Program(lists), Op.SEND, 2, nbytes)
 
     def _collectives(self, wide: bool) -> list[Case]:
@@ -187,12 +191,11 @@ class TransferMeter:
 
     def _collective(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Case:
         task = self._collective_task(op, stream, group, nbytes)
-        lists = [
-            [Instruction(task, number) for number in range(_repeats(nbytes))]
-            if rank in group
-            else []
-            for rank in range(self.program.num_ranks)
-        ]
+        lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
+        for mine in (lists[rank] for rank in group):
+            for number in range(_repeats(nbytes)):
+                before = _pass(number, *mine[-1:])
+                mine += [before, Instruction(task, number, [before])]
         name = f"{op.value.lower().replace('_', '-')} of {nbytes} bytes, {len(group)} ranks"
         return Case(name, Program(lists), op, len(group), nbytes)
 
@@ -208,7 +211,7 @@ class TransferMeter:
             self._run(case, Runs())
             self._run_both_ways(case)
         transfers = self.cases[len(self.hosts) :]
-        recorded = self._recorded(transfers, lambda case: case.alone)
+        recorded = self._recorded(transfers, _alone)
         self._usual = {
             (case.op, case.size, case.nbytes): _timing(case, *columns).mean_s
             for case, columns in zip(transfers, recorded, strict=True)
@@ -251,7 +254,12 @@ class TransferMeter:
         if runs is case.busy:
             self._products.beside(lambda: executor.step({}))
         else:
-            executor.step({})
+            for instruction in executor.walk({}):
+                paused, spent = time.perf_counter(), time.process_time()
+                self._products.compute(PASS_S)
+                executor.end[instruction.index] = time.perf_counter()
+                begin += executor.end[instruction.index] - paused
+                cpu += time.process_time() - spent
         if runs is case.alone and case.program.ranks[self.rank]:
             case.cpu_s += time.process_time() - cpu
             case.wall_s += time.perf_counter() - begin
@@ -271,20 +279,18 @@ class TransferMeter:
     def found(self) -> Transfers:
         """What was measured; the same on every rank."""
         transfers = self.cases[len(self.hosts) :]
-        (host, _, _), (queueing, _, _) = self._recorded(self.hosts, lambda case: case.alone)
-        first = len(self.hosts[0].program.ranks[0])
-        found = Transfers(issue_s=float(np.median(np.diff(host[:, :first]))))
-        between = np.diff(queueing[:, : 2 * QUEUED : 2])
-        found.queue_s = max(middle_mean(between.ravel().tolist()) - found.issue_s, 0.0)
+        host, queueing = map(_between_passes, self.hosts, self._recorded(self.hosts, _alone))
+        found = Transfers(issue_s=float(np.median(host)))
+        found.queue_s = max(middle_mean(queueing) - found.issue_s, 0.0)
         found.transfer_cores = self._cores()
-        alone = self._recorded(transfers, lambda case: case.alone)
+        alone = self._recorded(transfers, _alone)
         timings = [_timing(case, *columns) for case, columns in zip(transfers, alone, strict=True)]
         ping_pong = next((n for n, case in enumerate(transfers) if case.op is Op.SEND), None)
         if ping_pong is not None:
             found.wake_s = _wake_seconds(transfers[ping_pong], *alone[ping_pong])
         if self.beside and ping_pong is not None:
             found.transfer_loss = self._products.loss()
-            busy = self._recorded(transfers, lambda case: case.busy)
+            busy = self._recorded(transfers, _busy)
             # A thread that wakes up beside products comes late, too.
             late_s = _wake_seconds(transfers[ping_pong], *busy[ping_pong]) - found.wake_s
             for number, case in enumerate(transfers):
@@ -319,18 +325,39 @@ class TransferMeter:
         return float(total[0] / total[1]) if total[1] > 0 else 0.0
 
 
+def _alone(case: Case) -> Runs:
+    return case.alone
+
+
+def _busy(case: Case) -> Runs:
+    return case.busy
+
+
+def _pass(number: int, *after: Instruction) -> Instruction:
+    """An instruction without work of its own, see `PASS_S`."""
+    return Instruction(Task(op=Op.OPTIMIZER_STEP, stage=0), number, after)
+
+
+def _between_passes(case: Case, columns: Columns) -> list[float]:
+    """Of rank 0, from the end of each to the post of the next."""
+    posted, _, end = columns
+    passes = [i.uid for i in case.program.ranks[0] if i.task.op is Op.OPTIMIZER_STEP]
+    return list(map(float, (posted[:, passes[1:]] - end[:, passes[:-1]]).ravel()))
+
+
 def _repeats(nbytes: int) -> int:
     return 8 if nbytes <= 1 << 20 else 2
 
 
 def _timing(case: Case, posted: Floats, start: Floats, end: Floats) -> Timing:
     """Of what it transfers."""
-    ended = [i.uid for i in case.program if i.task.op is not Op.SEND]
+    ended = [i.uid for i in case.program if i.task.op not in (Op.SEND, Op.OPTIMIZER_STEP)]
     return Timing.of((end - start)[:, ended].ravel().tolist())
 
 
 def _wake_seconds(case: Case, posted: Floats, start: Floats, end: Floats) -> float:
-    """In a ping-pong, from the end of a message to the post of the one that waited for it."""
+    """In a ping-pong, from the end of a message to the post of the pass that waited for it, and
+    from there to that of the message that waited for the pass."""
     waited = [(i.uid, i.after[0].uid) for i in case.program if i.after]
     later, before = zip(*waited, strict=True)
     return max(middle_mean((posted[:, later] - end[:, before]).ravel().tolist()), 0.0)
