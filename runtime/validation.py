@@ -81,14 +81,20 @@ class Validation:
         return {name: self.summary(name) for name in names}
 
     def targets(self) -> list[dict[str, Any]]:
-        """Each with the value found; ``met`` is None where no case tells."""
+        """Each with the value found; ``met`` is None where no case tells. For errors of the step
+        also how many cases are within the limit or, where that is higher, their noise floor."""
         found = []
         for group, figure, limit in FIGURES:
             value = self.summary(group)[figure]
             met = None if value is None else value <= limit
-            found.append(
-                {"group": group, "figure": figure, "limit": limit, "value": value, "met": met}
-            )
+            target = {"group": group, "figure": figure, "limit": limit, "value": value, "met": met}
+            if figure.endswith("abs_error"):
+                target["within_or_noise"] = sum(
+                    abs(row["error"]) <= max(limit, row["noise_floor"])
+                    for row in self.done
+                    if row["group"] == group
+                )
+            found.append(target)
         return found
 
     def to_json(self) -> dict[str, Any]:

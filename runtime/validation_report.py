@@ -115,6 +115,9 @@ def _print_targets(console: Console, found: Validation) -> None:
         verdict = "[green]met[/green]"
         if not target["met"]:
             verdict = f"[red]missed[/red] by {100 * (value - limit):.1f} points"
+            if "within_or_noise" in target:
+                of = found.summary(target["group"])["cases"]
+                verdict += f"; within it or their noise floor: {target['within_or_noise']} of {of}"
         where = "all cases" if target["group"] == "all" else target["group"]
         console.print(
             f"{where}: {FIGURES[target['figure']]} {percent(value)}, target ≤ {limit:.0%}: "

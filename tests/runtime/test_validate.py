@@ -197,6 +197,9 @@ def test_summary_by_hand():
     assert met["4 ranks", "median_abs_error"] is None
     assert met["all", "worst_memory_error"] is False
     assert found.to_json()["failed"] == 1
+    noisy = Validation([row(error=0.2, noise=0.3), row(error=0.2), row(error=0.02)])
+    within = {t["figure"]: t["within_or_noise"] for t in noisy.targets() if t["group"] == "2 ranks"}
+    assert within == {"median_abs_error": 2, "p90_abs_error": 2}
 
 
 @pytest.mark.parametrize("width", [80, 160])
@@ -209,6 +212,7 @@ def test_the_report_has_every_case_whole(width):
         assert part in text
     assert "…" not in text
     assert "2 ranks: median |error| 31.0%, target ≤ 3%: missed by 28.0 points" in text
+    assert "; within it or their noise floor: 0 of 2" in " ".join(text.split())
 
 
 PACING = {"executions": 40, "overran": 3, "longest_overrun_s": 0.01, "largest_ratio": 2.0}
