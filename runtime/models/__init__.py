@@ -48,8 +48,9 @@ def build_layer(
     part of a layer is cut out of the whole, so that ranks start from the same model."""
     whole, part = describe(experiment)[index].whole
     state = torch.get_rng_state()
-    torch.manual_seed(experiment.run.seed * 1_000_003 + (index if whole < 0 else whole))
-    layer = MODELS[experiment.workload.model](experiment, index if whole < 0 else whole)
+    which = index if whole < 0 else whole
+    torch.default_generator.manual_seed(experiment.run.seed * 1_000_003 + which)  # of the CPU only
+    layer = MODELS[experiment.workload.model](experiment, which)
     torch.set_rng_state(state)
     if part:
         layer = PARTS[experiment.workload.model](layer, part, experiment, place)

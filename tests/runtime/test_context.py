@@ -43,7 +43,7 @@ def name_of(keys: dict[str, Any]) -> str:
 
 
 def check(run, equals_unsplit, keys):
-    equals_unsplit(run(**{"layers": 2, "hidden": 16, "heads": 4, "iterations": 3, **keys}))
+    equals_unsplit(run(**{"layers": 2, "hidden": 16, "heads": 4, **keys}))
 
 
 @pytest.mark.parametrize("keys", ALONE, ids=name_of)

@@ -10,7 +10,7 @@ import pytest
 
 from simulator.prediction import predict
 
-TINY = {"model": "moe-gpt", "layers": 2, "hidden": 16, "heads": 4, "iterations": 3}
+TINY = {"model": "moe-gpt", "layers": 2, "hidden": 16, "heads": 4}
 DROPS = {"capacity_factor": 0.7}
 ROOM = {"capacity_factor": 4.0}
 SHARED = {"sequence_parallel": True}

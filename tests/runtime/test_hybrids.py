@@ -9,7 +9,7 @@ import pytest
 
 from runtime.launch import Workers
 
-TINY = {"layers": 2, "hidden": 16, "heads": 4, "microbatches": 2, "iterations": 3}
+TINY = {"layers": 2, "hidden": 16, "heads": 4, "microbatches": 2}
 CUBE = {"tensor": 2, "pipeline": 2, "data": 2}
 PLANS = [
     CUBE | {"zero": 1, "optimizer": "adam", "sequence_parallel": True, "clip_norm": 0.5},

@@ -59,11 +59,13 @@ def test_only_measured_iterations_count(run):
 
 
 @pytest.mark.parametrize("keys", [{}, {"experts": 7, "top_k": 3}, {"top_k": 1, "layers": 1}])
-def test_the_drop_of_a_recorded_load_is_the_drop_that_was_measured(experiment, tmp_path, keys):
+def test_the_drop_of_a_recorded_load_is_the_drop_that_was_measured(
+    workers, experiment, tmp_path, keys
+):
     """Of a single microbatch: its load is not an average of several."""
     tiny = experiment(**{"model": "moe-gpt", "layers": 3, "capacity_factor": 0.9, **keys})
     tiny = tiny.model_copy(update={"run": tiny.run.model_copy(update={"iterations": 1})})
-    measured = execute(tiny).result["moe"]
+    measured = execute(tiny, workers=workers).result["moe"]
     assert math.fsum(measured["load"]) == pytest.approx(1)
     path = tmp_path / "load.json"
 
