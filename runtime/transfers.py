@@ -25,18 +25,15 @@ from runtime.groups import Groups
 from runtime.measure import RankRecord, aligned
 from runtime.products import Products
 from runtime.progress import Progress
+from runtime.transfer_cases import Case, Cases, Runs
 from simulator.experiment import Experiment
 from simulator.profile import Points, Timing, middle_mean
-from simulator.program import COLLECTIVES, Instruction, Op, Program, Task, Tensor
+from simulator.program import Op, Program
 from simulator.timeline import Floats
 
-SMALLEST = 8
-SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 24)
 ROUND_S = 0.3
 PASS_S = 0.001
 """Of the passes between transfers, which multiply matrices."""
-PASSES = 30
-"""Of those that tell what the host takes."""
 
 Columns = tuple[Floats, Floats, Floats]
 """posted, start and end of every instruction in every run."""
@@ -54,35 +51,6 @@ class Transfers:
     queue_s: float = 0.0
     transfer_cores: float = 0.0
     transfer_loss: float | None = None
-
-
-@dataclass
-class Runs:
-    """When each instruction of this rank was posted and ended, in every run."""
-
-    posted: list[list[float]] = field(default_factory=list)
-    end: list[list[float]] = field(default_factory=list)
-
-
-@dataclass
-class Case:
-    """A small program that is run again and again; `op` None: what tells of the host.
-
-    Attributes:
-        alone, busy: its runs, the latter beside products.
-        cpu_s: CPU time of all threads of this process in the `wall_s` that `alone` took.
-    """
-
-    name: str
-    program: Program
-    op: Op | None = None
-    size: int = 0
-    nbytes: int = 0
-    alone: Runs = field(default_factory=Runs)
-    busy: Runs = field(default_factory=Runs)
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
-    executor: Executor | None = None
 
 
 class TransferMeter:
@@ -106,8 +74,9 @@ class TransferMeter:
     ):
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
-        self.hosts = [self._host(), self._queueing()]
-        self.cases = [*self.hosts, *self._messages(wide), *self._collectives(wide)]
+        cases = Cases(experiment, program, wide)
+        self.hosts, self.transfers = cases.hosts, cases.transfers
+        self.cases = [*self.hosts, *self.transfers]
         self.beside = beside and program.num_ranks > 1
         self._products = Products(device)
         self._usual: dict[tuple[Op | None, int, int], float] = {}
@@ -117,87 +86,6 @@ class TransferMeter:
     def programs(self) -> list[Program]:
         """That will be run: their groups must exist."""
         return [case.program for case in self.cases]
-
-    # Cases ---------------------------------------------------------------------------
-
-    def _host(self) -> Case:
-        """Host time from one pass to the next."""
-        lists = [[_pass(number) for number in range(PASSES)] for _ in self.program.ranks]
-        return Case("host overhead", Program(lists))
-
-    def _queueing(self) -> Case:
-        """Host time that a communication takes from the pass behind it: of passes, each with one
-        that nobody waits for."""
-        everyone = tuple(range(self.program.num_ranks))
-        reduce = self._collective_task(Op.ALL_REDUCE, "data", everyone, SMALLEST)
-        lists = [
-            [i for number in range(PASSES) for i in (_pass(number), Instruction(reduce, number))]
-            for _ in everyone
-        ]
-        return Case("queueing", Program(lists))
-
-    def _messages(self, wide: bool) -> list[Case]:
-        if self.program.num_ranks < 2:
-            return []
-        sizes = {SMALLEST, *(i.task.nbytes for i in self.program if i.task.op is Op.SEND)}
-        return [self._message(nbytes) for nbytes in sorted(sizes | set(SIZES if wide else ()))]
-
-    def _message(self, nbytes: int) -> Case:
-        """Ping-pong between ranks 0 and 1, with a pass behind every message."""
-        lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
-        last = [_pass(-1), _pass(-1)]
-        lists[0].append(last[0])
-        for number in range(2 * _repeats(nbytes)):
-            source, target = number % 2, 1 - number % 2
-            send = Instruction(_message(Op.SEND, target, nbytes, source), number, [last[source]])
-            receive = Instruction(_message(Op.RECV, source, nbytes, source), number)
-            last[target] = _pass(number, receive)
-            lists[source].append(send)
-            lists[target] += [receive, last[target]]
-        return Case(f"messages of {nbytes} bytes", Program(lists), Op.SEND, 2, nbytes)
-
-    def _collectives(self, wide: bool) -> list[Case]:
-        """Of each operation, size and group size that of one group, the first."""
-        everyone = tuple(range(self.program.num_ranks))
-        wanted: dict[tuple[Op, int, int], tuple[str, tuple[int, ...]]] = {}
-        for task in {id(i.task): i.task for i in self.program}.values():
-            if task.op in COLLECTIVES:
-                for nbytes in (task.nbytes, SMALLEST, *(SIZES[:2] if wide else ())):
-                    wanted.setdefault((task.op, len(task.group), nbytes), (task.stream, task.group))
-        if wide and len(everyone) > 1:
-            for nbytes in (SMALLEST, *SIZES):
-                key = (Op.ALL_REDUCE, len(everyone), nbytes)
-                wanted.setdefault(key, ("data", everyone))
-        return [
-            self._collective(op, stream, group, nbytes)
-            for (op, _, nbytes), (stream, group) in sorted(wanted.items())
-        ]
-
-    def _collective_task(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Task:
-        # Every rank has an equal part; what sizes are asked for need not be multiples of it.
-        unit = len(group) * TORCH_DTYPE[self.experiment.workload.dtype].itemsize
-        whole = max(nbytes // unit, 1) * unit
-        part = whole // len(group) if op is Op.REDUCE_SCATTER else whole
-        return Task(
-            op=op,
-            stage=0,
-            stream=stream,
-            group=group,
-            tensor="calibration",
-            sources=("calibration",),
-            nbytes=whole,
-            allocates=() if op is Op.ALL_REDUCE else (Tensor("calibrated", part),),
-        )
-
-    def _collective(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Case:
-        task = self._collective_task(op, stream, group, nbytes)
-        lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
-        for mine in (lists[rank] for rank in group):
-            for number in range(_repeats(nbytes)):
-                before = _pass(number, *mine[-1:])
-                mine += [before, Instruction(task, number, [before])]
-        name = f"{op.value.lower().replace('_', '-')} of {nbytes} bytes, {len(group)} ranks"
-        return Case(name, Program(lists), op, len(group), nbytes)
 
     # Measuring -----------------------------------------------------------------------
 
@@ -210,11 +98,10 @@ class TransferMeter:
             )
             self._run(case, Runs())
             self._run_both_ways(case)
-        transfers = self.cases[len(self.hosts) :]
-        recorded = self._recorded(transfers, _alone)
+        recorded = self._recorded(self.transfers, _alone)
         self._usual = {
             (case.op, case.size, case.nbytes): _timing(case, *columns).mean_s
-            for case, columns in zip(transfers, recorded, strict=True)
+            for case, columns in zip(self.transfers, recorded, strict=True)
         }
 
     def usual_seconds(self, op: Op, size: int, nbytes: int) -> float:
@@ -278,7 +165,7 @@ class TransferMeter:
 
     def found(self) -> Transfers:
         """What was measured; the same on every rank."""
-        transfers = self.cases[len(self.hosts) :]
+        transfers = self.transfers
         host, queueing = map(_between_passes, self.hosts, self._recorded(self.hosts, _alone))
         found = Transfers(issue_s=float(np.median(host)))
         found.queue_s = max(middle_mean(queueing) - found.issue_s, 0.0)
@@ -333,20 +220,11 @@ def _busy(case: Case) -> Runs:
     return case.busy
 
 
-def _pass(number: int, *after: Instruction) -> Instruction:
-    """An instruction without work of its own, see `PASS_S`."""
-    return Instruction(Task(op=Op.OPTIMIZER_STEP, stage=0), number, after)
-
-
 def _between_passes(case: Case, columns: Columns) -> list[float]:
     """Of rank 0, from the end of each to the post of the next."""
     posted, _, end = columns
     passes = [i.uid for i in case.program.ranks[0] if i.task.op is Op.OPTIMIZER_STEP]
     return list(map(float, (posted[:, passes[1:]] - end[:, passes[:-1]]).ravel()))
-
-
-def _repeats(nbytes: int) -> int:
-    return 8 if nbytes <= 1 << 20 else 2
 
 
 def _timing(case: Case, posted: Floats, start: Floats, end: Floats) -> Timing:
@@ -361,12 +239,3 @@ def _wake_seconds(case: Case, posted: Floats, start: Floats, end: Floats) -> flo
     waited = [(i.uid, i.after[0].uid) for i in case.program if i.after]
     later, before = zip(*waited, strict=True)
     return max(middle_mean((posted[:, later] - end[:, before]).ravel().tolist()), 0.0)
-
-
-def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:
-    stream = f"{'send' if op is Op.SEND else 'recv'}:{peer}"
-    name = f"calibration:{direction}"
-    sources = (name,) if op is Op.SEND else ()
-    return Task(
-        op=op, stage=0, stream=stream, peer=peer, tensor=name, sources=sources, nbytes=nbytes
-    )
