@@ -11,7 +11,7 @@ from typing import Any
 from runtime.job import Job
 from runtime.launch import OnProgress, Workers
 from runtime.measure import Measurement, from_json
-from simulator.cluster import Cluster, resolve
+from simulator.cluster import Cluster, no_choice, resolve
 from simulator.comparison import Comparison
 from simulator.comparison import compare as compare_timelines
 from simulator.experiment import Experiment, ExperimentError
@@ -115,6 +115,8 @@ def compare(
     named = experiment.cluster.is_named or experiment.run.pace
     given = experiment.workload.model == "unit" or bool(named)
     cluster = resolve(experiment) if given else None
+    if cluster is None and experiment.cluster.algorithm != "auto":
+        raise no_choice(experiment.cluster, "this machine")
     answer = _launch(Job(experiment, calibrate=not given), on_progress, workers)
     if cluster is None:
         profile = keep_profile(parse_profile(answer["profile"]), keep or default_path(experiment))

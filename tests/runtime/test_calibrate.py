@@ -15,6 +15,7 @@ from runtime.job import Job
 from runtime.progress import Progress
 from simulator.cluster import from_profile
 from simulator.costs import pass_key
+from simulator.experiment import ExperimentError, load
 from simulator.prediction import predict
 from simulator.profile import Profile, Timing, load_profile, parse_profile
 from simulator.program import COMMUNICATION, Op
@@ -83,6 +84,12 @@ def test_a_comparison_calibrates_and_keeps_the_profile(workers, experiment, tmp_
     both = keep_profile(other, tmp_path / "twinline" / "profile.json")
     assert set(both.passes) == set(kept.passes) | set(other.passes)
     assert len(both.passes) == len(kept.passes) + len(other.passes)
+
+
+def test_a_comparison_has_no_choice_of_algorithms():
+    """And says so before it runs anything."""
+    with pytest.raises(ExperimentError, match="'ring': collectives of this machine are measured"):
+        compare(load(None, ["cluster.algorithm=ring"]), workers=None)
 
 
 def test_an_older_profile_is_added_without_contradiction(tmp_path):
