@@ -265,11 +265,11 @@ def test_calibrate_writes_a_profile_that_predict_uses(call, tmp_path):
     assert calibrated["cluster"] == f"profile of {profile['machine']['hostname']}"
     assert calibrated["notes"] == []
     for timing in profile["passes"].values():
-        timing["tenths"] = [10 * seconds for seconds in timing["tenths"]]
+        timing["tenths"] = [1000 * seconds for seconds in timing["tenths"]]
     (tmp_path / "here.json").write_text(json.dumps(profile))
     slower = predict("--set", "cluster.profile=here.json")
     compute = [sum(row["compute_s"] for row in result["ranks"]) for result in (calibrated, slower)]
-    assert compute[1] > 5 * compute[0]
+    assert compute[1] > 100 * compute[0]  # not 1000: the host takes as long as before
     other = predict("--set", "cluster.profile=here.json", "--set", "workload.hidden=16")
     assert any("not in the profile" in note for note in other["notes"])
 
