@@ -16,7 +16,7 @@ import typer
 from runtime.cli import OUT, report_run
 from runtime.devices import backend_of, check_devices, device_of, join
 from runtime.execution import execution_of, peak_flops_of
-from runtime.executor import ExecutionError
+from runtime.executor import first_line
 from runtime.job import Job
 from runtime.progress import Progress
 from runtime.session import run_job
@@ -35,12 +35,9 @@ def run(
     """Execute the experiment on the ranks that torchrun started."""
     if "RANK" not in os.environ:
         fail("start with `torchrun --nproc-per-node N -m runtime FILE.toml`, or `twinline run`", 2)
-    rank, world, local, on_host = (
-        int(os.environ.get(name, default))
-        for name, default in (
-            ("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")
-        )
-    )  # fmt: skip
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    on_host = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     trace = trace or OUT / "measured.json"
     try:
         check_outputs(gantt, trace)
@@ -62,8 +59,8 @@ def run(
     try:
         join(experiment, None, rank, device)
         answer = run_job(Job(experiment), rank, device, Progress(), lambda share, what: None)
-    except (ExecutionError, RuntimeError, TimeoutError) as error:
-        print(f"twinline: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+    except (RuntimeError, TimeoutError) as error:  # among them ExecutionError
+        print(f"twinline: {first_line(error)}", file=sys.stderr, flush=True)
         os._exit(1)  # other threads may still wait for a peer that will not come
     dist.destroy_process_group()
     if answer is not None:

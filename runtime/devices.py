@@ -11,12 +11,14 @@ import torch.distributed as dist
 
 from simulator.experiment import Experiment, ExperimentError
 
-NCCL_PATIENCE = 4
-"""How much longer than others NCCL waits for a peer: when it gives up it ends its own process,
-and whoever hangs is to be named before that."""
-
 SHARING_NCCL = (2, 30)
 """The first version that lets several ranks use one GPU, if it is told to."""
+
+
+def patience(timeout_s: float, backend: str) -> timedelta:
+    """How long a process group waits for a peer. NCCL four times as long: when it gives up it
+    ends its own process, and whoever hangs is to be named before that."""
+    return timedelta(seconds=timeout_s * (4 if backend == "nccl" else 1))
 
 
 def device_of(experiment: Experiment, local_rank: int) -> torch.device:
@@ -82,7 +84,8 @@ def join(experiment: Experiment, store: Any, rank: int, device: torch.device) ->
     Raises:
         ExperimentError: see `backend_of`.
     """
-    nccl = backend_of(experiment) == "nccl"
+    backend = backend_of(experiment)
+    nccl = backend == "nccl"
     if nccl and experiment.cluster.ranks_per_device > 1:
         os.environ["NCCL_MULTI_RANK_GPU_ENABLE"] = "1"
     dist.init_process_group(
@@ -90,7 +93,7 @@ def join(experiment: Experiment, store: Any, rank: int, device: torch.device) ->
         store=store,
         rank=rank,
         world_size=experiment.world_size,
-        timeout=timedelta(seconds=experiment.run.timeout_s * (NCCL_PATIENCE if nccl else 1)),
+        timeout=patience(experiment.run.timeout_s, backend),
         device_id=device if nccl else None,
     )
 

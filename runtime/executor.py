@@ -36,6 +36,11 @@ FAILURE_POLL_S = 0.2
 CLOSE_S = 1.0
 
 
+def first_line(error: BaseException) -> str:
+    """What it says, or its name if it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 class ExecutionError(RuntimeError):
     """An instruction failed; the message names rank and instruction."""
 
@@ -290,8 +295,7 @@ class Executor:
             raise self.failure or self._failed(instruction, ticket.error)
 
     def _failed(self, instruction: Instruction, error: BaseException) -> ExecutionError:
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
-        return ExecutionError(f"rank {self.rank}, {instruction.label}: {first_line}")
+        return ExecutionError(f"rank {self.rank}, {instruction.label}: {first_line(error)}")
 
     def _execute(self, instruction: Instruction) -> None:
         """Run it in the calling thread, now; fills its `posted` and `end`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from functools import partial
 from itertools import chain
 
@@ -12,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from runtime.devices import NCCL_PATIENCE
+from runtime.devices import patience
 from simulator.program import COLLECTIVES, MESSAGES, Op, Program, Task
 
 Group = dist.ProcessGroup | None
@@ -61,7 +60,7 @@ class Groups:
 
     def __init__(self, programs: Iterable[Program], timeout_s: float, backend: str = "gloo"):
         self._on_host = backend == "gloo"
-        timeout = timedelta(seconds=timeout_s * (1 if self._on_host else NCCL_PATIENCE))
+        timeout = patience(timeout_s, backend)
         collectives: dict[tuple[str, tuple[int, ...]], None] = {}
         pairs: dict[tuple[int, int], None] = {}
         for instruction in chain.from_iterable(programs):

@@ -32,7 +32,7 @@ class Products:
         self._left, self._right = self._left.to(device), self._right.to(device)
         self._beside, self._alone = [0.0, 0.0], [0.0, 0.0]  # seconds, products
         self._stream = own_cuda_stream(device)
-        self._multiply(iter((False, True)).__next__, [0.0, 0.0])  # the first loads libraries
+        self._product()  # the first loads libraries
 
     def beside(self, work: Callable[[], object]) -> None:
         """Run `work` in a thread, and products until it has ended on all ranks; then as long
@@ -71,10 +71,13 @@ class Products:
     def _multiply(self, is_over: Callable[[], bool], spent: list[float]) -> None:
         begin = time.perf_counter()
         while not is_over():
-            torch.tanh(self._left @ self._right)
-            synchronize(self.device)
+            self._product()
             spent[1] += 1
         spent[0] += time.perf_counter() - begin
+
+    def _product(self) -> None:
+        torch.tanh(self._left @ self._right)
+        synchronize(self.device)
 
     def loss(self) -> float:
         """Share of the speed of products that transfers beside them take, over all ranks; not

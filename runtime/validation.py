@@ -61,9 +61,12 @@ class Validation:
     def failed(self) -> list[Row]:
         return [row for row in self.rows if row["failure"] is not None]
 
+    def _of(self, group: str) -> list[Row]:
+        return [row for row in self.done if group in ("all", row["group"])]
+
     def summary(self, group: str = "all") -> dict[str, Any]:
         """Figures over the cases of a group; all are None where it has none."""
-        rows = [row for row in self.done if group in ("all", row["group"])]
+        rows = self._of(group)
         errors = np.array([abs(row["error"]) for row in rows])
         if not rows:
             return {"cases": 0} | dict.fromkeys(STATISTICS)
@@ -90,9 +93,7 @@ class Validation:
             target = {"group": group, "figure": figure, "limit": limit, "value": value, "met": met}
             if figure.endswith("abs_error"):
                 target["within_or_noise"] = sum(
-                    abs(row["error"]) <= max(limit, row["noise_floor"])
-                    for row in self.done
-                    if row["group"] == group
+                    abs(row["error"]) <= max(limit, row["noise_floor"]) for row in self._of(group)
                 )
             found.append(target)
         return found

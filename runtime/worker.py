@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from runtime import progress
 from runtime.devices import device_of, join
-from runtime.executor import ExecutionError
+from runtime.executor import ExecutionError, first_line
 from runtime.job import Job
 from runtime.session import run_job
 from simulator.experiment import ExperimentError
@@ -77,8 +77,10 @@ def _rank_main(folder: Path, rank: int, num_ranks: int, descriptor: int) -> int:
             try:
                 answer = _work(message, folder, rank, channel, mine)
             except (ExecutionError, ExperimentError, RuntimeError, TimeoutError) as error:
-                text = str(error).splitlines()[0] if str(error) else type(error).__name__
-                _say(channel, {"error": text, "mistake": isinstance(error, ExperimentError)})
+                _say(
+                    channel,
+                    {"error": first_line(error), "mistake": isinstance(error, ExperimentError)},
+                )
                 return 1
             _say(channel, {"result": answer})
     return 0

@@ -158,8 +158,10 @@ def _allocate_gradients(
         if key not in begun:
             begun.add(key)
             variants.give(instruction, Tensor(bucket.name, bucket.nbytes))
-            same = any(last.task.tensor == bucket.name for last in posted[-1:])
-            instruction.after = (*instruction.after, *(posted[-1:] if same else posted[-2:-1]))
+            if posted and posted[-1].task.tensor == bucket.name:
+                instruction.after = (*instruction.after, posted[-1])
+            else:
+                instruction.after = (*instruction.after, *posted[-2:-1])
 
 
 def _unshard(

@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 RANKS = 2
+TIMEOUT = timedelta(seconds=120)  # nobody stays when the other is gone
 
 
 def main(script: Callable[[int, dict[str, Any]], None]) -> None:
@@ -29,7 +31,7 @@ def _rank(rank: int, script: Callable[[int, dict[str, Any]], None], job: dict[st
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # torch's own
     store = dist.FileStore(job["store"], RANKS)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=TIMEOUT)
     script(rank, job)
     dist.barrier()
     dist.destroy_process_group()
