@@ -187,6 +187,7 @@ support.show_table(
 # * *communication*: all-reduces slower than in calibration, alone or beside passes.
 # * *host gaps*: from the moment an instruction could start to the moment it did. The rank
 #   that starts late makes the other wait: look for the thin grey line before an all-reduce.
+# * *late in turn*: whoever waits for several ranks waits for the last, in each step another.
 # * *remainder*: medians of many steps do not add up exactly.
 
 for name, outcome in outcomes.items():

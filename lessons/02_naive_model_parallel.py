@@ -161,6 +161,7 @@ print(f"one rank with the whole model would need {nbytes(alone)} (predicted)")
 # * *communication*: a message here is a copy of 131 kB through the loopback network.
 # * *host gaps*: a rank that waited in a receive must be woken. Every handover is such a
 #   wait, and since nobody else computes meanwhile, each one lengthens the step.
+# * *late in turn*: whoever waits for several ranks waits for the last, in each step another.
 # * *remainder*: medians of many steps do not add up exactly.
 
 support.show_gap("naive", outcome)

@@ -191,6 +191,7 @@ support.show_table(
 # * *host gaps*: a rank wakes up late from a receive. 1F1B usually has more of them on its
 #   critical path: in its steady state each rank waits for what the other has just finished,
 #   while GPipe's messages mostly arrive before they are needed.
+# * *late in turn*: whoever waits for several ranks waits for the last, in each step another.
 # * *remainder*: medians of many steps do not add up exactly.
 
 for name, outcome in outcomes.items():

@@ -83,12 +83,17 @@ class _Replay(Costs):
 
 
 def attribute(
-    program: Program, predicted: Timeline, measured: Timeline, order: npt.NDArray[np.int64]
+    program: Program,
+    predicted: Timeline,
+    measured: Timeline,
+    order: npt.NDArray[np.int64],
+    difference: float,
 ) -> Attribution:
     """Replay the program with predicted times, then put in what was measured, in turn:
-    compute, communication, host gaps (between being able to start and starting). Each
-    entry is what that step adds to the iteration time, in seconds; ``remainder`` is what
-    is left to the measured one.
+    compute, communication, host gaps (between being able to start and starting), and how
+    much later than on average the last of those who meet comes (`_late_in_turn`). Each entry
+    is what that step adds to the iteration time, in seconds; ``remainder`` is what is left
+    of the difference: the entries add up to it.
 
     The largest that has the sign of the difference is the cause. It is named by the
     narrowest place that has most of it, both alone (nothing else of its kind is measured)
@@ -97,36 +102,37 @@ def attribute(
 
     Args:
         order: for each predicted span the index of the measured one.
+        difference: measured − predicted iteration time, seconds.
     """
     waits = predecessors(program)
+    columns = (measured.posted[order], measured.start[order], measured.end[order])
+    mine, gaps, late = _read(program, waits, predicted.posted, predicted.start, predicted.end)
+    theirs, their_gaps, their_late = _read(program, waits, *columns)
     compute = predicted.of_kind(lambda kind: kind.stream == COMPUTE_STREAM)
     everywhere = np.ones(len(program), dtype=bool)
-    mine = _met(program, predicted.end - predicted.start)
-    theirs = _met(program, (measured.end - measured.start)[order])
-    gaps = _gaps(waits, predicted.posted, predicted.end)
-    their_gaps = _gaps(waits, measured.posted[order], measured.end[order])
 
-    def replay(durations: Mask, delays: Mask) -> float:
-        costs = _Replay(np.where(durations, theirs, mine), np.where(delays, their_gaps, gaps))
+    def replay(durations: Mask, delays: Mask, lateness: Floats = late) -> float:
+        lasts = np.where(durations, theirs, mine) + lateness
+        costs = _Replay(lasts, np.where(delays, their_gaps, gaps))
         return simulate(program, costs).iteration_time
 
     none = ~everywhere
     states = [(none, none), (compute, none), (everywhere, none), (everywhere, everywhere)]
-    steps = [*(replay(*state) for state in states), measured.iteration_time]
-    names = ("compute", "communication", "host_gaps", "remainder")
+    steps = [*(replay(*state) for state in states), replay(*states[-1], their_late)]
+    names = ("compute", "communication", "host_gaps", "late_in_turn")
     adds = {
         name: after - before for name, (before, after) in zip(names, pairwise(steps), strict=True)
     }
+    adds["remainder"] = difference - sum(adds.values())
     seconds = {f"{name}_s": value for name, value in adds.items()}
-    sign = 1.0 if steps[-1] >= steps[0] else -1.0
-    largest = max(names, key=lambda name: sign * adds[name])
+    sign = 1.0 if difference >= 0 else -1.0
+    largest = max(adds, key=lambda name: sign * adds[name])
     if sign * adds[largest] <= LEAST * measured.iteration_time:
         return Attribution(seconds, "none", [])
     if largest == "remainder":
-        waited = _Replay(theirs + _late_in_turn(program, measured, order), their_gaps)
-        explained = simulate(program, waited).iteration_time - steps[-2]
-        turns = explained >= SHARE * adds["remainder"] > 0
-        return Attribution(seconds, "ranks late in turn" if turns else "remainder", [])
+        return Attribution(seconds, "remainder", [])
+    if largest == "late_in_turn":
+        return Attribution(seconds, f"ranks late in turn ({adds[largest] * 1e3:+.3g} ms)", [])
     of_gaps = largest == "host_gaps"
     concerned = {"compute": compute, "communication": ~compute, "host_gaps": everywhere}[largest]
     before, after = states[names.index(largest)], steps[names.index(largest) + 1]
@@ -175,36 +181,40 @@ def attribute(
     return Attribution(seconds, str(named), [named, *causes])
 
 
-def _met(program: Program, durations: Floats) -> Floats:
-    """A meeting lasts as long as it does for the last of its participants."""
-    durations = durations.copy()
+def _read(
+    program: Program, waits: list[list[Instruction]], posted: Floats, start: Floats, end: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Per instruction, in seconds: how long it took (a meeting as long as for the last of its
+    participants), its gap, and how late in turn its participants were."""
+    durations = end - start
     for participants in program.meetings:
         members = [member.uid for member in participants]
         durations[members] = durations[members].max()
-    return durations
+    gaps = _gaps(waits, posted, start + durations)
+    return durations, gaps, _late_in_turn(program, posted, start)
 
 
-def _late_in_turn(program: Program, measured: Timeline, order: npt.NDArray[np.int64]) -> Floats:
+def _gaps(waits: list[list[Instruction]], posted: Floats, end: Floats) -> Floats:
+    """Per instruction, seconds between its last predecessor's end and its posting. Less than
+    nothing after a meeting that ended here before it did for its last participant."""
+    ready = np.zeros(len(waits))
+    for uid, before in enumerate(waits):
+        if before:
+            ready[uid] = max(end[other.uid] for other in before)
+    return posted - ready
+
+
+def _late_in_turn(program: Program, posted: Floats, start: Floats) -> Floats:
     """Per communication, seconds from the last of its participants' posted times to its start.
 
     In every single iteration that is nothing. Of medians it is more if now one and now another
     is late: the median of the last arrival is later than the last of the median arrivals.
     """
     late = np.zeros(len(program))
-    posted, start = measured.posted[order], measured.start[order]
     for participants in program.meetings:
         members = [member.uid for member in participants]
         late[members] = max(start[members].max() - posted[members].max(), 0.0)
     return late
-
-
-def _gaps(waits: list[list[Instruction]], posted: Floats, end: Floats) -> Floats:
-    """Per instruction, seconds between its last predecessor's end and its posting."""
-    ready = np.zeros(len(waits))
-    for uid, before in enumerate(waits):
-        if before:
-            ready[uid] = max(end[other.uid] for other in before)
-    return np.maximum(posted - ready, 0.0)
 
 
 # Places ------------------------------------------------------------------------------

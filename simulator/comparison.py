@@ -25,8 +25,8 @@ class Comparison:
         attribution: seconds that each cause adds to the predicted iteration time to arrive
             at the measured one, None where the program is not known.
         cause: the largest one with its place, ``compute of rank 1 (+38%)``; ``none`` where no
-            cause adds anything, ``ranks late in turn`` where they wait now for one and now for
-            another, ``remainder`` where nothing explains the most; None as above.
+            cause adds anything, ``ranks late in turn (+5.2 ms)`` where they wait now for one and
+            now for another, ``remainder`` where nothing explains the most; None as above.
         causes: the places of its kind, the named one first, then those that add most.
         rows: per operation name: count, predicted and measured median duration in seconds.
     """
@@ -79,7 +79,7 @@ def compare(
     if total <= 0:
         raise ValueError("the measured timeline is empty")
     starts = np.abs(predicted.start - measured.start[order])
-    found = attribute(program, predicted, measured, order) if program else None
+    found = attribute(program, predicted, measured, order, total - expected) if program else None
     return Comparison(
         iteration_time_error=(expected - total) / total,
         instruction_start_error=float(starts.mean()) / total,

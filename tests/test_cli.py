@@ -212,9 +212,11 @@ def test_compare_live_and_saved_are_one_comparison(call, tmp_path, environment):
         "compute_s",
         "communication_s",
         "host_gaps_s",
+        "late_in_turn_s",
         "remainder_s",
     }
     times = [live[which]["iteration_time_s"] for which in ("predicted", "measured")]
+    assert sum(live["attribution"].values()) == pytest.approx(times[1] - times[0])
     assert live["iteration_time_error"] == pytest.approx(times[0] / times[1] - 1)
     assert live["instruction_start_error"] >= 0
     assert live["noise_floor"] >= 0

@@ -14,7 +14,8 @@ from simulator.cluster import resolve
 from simulator.comparison import Comparison, compare
 from simulator.costs import CostModel
 from simulator.engine import simulate
-from simulator.program import COMMUNICATION, COMPUTE_STREAM, MESSAGES
+from simulator.program import COMMUNICATION, COMPUTE_STREAM, MESSAGES, Program
+from simulator.timeline import Timeline
 
 UNIT = ["workload.model=unit", "workload.p2p=0.001", "parallel.pipeline=4"]
 GPT = ["workload.layers=4", "workload.hidden=64", "cluster.preset=dgx-a100-80gb"]
@@ -172,6 +173,23 @@ def test_what_is_hidden_is_no_cause():
     assert (found.cause, found.causes) == ("none", [])
 
 
+def test_nothing_remains_where_participants_end_at_different_times():
+    """On real machines each sees the end of an all-reduce when it wakes."""
+    experiment = load(None, [*DATA, "parallel.tensor=2"])
+    program, cluster = lower(experiment), resolve(experiment)
+    predicted = simulate(program, CostModel(program, experiment, cluster))
+    everywhere = {"where": lambda _: True, "factor": 1.5, "gap": 1e-5}
+    costs = Planted(program, experiment, cluster, **everywhere)
+    measured = simulate(program, costs)
+    early = np.random.default_rng(0).random(len(program)) * (measured.end - measured.start) / 2
+    early[[i.uid for i in program if i.task.op not in COMMUNICATION]] = 0.0
+    found = compare(predicted, replace(measured, end=measured.end - early), program)
+    difference = measured.iteration_time - predicted.iteration_time
+    assert sum(found.attribution.values()) == pytest.approx(difference)
+    assert found.attribution["remainder_s"] == pytest.approx(0.0, abs=1e-9 * difference)
+    assert found.attribution["compute_s"] > 0 < found.attribution["communication_s"]
+
+
 def test_what_no_cause_explains_is_the_remainder():
     """The last instruction starts later than it was posted, and nobody was waited for."""
     experiment = load(None, UNIT)
@@ -184,21 +202,32 @@ def test_what_no_cause_explains_is_the_remainder():
     assert (found.cause, found.causes) == ("remainder", [])
 
 
-def test_ranks_that_are_late_in_turn_are_told_from_a_remainder():
+def late_in_turn(seconds: float) -> tuple[Timeline, Program]:
     """Medians of three iterations: in each, another of two replicas is late to the all-reduce
     or none, so their medians are on time and the median of the last arrival is not."""
     experiment = load(None, DATA)
     program, cluster = lower(experiment), resolve(experiment)
-    predicted = simulate(program, CostModel(program, experiment, cluster))
+    on_time = simulate(program, CostModel(program, experiment, cluster))
     meetings = {member.uid for members in program.meetings for member in members}
-    late = np.array([float(i.uid in meetings) for i in program]) * predicted.iteration_time
+    late = np.array([float(i.uid in meetings) for i in program]) * seconds
     steps = {i.uid for i in program if i.task.op == "STEP"}
-    later = late + np.array([float(i.uid in steps) for i in program]) * predicted.iteration_time
-    moved = replace(predicted, start=predicted.start + later, end=predicted.end + later)
-    moved.posted = predicted.posted + later - late
-    found = compare(predicted, moved, program)
-    assert found.attribution["remainder_s"] == pytest.approx(predicted.iteration_time)
-    assert (found.cause, found.causes) == ("ranks late in turn", [])
+    later = late + np.array([float(i.uid in steps) for i in program]) * seconds
+    moved = replace(on_time, start=on_time.start + later, end=on_time.end + later)
+    moved.posted = on_time.posted + later - late
+    return moved, program
+
+
+@pytest.mark.parametrize(("expected", "happened"), [(0.0, 0.02), (0.02, 0.0), (0.02, 0.03)])
+def test_ranks_that_are_late_in_turn_are_told_from_a_remainder(expected, happened):
+    predicted, program = late_in_turn(expected)
+    measured, _ = late_in_turn(happened)
+    found = compare(predicted, measured, program)
+    others = {name: value for name, value in found.attribution.items() if "late" not in name}
+    assert others == pytest.approx(dict.fromkeys(others, 0.0), abs=1e-12)
+    assert found.attribution["late_in_turn_s"] == pytest.approx(happened - expected)
+    assert found.cause == f"ranks late in turn ({(happened - expected) * 1e3:+.3g} ms)"
+    assert found.causes == []
+    assert compare(predicted, predicted, program).cause == "none"
 
 
 def test_traffic_is_divided_among_places_without_rest():

@@ -47,6 +47,7 @@ def test_errors_are_signed_and_relative_to_the_measurement() -> None:
         "compute_s": 3.0,
         "communication_s": 0.0,
         "host_gaps_s": 0.0,
+        "late_in_turn_s": 0.0,
         "remainder_s": 0.0,
     }
     rows = {name: (count, mine, theirs) for name, count, mine, theirs in found.rows}
@@ -82,6 +83,7 @@ def test_communication_and_host_gaps_are_told_apart() -> None:
         "compute_s": 0.0,
         "communication_s": 1.0,
         "host_gaps_s": 0.25,  # before the first instructions
+        "late_in_turn_s": 0.0,
         "remainder_s": 0.0,
     }
 
