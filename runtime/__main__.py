@@ -33,7 +33,7 @@ def run(
     trace: Trace = None,
 ) -> None:
     """Execute the experiment on the ranks that torchrun started."""
-    if "RANK" not in os.environ:
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         fail("start with `torchrun --nproc-per-node N -m runtime FILE.toml`, or `twinline run`", 2)
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local = int(os.environ.get("LOCAL_RANK", "0"))

@@ -218,17 +218,17 @@ def show_profile(console: Console, profile: Profile) -> None:
     console.print(sizes)
     if loss is not None:
         console.print(f"beside transfers passes lose {loss:.0%} of their speed")
-    sharing, done = profile.ranks_per_device, profile.capacity
-    capacity = (
-        f"{sharing} rank{'s' if sharing > 1 else ''} on a device do the work of {done or 1:.2f}"
-    )
-    if profile.device == "cpu":
-        here = profile.machine["cores"]
-        capacity = f"{here} cores do the work of {done or here:.2f}"
+    capacity = ""
+    if profile.capacity is not None:
+        many = profile.busy_ranks
+        of = f"{many} rank{'s' if many > 1 else ''} on a device"
+        if profile.device == "cpu":
+            of = f"{profile.machine['cores']} cores"
+        capacity = f"; {of} do the work of {profile.capacity:.2f}"
     console.print(
         f"host overhead {seconds(profile.issue_s)} an instruction, "
         f"{seconds(profile.queue_s)} more for a communication before it, wake-up "
-        f"{seconds(profile.wake_s)}, a transfer occupies {profile.transfer_cores:.2f} of a core; "
+        f"{seconds(profile.wake_s)}, a transfer occupies {profile.transfer_cores:.2f} of a core"
         + capacity
     )
 

@@ -11,10 +11,10 @@ from typing import Any
 from runtime.job import Job
 from runtime.launch import OnProgress, Workers
 from runtime.measure import Measurement, from_json
-from simulator.cluster import Cluster, no_choice, resolve
+from simulator.cluster import Cluster, resolve
 from simulator.comparison import Comparison
 from simulator.comparison import compare as compare_timelines
-from simulator.experiment import Experiment, ExperimentError
+from simulator.experiment import ClusterChoice, Experiment, ExperimentError
 from simulator.metrics import iteration_statistics, summarize, with_statistics
 from simulator.prediction import Prediction, metadata, predict, saved_profile
 from simulator.profile import (
@@ -86,11 +86,15 @@ def peak_flops_of(experiment: Experiment) -> float | None:
     Raises:
         ExperimentError: the cluster cannot hold the plan.
     """
+    if experiment.cluster.is_named or experiment.run.pace:
+        return _peak_flops(experiment, resolve(experiment))
     profile = saved_profile(experiment)
-    unknown = profile is None and not experiment.cluster.is_named
-    if unknown and experiment.run.device == "cuda" and experiment.run.pace is None:
+    if profile is None and experiment.run.device == "cuda":
         return None
-    return _peak_flops(experiment, resolve(experiment, profile))
+    # Nothing else of [cluster] is about a run on this machine.
+    choice = ClusterChoice(ranks_per_device=experiment.cluster.ranks_per_device)
+    here = experiment.model_copy(update={"cluster": choice})
+    return _peak_flops(experiment, resolve(here, profile))
 
 
 def _peak_flops(experiment: Experiment, cluster: Cluster) -> float | None:
@@ -114,11 +118,12 @@ def compare(
     program = lower(experiment)
     named = experiment.cluster.is_named or experiment.run.pace
     given = experiment.workload.model == "unit" or bool(named)
-    cluster = resolve(experiment) if given else None
-    if cluster is None and experiment.cluster.algorithm != "auto":
-        raise no_choice(experiment.cluster, "this machine")
+    # What a profile of this machine does not allow is better refused before the run.
+    machine = {"hostname": "this machine", "cores": 1}
+    expected = Profile(machine, experiment.run.device, collectives={"ALL_REDUCE": {}})
+    cluster = resolve(experiment, None if given else expected)
     answer = _launch(Job(experiment, calibrate=not given), on_progress, workers)
-    if cluster is None:
+    if not given:
         profile = keep_profile(parse_profile(answer["profile"]), keep or default_path(experiment))
         cluster = resolve(experiment, profile)
     prediction = predict(experiment, cluster, program)

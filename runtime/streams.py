@@ -61,6 +61,8 @@ class Stream:
         self._thread.join(timeout=timeout_s)
 
     def _loop(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)  # of this thread
         with on_cuda_stream(own_cuda_stream(self._device)):
             while (item := self._queue.get()) is not None:
                 work, ticket = item
@@ -76,7 +78,6 @@ def own_cuda_stream(device: torch.device) -> torch.cuda.Stream | None:
     NCCL takes its own from, too, and two users of one stream wait for each other."""
     if device.type != "cuda":
         return None
-    torch.cuda.set_device(device)  # of this thread
     own: torch.cuda.Stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
     return own
 

@@ -85,7 +85,7 @@ class Cases:
     def _message(self, nbytes: int) -> Case:
         """Ping-pong between ranks 0 and 1, with a pass behind every message."""
         lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
-        last = [_pass(-1), _pass(-1)]
+        last = {0: _pass(-1)}
         lists[0].append(last[0])
         for number in range(2 * _repeats(nbytes)):
             source, target = number % 2, 1 - number % 2

@@ -1,10 +1,10 @@
 """What transfers between ranks cost, and the host beside them: measured by running small
 programs through the executor itself, so that what is measured is what a program pays.
 
-Between transfers every rank computes for a moment, as between those of a plan: threads that
-slept meanwhile are slow to wake. Each transfer is run by itself, and beside matrix products
-that keep every rank busy: threads that have to wait for their turn on a core make a transfer
-longer, and the products slower.
+Each transfer is run by itself; between two of them every rank computes for a moment, as between
+those of a plan: threads that slept meanwhile are slow to wake. And it is run beside matrix
+products that keep every rank busy all the time: threads that have to wait for their turn on a
+core make a transfer longer, and the products slower.
 """
 
 from __future__ import annotations
@@ -145,7 +145,9 @@ class TransferMeter:
                 paused, spent = time.perf_counter(), time.process_time()
                 self._products.compute(PASS_S)
                 executor.end[instruction.index] = time.perf_counter()
-                begin += executor.end[instruction.index] - paused
+                lasted = executor.end[instruction.index] - paused
+                # In a ping-pong the other rank then computes as long, and this one waits.
+                begin += 2 * lasted if case.op is Op.SEND else lasted
                 cpu += time.process_time() - spent
         if runs is case.alone and case.program.ranks[self.rank]:
             case.cpu_s += time.process_time() - cpu

@@ -337,14 +337,6 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
     return cluster
 
 
-def no_choice(choice: ClusterChoice, name: str) -> ExperimentError:
-    """Of an algorithm, where collectives are measured."""
-    return ExperimentError(
-        f"cluster.algorithm = {choice.algorithm!r}: collectives of {name} are measured, whichever "
-        "it takes; allowed: 'auto', or name a preset or a file"
-    )
-
-
 def _chosen(cluster: Cluster, choice: ClusterChoice, world_size: int) -> Cluster:
     """With what the experiment says of nodes, cards and algorithm.
 
@@ -366,7 +358,10 @@ def _chosen(cluster: Cluster, choice: ClusterChoice, world_size: int) -> Cluster
     if choice.algorithm == "auto":
         return cluster
     if cluster.profile is not None and cluster.profile.collectives:
-        raise no_choice(choice, cluster.name)
+        raise ExperimentError(
+            f"cluster.algorithm = {choice.algorithm!r}: the collectives of {cluster.name} are "
+            "measured, whichever it takes; allowed: 'auto', or name a preset or a file"
+        )
     if choice.algorithm == "in-network" and cluster.library.in_network is None:
         raise ExperimentError(
             f"cluster.algorithm = 'in-network': cluster {cluster.name} has no "

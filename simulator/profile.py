@@ -106,8 +106,8 @@ class Profile:
             `busy_ranks` ranks compute; None: they left cores free, or it was not measured.
         capacity: how many passes at once, of ranks that share a host's cores or a device, get
             as much done as that many alone: less than `machine`'s cores where they share caches,
-            memory or their clock, more than one device where passes leave gaps. None: not less,
-            not more.
+            memory or their clock, more than one device where passes leave gaps. None: not
+            measured, taken as neither less nor more.
         ranks_per_device: that share one.
         peak_flops: best matrix product seen per dtype, FLOP/s.
     """

@@ -296,8 +296,10 @@ def test_torchrun_with_the_wrong_number_of_ranks_is_one_line(mistaken, monkeypat
     app = typer.Typer()
     app.command()(run)
     assert "torchrun --nproc-per-node" in mistaken("tiny.toml", app=app)
-    monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "0")
+    assert "torchrun --nproc-per-node" in mistaken("tiny.toml", app=app)
+    for name, value in {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
     assert "2 ranks; torchrun started 3" in mistaken("tiny.toml", app=app)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")  # each host says it once

@@ -86,10 +86,17 @@ def test_a_comparison_calibrates_and_keeps_the_profile(workers, experiment, tmp_
     assert len(both.passes) == len(kept.passes) + len(other.passes)
 
 
-def test_a_comparison_has_no_choice_of_algorithms():
-    """And says so before it runs anything."""
-    with pytest.raises(ExperimentError, match="'ring': collectives of this machine are measured"):
-        compare(load(None, ["cluster.algorithm=ring"]), workers=None)
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("algorithm=ring", "'ring': the collectives of profile of this machine are measured"),
+        ("devices_per_node=1", "cluster profile of this machine has 1 × 1 = 1 devices"),
+    ],
+)
+def test_what_a_profile_does_not_allow_is_refused_before_the_run(setting, message):
+    settings = [f"cluster.{setting}", "cluster.nodes=1"]
+    with pytest.raises(ExperimentError, match=message):
+        compare(load(None, settings), on_progress=lambda share, what: pytest.fail("it runs"))
 
 
 def test_an_older_profile_is_added_without_contradiction(tmp_path):

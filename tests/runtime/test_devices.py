@@ -13,13 +13,13 @@ from torch import Tensor
 
 from runtime import devices, groups, streams
 from runtime.calibrate import mates_of
-from runtime.devices import AllocatorPeak, backend_of, device_of
+from runtime.devices import AllocatorPeak, backend_of, device_of, patience
 from runtime.execution import peak_flops_of
 from runtime.groups import Groups
 from runtime.streams import Stopwatch
 from simulator.cluster import load_preset
 from simulator.experiment import ExperimentError, load
-from simulator.profile import Profile, default_path, save_profile
+from simulator.profile import Profile, Timing, default_path, save_profile
 from simulator.program import Op, Task
 
 CUDA = torch.device("cuda", 0)
@@ -68,6 +68,24 @@ def test_the_peak_of_a_gpu_is_not_that_of_the_laptop(monkeypatch, tmp_path) -> N
     assert peak_flops_of(on_gpus()) is None
     a100 = on_gpus("cluster.preset=dgx-a100-80gb", "workload.dtype=bf16")
     assert peak_flops_of(a100) == 312e12
+
+
+def test_a_run_asks_nothing_else_of_the_cluster(monkeypatch, tmp_path) -> None:
+    """Whether this machine was calibrated or not."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    chosen = load(None, ["cluster.algorithm=ring", "cluster.nodes=1", "cluster.devices_per_node=1"])
+    assert peak_flops_of(chosen) == load_preset("laptop").device.peak_flops["fp32"]
+    points = {"ALL_REDUCE": {2: [(8, Timing.certain(1e-3))]}}
+    machine = {"cores": 2, "hostname": socket.gethostname()}
+    save_profile(
+        Profile(machine, collectives=points, peak_flops={"fp32": 1e11}), default_path(chosen)
+    )
+    assert peak_flops_of(chosen) == 1e11
+
+
+def test_nccl_has_more_patience_than_the_watch() -> None:
+    assert patience(60, "gloo").total_seconds() == 60
+    assert patience(60, "nccl").total_seconds() > 60
 
 
 def test_cpus_are_not_shared_in_this_way() -> None:
