@@ -58,11 +58,12 @@ class Calibrator:
         # do so; for how many there is room.
         self.place = mates[rank].index(rank)
         self.mates = max(map(len, mates))
-        self.room = min(sharing, self.mates) if sharing else _fewest_cores()
+        fewest_cores = _fewest_cores()
+        self.room = min(sharing, self.mates) if sharing else fewest_cores
         # Beside passes that leave cores free a transfer is as fast as alone.
         crowded = sharing is not None or self.mates >= self.room
         self.transfers = TransferMeter(
-            experiment, program, rank, device, clock, progress, wide, crowded
+            experiment, program, rank, device, clock, progress, wide, crowded, fewest_cores
         )
         self.alone: Samples = {}
         seconds = self.transfers.usual_seconds

@@ -53,28 +53,32 @@ class Cases:
 
     Args:
         wide: other sizes, too.
+        cores: of a host. So many ranks at most tell of the host's time: a prediction has it
+            wait for a core where there are more.
     """
 
-    def __init__(self, experiment: Experiment, program: Program, wide: bool):
+    def __init__(self, experiment: Experiment, program: Program, wide: bool, cores: int):
         self.experiment, self.program = experiment, program
+        self.at_once = tuple(range(min(cores, program.num_ranks)))
         self.hosts = [self._host(), self._queueing()]
         self.transfers = [*self._messages(wide), *self._collectives(wide)]
 
     def _host(self) -> Case:
         """Host time from one pass to the next."""
-        lists = [[_pass(number) for number in range(PASSES)] for _ in self.program.ranks]
-        return Case("host overhead", Program(lists))
+        return self._of_host("host overhead", [])
 
     def _queueing(self) -> Case:
         """Host time that a communication takes from the pass behind it: of passes, each with one
         that nobody waits for."""
-        everyone = tuple(range(self.program.num_ranks))
-        reduce = self._collective_task(Op.ALL_REDUCE, "data", everyone, SMALLEST)
-        lists = [
-            [i for number in range(PASSES) for i in (_pass(number), Instruction(reduce, number))]
-            for _ in everyone
-        ]
-        return Case("queueing", Program(lists))
+        reduce = self._collective_task(Op.ALL_REDUCE, "data", self.at_once, SMALLEST)
+        return self._of_host("queueing", [reduce])
+
+    def _of_host(self, name: str, behind: list[Task]) -> Case:
+        lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
+        for rank in self.at_once:
+            for number in range(PASSES):
+                lists[rank] += [_pass(number), *(Instruction(task, number) for task in behind)]
+        return Case(name, Program(lists))
 
     def _messages(self, wide: bool) -> list[Case]:
         if self.program.num_ranks < 2:

@@ -59,6 +59,7 @@ class TransferMeter:
     Args:
         wide: measure other sizes, too, so that the profile serves other experiments.
         beside: measure transfers beside products, too.
+        cores: of a host.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class TransferMeter:
         progress: Progress,
         wide: bool,
         beside: bool,
+        cores: int,
     ):
         self.experiment, self.program, self.rank = experiment, program, rank
         self.device, self.clock, self.progress = device, clock, progress
-        cases = Cases(experiment, program, wide)
+        cases = Cases(experiment, program, wide, cores)
         self.hosts, self.transfers = cases.hosts, cases.transfers
         self.cases = [*self.hosts, *self.transfers]
         self.beside = beside and program.num_ranks > 1

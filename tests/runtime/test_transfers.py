@@ -40,7 +40,7 @@ class Known(Costs):
 @pytest.fixture(scope="module")
 def cases() -> Cases:
     experiment = load(None, PLAN)
-    return Cases(experiment, lower(experiment), wide=True)
+    return Cases(experiment, lower(experiment), wide=True, cores=2)
 
 
 def columns(case: Case, queues: bool = False):
@@ -53,6 +53,13 @@ def test_host_time_is_between_passes(cases):
     assert transfers._between_passes(host, columns(host)) == pytest.approx([ISSUE_S] * 29)
     both = transfers._between_passes(queueing, columns(queueing, queues=True))
     assert both == pytest.approx([ISSUE_S + QUEUE_S] * 29)
+
+
+def test_no_more_ranks_than_cores_tell_of_the_host(cases):
+    """Four would wait for two cores, which a prediction has them do anyway."""
+    for case in cases.hosts:
+        assert [len(instructions) > 0 for instructions in case.program.ranks] == [1, 1, 0, 0]
+        assert {i.task.group for i in case.program} <= {(), (0, 1)}
 
 
 def test_a_message_wakes_a_pass_and_a_pass_a_message(cases):
@@ -75,7 +82,7 @@ def test_ranks_compute_between_transfers(alone, experiment):
     """Not beside products, which never pause."""
     tiny = experiment(microbatches=2)
     meter = TransferMeter(
-        tiny, lower(tiny), 0, alone, Clock(), Progress(), wide=False, beside=False
+        tiny, lower(tiny), 0, alone, Clock(), Progress(), wide=False, beside=False, cores=1
     )
     meter.begin(Groups(meter.programs, 60.0), lambda share, what: None)
     meter.close()
