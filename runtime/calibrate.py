@@ -66,6 +66,7 @@ class Calibrator:
             experiment, program, rank, device, clock, progress, wide, crowded, fewest_cores
         )
         self.alone: Samples = {}
+        self.peak_flops = 0.0
         seconds = self.transfers.usual_seconds
         self.passes = PassMeter(experiment, program, rank, device, progress, seconds)
 
@@ -94,6 +95,9 @@ class Calibrator:
             if at_once == self.room > 1:
                 for place in range(self.mates):
                     self._time_for(turn / 4, range(place, place + 1), self.alone)
+        if self.rank == 0:  # the machine is not as fast in every round
+            dtype = TORCH_DTYPE[self.experiment.workload.dtype]
+            self.peak_flops = max(self.peak_flops, matmul_flops(dtype, self.device))
         self.transfers.round()
 
     def _time_for(self, seconds: float, places: range, into: Samples, company: float = 0.0) -> None:
@@ -163,7 +167,6 @@ class Calibrator:
         # they were together.
         ratios = [ratio for _, ratio in everything if ratio is not None]
         slowdown = min(max(float(np.median(ratios)), 1.0), float(self.room)) if ratios else 1.0
-        dtype = self.experiment.workload.dtype
         profile = Profile(
             machine=machine(self.device),
             device=self.device.type,
@@ -182,7 +185,7 @@ class Calibrator:
             transfer_loss=sent.transfer_loss,
             busy_ranks=self.mates,
             ranks_per_device=self.experiment.cluster.ranks_per_device,
-            peak_flops={dtype: matmul_flops(TORCH_DTYPE[dtype], self.device)},
+            peak_flops={self.experiment.workload.dtype: self.peak_flops},
         )
         return asdict(profile)
 

@@ -219,7 +219,12 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
                 passes=older.passes | profile.passes,
                 collectives=_merged(older.collectives, profile.collectives),
                 messages=sorted((dict(older.messages) | dict(profile.messages)).items()),
-                peak_flops=older.peak_flops | profile.peak_flops,
+                peak_flops={
+                    dtype: max(
+                        peaks.get(dtype, 0.0) for peaks in (older.peak_flops, profile.peak_flops)
+                    )
+                    for dtype in older.peak_flops | profile.peak_flops
+                },
             )
     save_profile(profile, path)
     return profile

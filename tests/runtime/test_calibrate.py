@@ -124,6 +124,14 @@ def test_too_few_ranks_to_tell_leave_the_capacity_that_was_measured(tmp_path):
     assert keep_profile(Profile(machine, capacity=1.6), path).capacity == 1.6
 
 
+def test_the_best_product_seen_is_the_peak(tmp_path):
+    machine, path = {"cores": 2, "hostname": "x"}, tmp_path / "profile.json"
+    keep_profile(Profile(machine, peak_flops={"fp32": 2e11, "bf16": 1e11}), path)
+    kept = keep_profile(Profile(machine, peak_flops={"fp32": 1e11, "fp16": 1e10}), path)
+    assert kept.peak_flops == {"fp32": 2e11, "bf16": 1e11, "fp16": 1e10}
+    assert load_profile(path) == kept
+
+
 def calibrated(experiment, device) -> Calibrator:
     """After one round."""
     program = lower(experiment)
