@@ -40,7 +40,7 @@ def run(
     on_host = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     trace = trace or OUT / "measured.json"
     try:
-        check_outputs(gantt, trace)
+        check_outputs(gantt, trace, inputs=[file])
         experiment = load(file, set_ or ())
         if experiment.world_size != world:
             raise ExperimentError(

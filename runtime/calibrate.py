@@ -181,6 +181,7 @@ class Calibrator:
             issue_s=sent.issue_s,
             queue_s=sent.queue_s,
             wake_s=sent.wake_s,
+            wake_busy_s=sent.wake_busy_s,
             transfer_cores=sent.transfer_cores,
             transfer_loss=sent.transfer_loss,
             busy_ranks=self.mates,

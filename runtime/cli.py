@@ -83,7 +83,7 @@ def run(
     Without --trace the timeline goes to twinline-out/measured.json.
     """
     trace = trace or OUT / "measured.json"
-    check_outputs(gantt, trace)
+    check_outputs(gantt, trace, inputs=[file])
     experiment = load(file, set_ or ())
     with progress_bar() as on_progress:
         executed = execution.execute(experiment, on_progress)
@@ -136,7 +136,7 @@ def compare(
             raise ExperimentError(
                 "--predicted and --measured go together, and without FILE, --set and --trace"
             )
-        check_outputs(gantt)
+        check_outputs(gantt, inputs=[predicted, measured])
         cli.compare_saved(predicted, measured, as_json, gantt)
         return
     base = trace or OUT / "compare.json"
@@ -145,7 +145,7 @@ def compare(
         for name in ("predicted", "measured")
     }
     gantt = gantt or OUT / "compare.png"
-    check_outputs(gantt, *paths.values())
+    check_outputs(gantt, *paths.values(), inputs=[file])
     experiment = load(file, set_ or ())
     with progress_bar() as on_progress:
         outcome = execution.compare(experiment, on_progress)
@@ -187,7 +187,7 @@ def calibrate(
     """
     experiment = load(file, set_ or ())
     path = output or default_path(experiment)
-    check_outputs(plot, path, options=("--plot", "--output"))
+    check_outputs(plot, path, options=("--plot", "--output"), inputs=[file])
     with progress_bar() as on_progress:
         profile = execution.calibrate(experiment, path, on_progress)
     from simulator.plot_profile import draw_profile  # matplotlib takes a second

@@ -59,6 +59,10 @@ class Outcome:
         } | self.comparison.to_json()
 
 
+OF_TRANSFERS = ("transfer_cores", "transfer_loss", "busy_ranks", "queue_s", "wake_s", "wake_busy_s")
+"""What one rank cannot tell."""
+
+
 def execute(
     experiment: Experiment,
     on_progress: OnProgress | None = None,
@@ -210,8 +214,7 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
             if profile.capacity is None:  # too few ranks to tell
                 profile = replace(profile, capacity=older.capacity)
             if not profile.messages:  # one rank, which tells nothing of transfers
-                names = ("transfer_cores", "transfer_loss", "busy_ranks", "queue_s", "wake_s")
-                profile = replace(profile, **{name: getattr(older, name) for name in names})
+                profile = replace(profile, **{name: getattr(older, name) for name in OF_TRANSFERS})
             elif older.busy_ranks != profile.busy_ranks:
                 older = older.without_busy()
             profile = replace(

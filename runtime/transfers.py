@@ -47,6 +47,7 @@ class Transfers:
     messages: Points = field(default_factory=list)
     collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
     wake_s: float = 0.0
+    wake_busy_s: float | None = None
     issue_s: float = 0.0
     queue_s: float = 0.0
     transfer_cores: float = 0.0
@@ -182,11 +183,9 @@ class TransferMeter:
         if self.beside and ping_pong is not None:
             found.transfer_loss = self._products.loss()
             busy = self._recorded(transfers, _busy)
-            # A thread that wakes up beside products comes late, too: the one that sends, and
-            # the one that waited for it.
-            late_s = _wake_seconds(transfers[ping_pong], *busy[ping_pong]) - found.wake_s
+            found.wake_busy_s = _wake_seconds(transfers[ping_pong], *busy[ping_pong])
             for number, case in enumerate(transfers):
-                busy_s = _timing(case, *busy[number]).mean_s + 2 * max(late_s, 0.0)
+                busy_s = _timing(case, *busy[number]).mean_s
                 least = timings[number].mean_s
                 timings[number] = replace(timings[number], busy_s=max(busy_s, least))
         for case, timing in zip(transfers, timings, strict=True):

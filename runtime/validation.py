@@ -257,6 +257,8 @@ def finished(folder: Path) -> dict[str, Row]:
         lines = path.read_text(encoding="utf-8").split("\n")
         if lines[-1]:  # a call was killed while it wrote
             path.write_text("\n".join([*lines[:-1], ""]), encoding="utf-8")
+    except (FileExistsError, NotADirectoryError):
+        raise ExperimentError(f"{folder}: is not a folder") from None
     except (OSError, ValueError) as error:
         raise ExperimentError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     here, rows = machine(), {}

@@ -77,10 +77,10 @@ def _rank_main(folder: Path, rank: int, num_ranks: int, descriptor: int) -> int:
             try:
                 answer = _work(message, folder, rank, channel, mine)
             except (ExecutionError, ExperimentError, RuntimeError, TimeoutError) as error:
-                _say(
-                    channel,
-                    {"error": first_line(error), "mistake": isinstance(error, ExperimentError)},
-                )
+                says, mistake = first_line(error), isinstance(error, ExperimentError)
+                if not mistake and not isinstance(error, ExecutionError):
+                    says = f"rank {rank}: {says}"
+                _say(channel, {"error": says, "mistake": mistake})
                 return 1
             _say(channel, {"result": answer})
     return 0

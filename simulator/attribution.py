@@ -52,6 +52,8 @@ class Cause:
         return self.each_s if self.kind != "compute" or self.change is None else self.change
 
     def __str__(self) -> str:
+        if self.adds_s * self.each_s < 0:  # what changed most is not what the step waited for
+            return f"{self.place} ({self.adds_s * 1e3:+.3g} ms a step)"
         if self.change is None or abs(self.change) >= 10:
             return f"{self.place} ({self.each_s * 1e3:+.3g} ms each)"
         return f"{self.place} ({self.change:+.0%})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,18 +84,28 @@ def fail(message: str, code: int) -> None:
 
 
 def check_outputs(
-    picture: Path | None, *others: Path | None, options: tuple[str, str] = ("--gantt", "--trace")
+    picture: Path | None,
+    *others: Path | None,
+    options: tuple[str, str] = ("--gantt", "--trace"),
+    inputs: Sequence[str | Path | None] = (),
 ) -> None:
-    """Refuse an output that cannot be written before any work is done.
+    """Refuse an output that cannot be written, or would replace an input or another output,
+    before any work is done.
 
     Args:
         options: that name the picture, and the others.
     """
+    taken = {Path(path).resolve(): "an input" for path in inputs if path is not None}
     for option, path in [(options[0], picture), *((options[1], path) for path in others)]:
         if path is None:
             continue
         if path.is_dir():
             raise ExperimentError(f"{option} {path}: is a folder; name a file")
+        if path.exists() and not path.is_file():
+            raise ExperimentError(f"{option} {path}: is not a regular file")
+        if path.resolve() in taken:
+            raise ExperimentError(f"{option} {path}: is {taken[path.resolve()]}, too")
+        taken[path.resolve()] = f"the file of {option}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             new = not path.exists()
@@ -103,6 +113,8 @@ def check_outputs(
                 pass
             if new:
                 path.unlink()
+        except (FileExistsError, NotADirectoryError):
+            raise ExperimentError(f"{option} {path}: {path.parent} is not a folder") from None
         except OSError as error:
             raise ExperimentError(f"{option} {path}: {error.strerror or error}") from None
     suffix = picture.suffix.lower() if picture else ".png"
@@ -120,7 +132,7 @@ def predict(
     trace: Trace = None,
 ) -> None:
     """Simulate one training step and print its timeline's figures."""
-    check_outputs(gantt, trace)
+    check_outputs(gantt, trace, inputs=[file])
     experiment = load(file, set_ or ())
     prediction = simulated(experiment)
     timeline, cluster = prediction.timeline, prediction.cluster.name
@@ -295,7 +307,7 @@ def compare(
     gantt: Gantt = None,
 ) -> None:
     """Compare two saved timelines of the same program."""
-    check_outputs(gantt)
+    check_outputs(gantt, inputs=[predicted, measured])
     compare_saved(predicted, measured, as_json, gantt)
 
 

@@ -39,7 +39,8 @@ class Cluster:
             done as that many alone.
         issue_s: host time to begin a compute instruction; queue_s: what a communication takes
             of it from the compute instruction behind it.
-        wake_s: from the end of an instruction to the start of one on another stream.
+        wake_s: from the end of an instruction to the start of one on another stream;
+        wake_busy_s: the same while all ranks compute, None: no longer.
         transfer_cores: what one rank's transfer occupies of the cores, unless the profile
             knows better.
     """
@@ -55,6 +56,7 @@ class Cluster:
     issue_s: float = 0.0
     queue_s: float = 0.0
     wake_s: float = 0.0
+    wake_busy_s: float | None = None
     transfer_cores: float = 0.0
     profile: Profile | None = None
 
@@ -130,6 +132,14 @@ class Cluster:
         level = min((capacity - needed / stretch) / passes, 1.0)
         together = size if on_host else min(size, self.topology.per_device)
         return needed / together, 1.0 / (level * stretch)
+
+    @cached_property
+    def wake_weight(self) -> float | None:
+        """With which a wake-up gets on among passes that leave no core free; None: it does not
+        wait for them."""
+        if not self.wake_busy_s or self.wake_busy_s <= self.wake_s:
+            return None
+        return self.wake_s / self.wake_busy_s
 
     def resized(
         self,
@@ -294,6 +304,7 @@ def from_profile(profile: Profile) -> Cluster:
         issue_s=profile.issue_s,
         queue_s=profile.queue_s,
         wake_s=profile.wake_s,
+        wake_busy_s=profile.wake_busy_s,
         transfer_cores=profile.transfer_cores,
         profile=profile,
     )

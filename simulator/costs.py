@@ -58,7 +58,8 @@ class CostModel:
     """Costs of one experiment on one cluster; see `simulator.engine.Costs`.
 
     A measured pass of the cluster's profile wins over the estimate. `estimated` collects
-    the passes for which a profile had no measurement; `is_spread`: durations were measured
+    the passes for which a profile had no measurement, `unmeasured` whether it had none of
+    messages or of collectives; `is_spread`: durations were measured
     and so have a spread.
     """
 
@@ -67,6 +68,7 @@ class CostModel:
         self.layers = describe(experiment)
         self.fixed = experiment.workload.model == "unit"
         self.estimated: set[str] = set()
+        self.unmeasured: set[str] = set()
         self.capacities: dict[str, float] = {}
         self.sharing: Sharing | None = None
         assert cluster.cores is None or not program.is_folded  # those who share must be there
@@ -117,6 +119,13 @@ class CostModel:
             return 0.0
         return self.cluster.wake_s
 
+    def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
+        """Who wakes up waits for a core where others compute on all of them."""
+        weight = self.cluster.wake_weight
+        if weight is None or self.sharing is None:
+            return (), 1.0
+        return self.sharing.presence(instruction.rank), weight
+
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
         if self.sharing is None:
             return ()
@@ -162,8 +171,12 @@ class CostModel:
         if op in MESSAGES and self.fixed:
             return Timing.certain(self.experiment.workload.p2p)
         if op in MESSAGES:
+            if profile is not None and not profile.messages:
+                self.unmeasured.add("messages")
             return self.cluster.message(rank, task.peer, nbytes)
         if op in COLLECTIVES:
+            if profile is not None and not profile.collectives:
+                self.unmeasured.add("collectives")
             return self.cluster.collective(op.value, task.group, nbytes)
         layers = self._layers_of(task)
         if self.fixed:

@@ -9,6 +9,8 @@ share a resource (`simulator.contention`) and so stretch each other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +36,11 @@ class Costs(Protocol):
     def delay(self, instruction: Instruction) -> float:
         """Time between being able to start (or to post) and doing so."""
         return 0.0
+
+    def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
+        """Shared resources that its delay waits for, and with which weight; empty: it is as long
+        whatever else runs."""
+        return (), 1.0
 
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
         """Shared resources used at full speed; empty: nothing can slow it."""
@@ -121,18 +128,28 @@ class Engine:
                     return
                 if ended > ready:
                     ready = ended
-            uid = instruction.uid
-            self.posted[uid] = ready = ready + self.delays[uid]
             stream.head += 1
             stream.busy = True
-            number = self.meeting[uid]
-            if number < 0:
-                self._begin((instruction,), ready)
-                continue
-            self.absent[number] -= 1
-            if self.absent[number] == 0:
-                participants = self.program.meetings[number]
-                self._begin(participants, max(self.posted[member.uid] for member in participants))
+            delay = self.delays[instruction.uid]
+            demand, weight = self.costs.delay_demand(instruction) if delay > 0 else ((), 1.0)
+            if demand:
+                post = partial(self._post, instruction)
+                self._share(ready, delay, demand, weight, post)
+            else:
+                self._post(instruction, ready + delay)
+
+    def _post(self, instruction: Instruction, time: float) -> None:
+        """It is there at `time`, and starts if it is the last of its participants."""
+        uid = instruction.uid
+        self.posted[uid] = time
+        number = self.meeting[uid]
+        if number < 0:
+            self._begin((instruction,), time)
+            return
+        self.absent[number] -= 1
+        if self.absent[number] == 0:
+            participants = self.program.meetings[number]
+            self._begin(participants, max(self.posted[member.uid] for member in participants))
 
     def _begin(self, participants: tuple[Instruction, ...], time: float) -> None:
         """Everyone is there: `participants` start at `time`, which may be ahead of the clock."""
@@ -143,14 +160,25 @@ class Engine:
         if not demand:
             self._finish(participants, time + seconds)
             return
+        finish = partial(self._finish, participants)
+        self._share(time, seconds, demand, self.costs.weight(participants), finish)
 
-        def finish(now: float) -> None:
-            self._finish(participants, max(now, time))  # the clock rounds
+    def _share(
+        self,
+        time: float,
+        seconds: float,
+        demand: Demand,
+        weight: float,
+        then: Callable[[float], None],
+    ) -> None:
+        """From `time` on, use shared resources for `seconds` at full speed; `then(end)`."""
+
+        def done(now: float) -> None:
+            then(max(now, time))  # the clock rounds
             self._drain()
 
         timeout = self.environment.timeout(max(time - self.environment.now, 0.0))
-        weight = self.costs.weight(participants)
-        timeout.callbacks.append(lambda _: self.shared.start(seconds, demand, finish, weight))
+        timeout.callbacks.append(lambda _: self.shared.start(seconds, demand, done, weight))
 
     def _finish(self, participants: tuple[Instruction, ...], time: float) -> None:
         for member in participants:

@@ -162,7 +162,7 @@ def _errors(rows: Rows) -> Figure:
     for axes in (top, bottom):
         axes.axvline(0.0, color="black", linewidth=0.8)
         axes.grid(axis="x", color="black", alpha=0.12, linewidth=0.6)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0%}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}%"))
         axes.spines[["top", "right"]].set_visible(False)
     handles: list[Any] = [Patch(facecolor=GROUPS[name], label=name) for name in names]
     handles.append(Patch(facecolor=GREY, alpha=0.4, label="pale: below its noise floor"))

@@ -74,6 +74,11 @@ def predict(
             f"{len(costs.estimated)} segment passes are not in the profile and were estimated; "
             "`twinline calibrate` with this experiment measures them"
         )
+    if costs.unmeasured:
+        notes.append(
+            f"no {' or '.join(sorted(costs.unmeasured))} in the profile: the laptop preset's were "
+            "taken; `twinline calibrate` with this experiment measures them"
+        )
     if program.is_folded:
         notes.append(
             f"{program.world_size} ranks; {program.num_ranks} differ and were simulated, "
@@ -138,7 +143,7 @@ def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
     holder = "a device" if cluster.cores is None else "one host"
     return [
         f"does not fit: {where}: {needed / 2**30:.1f} GiB on {holder} of "
-        f"{available / 2**30:.0f} GiB"
+        f"{available / 2**30:.4g} GiB"
     ]
 
 

@@ -100,7 +100,8 @@ class Profile:
         issue_s: host time to begin one compute instruction.
         queue_s: host time that a communication takes from the compute instruction behind it.
         wake_s: from the end of an instruction to the start of one on another stream that
-            waited for it.
+            waited for it; wake_busy_s: the same while all `busy_ranks` ranks compute; None: not
+            measured.
         transfer_cores: share of a core that one rank's transfer occupies on idle cores.
         transfer_loss: share of their speed that passes lose beside transfers while all
             `busy_ranks` ranks compute; None: they left cores free, or it was not measured.
@@ -121,6 +122,7 @@ class Profile:
     issue_s: float = 0.0
     queue_s: float = 0.0
     wake_s: float = 0.0
+    wake_busy_s: float | None = None
     transfer_cores: float = 0.0
     transfer_loss: float | None = None
     busy_ranks: int = 1
@@ -264,6 +266,7 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     if profile.capacity is not None:
         positive.append(profile.capacity)
     host = [profile.issue_s, profile.queue_s, profile.wake_s, profile.transfer_cores]
+    host.append(profile.wake_busy_s or 0.0)
     _check_numbers([*positive, lost, *host])
     sizes = [points for sizes in profile.collectives.values() for points in sizes.values()]
     if not all(positive) or not all(sizes) or not all(profile.rounds):

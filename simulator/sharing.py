@@ -23,6 +23,9 @@ from simulator.program import COLLECTIVES, COMMUNICATION, MESSAGES, Instruction,
 
 Ranks = tuple[int, ...]
 
+PRESENCE = 1e-6
+"""Of a core or device: enough to wait for it, too little to slow anybody."""
+
 
 class Sharing:
     """Capacities, and the demand of every activity that can be slowed.
@@ -64,6 +67,11 @@ class Sharing:
                 seat = self.cluster.seat(member.rank)
                 use[seat] = use.get(seat, 0.0) + amount
         return (*taken, *use.items())
+
+    def presence(self, rank: int) -> Demand:
+        """Of whoever waits for a moment on its cores or device, and takes nothing from others."""
+        seat = self.cluster.seat(rank)
+        return ((seat, PRESENCE),) if seat in self.capacities else ()
 
     def _share_links(self, program: Program) -> None:
         users: dict[str, dict[int, float]] = {}

@@ -380,6 +380,21 @@ def mistaken(tmp_path, monkeypatch):
     return mistaken
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--trace", "tiny.toml"), "--trace tiny.toml: is an input, too"),
+        (("--gantt", "a.png", "--trace", "./a.png"), "a.png: is the file of --gantt, too"),
+        (("--trace", "tiny.toml/a.json"), "tiny.toml is not a folder"),
+        (("--trace", os.devnull), "is not a regular file"),
+    ],
+)
+def test_outputs_replace_nothing_else(mistaken, tmp_path, arguments, says):
+    assert says in mistaken("predict", "tiny.toml", *arguments)
+    assert (tmp_path / "tiny.toml").read_text() == TINY
+    assert not (tmp_path / "a.png").exists()
+
+
 SETTINGS = [
     # --set, what the line must name
     ("parallel.pipelines=2", ["parallel.pipelines", "pipeline"]),

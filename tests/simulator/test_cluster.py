@@ -130,7 +130,7 @@ def test_measured_collectives_have_no_other_algorithm(tmp_path) -> None:
     save_profile(Profile({"cores": 2, "hostname": "here"}, collectives=points), path)
     given = [f"cluster.profile={path}", "parallel.data=2", "parallel.pipeline=1"]
     assert cluster(*given).profile is not None
-    with pytest.raises(ExperimentError, match=r"'ring': collectives of .* here are measured"):
+    with pytest.raises(ExperimentError, match=r"'ring': the collectives of .* here are measured"):
         cluster(*given, "cluster.algorithm=ring")
 
 

@@ -12,7 +12,7 @@ from simulator.contention import fair_rates
 from simulator.costs import CostModel, pass_key
 from simulator.experiment import Workload
 from simulator.profile import Profile, Timing
-from simulator.program import Op
+from simulator.program import COMMUNICATION, Op
 from simulator.workloads import describe
 
 MLP = [
@@ -190,6 +190,25 @@ def test_transfers_beside_passes_are_as_measured(ranks: int, cores: float) -> No
     some = fair_rates([transfer, one], {"cores": cores}, [weight, 1.0])
     assert some[0] > rates[0]
     assert some[1] > rates[1]
+
+
+@pytest.mark.parametrize("cores", [2, 16])
+def test_ranks_wake_up_late_where_others_compute(cores: int) -> None:
+    experiment = load(None, ["parallel.pipeline=4", "parallel.microbatches=8"])
+    program, passes = lower(experiment), {}
+    for task in {i.task for i in program if i.task.op not in COMMUNICATION}:
+        layers = describe(experiment)[slice(*task.layers)]
+        passes[pass_key(task.op, layers, experiment.workload)] = Timing.certain(0.01)
+    points = [(8, Timing.certain(1e-3))]
+    profile = Profile({"cores": cores}, passes=passes, messages=points, wake_s=1e-4, busy_ranks=4)
+    late = replace(profile, wake_busy_s=1e-3)
+    steps = [predict(experiment, from_profile(of), program).timeline for of in (profile, late)]
+    times = [step.iteration_time for step in steps]
+    waits = sum(bool(i.after) for i in program.ranks[0])
+    if cores == 16:
+        assert times[0] == times[1]
+    else:
+        assert times[0] < times[1] < times[0] + 2 * waits * 4e-3
 
 
 def test_on_a_gpu_a_collective_shares_the_device_of_each_rank() -> None:

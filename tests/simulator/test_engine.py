@@ -289,6 +289,24 @@ def test_delays_come_before_the_start_and_add_up() -> None:
     assert timeline.iteration_time == 3.75
 
 
+class Waking(Table):
+    """Whose delays wait for a core, with a quarter of the weight of what computes there."""
+
+    def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
+        return (("node0", 1e-6),), 0.25
+
+
+@pytest.mark.parametrize(("cores", "posted"), [(4.0, 0.1), (3.0, 0.1), (2.0, 0.4), (1.0, 0.8)])
+def test_who_wakes_up_waits_where_no_core_is_free(cores: float, posted: float) -> None:
+    """Two ranks compute for a second, the third is about to; it takes nothing from them yet."""
+    program = Program([[Instruction(task(), 0)] for _ in range(3)])
+    timeline = simulate(program, Waking([1.0], [0.0, 0.0, 0.1], cores))
+    assert timeline.posted == pytest.approx([0.0, 0.0, posted], rel=1e-5)
+    left = 1.0 - posted * min(cores / 2, 1.0)  # of the first two, when all three compute
+    shared = posted + left / min(cores / 3, 1.0)
+    assert timeline.end[:2] == pytest.approx([shared] * 2, rel=1e-5)
+
+
 def test_nothing_to_do() -> None:
     timeline = simulate(Program([[], []]), Table([1.0]))
     assert (len(timeline), timeline.iteration_time) == (0, 0.0)
