@@ -90,7 +90,7 @@ def peak_flops_of(experiment: Experiment) -> float | None:
     Raises:
         ExperimentError: the cluster cannot hold the plan.
     """
-    if experiment.cluster.is_named or experiment.run.pace:
+    if experiment.is_for_cluster:
         return _peak_flops(experiment, resolve(experiment))
     profile = saved_profile(experiment)
     if profile is None and experiment.run.device == "cuda":
@@ -120,8 +120,7 @@ def compare(
     if experiment.workload.model == "moe-gpt":
         loads_of(experiment.workload)  # a file that is not there is better found before the run
     program = lower(experiment)
-    named = experiment.cluster.is_named or experiment.run.pace
-    given = experiment.workload.model == "unit" or bool(named)
+    given = experiment.workload.model == "unit" or experiment.is_for_cluster
     # What a profile of this machine does not allow is better refused before the run.
     machine = {"hostname": "this machine", "cores": 1}
     expected = Profile(machine, experiment.run.device, collectives={"ALL_REDUCE": {}})
@@ -131,7 +130,8 @@ def compare(
         profile = keep_profile(parse_profile(answer["profile"]), keep or default_path(experiment))
         cluster = resolve(experiment, profile)
     prediction = predict(experiment, cluster, program)
-    if named and not experiment.run.pace and experiment.workload.model != "unit":
+    unpaced = not experiment.run.pace and experiment.workload.model != "unit"
+    if experiment.cluster.is_named and unpaced:
         prediction.notes.append(
             f"predicted for {cluster.name}, measured on this machine; run.pace stretches the "
             "run to the cluster's times"
@@ -222,11 +222,10 @@ def keep_profile(profile: Profile, path: Path) -> Profile:
                 passes=older.passes | profile.passes,
                 collectives=_merged(older.collectives, profile.collectives),
                 messages=sorted((dict(older.messages) | dict(profile.messages)).items()),
-                peak_flops={
-                    dtype: max(
-                        peaks.get(dtype, 0.0) for peaks in (older.peak_flops, profile.peak_flops)
-                    )
-                    for dtype in older.peak_flops | profile.peak_flops
+                peak_flops=older.peak_flops
+                | {
+                    dtype: max(peak, older.peak_flops.get(dtype, 0.0))
+                    for dtype, peak in profile.peak_flops.items()
                 },
             )
     save_profile(profile, path)

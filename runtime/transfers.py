@@ -41,8 +41,7 @@ Columns = tuple[Floats, Floats, Floats]
 
 @dataclass
 class Transfers:
-    """Durations by bytes of a message and, per operation and group size, of a collective;
-    the others as in `simulator.profile.Profile`."""
+    """Fields of `simulator.profile.Profile`, under the same names."""
 
     messages: Points = field(default_factory=list)
     collectives: dict[str, dict[int, Points]] = field(default_factory=dict)

@@ -93,7 +93,7 @@ def attribute(
 ) -> Attribution:
     """Replay the program with predicted times, then put in what was measured, in turn:
     compute, communication, host gaps (between being able to start and starting), and how
-    much later than on average the last of those who meet comes (`_late_in_turn`). Each entry
+    much later than on average the last of those who meet comes (`_read`). Each entry
     is what that step adds to the iteration time, in seconds; ``remainder`` is what is left
     of the difference: the entries add up to it.
 
@@ -187,13 +187,18 @@ def _read(
     program: Program, waits: list[list[Instruction]], posted: Floats, start: Floats, end: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Per instruction, in seconds: how long it took (a meeting as long as for the last of its
-    participants), its gap, and how late in turn its participants were."""
-    durations = end - start
+    participants), its gap, and how late in turn its participants were: from the last of their
+    posted times to their start.
+
+    In every single iteration the latter is nothing. Of medians it is more if now one and now
+    another is late: the median of the last arrival is later than the last of the median arrivals.
+    """
+    durations, late = end - start, np.zeros(len(program))
     for participants in program.meetings:
         members = [member.uid for member in participants]
         durations[members] = durations[members].max()
-    gaps = _gaps(waits, posted, start + durations)
-    return durations, gaps, _late_in_turn(program, posted, start)
+        late[members] = max(start[members].max() - posted[members].max(), 0.0)
+    return durations, _gaps(waits, posted, start + durations), late
 
 
 def _gaps(waits: list[list[Instruction]], posted: Floats, end: Floats) -> Floats:
@@ -204,19 +209,6 @@ def _gaps(waits: list[list[Instruction]], posted: Floats, end: Floats) -> Floats
         if before:
             ready[uid] = max(end[other.uid] for other in before)
     return posted - ready
-
-
-def _late_in_turn(program: Program, posted: Floats, start: Floats) -> Floats:
-    """Per communication, seconds from the last of its participants' posted times to its start.
-
-    In every single iteration that is nothing. Of medians it is more if now one and now another
-    is late: the median of the last arrival is later than the last of the median arrivals.
-    """
-    late = np.zeros(len(program))
-    for participants in program.meetings:
-        members = [member.uid for member in participants]
-        late[members] = max(start[members].max() - posted[members].max(), 0.0)
-    return late
 
 
 # Places ------------------------------------------------------------------------------

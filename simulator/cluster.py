@@ -39,8 +39,7 @@ class Cluster:
             done as that many alone.
         issue_s: host time to begin a compute instruction; queue_s: what a communication takes
             of it from the compute instruction behind it.
-        wake_s: from the end of an instruction to the start of one on another stream;
-        wake_busy_s: the same while all ranks compute, None: no longer.
+        wake_s: from the end of an instruction to the start of one on another stream.
         transfer_cores: what one rank's transfer occupies of the cores, unless the profile
             knows better.
     """
@@ -56,7 +55,6 @@ class Cluster:
     issue_s: float = 0.0
     queue_s: float = 0.0
     wake_s: float = 0.0
-    wake_busy_s: float | None = None
     transfer_cores: float = 0.0
     profile: Profile | None = None
 
@@ -137,9 +135,8 @@ class Cluster:
     def wake_weight(self) -> float | None:
         """With which a wake-up gets on among passes that leave no core free; None: it does not
         wait for them."""
-        if not self.wake_busy_s or self.wake_busy_s <= self.wake_s:
-            return None
-        return self.wake_s / self.wake_busy_s
+        busy_s = self.profile.wake_busy_s if self.profile else None
+        return self.wake_s / busy_s if busy_s and busy_s > self.wake_s else None
 
     def resized(
         self,
@@ -304,7 +301,6 @@ def from_profile(profile: Profile) -> Cluster:
         issue_s=profile.issue_s,
         queue_s=profile.queue_s,
         wake_s=profile.wake_s,
-        wake_busy_s=profile.wake_busy_s,
         transfer_cores=profile.transfer_cores,
         profile=profile,
     )

@@ -59,8 +59,7 @@ class CostModel:
 
     A measured pass of the cluster's profile wins over the estimate. `estimated` collects
     the passes for which a profile had no measurement, `unmeasured` whether it had none of
-    messages or of collectives; `is_spread`: durations were measured
-    and so have a spread.
+    messages or of collectives; `is_spread`: durations were measured and so have a spread.
     """
 
     def __init__(self, program: Program, experiment: Experiment, cluster: Cluster):

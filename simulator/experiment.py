@@ -249,6 +249,11 @@ class Experiment(_Section):
     run: Run = Run()
 
     @property
+    def is_for_cluster(self) -> bool:
+        """Whether it is about a cluster that it names, or is paced to, and not this machine."""
+        return self.cluster.is_named or self.run.pace is not None
+
+    @property
     def world_size(self) -> int:
         return self.parallel.world_size
 

@@ -153,7 +153,7 @@ def saved_profile(experiment: Experiment, notes: list[str] | None = None) -> Pro
     A damaged one is ignored, with a line in `notes`.
     """
     choice, path = experiment.cluster, default_path(experiment)
-    if choice.is_named or experiment.run.pace or not path.exists():
+    if experiment.is_for_cluster or not path.exists():
         return None
     try:
         profile = load_profile(path)
