@@ -40,11 +40,13 @@ Lesson 1: data parallel
 from lessons import support
 from runtime import Workers
 from simulator import Program, lower, parse, predict
-from simulator.cluster import load_preset
-from simulator.plot import bubble_fraction
-from simulator.profile import ring_seconds
-from simulator.program import Instruction, Op, Task
-from simulator.report import nbytes, percent, seconds
+from simulator.charts.timeline import bubble_fraction
+from simulator.cluster.catalogue import load_preset
+from simulator.cluster.collectives import ring_seconds
+from simulator.program.instruction import Instruction
+from simulator.program.operations import Op
+from simulator.program.task import Task
+from simulator.units import nbytes, percent, seconds
 
 # %%
 # Predict

@@ -33,7 +33,7 @@ Lesson 2: naive model parallel
 from lessons import support
 from runtime import Workers
 from simulator import lower, parse, predict
-from simulator.report import nbytes, percent, seconds
+from simulator.units import nbytes, percent, seconds
 
 # %%
 # Predict

@@ -36,8 +36,8 @@ Lesson 3: pipelining, GPipe and 1F1B
 from lessons import support
 from runtime import Workers
 from simulator import Program, lower, parse, predict
-from simulator.report import nbytes, percent, seconds
-from simulator.strategies.pipelining_csv import to_csv
+from simulator.program.csv_text import to_csv
+from simulator.units import nbytes, percent, seconds
 
 # %%
 # Predict

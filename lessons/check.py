@@ -17,8 +17,8 @@ from typing import Any
 
 from lessons import support
 from simulator import Prediction, parse, predict
-from simulator.experiment import ExperimentError
-from simulator.profile import ring_seconds
+from simulator.cluster.collectives import ring_seconds
+from simulator.experiment.section import ExperimentError
 
 H100 = {"preset": "dgx-h100"}
 RINGS = H100 | {"algorithm": "ring"}  # what lesson 1 has a formula for

@@ -8,11 +8,12 @@ from typing import Any
 
 from runtime import Outcome, Workers, compare
 from simulator import Experiment, Prediction, Program, Timeline
-from simulator.costs import CostModel
-from simulator.plot import draw_comparison, draw_timeline
-from simulator.program import COMPUTE_STREAM, Op
-from simulator.report import describe_plan, percent, seconds
-from simulator.validate import validate
+from simulator.charts.timeline import draw_comparison, draw_timeline
+from simulator.engine.costs import CostModel
+from simulator.experiment.describe import describe_plan
+from simulator.program.check import check_program
+from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.units import percent, seconds
 
 PICTURES = Path("twinline-out") / "lessons"
 
@@ -126,7 +127,7 @@ def show_gap(name: str, outcome: Outcome) -> None:
 def show_refusal(program: Program) -> None:
     """Ask the validator about a program that is wrong, and print its answer."""
     try:
-        validate(program)
+        check_program(program)
     except ValueError as error:
         print(f"refused: {error}")
     else:

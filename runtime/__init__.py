@@ -6,9 +6,9 @@ those processes only.
 """
 
 from runtime.execution import Execution, Outcome, calibrate, compare, execute
-from runtime.launch import LaunchError, Workers
-from runtime.suite import cases_of
-from runtime.validation import Validation, validate
+from runtime.launch.launcher import LaunchError, Workers
+from runtime.validation.suite import cases_of
+from runtime.validation.validation import Validation, validate
 
 __all__ = [
     "Execution",

@@ -14,15 +14,16 @@ import torch.distributed as dist
 import typer
 
 from runtime.cli import OUT, report_run
-from runtime.devices import backend_of, check_devices, device_of, join
 from runtime.execution import execution_of, peak_flops_of
-from runtime.executor import first_line
-from runtime.job import Job
+from runtime.executor.devices import backend_of, check_devices, device_of, join
+from runtime.executor.executor import first_line
+from runtime.launch.job import Job
 from runtime.progress import Progress
-from runtime.session import run_job
-from simulator.cli import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
-from simulator.experiment import ExperimentError, load
-from simulator.strategies import lower
+from runtime.rank.session import run_job
+from simulator.cli.commands import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
+from simulator.experiment.section import ExperimentError
+from simulator.experiment_file import load
+from simulator.strategies.lowering import lower
 
 
 def run(

@@ -16,18 +16,23 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from runtime import execution, validation
+from runtime import execution
 from runtime.execution import Execution
-from runtime.launch import LaunchError, OnProgress
-from runtime.suite import cases_of
-from runtime.validation import Row, finished, identity
-from runtime.validation_report import line_of, print_validation
-from simulator import cli
-from simulator.cli import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
-from simulator.experiment import ExperimentError, load
-from simulator.profile import Profile, Timing, default_path
-from simulator.report import describe_plan, nbytes, print_result, seconds, shortened
-from simulator.trace import save_trace
+from runtime.launch.launcher import LaunchError, OnProgress
+from runtime.validation import validation
+from runtime.validation.report import line_of, print_validation
+from runtime.validation.suite import cases_of
+from runtime.validation.validation import Row, finished, identity
+from simulator.cli import commands as cli
+from simulator.cli.commands import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
+from simulator.cli.tables import print_result
+from simulator.cluster.profile import Profile, Timing
+from simulator.cluster.profile_file import default_path
+from simulator.experiment.describe import describe_plan
+from simulator.experiment.section import ExperimentError
+from simulator.experiment_file import load
+from simulator.timeline.trace import save_trace
+from simulator.units import nbytes, seconds, shortened
 
 OUT = Path("twinline-out")
 
@@ -95,7 +100,7 @@ def report_run(executed: Execution, as_json: bool, gantt: Path | None, trace: Pa
     timeline = executed.measurement.timeline
     save_trace(timeline, trace)
     if gantt:
-        from simulator.plot import draw_timeline  # matplotlib takes a second
+        from simulator.charts.timeline import draw_timeline
 
         draw_timeline(timeline, gantt, title=describe_plan(executed.experiment))
     if as_json:
@@ -190,7 +195,7 @@ def calibrate(
     check_outputs(plot, path, options=("--plot", "--output"), inputs=[file])
     with progress_bar() as on_progress:
         profile = execution.calibrate(experiment, path, on_progress)
-    from simulator.plot_profile import draw_profile  # matplotlib takes a second
+    from simulator.charts.profile import draw_profile
 
     show_profile(Console(highlight=False), profile)
     draw_profile(profile, plot)
@@ -293,7 +298,7 @@ def validate(
         fail(f"interrupted; no process is left; {kept}", 130)
     pictures = [output / "scatter.png", output / "errors.png"]
     if found.done:
-        from simulator.plot_validation import draw_errors, draw_scatter  # takes a second
+        from simulator.charts.validation import draw_errors, draw_scatter
 
         draw_scatter(found.done, pictures[0])
         draw_errors(found.done, pictures[1])

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.job import Job
-from runtime.launch import OnProgress, Workers
-from runtime.measure import Measurement, from_json
-from simulator.cluster import Cluster, resolve
-from simulator.comparison import Comparison
-from simulator.comparison import compare as compare_timelines
-from simulator.experiment import ClusterChoice, Experiment, ExperimentError
-from simulator.metrics import iteration_statistics, summarize, with_statistics
+from runtime.launch.job import Job
+from runtime.launch.launcher import OnProgress, Workers
+from runtime.measurement.merge import Measurement, from_json
+from runtime.profiles import keep_profile
+from simulator.analysis.comparison import Comparison
+from simulator.analysis.comparison import compare as compare_timelines
+from simulator.analysis.metrics import iteration_statistics, summarize, with_statistics
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.profile import Profile
+from simulator.cluster.profile_file import default_path, parse_profile
+from simulator.cluster.resolve import resolve
+from simulator.experiment.cluster_choice import ClusterChoice
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.section import ExperimentError
 from simulator.prediction import Prediction, metadata, predict, saved_profile
-from simulator.profile import (
-    Points,
-    Profile,
-    default_path,
-    load_profile,
-    parse_profile,
-    save_profile,
-)
-from simulator.program import Program
-from simulator.routing import loads_of
-from simulator.strategies import lower
+from simulator.program.program import Program
+from simulator.strategies.lowering import lower
+from simulator.workloads.expert_load import loads_of
 
 SPARE = 1.1  # of a pace that is advised
 LEAST_LAG = 0.01  # of a paced run; less is not worth a slower one
@@ -57,10 +55,6 @@ class Outcome:
             "predicted": self.prediction.result,
             "measured": self.execution.result,
         } | self.comparison.to_json()
-
-
-OF_TRANSFERS = ("transfer_cores", "transfer_loss", "busy_ranks", "queue_s", "wake_s", "wake_busy_s")
-"""What one rank cannot tell."""
 
 
 def execute(
@@ -201,47 +195,6 @@ def _round_up(value: float) -> float:
     """To two digits."""
     digit = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
     return math.ceil(value / digit) * digit
-
-
-def keep_profile(profile: Profile, path: Path) -> Profile:
-    """Save `profile`, with what an older one of the same machine has besides."""
-    if path.exists():
-        try:
-            older = load_profile(path)
-        except ExperimentError:
-            older = None
-        if older and older.place == profile.place:
-            if profile.capacity is None:  # too few ranks to tell
-                profile = replace(profile, capacity=older.capacity)
-            if not profile.messages:  # one rank, which tells nothing of transfers
-                profile = replace(profile, **{name: getattr(older, name) for name in OF_TRANSFERS})
-            elif older.busy_ranks != profile.busy_ranks:
-                older = older.without_busy()
-            profile = replace(
-                profile,
-                passes=older.passes | profile.passes,
-                collectives=_merged(older.collectives, profile.collectives),
-                messages=sorted((dict(older.messages) | dict(profile.messages)).items()),
-                peak_flops=older.peak_flops
-                | {
-                    dtype: max(peak, older.peak_flops.get(dtype, 0.0))
-                    for dtype, peak in profile.peak_flops.items()
-                },
-            )
-    save_profile(profile, path)
-    return profile
-
-
-def _merged(
-    older: dict[str, dict[int, Points]], newer: dict[str, dict[int, Points]]
-) -> dict[str, dict[int, Points]]:
-    """Points by operation and group size: of equal size the newer ones."""
-    result = {op: dict(sizes) for op, sizes in older.items()}
-    for op, sizes in newer.items():
-        for size, points in sizes.items():
-            known = result.setdefault(op, {})
-            known[size] = sorted((dict(known.get(size, [])) | dict(points)).items())
-    return result
 
 
 def _launch(job: Job, on_progress: OnProgress | None, workers: Workers | None) -> dict[str, Any]:

@@ -8,19 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from simulator.cluster import Cluster, resolve
-from simulator.costs import CostModel
-from simulator.engine import simulate
-from simulator.experiment import Experiment, ExperimentError
-from simulator.fold import folds
-from simulator.memory import usual_samples
-from simulator.metrics import iteration_statistics, summarize, with_statistics
-from simulator.profile import Profile, default_path, load_profile
-from simulator.program import Program
-from simulator.routing import predicted_routing
-from simulator.staleness import staleness_of
-from simulator.strategies import lower, mesh_of
-from simulator.timeline import Timeline
+from simulator.analysis.metrics import iteration_statistics, summarize, with_statistics
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.profile import Profile
+from simulator.cluster.profile_file import default_path, load_profile
+from simulator.cluster.resolve import resolve
+from simulator.engine.costs import CostModel
+from simulator.engine.engine import simulate
+from simulator.engine.replica_folding import folds
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.section import ExperimentError
+from simulator.program.program import Program
+from simulator.program.staleness import staleness_of
+from simulator.strategies.lowering import lower
+from simulator.timeline.memory import usual_samples
+from simulator.timeline.timeline import Timeline
+from simulator.workloads.expert_load import predicted_routing
 
 STEPS = 25
 INSTRUCTIONS = 1_000_000
@@ -49,7 +52,7 @@ def predict(
 ) -> Prediction:
     """Simulate one training step.
 
-    In a large plan, ranks that do the same are simulated once (`simulator.fold`).
+    In a large plan, ranks that do the same are simulated once (`simulator.engine.replica_folding`).
 
     Args:
         cluster: None: what the experiment names, else this machine's saved profile, else
@@ -62,7 +65,7 @@ def predict(
     notes: list[str] = []
     if cluster is None:
         cluster = resolve(experiment, saved_profile(experiment, notes))
-    mesh = mesh_of(experiment)
+    mesh = experiment.mesh
     program = program or lower(experiment, fold=folds(mesh, cluster))
     costs = CostModel(program, experiment, cluster)
     timeline, times = simulated(program, costs, experiment.run.seed)

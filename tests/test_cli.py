@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 import runtime.cli
 import runtime.execution
-from runtime.launch import LaunchError
-from simulator.trace import load_trace
+from runtime.launch.launcher import LaunchError
+from simulator.timeline.trace import load_trace
 
 ROOT = str(Path(runtime.__file__).resolve().parent.parent)
 TWINLINE = (str(Path(sys.executable).with_name("twinline")),)
@@ -424,7 +424,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(mistaken, monkeypatch, comman
     def started(*_, **__):
         raise AssertionError("processes were started")
 
-    monkeypatch.setattr("runtime.launch.subprocess.Popen", started)
+    monkeypatch.setattr("runtime.launch.launcher.subprocess.Popen", started)
     line = mistaken(command, "tiny.toml", "--set", setting)
     for text in named:
         assert text in line

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from simulator.experiment import ClusterChoice, Parallel, Run, Workload
+from simulator.experiment.cluster_choice import ClusterChoice
+from simulator.experiment.parallel import Parallel
+from simulator.experiment.run import Run
+from simulator.experiment.workload import Workload
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

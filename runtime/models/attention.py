@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from runtime.recompute import run_again
+from runtime.models.recompute import run_again
 from simulator.workloads.attention import Form
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from runtime.models.attention import attend, causal_mask, merge_heads, split_heads
+from runtime.models.recompute import run_again
 from runtime.models.transformer import Share, linear_of
-from runtime.recompute import run_again
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads.attention import form
 from simulator.workloads.context import zigzag
 

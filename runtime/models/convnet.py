@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime.deferral import Conv2d, Linear
+from runtime.models.deferral import Conv2d, Linear
 from runtime.models.loss import cross_entropy
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads import alexnet as alexnet_description
 from simulator.workloads import vgg16 as vgg16_description
 from simulator.workloads.convolution import Block, Conv

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime.deferral import Linear
 from runtime.models import context
 from runtime.models.attention import causal_mask, self_attention
+from runtime.models.deferral import Linear
 from runtime.models.loss import cross_entropy
 from runtime.models.transformer import Share, part_of, tokens_here
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads.attention import Form, form
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime.deferral import Linear
+from runtime.models.deferral import Linear
 from runtime.models.loss import squared_error
 from runtime.models.transformer import Add, MlpPart, Share
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 
 
 class Perceptron(nn.Module):

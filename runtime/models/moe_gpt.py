@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime.deferral import BatchedLinear, Linear
 from runtime.models import gpt
+from runtime.models.deferral import BatchedLinear, Linear
 from runtime.models.transformer import Share
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads.moe_gpt import capacity
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.models.convnet import Classifier, convolution, rectify
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads import resnet50 as description
 from simulator.workloads.convolution import Conv
 

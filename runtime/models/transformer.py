@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime.deferral import Linear
 from runtime.models.attention import self_attention
+from runtime.models.deferral import Linear
 from runtime.models.loss import cross_entropy, wide
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads.attention import Form
 from simulator.workloads.context import zigzag
 

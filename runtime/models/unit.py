@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 
 
 class Unit(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from simulator.strategies.schedules import SCHEDULES
+from simulator.strategies.schedules.registry import SCHEDULES
 
 
 class Entry(NamedTuple):

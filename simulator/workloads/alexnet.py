@@ -12,7 +12,7 @@ module that computes it.
 
 from __future__ import annotations
 
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads.convolution import Block, Conv, Window, chain
 from simulator.workloads.layer import Layer
 

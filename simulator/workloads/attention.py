@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads.layer import Layer, Product
 
 Form = Literal["kept", "again", "flash"]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads.attention import Core, form
 from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import REPLICATED, Layer, linear

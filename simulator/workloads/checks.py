@@ -3,17 +3,12 @@ what the model cannot do."""
 
 from __future__ import annotations
 
-from simulator.divisors import nearest_divisor
-from simulator.experiment import (
-    BERT_SIZES,
-    IMAGE_MODELS,
-    SHAPE,
-    Experiment,
-    ExperimentError,
-    Workload,
-)
-from simulator.routing import check_routing
-from simulator.workloads import describe
+from simulator.experiment.divisors import nearest_divisor
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.section import ExperimentError
+from simulator.experiment.workload import BERT_SIZES, IMAGE_MODELS, SHAPE, Workload
+from simulator.workloads.describe import describe
+from simulator.workloads.expert_load import check_routing
 
 TEXT_MODELS = frozenset({"gpt", "moe-gpt", "bert"})
 SHAPED = TEXT_MODELS | {"mlp", "unit"}

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from simulator.experiment import Experiment
-from simulator.program import Op
+from simulator.experiment.experiment import Experiment
+from simulator.program.operations import Op
 from simulator.workloads.attention import Core
 from simulator.workloads.layer import Exchange, Layer, Product, exchange, linear
 from simulator.workloads.transformer import Parts

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from simulator.divisors import nearest_divisor
-from simulator.experiment import Experiment, ExperimentError
-from simulator.workloads import PARTS
+from simulator.experiment.divisors import nearest_divisor
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.section import ExperimentError
 from simulator.workloads.context import zigzag
+from simulator.workloads.describe import PARTS
 
 CONTEXT_MODELS = ("gpt", "moe-gpt", "bert")
 

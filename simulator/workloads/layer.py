@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from simulator.program import Op
+from simulator.program.operations import Op
 
 REPLICATED = ("data", "expert", "context")
 """Mesh axes whose ranks compute with the same weights on other data, so that the gradients

@@ -10,8 +10,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from simulator.experiment import Experiment
-from simulator.program import Op
+from simulator.experiment.experiment import Experiment
+from simulator.program.operations import Op
 from simulator.workloads.layer import Exchange, Layer, Product, exchange, linear
 from simulator.workloads.transformer import EVERYWHERE
 

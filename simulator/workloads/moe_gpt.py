@@ -17,8 +17,8 @@ Expert parallelism spreads the experts over ranks that take other data: two all-
 the slots of every rank to their experts and back (GShard; Rajbhandari et al. 2022,
 "DeepSpeed-MoE"). What is not an expert is copied on those ranks.
 
-`runtime.models.moe_gpt` is the module that computes it, `simulator.routing` predicts what
-is dropped.
+`runtime.models.moe_gpt` is the module that computes it, `expert_load` predicts
+what is dropped.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import math
 from dataclasses import replace
 from fractions import Fraction
 
-from simulator.experiment import Experiment
-from simulator.program import Op
+from simulator.experiment.experiment import Experiment
+from simulator.program.operations import Op
 from simulator.workloads import gpt
 from simulator.workloads.layer import REPLICATED, Exchange, Layer, Product, exchange, linear
 from simulator.workloads.transformer import EVERYWHERE, Parts

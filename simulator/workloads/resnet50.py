@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads.convolution import INDEX_BYTES, Conv, Window, classifier
 from simulator.workloads.layer import Layer
 

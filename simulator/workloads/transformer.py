@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from simulator.experiment import Experiment
-from simulator.program import Op
+from simulator.experiment.experiment import Experiment
+from simulator.program.operations import Op
 from simulator.workloads.attention import Core, Form, form
 from simulator.workloads.layer import REPLICATED, Exchange, Layer, exchange, linear
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads.layer import Layer
 
 MESSAGE_BYTES = 8

@@ -11,7 +11,7 @@ at 224×224; at other sizes torchvision averages them to 7×7, this does not.
 
 from __future__ import annotations
 
-from simulator.experiment import Experiment
+from simulator.experiment.experiment import Experiment
 from simulator.workloads.convolution import Block, Conv, Window, chain
 from simulator.workloads.layer import Layer
 

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/fit.py FSDP.csv GPU CONSTANT=START …
 
-GPU is a100_80gb, a100_40gb or h100_80gb; a CONSTANT is a field of `simulator.device.Device`.
+GPU is a100_80gb, a100_40gb or h100_80gb; a CONSTANT is a field of `Device`.
 Gauss-Newton on the logarithms of times and constants, weighted so that rows far off count as
 in a sum of absolute errors: a run that the model cannot explain moves nothing.
 """
@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import published
 
-from simulator.cluster import Cluster, resolve
-from simulator.experiment import Experiment
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.resolve import resolve
+from simulator.experiment.experiment import Experiment
 
 ROUNDS = 5
 STEP = 0.05

@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from simulator.cluster import Cluster, cluster_of
-from simulator.cluster_file import parse_cluster
+from simulator.cluster.build import cluster_of
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.file import parse_cluster
 
-CLUSTERS = Path(__file__).resolve().parents[2] / "simulator" / "clusters"
+CLUSTERS = Path(__file__).resolve().parents[2] / "simulator" / "cluster" / "presets"
 ONE_NODE_FACTOR = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0}
 LARGE = 16 << 20
 

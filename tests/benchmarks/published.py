@@ -26,8 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from simulator import predict
-from simulator.cluster import Cluster, preset_names, resolve
-from simulator.experiment import Experiment, parse
+from simulator.cluster.catalogue import preset_names
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.resolve import resolve
+from simulator.experiment.experiment import Experiment
+from simulator.experiment_file import parse
 
 MICROBATCHES = 4
 PRESETS = {"a100_80gb": "dgx-a100-80gb", "a100_40gb": "dgx-a100-40gb", "h100_80gb": "dgx-h100"}

@@ -18,15 +18,19 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from runtime.data import microbatch
-from runtime.job import Job
-from runtime.launch import Workers
-from runtime.measure import Measurement, from_json
-from runtime.models import MODELS, PARTS, build_layer
-from simulator.experiment import Experiment, Parallel, Run, Workload, parse
-from simulator.program import Program
-from simulator.strategies import lower, mesh_of
-from simulator.workloads import describe
+from runtime.launch.job import Job
+from runtime.launch.launcher import Workers
+from runtime.measurement.merge import Measurement, from_json
+from runtime.models.batches import microbatch
+from runtime.models.segment import MODELS, PARTS, build_layer
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.parallel import Parallel
+from simulator.experiment.run import Run
+from simulator.experiment.workload import Workload
+from simulator.experiment_file import parse
+from simulator.program.program import Program
+from simulator.strategies.lowering import lower
+from simulator.workloads.describe import describe
 
 torch.set_num_threads(1)  # as the ranks: the order of sums inside an operator is the same
 
@@ -171,7 +175,7 @@ def collect(experiment: Experiment, answer: dict[str, Any]) -> Ran:
     )
     if answer["tensors"] is None:
         return ran
-    mesh = mesh_of(experiment)
+    mesh = experiment.mesh
     for _, parts in sorted(answer["tensors"].items(), key=lambda item: int(item[0])):
         flat = {tuple(map(int, layers.split(":"))): pair for layers, pair in parts.items()}
         mine = [
@@ -282,7 +286,7 @@ def unsplit(experiment: Experiment) -> Experiment:
 
 def share(experiment: Experiment, rank: int, tensors: Named) -> Named:
     """What `rank` has of tensors of the whole model, where layers are cut into parts."""
-    place, model, found = mesh_of(experiment).coordinate(rank), experiment.workload.model, {}
+    place, model, found = experiment.mesh.coordinate(rank), experiment.workload.model, {}
     for index, layer in enumerate(describe(experiment)):
         whole, part = layer.whole
         if whole < 0:

@@ -15,9 +15,10 @@ from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 from torch_ranks import main
 
-from runtime.data import microbatch
-from runtime.models import boundary, build_layer
-from simulator.experiment import Experiment, parse
+from runtime.models.batches import microbatch
+from runtime.models.segment import boundary, build_layer
+from simulator.experiment.experiment import Experiment
+from simulator.experiment_file import parse
 
 CPU = torch.device("cpu")
 

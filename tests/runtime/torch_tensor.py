@@ -21,15 +21,16 @@ from torch.distributed.tensor.parallel import (
 )
 from torch_ranks import main
 
-from runtime import groups
-from runtime.data import microbatch
-from runtime.job import Job
-from runtime.models import build_layer
+from runtime.executor import groups
+from runtime.launch.job import Job
+from runtime.models.batches import microbatch
+from runtime.models.segment import build_layer
 from runtime.progress import Progress
-from runtime.session import run_job
-from simulator.experiment import Experiment, parse
-from simulator.program import SHIFTS
-from simulator.workloads import describe
+from runtime.rank.session import run_job
+from simulator.experiment.experiment import Experiment
+from simulator.experiment_file import parse
+from simulator.program.operations import SHIFTS
+from simulator.workloads.describe import describe
 
 CPU = torch.device("cpu")
 

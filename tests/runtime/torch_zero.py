@@ -18,14 +18,15 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 from torch_ranks import main
 
-from runtime.data import microbatch
-from runtime.groups import COLLECTIVE
-from runtime.job import Job
-from runtime.models import build_layer
+from runtime.executor.groups import COLLECTIVE
+from runtime.launch.job import Job
+from runtime.models.batches import microbatch
+from runtime.models.segment import build_layer
 from runtime.progress import Progress
-from runtime.session import run_job
-from simulator.experiment import Experiment, parse
-from simulator.workloads import describe
+from runtime.rank.session import run_job
+from simulator.experiment.experiment import Experiment
+from simulator.experiment_file import parse
+from simulator.workloads.describe import describe
 
 CPU = torch.device("cpu")
 

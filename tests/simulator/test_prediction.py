@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from simulator import Experiment, load, lower, parse, predict
-from simulator.cluster import from_profile, load_preset
-from simulator.costs import pass_key
-from simulator.profile import Profile, Timing, save_profile
-from simulator.program import COMMUNICATION, Op
-from simulator.workloads import describe
+from simulator.cluster.catalogue import load_preset
+from simulator.cluster.profile import Profile, Timing
+from simulator.cluster.profile_file import save_profile
+from simulator.cluster.resolve import from_profile
+from simulator.engine.costs import pass_key
+from simulator.program.operations import COMMUNICATION, Op
+from simulator.workloads.describe import describe
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ written as two passes.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.figure import read, two_stages_a_rank
+from simulator.strategies.schedules.orders.letters import read, two_stages_a_rank
 from simulator.strategies.schedules.passes import Pass, Plan, vee
 
 SUMMARY = "forward and backward in pairs on a V (virtual_stages = 2, microbatches ≥ 2·pipeline)"

@@ -11,7 +11,7 @@ instead of min(m, p-r). Orders are equal to those of
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.alternate import one_forward_one_backward
+from simulator.strategies.schedules.orders.alternate import one_forward_one_backward
 from simulator.strategies.schedules.passes import (
     Pass,
     Plan,

@@ -15,14 +15,14 @@ to torch's; Megatron-LM itself asks for a multiple of p.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.alternate import one_forward_one_backward
-from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, loop
-from simulator.strategies.schedules.rounds import (
+from simulator.strategies.schedules.orders.alternate import one_forward_one_backward
+from simulator.strategies.schedules.orders.rounds import (
     backward_order,
     forward_order,
     round_size,
     uneven_rounds,
 )
+from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, loop
 
 SUMMARY = "1F1B over several stages a rank (virtual_stages ≥ 2), depth first: a smaller bubble"
 

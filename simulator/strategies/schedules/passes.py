@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from simulator.program import Op
+from simulator.program.operations import Op
 
 
 class Plan(NamedTuple):

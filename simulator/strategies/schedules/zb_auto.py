@@ -32,7 +32,13 @@ from math import inf
 from typing import NamedTuple
 
 from simulator.strategies.schedules import eager_1f1b, gpipe, naive, one_f_one_b, zb_h1, zb_h2
-from simulator.strategies.schedules.longest_path import Cost, fits, letters_of, makespan, passes_of
+from simulator.strategies.schedules.orders.longest_path import (
+    Cost,
+    fits,
+    letters_of,
+    makespan,
+    passes_of,
+)
 from simulator.strategies.schedules.passes import Pass, Plan, loop, one_stage_a_rank
 
 SUMMARY = "zero bubble, searched for the costs of the stages within parallel.memory_limit"

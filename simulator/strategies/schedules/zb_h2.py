@@ -13,7 +13,7 @@ alone, m(F+I+W) + (p-1)·max(F, F+I-2W), counts that stagger: for F = I = W it i
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.alternate import one_forward_one_backward, with_weights
+from simulator.strategies.schedules.orders.alternate import one_forward_one_backward, with_weights
 from simulator.strategies.schedules.passes import (
     Pass,
     Plan,

@@ -13,7 +13,7 @@ others, and ranks idle.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.figure import read, two_stages_a_rank
+from simulator.strategies.schedules.orders.letters import read, two_stages_a_rank
 from simulator.strategies.schedules.passes import Pass, Plan, vee
 
 SUMMARY = "zero bubble, 1F1B's memory: two stages a rank on a V (virtual_stages = 2)"

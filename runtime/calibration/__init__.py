@@ -1,0 +1,1 @@
+"""Measures what this machine takes for passes and transfers."""

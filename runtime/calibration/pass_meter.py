@@ -1,0 +1,107 @@
+"""What the passes of a rank cost: timed in the order of its program, again and again, so
+that caches and memory are as they are in a step.
+
+Between them the rank waits for its transfers as it does in a step, though nothing is sent:
+a pass that waited finds its core idle and its caches cold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+
+import torch
+
+from runtime.executor.executor import Executor
+from runtime.executor.groups import Silence
+from runtime.models.batches import microbatch
+from runtime.progress import Progress
+from simulator.engine.costs import pass_key
+from simulator.experiment.experiment import Experiment
+from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.program import Program
+from simulator.workloads.describe import describe
+
+Samples = dict[str, list[float]]
+"""Seconds by `simulator.engine.costs.pass_key`."""
+
+
+class PassMeter:
+    """Rehearses the program of one rank: the executor runs it as in a step, with weights of
+    its own, without the others.
+
+    Args:
+        seconds: how long transfers last, see `runtime.executor.groups.Silence`.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        program: Program,
+        rank: int,
+        device: torch.device,
+        progress: Progress,
+        seconds: Callable[[Op, int, int], float],
+    ):
+        self.progress = progress
+        layers = describe(experiment)
+        self.key_of = {
+            id(task): pass_key(
+                task.op, layers[slice(*task.layers)], experiment.workload, experiment.parallel
+            )
+            for task in {id(i.task): i.task for i in program.ranks[rank]}.values()
+            if task.stream == COMPUTE_STREAM and experiment.workload.model != "unit"
+        }
+        still = experiment.run.model_copy(update={"learning_rate": 1e-9})  # weights stay near
+        calm = experiment.model_copy(update={"run": still})
+        self.executor = Executor(calm, program, rank, device, Silence(seconds, device), progress)
+        self.batch = microbatch(experiment, 0, 0, device) if self.key_of else None
+        self._walk = self._forever()
+        self._took: dict[str, float] = {}
+
+    def time(self, into: Samples, goes_on: Callable[[], bool]) -> None:
+        """Go on with the walk, at least one pass, while `goes_on`."""
+        self.executor.stopwatch.restart()
+        while self.key_of:
+            key, seconds = next(self._walk)
+            into.setdefault(key, []).append(seconds)
+            self._took[key] = seconds
+            self.progress.leave()  # a sign of life
+            if not goes_on():
+                return
+
+    def warm_up(self) -> None:
+        """Every pass of the program once, not counted; the first time only."""
+        if not self._took:
+            passes = sum(id(i.task) in self.key_of for i in self.executor.instructions)
+            count = iter(range(passes - 1))
+            self.time({}, lambda: next(count, None) is not None)
+
+    @property
+    def longest_s(self) -> float:
+        """Of the distinct passes, as long as each took the last time."""
+        return max(self._took.values(), default=0.0)
+
+    @property
+    def step_s(self) -> float:
+        """Of all passes of a step."""
+        keys = (self.key_of.get(id(i.task)) for i in self.executor.instructions)
+        return sum(self._took.get(key, 0.0) for key in keys if key is not None)
+
+    def fill(self, into: Samples, known: Container[str]) -> None:
+        """Go on until every distinct pass is in `into`, or `known`."""
+        keys = {key for key in self.key_of.values() if key not in known}
+        if keys:
+            self.time(into, lambda: not keys <= into.keys())
+
+    def close(self) -> None:
+        self.executor.close()
+
+    def _forever(self) -> Iterator[tuple[str, float]]:
+        executor = self.executor
+        assert self.batch is not None
+        batches = dict.fromkeys({i.microbatch for i in executor.instructions}, self.batch)
+        while True:
+            for instruction in executor.walk(batches):
+                key, index = self.key_of.get(id(instruction.task)), instruction.index
+                if key is not None:
+                    yield key, executor.end[index] - executor.posted[index]

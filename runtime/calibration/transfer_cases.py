@@ -1,0 +1,166 @@
+"""Small programs by which `transfer_meter` measures transfers and the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runtime.executor.executor import Executor
+from runtime.models.dtypes import TORCH_DTYPE
+from simulator.experiment.experiment import Experiment
+from simulator.program.instruction import Instruction
+from simulator.program.operations import COLLECTIVES, Op
+from simulator.program.program import Program
+from simulator.program.task import Task
+from simulator.program.tensors import Tensor
+
+SMALLEST = 8
+SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 24)
+PASSES = 30
+"""Of the programs that tell what the host takes."""
+
+
+@dataclass
+class Runs:
+    """When each instruction of this rank was posted and ended, in every run."""
+
+    posted: list[list[float]] = field(default_factory=list)
+    end: list[list[float]] = field(default_factory=list)
+
+
+@dataclass
+class Case:
+    """A small program that is run again and again; `op` None: what tells of the host.
+
+    Attributes:
+        alone, busy: its runs, the latter beside products.
+        cpu_s: CPU time of all threads of this process in the `wall_s` that `alone` took.
+    """
+
+    name: str
+    program: Program
+    op: Op | None = None
+    size: int = 0
+    nbytes: int = 0
+    alone: Runs = field(default_factory=Runs)
+    busy: Runs = field(default_factory=Runs)
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    executor: Executor | None = None
+
+
+class Cases:
+    """Those for what `program` sends.
+
+    Attributes:
+        hosts: of passes alone, and of passes with a communication behind each.
+        transfers: of messages and collectives, by size.
+
+    Args:
+        wide: other sizes, too.
+        cores: of a host. So many ranks at most tell of the host's time: a prediction has it
+            wait for a core where there are more.
+    """
+
+    def __init__(self, experiment: Experiment, program: Program, wide: bool, cores: int):
+        self.experiment, self.program = experiment, program
+        self.at_once = tuple(range(min(cores, program.num_ranks)))
+        self.hosts = [self._host(), self._queueing()]
+        self.transfers = [*self._messages(wide), *self._collectives(wide)]
+
+    def _host(self) -> Case:
+        """Host time from one pass to the next."""
+        return self._of_host("host overhead", [])
+
+    def _queueing(self) -> Case:
+        """Host time that a communication takes from the pass behind it: of passes, each with one
+        that nobody waits for."""
+        reduce = self._collective_task(Op.ALL_REDUCE, "data", self.at_once, SMALLEST)
+        return self._of_host("queueing", [reduce])
+
+    def _of_host(self, name: str, behind: list[Task]) -> Case:
+        lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
+        for rank in self.at_once:
+            for number in range(PASSES):
+                lists[rank] += [_pass(number), *(Instruction(task, number) for task in behind)]
+        return Case(name, Program(lists))
+
+    def _messages(self, wide: bool) -> list[Case]:
+        if self.program.num_ranks < 2:
+            return []
+        sizes = {SMALLEST, *(i.task.nbytes for i in self.program if i.task.op is Op.SEND)}
+        return [self._message(nbytes) for nbytes in sorted(sizes | set(SIZES if wide else ()))]
+
+    def _message(self, nbytes: int) -> Case:
+        """Ping-pong between ranks 0 and 1, with a pass behind every message."""
+        lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
+        last = {0: _pass(-1)}
+        lists[0].append(last[0])
+        for number in range(2 * _repeats(nbytes)):
+            source, target = number % 2, 1 - number % 2
+            send = Instruction(_message(Op.SEND, target, nbytes, source), number, [last[source]])
+            receive = Instruction(_message(Op.RECV, source, nbytes, source), number)
+            last[target] = _pass(number, receive)
+            lists[source].append(send)
+            lists[target] += [receive, last[target]]
+        return Case(f"messages of {nbytes} bytes", Program(lists), Op.SEND, 2, nbytes)
+
+    def _collectives(self, wide: bool) -> list[Case]:
+        """Of each operation, size and group size that of one group, the first."""
+        everyone = tuple(range(self.program.num_ranks))
+        wanted: dict[tuple[Op, int, int], tuple[str, tuple[int, ...]]] = {}
+        for task in {id(i.task): i.task for i in self.program}.values():
+            if task.op in COLLECTIVES:
+                for nbytes in (task.nbytes, SMALLEST, *(SIZES[:2] if wide else ())):
+                    wanted.setdefault((task.op, len(task.group), nbytes), (task.stream, task.group))
+        if wide and len(everyone) > 1:
+            for nbytes in (SMALLEST, *SIZES):
+                key = (Op.ALL_REDUCE, len(everyone), nbytes)
+                wanted.setdefault(key, ("data", everyone))
+        return [
+            self._collective(op, stream, group, nbytes)
+            for (op, _, nbytes), (stream, group) in sorted(wanted.items())
+        ]
+
+    def _collective_task(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Task:
+        # Every rank has an equal part; what sizes are asked for need not be multiples of it.
+        unit = len(group) * TORCH_DTYPE[self.experiment.workload.dtype].itemsize
+        whole = max(nbytes // unit, 1) * unit
+        part = whole // len(group) if op is Op.REDUCE_SCATTER else whole
+        return Task(
+            op=op,
+            stage=0,
+            stream=stream,
+            group=group,
+            tensor="calibration",
+            sources=("calibration",),
+            nbytes=whole,
+            allocates=() if op is Op.ALL_REDUCE else (Tensor("calibrated", part),),
+        )
+
+    def _collective(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Case:
+        task = self._collective_task(op, stream, group, nbytes)
+        lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
+        for mine in (lists[rank] for rank in group):
+            for number in range(_repeats(nbytes)):
+                before = _pass(number, *mine[-1:])
+                mine += [before, Instruction(task, number, [before])]
+        name = f"{op.value.lower().replace('_', '-')} of {nbytes} bytes, {len(group)} ranks"
+        return Case(name, Program(lists), op, len(group), nbytes)
+
+
+def _pass(number: int, *after: Instruction) -> Instruction:
+    """An instruction without work of its own, see `runtime.calibration.transfer_meter.PASS_S`."""
+    return Instruction(Task(op=Op.OPTIMIZER_STEP, stage=0), number, after)
+
+
+def _repeats(nbytes: int) -> int:
+    return 8 if nbytes <= 1 << 20 else 2
+
+
+def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:
+    stream = f"{'send' if op is Op.SEND else 'recv'}:{peer}"
+    name = f"calibration:{direction}"
+    sources = (name,) if op is Op.SEND else ()
+    return Task(
+        op=op, stage=0, stream=stream, peer=peer, tensor=name, sources=sources, nbytes=nbytes
+    )

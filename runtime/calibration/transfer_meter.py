@@ -1,0 +1,245 @@
+"""What transfers between ranks cost, and the host beside them: measured by running small
+programs through the executor itself, so that what is measured is what a program pays.
+
+Each transfer is run by itself; between two of them every rank computes for a moment, as between
+those of a plan: threads that slept meanwhile are slow to wake. And it is run beside matrix
+products that keep every rank busy all the time: threads that have to wait for their turn on a
+core make a transfer longer, and the products slower.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from runtime.calibration.busy_work import Products
+from runtime.calibration.transfer_cases import Case, Cases, Runs
+from runtime.executor.executor import Executor
+from runtime.executor.groups import Groups
+from runtime.measurement.clock import Clock
+from runtime.measurement.merge import RankRecord, aligned
+from runtime.models.dtypes import TORCH_DTYPE
+from runtime.progress import Progress
+from simulator.cluster.profile import Points, Timing, middle_mean
+from simulator.experiment.experiment import Experiment
+from simulator.program.operations import Op
+from simulator.program.program import Program
+from simulator.timeline.timeline import Floats
+
+ROUND_S = 0.3
+PASS_S = 0.001
+"""Of the passes between transfers, which multiply matrices."""
+
+Columns = tuple[Floats, Floats, Floats]
+"""posted, start and end of every instruction in every run."""
+
+
+@dataclass
+class Transfers:
+    """Fields of `simulator.cluster.profile.Profile`, under the same names."""
+
+    messages: Points = field(default_factory=list)
+    collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
+    wake_s: float = 0.0
+    wake_busy_s: float | None = None
+    issue_s: float = 0.0
+    queue_s: float = 0.0
+    transfer_cores: float = 0.0
+    transfer_loss: float | None = None
+
+
+class TransferMeter:
+    """Measures what `program` sends; every rank must make the same calls together.
+
+    Args:
+        wide: measure other sizes, too, so that the profile serves other experiments.
+        beside: measure transfers beside products, too.
+        cores: of a host.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        program: Program,
+        rank: int,
+        device: torch.device,
+        clock: Clock,
+        progress: Progress,
+        wide: bool,
+        beside: bool,
+        cores: int,
+    ):
+        self.experiment, self.program, self.rank = experiment, program, rank
+        self.device, self.clock, self.progress = device, clock, progress
+        cases = Cases(experiment, program, wide, cores)
+        self.hosts, self.transfers = cases.hosts, cases.transfers
+        self.cases = [*self.hosts, *self.transfers]
+        self.beside = beside and program.num_ranks > 1
+        self._products = Products(device)
+        self._usual: dict[tuple[Op | None, int, int], float] = {}
+        self._next = 0
+
+    @property
+    def programs(self) -> list[Program]:
+        """That will be run: their groups must exist."""
+        return [case.program for case in self.cases]
+
+    # Measuring -----------------------------------------------------------------------
+
+    def begin(self, groups: Groups, report: Callable[[float, str], None]) -> None:
+        """Run every case both ways, after a run to get warm."""
+        for number, case in enumerate(self.cases):
+            report(number / len(self.cases), case.name)
+            case.executor = Executor(
+                self.experiment, case.program, self.rank, self.device, groups, self.progress
+            )
+            self._run(case, Runs())
+            self._run_both_ways(case)
+        recorded = self._recorded(self.transfers, _alone)
+        self._usual = {
+            (case.op, case.size, case.nbytes): _timing(case, *columns).mean_s
+            for case, columns in zip(self.transfers, recorded, strict=True)
+        }
+
+    def usual_seconds(self, op: Op, size: int, nbytes: int) -> float:
+        """About how long a transfer of the program takes on idle cores (see
+        `runtime.executor.groups.Silence`)."""
+        return self._usual.get((op, size, nbytes), 0.0)
+
+    def round(self) -> None:
+        """Run some cases once more, all in turn."""
+        begin = self.clock.common_start()
+        for _ in self.cases:
+            self._run_both_ways(self.cases[self._next % len(self.cases)])
+            self._next += 1
+            if self.clock.common_start() > begin + ROUND_S:
+                break
+
+    def _run_both_ways(self, case: Case) -> None:
+        self._run(case, case.alone)
+        if self.beside and case.op is not None:
+            self._run(case, case.busy)
+
+    def _run(self, case: Case, runs: Runs) -> None:
+        assert case.executor is not None
+        executor, dtype = case.executor, TORCH_DTYPE[self.experiment.workload.dtype]
+        for instruction in case.program.ranks[self.rank]:
+            task = instruction.task
+            nbytes = task.nbytes
+            if task.op is Op.ALL_GATHER:
+                nbytes = task.allocates[0].nbytes // len(task.group)
+            if task.sources:
+                values = torch.zeros(
+                    max(nbytes // dtype.itemsize, 1), dtype=dtype, device=self.device
+                )
+                executor.tensors[task.tensor, instruction.microbatch] = values
+        origin = self.clock.common_start()
+        cpu, begin = time.process_time(), time.perf_counter()
+        if runs is case.busy:
+            self._products.beside(lambda: executor.step({}))
+        else:
+            for instruction in executor.walk({}):
+                paused, spent = time.perf_counter(), time.process_time()
+                self._products.compute(PASS_S)
+                executor.end[instruction.index] = time.perf_counter()
+                lasted = executor.end[instruction.index] - paused
+                # In a ping-pong the other rank then computes as long, and this one waits.
+                begin += 2 * lasted if case.op is Op.SEND else lasted
+                cpu += time.process_time() - spent
+        if runs is case.alone and case.program.ranks[self.rank]:
+            case.cpu_s += time.process_time() - cpu
+            case.wall_s += time.perf_counter() - begin
+        executor.forget()
+        self.progress.leave()
+        shift = self.clock.offset - origin
+        runs.posted.append([time + shift for time in executor.posted])
+        runs.end.append([time + shift for time in executor.end])
+
+    def close(self) -> None:
+        for case in self.cases:
+            if case.executor is not None:
+                case.executor.close()
+
+    # Result --------------------------------------------------------------------------
+
+    def found(self) -> Transfers:
+        """What was measured; the same on every rank."""
+        transfers = self.transfers
+        host, queueing = map(_between_passes, self.hosts, self._recorded(self.hosts, _alone))
+        found = Transfers(issue_s=float(np.median(host)))
+        found.queue_s = max(middle_mean(queueing) - found.issue_s, 0.0)
+        found.transfer_cores = self._cores()
+        alone = self._recorded(transfers, _alone)
+        timings = [_timing(case, *columns) for case, columns in zip(transfers, alone, strict=True)]
+        ping_pong = next((n for n, case in enumerate(transfers) if case.op is Op.SEND), None)
+        if ping_pong is not None:
+            found.wake_s = _wake_seconds(transfers[ping_pong], *alone[ping_pong])
+        if self.beside and ping_pong is not None:
+            found.transfer_loss = self._products.loss()
+            busy = self._recorded(transfers, _busy)
+            found.wake_busy_s = _wake_seconds(transfers[ping_pong], *busy[ping_pong])
+            for number, case in enumerate(transfers):
+                busy_s = _timing(case, *busy[number]).mean_s
+                least = timings[number].mean_s
+                timings[number] = replace(timings[number], busy_s=max(busy_s, least))
+        for case, timing in zip(transfers, timings, strict=True):
+            assert case.op is not None
+            if case.op is Op.SEND:
+                found.messages.append((case.nbytes, timing))
+            else:
+                sizes = found.collectives.setdefault(case.op.value, {})
+                sizes.setdefault(case.size, []).append((case.nbytes, timing))
+        return found
+
+    def _recorded(self, cases: list[Case], pick: Callable[[Case], Runs]) -> list[Columns]:
+        """Per case, of all ranks."""
+        mine = [(runs.posted, runs.end) for runs in map(pick, cases)]
+        everyone: list[Any] = [None] * self.program.num_ranks
+        dist.all_gather_object(everyone, mine)
+        return [
+            aligned(case.program, [RankRecord(posted, end, [], 0) for posted, end in ranks])
+            for case, *ranks in zip(cases, *everyone, strict=True)
+        ]
+
+    def _cores(self) -> float:
+        """Of a core, what a transfer occupies on each rank: CPU time ÷ time."""
+        sent = [case for case in self.cases if case.op is not None]
+        spent = [sum(case.cpu_s for case in sent), sum(case.wall_s for case in sent)]
+        total = torch.tensor(spent, dtype=torch.float64)
+        dist.all_reduce(total)
+        return float(total[0] / total[1]) if total[1] > 0 else 0.0
+
+
+def _alone(case: Case) -> Runs:
+    return case.alone
+
+
+def _busy(case: Case) -> Runs:
+    return case.busy
+
+
+def _between_passes(case: Case, columns: Columns) -> list[float]:
+    """Of rank 0, from the end of each to the post of the next."""
+    posted, _, end = columns
+    passes = [i.uid for i in case.program.ranks[0] if i.task.op is Op.OPTIMIZER_STEP]
+    return list(map(float, (posted[:, passes[1:]] - end[:, passes[:-1]]).ravel()))
+
+
+def _timing(case: Case, posted: Floats, start: Floats, end: Floats) -> Timing:
+    """Of what it transfers."""
+    ended = [i.uid for i in case.program if i.task.op not in (Op.SEND, Op.OPTIMIZER_STEP)]
+    return Timing.of((end - start)[:, ended].ravel().tolist())
+
+
+def _wake_seconds(case: Case, posted: Floats, start: Floats, end: Floats) -> float:
+    """In a ping-pong, from the end of a message to the post of the pass that waited for it, and
+    from there to that of the message that waited for the pass."""
+    waited = [(i.uid, i.after[0].uid) for i in case.program if i.after]
+    later, before = zip(*waited, strict=True)
+    return max(middle_mean((posted[:, later] - end[:, before]).ravel().tolist()), 0.0)

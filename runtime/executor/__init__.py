@@ -1,0 +1,1 @@
+"""The executor: walks the instruction list of one rank, for real."""

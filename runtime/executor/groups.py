@@ -1,0 +1,152 @@
+"""Process groups, made once per job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from runtime.executor.devices import patience
+from simulator.program.operations import COLLECTIVES, MESSAGES, Op
+from simulator.program.program import Program
+from simulator.program.task import Task
+
+Group = dist.ProcessGroup | None
+
+
+def shift(way: int, result: Tensor, tensor: Tensor, group: Group) -> None:
+    """Send to the rank `way` places further round the group, receive from the other side."""
+    assert group is not None
+    ranks = dist.get_process_group_ranks(group)
+    place = ranks.index(dist.get_rank())
+    messages = [
+        dist.P2POp(dist.isend, tensor, ranks[(place + way) % len(ranks)], group),
+        dist.P2POp(dist.irecv, result, ranks[(place - way) % len(ranks)], group),
+    ]
+    for work in dist.batch_isend_irecv(messages):
+        work.wait()
+
+
+REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
+COLLECTIVE: dict[Op, Callable[..., object]] = {  # torch 2.13 gave two of them new names
+    Op.ALL_GATHER: getattr(dist, "all_gather_single", dist.all_gather_into_tensor),
+    Op.REDUCE_SCATTER: getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor),
+    Op.ALL_TO_ALL: dist.all_to_all_single,
+    Op.SHIFT: partial(shift, 1),
+    Op.SHIFT_BACK: partial(shift, -1),
+}
+
+
+NOISE = 0.02
+"""Standard deviation: as of weights, and far from numbers so small that they are slow."""
+NOISES = 1 << 18
+"""Different ones."""
+
+
+class Groups:
+    """The communicators that programs need; every rank must create them, in the same order.
+
+    Collectives get one per stream and set of ranks. Messages share one communicator on
+    gloo, where tags tell them apart; NCCL has no tags and runs a communicator in order, so
+    there every ordered pair of ranks gets its own.
+
+    Args:
+        backend: see `devices.backend_of`. With gloo, tensors of a GPU go through the memory of
+            the host.
+    """
+
+    def __init__(self, programs: Iterable[Program], timeout_s: float, backend: str = "gloo"):
+        self._on_host = backend == "gloo"
+        timeout = patience(timeout_s, backend)
+        collectives: dict[tuple[str, tuple[int, ...]], None] = {}
+        pairs: dict[tuple[int, int], None] = {}
+        for instruction in chain.from_iterable(programs):
+            task = instruction.task
+            if task.op in COLLECTIVES:
+                collectives[task.stream, task.group] = None
+            elif task.op in MESSAGES:
+                pair = (instruction.rank, task.peer)
+                pairs[pair if task.stream.startswith("send") else pair[::-1]] = None
+        self._collectives: dict[tuple[str, tuple[int, ...]], Group] = {
+            key: dist.new_group(list(key[1]), timeout=timeout) for key in sorted(collectives)
+        }
+        self._pairs: dict[tuple[int, int], Group] = {}
+        if not self._on_host:
+            self._pairs = {
+                pair: dist.new_group(sorted(pair), timeout=timeout) for pair in sorted(pairs)
+            }
+
+    def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        dist.send(self._carried(tensor), target, group=self._pairs.get((source, target)), tag=tag)
+
+    def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        landed = self._carried(tensor)
+        dist.recv(landed, source, group=self._pairs.get((source, target)), tag=tag)
+        _bring(landed, tensor)
+
+    def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
+        """`tensor` is what this rank gives; an all-reduce leaves the result there."""
+        group = self._collectives[task.stream, task.group]
+        given = self._carried(tensor)
+        if task.op is Op.ALL_REDUCE:
+            dist.all_reduce(given, op=REDUCTIONS[task.reduction], group=group)
+            _bring(given, tensor)
+        else:
+            landed = self._carried(result)
+            COLLECTIVE[task.op](landed, given, group=group)
+            _bring(landed, result)
+
+    def _carried(self, tensor: Tensor) -> Tensor:
+        """What the backend can send and fill: the tensor itself, or a copy of it on the host."""
+        return on_host(tensor) if self._on_host else tensor
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """The tensor itself, if it is there."""
+    return tensor.cpu()
+
+
+def _bring(landed: Tensor, tensor: Tensor) -> None:
+    if landed is not tensor:
+        tensor.copy_(landed)
+
+
+class Silence(Groups):
+    """Nobody else: nothing is sent, and what would come is noise.
+
+    Args:
+        seconds: how long a transfer lasts nevertheless, by operation (that of a message is
+            `Op.SEND`), number of ranks and bytes.
+    """
+
+    def __init__(self, seconds: Callable[[Op, int, int], float], device: torch.device) -> None:
+        super().__init__((), 0.0)
+        self._seconds = seconds
+        self._noise = torch.empty(NOISES, device=device).normal_(std=NOISE)
+
+    def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        time.sleep(self._seconds(Op.SEND, 2, tensor.nbytes))
+
+    def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        self._come(tensor, self._seconds(Op.SEND, 2, tensor.nbytes))
+
+    def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
+        seconds = self._seconds(task.op, len(task.group), task.nbytes)
+        if task.op is Op.ALL_REDUCE:
+            time.sleep(seconds)
+        else:
+            self._come(result, seconds)
+
+    def _come(self, tensor: Tensor, seconds: float) -> None:
+        """Copied, not drawn: that would take a core from the passes beside it."""
+        end = time.perf_counter() + seconds
+        flat = tensor.view(-1)
+        for first in range(0, flat.numel(), NOISES):
+            part = flat[first : first + NOISES]
+            part.copy_(self._noise[: part.numel()])
+        time.sleep(max(end - time.perf_counter(), 0.0))

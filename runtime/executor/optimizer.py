@@ -1,0 +1,52 @@
+"""Optimizers on flat buffers, by torch's own functional forms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+from simulator.experiment.workload import OPTIMIZER_STATES
+
+MOMENTUM, BETAS, EPSILON = 0.9, (0.9, 0.999), 1e-8
+
+
+class Optimizer:
+    """The state of one flat buffer: none for "sgd", a velocity for "momentum", the two
+    moments of "adam" (Kingma & Ba 2015), each as large as the parameters."""
+
+    def __init__(self, name: str, parameters: Tensor):
+        self.name = name
+        self.states = [torch.zeros_like(parameters) for _ in range(OPTIMIZER_STATES[name])]
+        self.count = torch.zeros(())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(state.nbytes for state in self.states)
+
+    def step(self, parameters: Tensor, gradients: Tensor, learning_rate: float) -> None:
+        """Update `parameters` in place."""
+        if self.name == "adam":
+            adam(
+                *([parameters], [gradients], [self.states[0]], [self.states[1]], []),
+                [self.count],
+                amsgrad=False,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                lr=learning_rate,
+                weight_decay=0.0,
+                eps=EPSILON,
+                maximize=False,
+            )
+        else:
+            velocity: list[Tensor | None] = [*self.states] or [None]
+            sgd(
+                *([parameters], [gradients], velocity),
+                weight_decay=0.0,
+                momentum=MOMENTUM if self.states else 0.0,
+                lr=learning_rate,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )

@@ -1,0 +1,250 @@
+"""The parameters of a bucket in flat buffers, so that a collective or an optimizer step is one
+operation on one tensor.
+
+Where the bucket is sharded (`strategies.gradients.zero`) the optimizer sees this rank's part of
+them only. Whole gradients then exist per microbatch, and whole parameters while they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+
+from runtime.executor.optimizer import Optimizer
+from runtime.models.dtypes import TORCH_DTYPE
+from runtime.models.segment import Segment
+from simulator.experiment.experiment import Experiment
+from simulator.program.bucket import Bucket
+
+
+class Parameters:
+    """Of `segments`, whose modules hold views of the flat buffers.
+
+    Args:
+        bucket: what the program says of them; None: whole, on this rank alone.
+        rank: of this process.
+
+    Attributes:
+        segments: layer range → where its parameters are in the flat buffers, in layer order.
+        gradients: what of them is resident, flat.
+        reduced: this rank's part of the gradients, summed over the ranks that share it.
+        newest: version of the newest weights, counted from the start of a training step.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        segments: Sequence[Segment],
+        bucket: Bucket | None = None,
+        rank: int = 0,
+    ):
+        self.bucket = bucket or Bucket(tuple((s.first, s.last) for s in segments))
+        self._slots = [
+            (module, name)
+            for segment in segments
+            for module in segment.modules()
+            for name in dict(module.named_parameters(recurse=False))
+        ]
+        self.segments: dict[tuple[int, int], slice] = {}
+        count = 0
+        for segment in segments:
+            end = count + sum(p.numel() for p in segment.parameters())
+            self.segments[segment.first, segment.last] = slice(count, end)
+            count = end
+        dtype = TORCH_DTYPE[experiment.workload.dtype]
+        device = segments[0].device
+        ranks = self.bucket.shards or (rank,)
+        part = -(-count // len(ranks))
+        start = part * ranks.index(rank)
+        self._part = slice(start, start + part)
+        flat = torch.zeros(part * len(ranks), dtype=dtype, device=device)
+        mine = flat[self._part]
+        self.gradients = torch.zeros_like(mine if self.bucket.zero > 1 else flat)
+        self.reduced = self.gradients if self.bucket.zero > 1 else self.gradients[self._part]
+        self._whole: dict[int, Tensor] = {}  # gradients of each microbatch, if they are sharded
+        self.newest = self._active = 0
+        masters = experiment.workload.has_master_weights
+        self._master = torch.empty_like(mine, dtype=torch.float32) if masters else None
+        self.optimizer = Optimizer(
+            experiment.workload.optimizer, mine if self._master is None else self._master
+        )
+        self._versions = {0: (flat, self._leaves(flat))}
+        for (module, name), leaf in zip(self._slots, self._versions[0][1], strict=True):
+            leaf.data.copy_(getattr(module, name).data)
+        if self._master is not None:
+            self._master.copy_(mine)
+        self._install(0)
+        self._shard: Tensor | None = None
+        if self.bucket.zero > 2:
+            self._shard = mine.clone()
+            self.drop_whole()
+
+    @property
+    def values(self) -> Tensor:
+        """The newest weights, flat; without memory while they are not gathered."""
+        return self._versions[self.newest][0]
+
+    @property
+    def shard(self) -> Tensor:
+        """This rank's part of the newest weights."""
+        return self.values[self._part] if self._shard is None else self._shard
+
+    @property
+    def resident_bytes(self) -> int:
+        """What is really held of the newest weights."""
+        own = 0 if self._shard is None else self._shard.nbytes
+        return self.values.untyped_storage().nbytes() + own
+
+    def _leaves(self, flat: Tensor) -> list[nn.Parameter]:
+        """Parameters that are views of `flat`, their gradients views of the one buffer."""
+        leaves = [nn.Parameter(view) for view in self._views(flat)]
+        if self.bucket.zero < 2:
+            for leaf, view in zip(leaves, self._views(self.gradients), strict=True):
+                leaf.grad = view
+        return leaves
+
+    def _views(self, flat: Tensor) -> Iterator[Tensor]:
+        offset = 0
+        for module, name in self._slots:
+            shape = getattr(module, name).shape
+            yield flat[offset : offset + shape.numel()].view(shape)
+            offset += shape.numel()
+
+    def _install(self, version: int) -> None:
+        for (module, name), leaf in zip(self._slots, self._versions[version][1], strict=True):
+            module._parameters[name] = leaf
+        self._active = version
+
+    def use(self, version: int) -> int:
+        """Let coming passes use the weights of `version` (-1: the newest); which it is."""
+        version = self.newest if version < 0 else version
+        if version != self._active:
+            self._install(version)
+        return version
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """What is kept for updates: the optimizer's state and fp32 master weights."""
+        return self.optimizer.nbytes + (0 if self._master is None else self._master.nbytes)
+
+    def scaled_gradients(self, factor: float) -> Tensor:
+        """This rank's part of the gradients times `factor`, in the type of the master weights."""
+        if self._master is not None:
+            return self.reduced.float().mul_(factor)
+        return self.reduced if factor == 1.0 else self.reduced.mul_(factor)
+
+    def update(self, learning_rate: float, gradients: Tensor, keep_old: bool = False) -> None:
+        """Step the optimizer on the flat buffers; gradients start again from zero.
+
+        Args:
+            gradients: see `scaled_gradients`.
+            keep_old: the new weights are new tensors, because graphs of passes in flight
+                still hold the old ones.
+        """
+        flat, leaves = self._versions[self.newest]
+        if keep_old:
+            flat = flat.clone()
+            leaves = self._leaves(flat)
+        else:
+            del self._versions[self.newest]
+        mine = flat[self._part] if self._shard is None else self._shard
+        master = mine if self._master is None else self._master
+        self.optimizer.step(master, gradients, learning_rate)
+        if master is not mine:
+            mine.copy_(master)
+        self.newest += 1
+        self._versions[self.newest] = (flat, leaves)
+        self.gradients.zero_()
+
+    def skip(self) -> None:
+        """Drop the gradients of a step that overflowed."""
+        self.gradients.zero_()
+
+    def gradients_square(self) -> Tensor:
+        """This rank's part of the square of the L2 norm of the model's gradients, in fp64."""
+        return self.reduced.double().square().sum() / self.bucket.copies
+
+    def whole_gradients(self, microbatch: int) -> Tensor:
+        """Flat, of all parameters: of one microbatch, if they are sharded."""
+        return self.gradients if self.bucket.zero < 2 else self._whole[microbatch]
+
+    def part_of(self, flat: Tensor) -> Tensor:
+        """This rank's part of a whole buffer."""
+        return flat[self._part]
+
+    def begin_gradients(self, microbatch: int) -> Tensor:
+        """Memory for the whole gradients of a microbatch."""
+        self._whole[microbatch] = torch.zeros_like(self.values)
+        return self._whole[microbatch]
+
+    def drop_gradients(self, microbatch: int) -> None:
+        del self._whole[microbatch]
+
+    @contextmanager
+    def collecting(self, microbatch: int) -> Iterator[None]:
+        """Backward passes within add to the gradients of this microbatch."""
+        if self.bucket.zero < 2:
+            yield
+            return
+        leaves = self._versions[self.newest][1]
+        for leaf, view in zip(leaves, self._views(self._whole[microbatch]), strict=True):
+            leaf.grad = view
+        try:
+            yield
+        finally:
+            for leaf in leaves:
+                leaf.grad = None
+
+    def keep_reduced(self, microbatch: int) -> None:
+        """Add what was reduced of a microbatch to what is resident."""
+        if self.bucket.zero > 1:
+            self.reduced += self.part_of(self._whole[microbatch])
+
+    @contextmanager
+    def gathering(self) -> Iterator[Tensor]:
+        """The whole weights with this rank's part, for the others to be gathered into. Graphs
+        in flight must find what they saved unchanged: its version counter stays (as FSDP's)."""
+        with _unsafe_preserve_version_counter(self.values):
+            if self._shard is not None:
+                storage = self.values.untyped_storage()
+                storage.resize_(self.values.nbytes)
+                self.part_of(self.values).copy_(self._shard)
+            yield self.values
+
+    def drop_whole(self) -> None:
+        """Give the memory of the whole weights back; the tensors that view it stay."""
+        self.values.untyped_storage().resize_(0)
+
+    def version_bytes(self, version: int) -> int:
+        return self._versions[version][0].nbytes
+
+    def forget(self, version: int) -> None:
+        """Drop superseded weights."""
+        del self._versions[version]
+
+    def restart(self) -> None:
+        """Count versions from 0 again."""
+        self._versions = {0: self._versions[self.newest]}
+        self.newest = 0
+        self._install(0)
+
+    def within(self, layers: tuple[int, int]) -> bool:
+        """All of it lies in the layer range."""
+        return all(layers[0] <= first and last <= layers[1] for first, last in self.segments)
+
+
+def parameters_of(
+    experiment: Experiment,
+    buckets: Sequence[Bucket],
+    segments: dict[tuple[int, int], Segment],
+    rank: int,
+) -> dict[str, Parameters]:
+    """Flat buffers for every bucket of a rank, by its name."""
+    return {
+        bucket.name: Parameters(experiment, [segments[s] for s in bucket.segments], bucket, rank)
+        for bucket in buckets
+    }

@@ -1,0 +1,1 @@
+"""Starts ranks and watches over them; imports no torch."""

@@ -1,0 +1,1 @@
+"""From the records of ranks to one measured timeline."""

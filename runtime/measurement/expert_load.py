@@ -1,0 +1,57 @@
+"""What the mixtures of experts of a run have counted: the load of experts, and drops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from runtime.models.moe_gpt import Dispatch
+from runtime.models.segment import Segment
+from simulator.experiment.experiment import Experiment
+from simulator.workloads.describe import describe
+
+
+class Routing:
+    """The counters of the segments of a rank, by layer. Other models have none."""
+
+    def __init__(self, experiment: Experiment, segments: Iterable[Segment]):
+        self._experiment = experiment
+        self._counters = [
+            (segment.first + offset, module)
+            for segment in segments
+            for offset, layer in enumerate(segment.layers)
+            for module in layer.modules()
+            if isinstance(module, Dispatch)
+        ]
+
+    def restart(self) -> None:
+        """Count from here."""
+        for _, counter in self._counters:
+            counter.restart()
+
+    def total(self) -> dict[str, Any] | None:
+        """``moe`` of ``twinline run`` (see ``docs/json.md``), over all ranks; None for models
+        without experts. Every rank must call it."""
+        if self._experiment.workload.model != "moe-gpt":
+            return None
+        shape = (len(describe(self._experiment)), self._experiment.workload.experts + 1)
+        counts = torch.zeros(shape, dtype=torch.int64)
+        for layer, counter in self._counters:
+            counts[layer, :-1] += counter.load.cpu()
+            counts[layer, -1] += counter.dropped.cpu()
+        dist.all_reduce(counts)
+        blocks = [row[:-1] for row in counts.tolist() if any(row)]
+        *load, dropped = counts.sum(0).tolist()
+        return {
+            "dropped_share": dropped / sum(load),
+            "load": _shares(load),
+            "load_of_blocks": [_shares(block) for block in blocks],
+        }
+
+
+def _shares(counts: list[int]) -> list[float]:
+    total = sum(counts)
+    return [count / total for count in counts]

@@ -1,0 +1,139 @@
+"""From what each rank recorded to one measured timeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from simulator.program.program import Program
+from simulator.timeline.memory import usual_samples
+from simulator.timeline.timeline import Floats, MemorySamples, Timeline
+
+
+@dataclass
+class RankRecord:
+    """What one rank measured, in seconds from the common start of each iteration.
+
+    Attributes:
+        posted, end: per iteration and instruction of the rank.
+        memory: (time, change in bytes) over each iteration.
+        resident: bytes held throughout.
+        allocated: the most that the allocator held, per iteration; none on CPUs.
+    """
+
+    posted: list[list[float]]
+    end: list[list[float]]
+    memory: list[list[tuple[float, int]]]
+    resident: int
+    allocated: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Measurement:
+    """A run: its timeline (the median of every instruction over the iterations), the time
+    of each iteration, the loss of each, the norm of all parameters at the end, how many
+    versions old the weights of each stage were (see `simulator.program.staleness`), and for models
+    with experts the load of these (see `expert_load`), of a paced run how much of it
+    was real work (see `pacing.combine`), and on GPUs what the allocator of each rank
+    held at most (median over the iterations, bytes)."""
+
+    timeline: Timeline
+    iteration_times: list[float]
+    losses: list[float]
+    parameters_norm: float
+    staleness: list[dict[str, Any]] = field(default_factory=list)
+    moe: dict[str, Any] | None = None
+    loss_scale: dict[str, Any] | None = None
+    pacing: dict[str, Any] | None = None
+    allocated: list[int] = field(default_factory=list)
+
+    @property
+    def noise_floor(self) -> float:
+        """Half the distance from the 10th to the 90th percentile of the iteration time,
+        over its median: an error below it cannot be told from noise."""
+        low, middle, high = np.percentile(self.iteration_times, [10, 50, 90])
+        return float((high - low) / (2 * middle)) if middle > 0 else 0.0
+
+
+def aligned(program: Program, records: list[RankRecord]) -> tuple[Floats, Floats, Floats]:
+    """When each instruction was posted, started and ended, in every iteration.
+
+    A communication starts when its last participant has posted it; all clocks are already
+    aligned.
+    """
+    posted = np.concatenate([np.array(r.posted, dtype=np.float64) for r in records], axis=1)
+    end = np.concatenate([np.array(r.end, dtype=np.float64) for r in records], axis=1)
+    start = posted.copy()
+    for participants in program.meetings:
+        members = [member.uid for member in participants]
+        start[:, members] = posted[:, members].max(axis=1, keepdims=True)
+    return posted, start, np.maximum(end, start)
+
+
+def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[float]]:
+    """The measured timeline and the time of each iteration.
+
+    Medians of pointwise ordered samples are ordered, so the median timeline obeys the
+    program's dependencies as every single iteration does.
+    """
+    columns = aligned(program, records)
+    times = [float(t) for t in columns[2].max(axis=1)]
+    memory = [
+        usual_samples([_samples(record.resident, changes) for changes in record.memory], times)
+        for record in records
+    ]
+    timeline = Timeline.of_program(program, *map(_median, columns), memory=memory)
+    return timeline, times
+
+
+def _median(samples: Floats) -> Floats:
+    return np.median(samples, axis=0)
+
+
+def _samples(resident: int, changes: list[tuple[float, int]]) -> MemorySamples:
+    changes = sorted(changes)
+    times = np.array([0.0, *(time for time, _ in changes)])
+    held = np.cumsum([resident, *(change for _, change in changes)])
+    return MemorySamples(times, held.astype(np.int64))
+
+
+def to_json(measurement: Measurement) -> dict[str, Any]:
+    """For the pipe between processes (not a file format)."""
+    timeline = measurement.timeline
+    return {
+        "posted": timeline.posted.tolist(),
+        "start": timeline.start.tolist(),
+        "end": timeline.end.tolist(),
+        "memory": [[m.times.tolist(), m.nbytes.tolist()] for m in timeline.memory],
+        "iteration_times": measurement.iteration_times,
+        "losses": measurement.losses,
+        "parameters_norm": measurement.parameters_norm,
+        "staleness": measurement.staleness,
+        "moe": measurement.moe,
+        "loss_scale": measurement.loss_scale,
+        "pacing": measurement.pacing,
+        "allocated": measurement.allocated,
+    }
+
+
+def from_json(program: Program, data: dict[str, Any]) -> Measurement:
+    timeline = Timeline.of_program(
+        program,
+        *(np.array(data[column]) for column in ("posted", "start", "end")),
+        memory=[
+            MemorySamples(np.array(times), np.array(nbytes)) for times, nbytes in data["memory"]
+        ],
+    )
+    return Measurement(
+        timeline,
+        data["iteration_times"],
+        data["losses"],
+        data["parameters_norm"],
+        data["staleness"],
+        data["moe"],
+        data["loss_scale"],
+        data["pacing"],
+        data["allocated"],
+    )

@@ -1,0 +1,105 @@
+"""Real text that is on every machine: the source files of Python's standard library."""
+
+from __future__ import annotations
+
+import math
+import sysconfig
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from runtime.models.dtypes import TORCH_DTYPE
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.workload import IMAGE_MODELS
+from simulator.workloads.bert import masked_positions
+
+CORPUS_BYTES = 4 << 20
+MASK = 0
+"""The token of a hidden one: a byte that no text has."""
+
+
+@lru_cache(maxsize=1)
+def corpus() -> torch.Tensor:
+    """The first 4 MiB of the standard library's modules in alphabetical order, as bytes."""
+    text = bytearray()
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+        text += path.read_bytes()
+        if len(text) >= CORPUS_BYTES:
+            break
+    return torch.frombuffer(text[:CORPUS_BYTES], dtype=torch.uint8)
+
+
+def microbatch(
+    experiment: Experiment, step: int, index: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input and target of one microbatch; `index` counts over all replicas of a step.
+
+    Each sample is drawn from (seed, step, its number in the global batch), so a step has the
+    same data whatever the strategy and the size of a microbatch. gpt and moe-gpt: bytes
+    of shape (batch, sequence) and the bytes that follow each. bert: bytes of that shape, some
+    hidden (`hide`), and where and what those were, (2, batch, masked). mlp: windows of
+    `hidden` bytes, scaled to ±0.5, shape (batch, sequence, hidden), and the windows after
+    them. Image models: bytes scaled to ±0.5, shape (batch, 3, size, size), and for each
+    image a label, which is the byte that follows it modulo `classes`. unit: one number.
+    """
+    w = experiment.workload
+    if w.model == "unit":
+        return torch.ones(1, dtype=torch.float64, device=device), torch.zeros(0, device=device)
+    batch = experiment.microbatch_size
+    samples = range(index * batch, (index + 1) * batch)
+    random = [np.random.default_rng((experiment.run.seed, step, sample)) for sample in samples]
+    if w.model in IMAGE_MODELS:
+        shape: tuple[int, ...] = (3, w.image_size, w.image_size)
+        read = windows(random, math.prod(shape) + 1)
+        images = scaled(read[:, :-1].reshape(batch, *shape), w.dtype)
+        return images.to(device), (read[:, -1].long() % w.classes).to(device)
+    if w.model == "bert":
+        inputs, targets = hide(random, windows(random, w.sequence).long())
+        return inputs.to(device), targets.to(device)
+    if w.model in ("gpt", "moe-gpt"):
+        read = windows(random, w.sequence + 1)
+        return read[:, :-1].long().to(device), read[:, 1:].long().to(device)
+    length, shape = w.sequence * w.hidden, (batch, w.sequence, w.hidden)
+    read = windows(random, length + w.hidden)
+    inputs, targets = read[:, :length].reshape(shape), read[:, w.hidden :].reshape(shape)
+    return scaled(inputs, w.dtype).to(device), scaled(targets, w.dtype).to(device)
+
+
+def windows(random: Sequence[np.random.Generator], length: int) -> torch.Tensor:
+    """A piece of the corpus for each sample, (samples, length) bytes; one longer than the
+    corpus starts over at its end."""
+    text = corpus()
+    if length >= len(text):
+        text = text.repeat(-(-length // len(text)) + 1)
+    starts = [int(sample.integers(0, len(text) - length)) for sample in random]
+    return torch.stack([text[start : start + length] for start in starts])
+
+
+def scaled(values: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Bytes as numbers from -0.5 to 0.5."""
+    return values.to(TORCH_DTYPE[dtype]) / 255 - 0.5
+
+
+def hide(
+    random: Sequence[np.random.Generator], tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masked-token task (Devlin et al. 2019, section 3.1): of the positions drawn in each
+    sequence 80 % become the mask, 10 % another byte, and 10 % stay as they are.
+
+    Returns:
+        The tokens so changed; positions (counted over the whole microbatch, row by row)
+        and what was there, (2, batch, masked).
+    """
+    batch, sequence = tokens.shape
+    count = masked_positions(sequence)
+    order = np.stack([sample.random(sequence) for sample in random]).argsort(axis=1)
+    positions = torch.from_numpy(np.sort(order[:, :count], axis=1))
+    answers = tokens.gather(1, positions)
+    others = torch.from_numpy(np.stack([sample.integers(1, 256, size=count) for sample in random]))
+    chance = torch.from_numpy(np.stack([sample.random(count) for sample in random]))
+    shown = torch.where(chance < 0.8, MASK, torch.where(chance < 0.9, others, answers))
+    row = torch.arange(batch).unsqueeze(1) * sequence
+    return tokens.scatter(1, positions, shown), torch.stack([row + positions, answers])

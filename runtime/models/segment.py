@@ -1,0 +1,133 @@
+"""The torch modules of the workloads, one file a model, layer by layer as described in
+`simulator.workloads`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from runtime.models import bert, convnet, gpt, mlp, moe_gpt, resnet50, unit
+from runtime.models.deferral import BatchedLinear, Conv2d, Deferred, Linear
+from runtime.models.dtypes import TORCH_DTYPE
+from simulator.experiment.experiment import Experiment
+from simulator.strategies.stages.dataflow import Flow
+from simulator.workloads.describe import describe
+
+MODELS: dict[str, Callable[[Experiment, int], nn.Module]] = {
+    "unit": unit.layer,
+    "mlp": mlp.layer,
+    "gpt": gpt.layer,
+    "moe-gpt": moe_gpt.layer,
+    "bert": bert.layer,
+    "alexnet": convnet.alexnet,
+    "vgg16": convnet.vgg16,
+    "resnet50": resnet50.layer,
+}
+
+
+Place = Mapping[str, int]
+"""Where a rank is on each axis of the mesh; an axis that is not named: at 0."""
+
+PARTS: dict[str, Callable[[nn.Module, str, Experiment, Place], nn.Module]] = {
+    "mlp": mlp.part,
+    "gpt": gpt.part,
+    "moe-gpt": moe_gpt.part,
+    "bert": bert.part,
+}
+"""Cuts what one rank has out of a whole layer."""
+
+
+def build_layer(
+    experiment: Experiment, index: int, device: torch.device, place: Place = MappingProxyType({})
+) -> nn.Module:
+    """Layer `index`, initialised from (seed, index) alone: the same in every partition. A
+    part of a layer is cut out of the whole, so that ranks start from the same model."""
+    whole, part = describe(experiment)[index].whole
+    state = torch.get_rng_state()
+    which = index if whole < 0 else whole
+    torch.default_generator.manual_seed(experiment.run.seed * 1_000_003 + which)  # of the CPU only
+    layer = MODELS[experiment.workload.model](experiment, which)
+    torch.set_rng_state(state)
+    if part:
+        layer = PARTS[experiment.workload.model](layer, part, experiment, place)
+    return layer.to(device=device, dtype=TORCH_DTYPE[experiment.workload.dtype])
+
+
+def boundary(experiment: Experiment, index: int) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and dtype of the tensor that enters layer `index` (index > 0)."""
+    layer = describe(experiment)[index - 1]
+    count = layer.output_bytes // math.prod(layer.output_shape)
+    dtype = TORCH_DTYPE[experiment.workload.dtype]
+    wide = torch.float32 if count == 4 else torch.float64
+    return layer.output_shape, dtype if count == dtype.itemsize else wide
+
+
+class Segment(nn.Module):
+    """Consecutive layers [first, last), with nothing to exchange between them.
+
+    Attributes:
+        inputs, outputs: boundaries that it reads from, and hands on to, other segments.
+        differentiable: inputs that have a gradient.
+        again: inputs that are dropped after the forward pass and gathered again.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        first: int,
+        last: int,
+        device: torch.device,
+        place: Place = MappingProxyType({}),
+    ):
+        super().__init__()
+        self.first, self.last, self.device = first, last, device
+        described = describe(experiment)
+        flow = Flow(described)
+        self.inputs, self.outputs = flow.inputs(first, last), flow.outputs(first, last)
+        self.differentiable = {b for b in self.inputs if flow.differentiable(b)}
+        self.again = {b for b in self.inputs if flow.gathered_again(b)}
+        self._reads = [
+            [index - back for back in described[index].reads] for index in range(first, last)
+        ]
+        used = {b: i for i, read in enumerate(self._reads) for b in read if b not in self.outputs}
+        self._done = [[b for b, i in used.items() if i == index] for index in range(last - first)]
+        self.is_loss = last == len(described)
+        self.deferred: Deferred | None = None
+        self.layers = nn.ModuleList(
+            build_layer(experiment, index, device, place) for index in range(first, last)
+        )
+
+    def defer_weight_gradients(self, into: Deferred | None) -> None:
+        """Leave the weight gradients of coming passes to `into` (None: compute them)."""
+        self.deferred = into
+        for module in self.modules():
+            if isinstance(module, Linear | BatchedLinear | Conv2d):
+                module.deferred = into
+
+    def count(self, flag: bool) -> None:
+        """Coming passes are counted by those modules that count, or are not: they run again."""
+        for module in self.modules():
+            if isinstance(module, moe_gpt.Dispatch):
+                module.counts = flag
+
+    def forward(self, tensors: dict[int, Tensor], target: Tensor) -> dict[int, Tensor]:
+        """The tensors at `outputs`, or for the last segment the loss of the microbatch (a
+        scalar) at its end.
+
+        Args:
+            tensors: by boundary: `inputs`, and the batch at 0.
+        """
+        held = dict(tensors)
+        for number, layer in enumerate(self.layers):
+            given = [held[boundary] for boundary in self._reads[number]]
+            end = self.first + number + 1
+            if getattr(layer, "reads_target", self.is_loss and end == self.last):
+                given.append(target)
+            held[end] = layer(*given)
+            for boundary in self._done[number]:
+                del held[boundary]
+        return {b: held[b] for b in ([self.last] if self.is_loss else self.outputs)}

@@ -1,0 +1,1 @@
+"""The suite of cases that predictions are validated with; imports no torch."""

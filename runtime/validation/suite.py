@@ -1,0 +1,246 @@
+"""The cases of ``twinline validate``: every strategy, at several sizes, for real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.section import ExperimentError
+from simulator.experiment_file import parse, with_overrides
+from simulator.prediction import predict
+from simulator.strategies.schedules.registry import SCHEDULES
+
+Keys = dict[str, Any]
+"""Keys of an experiment, as in ``--set``: ``parallel.data``: 2."""
+
+SUITES = ("quick", "full")
+SMALL: Keys = {"workload.hidden": 128, "workload.sequence": 64, "run.iterations": 10}
+LARGE: Keys = {
+    "workload.hidden": 256,
+    "workload.sequence": 128,
+    "workload.layers": 4,
+    "run.iterations": 8,
+}
+SIZES = {"small": SMALL, "large": LARGE}
+BASE: Keys = {
+    "workload.model": "gpt",
+    "workload.layers": 8,  # divided by four ranks with two stages each
+    "workload.heads": 4,
+    "parallel.microbatches": 4,
+    "run.warmup": 1,
+}
+PACED: Keys = {
+    "workload.hidden": 64,
+    "workload.sequence": 32,
+    "workload.global_batch": 16,
+    "parallel.microbatches": 8,
+    "run.iterations": 3,
+}
+STEP_S, LONG_STEP_S = 4.0, 10.0
+"""Of paced steps, and of those with many small instructions, as those of tensor parallelism:
+long enough to hide the real work of eight ranks on two cores."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One experiment of a suite.
+
+    Attributes:
+        strategy: a short name of what it is.
+        family: of strategies that are drawn alike.
+        size: ``small``, ``large``, or the cluster that it is paced to.
+    """
+
+    strategy: str
+    family: str
+    size: str
+    experiment: Experiment
+
+    @property
+    def ranks(self) -> int:
+        return self.experiment.world_size
+
+    @property
+    def group(self) -> str:
+        """What it is summed up with."""
+        if self.experiment.run.pace is not None:
+            return "paced"
+        return f"{self.ranks} rank{'s' if self.ranks > 1 else ''}"
+
+    @property
+    def name(self) -> str:
+        """``1f1b/2/small``; unique in a suite."""
+        return f"{self.strategy}/{self.ranks}/{self.size}"
+
+    def has(self, pattern: str) -> bool:
+        return fnmatchcase(self.name, f"*{pattern}*")
+
+
+def _pipelines(ranks: int) -> Iterable[tuple[str, str, Keys]]:
+    many = {"parallel.pipeline": ranks, "parallel.microbatches": 2 * ranks}
+    for schedule in SCHEDULES:
+        virtual = 2 if schedule in ("interleaved-1f1b", "looped-bfs", "zb-v", "dualpipe-v") else 1
+        keys = {"parallel.schedule": schedule, "parallel.virtual_stages": virtual}
+        yield schedule, "pipeline", many | keys
+
+
+def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
+    data = {"parallel.data": ranks}
+    yield "data parallel", "data parallel", data
+    for stage in (1, 2, 3):
+        yield f"zero {stage}", "sharded", data | {"parallel.zero": stage}
+
+
+def _inside_layers(ranks: int) -> Iterable[tuple[str, str, Keys]]:
+    tensor, context = {"parallel.tensor": ranks}, {"parallel.context": ranks}
+    mlp = tensor | {"workload.model": "mlp"}
+    yield "tensor", "tensor", tensor
+    yield "tensor, sequence parallel", "tensor", tensor | {"parallel.sequence_parallel": True}
+    for style in ("column", "row", "megatron"):
+        yield f"tensor, mlp {style}", "tensor", mlp | {"parallel.tensor_style": style}
+    for style in ("ring", "ulysses"):
+        yield f"context, {style}", "context", context | {"parallel.context_style": style}
+    expert = {"parallel.expert": ranks, "workload.model": "moe-gpt", "workload.layers": 4}
+    yield "experts", "experts", expert
+
+
+def _variants() -> Iterable[tuple[str, str, Keys]]:
+    """Of what a rank does, on two ranks."""
+    pipeline, data = {"parallel.pipeline": 2}, {"parallel.data": 2}
+    for what in ("selective", "full"):
+        yield f"recompute {what}", "recomputation", pipeline | {"parallel.recompute": what}
+    yield "bf16", "precision", pipeline | {"workload.dtype": "bf16"}
+    yield "fp16", "precision", pipeline | {"workload.dtype": "fp16", "run.iterations": 3}
+    for optimizer in ("momentum", "adam"):
+        yield optimizer, "optimizer", data | {"workload.optimizer": optimizer}
+    yield "clipping", "optimizer", pipeline | {"workload.clip_norm": 1.0}
+
+
+def _hybrids() -> Iterable[tuple[str, str, Keys]]:
+    """Products of two degrees, on four ranks."""
+    axes: dict[str, Keys] = {
+        "data": {"parallel.data": 2},
+        "pipeline": {"parallel.pipeline": 2},
+        "tensor": {"parallel.tensor": 2},
+        "context": {"parallel.context": 2},
+        "expert": {"parallel.expert": 2, "workload.model": "moe-gpt", "workload.layers": 4},
+    }
+    pairs = ("data pipeline", "data tensor", "pipeline tensor", "pipeline context", "data expert")
+    for pair in pairs:
+        one, other = pair.split()
+        yield f"{one} × {other}", "hybrid", axes[one] | axes[other]
+    zero = {"parallel.zero": 3}
+    yield "zero 3 × pipeline", "hybrid", axes["data"] | axes["pipeline"] | zero
+
+
+def _paced() -> Iterable[tuple[str, str, str, Keys]]:
+    eight = {"parallel.pipeline": 8}
+    few = {"workload.layers": 4, "parallel.microbatches": 4}  # ranks meet in every layer
+    plans: dict[str, Keys] = {
+        "1f1b": {"parallel.pipeline": 4},
+        "zb-h1": {"parallel.pipeline": 4, "parallel.schedule": "zb-h1"},
+        "data × pipeline": {"parallel.pipeline": 2, "parallel.data": 2},
+        "tensor × pipeline": few | {"parallel.pipeline": 2, "parallel.tensor": 2},
+        "1f1b ": eight,
+        "gpipe": eight | {"parallel.schedule": "gpipe"},
+        "data × pipeline ": {"parallel.pipeline": 4, "parallel.data": 2},
+        "data × pipeline × tensor": few
+        | {"parallel.pipeline": 2, "parallel.data": 2, "parallel.tensor": 2},
+    }
+    for number, (name, keys) in enumerate(plans.items()):
+        yield name.strip(), "paced", ("dgx-a100-80gb", "dgx-h100")[number % 2], keys
+
+
+QUICK = (
+    "data parallel", "zero 3", "gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "tensor",
+    "context, ring", "experts", "recompute full",
+)  # fmt: skip
+"""Strategies of the quick suite: one of each family that differs in what it communicates."""
+
+SLOW = ("bf16", "fp16")
+"""Which CPUs compute so slowly that a large model takes minutes a step."""
+
+
+def cases_of(
+    suite: str,
+    ranks: Sequence[int] = (),
+    patterns: Sequence[str] = (),
+    settings: Sequence[str] = (),
+) -> list[Case]:
+    """The cases of a suite, fewest ranks first.
+
+    Args:
+        ranks: only those with so many; none: all.
+        patterns: only those whose name has one of these in it, ``*`` for anything; none: all.
+        settings: ``section.key=value`` for all of them but the paced ones.
+
+    Raises:
+        ExperimentError: there is no such suite, or no such case in it, or one is impossible
+            with these settings.
+    """
+    if suite not in SUITES:
+        raise ExperimentError(f"--suite {suite}: allowed: {', '.join(SUITES)}")
+    on_two = [*_replicas(2), *_pipelines(2), *_inside_layers(2), *_variants()]
+    if suite == "quick":
+        quick = [plan for plan in on_two if plan[0] in QUICK]
+        cases = [_case(*plan[:2], "small", plan[2] | {"run.iterations": 5}) for plan in quick]
+    else:
+        alone: tuple[str, str, Keys] = ("gradient accumulation", "one device", {})
+        on_four = [*_replicas(4), *_pipelines(4), *_inside_layers(4), *_hybrids()]
+        cases = [
+            _case(*plan[:2], size, plan[2])
+            for size in SIZES
+            for plan in [alone, *on_two]
+            if size == "small" or plan[0] not in SLOW
+        ]
+        cases += [_case(*plan[:2], "small", plan[2]) for plan in on_four]
+        cases += [_paced_case(*plan) for plan in _paced()]
+    cases.sort(key=lambda case: case.ranks)
+    known = sorted({case.ranks for case in cases})
+    for count in ranks:
+        if count not in known:
+            raise ExperimentError(
+                f"--ranks {count}: no case of suite {suite}; allowed: {', '.join(map(str, known))}"
+            )
+    cases = [case for case in cases if not ranks or case.ranks in ranks]
+    for pattern in patterns:
+        if not any(case.has(pattern) for case in cases):
+            raise ExperimentError(f"--cases {pattern}: matches none; --list shows the names")
+    chosen = [case for case in cases if not patterns or any(map(case.has, patterns))]
+    return [_set(case, settings) for case in chosen]
+
+
+def _case(strategy: str, family: str, size: str, keys: Keys) -> Case:
+    return Case(strategy, family, size, _experiment(BASE | SIZES[size] | keys))
+
+
+def _set(case: Case, settings: Sequence[str]) -> Case:
+    if case.experiment.run.pace is not None or not settings:
+        return case
+    try:
+        return replace(case, experiment=with_overrides(case.experiment, settings))
+    except ExperimentError as error:
+        raise ExperimentError(f"case {case.name}: {error}") from None
+
+
+def _paced_case(strategy: str, family: str, preset: str, keys: Keys) -> Case:
+    """With the pace that makes a step `STEP_S` or `LONG_STEP_S` long."""
+    keys = BASE | PACED | keys | {"cluster.preset": preset}
+    plan = _experiment(keys)
+    seconds = STEP_S if plan.parallel.tensor == 1 else LONG_STEP_S
+    pace = seconds / predict(plan).timeline.iteration_time
+    return Case(strategy, family, preset, _experiment(keys | {"run.pace": float(round(pace))}))
+
+
+def _experiment(keys: Keys) -> Experiment:
+    data: dict[str, dict[str, Any]] = {}
+    shape = ("workload.heads", "workload.sequence")  # which a perceptron does not have
+    for key, value in keys.items():
+        if keys["workload.model"] == "mlp" and key in shape:
+            continue
+        section, name = key.split(".")
+        data.setdefault(section, {})[name] = value
+    return parse(data)

@@ -1,0 +1,293 @@
+"""``twinline validate``: predict and run every case of a suite, and sum the errors up.
+
+Every case is kept in ``cases.jsonl`` as soon as it is done; a second call with the same
+folder goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime import execution
+from runtime.launch.launcher import LaunchError, OnProgress, Workers
+from runtime.validation.suite import Case
+from simulator.experiment.describe import describe_plan
+from simulator.experiment.section import ExperimentError
+
+Row = dict[str, Any]
+"""One case as JSON, see docs/json.md."""
+
+OnCase = Callable[[Row], None]
+
+FIGURES = (
+    ("1 rank", "median_abs_error", 0.03),
+    ("2 ranks", "median_abs_error", 0.03),
+    ("2 ranks", "p90_abs_error", 0.08),
+    ("4 ranks", "median_abs_error", 0.05),
+    ("paced", "median_abs_error", 0.01),
+    ("all", "mean_start_error", 0.03),
+    ("all", "worst_memory_error", 0.02),
+)
+"""Targets: a group of cases, a figure of its summary, and what it may be at most."""
+
+
+@dataclass
+class Validation:
+    """What `validate` found.
+
+    Attributes:
+        rows: of the cases in the order of the suite, finished or failed.
+        resumed: how many of them an earlier call had done.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    resumed: int = 0
+
+    @property
+    def done(self) -> list[Row]:
+        return [row for row in self.rows if row["failure"] is None]
+
+    @property
+    def failed(self) -> list[Row]:
+        return [row for row in self.rows if row["failure"] is not None]
+
+    def _of(self, group: str) -> list[Row]:
+        return [row for row in self.done if group in ("all", row["group"])]
+
+    def summary(self, group: str = "all") -> dict[str, Any]:
+        """Figures over the cases of a group; all are None where it has none."""
+        rows = self._of(group)
+        errors = np.array([abs(row["error"]) for row in rows])
+        if not rows:
+            return {"cases": 0} | dict.fromkeys(STATISTICS)
+        return {
+            "cases": len(rows),
+            "median_abs_error": float(np.median(errors)),
+            "p90_abs_error": float(np.percentile(errors, 90)),
+            "below_noise_floor": sum(abs(row["error"]) < row["noise_floor"] for row in rows),
+            "mean_start_error": float(np.mean([row["instruction_start_error"] for row in rows])),
+            "worst_memory_error": float(max(abs(row["peak_memory_error"]) for row in rows)),
+        }
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        names = dict.fromkeys(row["group"] for row in self.done)
+        return {name: self.summary(name) for name in names}
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Each with the value found; ``met`` is None where no case tells. For errors of the step
+        also how many cases are within the limit or, where that is higher, their noise floor."""
+        found = []
+        for group, figure, limit in FIGURES:
+            value = self.summary(group)[figure]
+            met = None if value is None else value <= limit
+            target = {"group": group, "figure": figure, "limit": limit, "value": value, "met": met}
+            if figure.endswith("abs_error"):
+                target["within_or_noise"] = sum(
+                    abs(row["error"]) <= max(limit, row["noise_floor"]) for row in self._of(group)
+                )
+            found.append(target)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of ``twinline validate``."""
+        everything = self.summary()
+        return {
+            "cases": self.rows,
+            **{name: value for name, value in everything.items() if name != "cases"},
+            "failed": len(self.failed),
+            "groups": self.groups(),
+            "targets": self.targets(),
+        }
+
+
+STATISTICS = (
+    "median_abs_error",
+    "p90_abs_error",
+    "below_noise_floor",
+    "mean_start_error",
+    "worst_memory_error",
+)
+
+
+def validate(
+    cases: Sequence[Case],
+    folder: Path,
+    on_case: OnCase | None = None,
+    on_progress: OnProgress | None = None,
+    workers: Workers | None = None,
+) -> Validation:
+    """Predict and run `cases` (see `suite.cases_of`), but not those that `folder` has.
+
+    No prediction uses the run it is compared with: passes and transfers are calibrated in
+    turn with the measured steps, on the same machine, and the steps are no part of it.
+
+    Args:
+        folder: keeps ``cases.jsonl`` and ``profile.json``; made if it is not there.
+        on_case: called with the row of every case when it is done or has failed.
+        on_progress: called with the share of all that is done, 0 to 1, and what is being done.
+        workers: processes to use for all cases; None: new ones for each number of ranks.
+
+    Raises:
+        ExperimentError: the folder cannot be used, or has cases of another machine.
+    """
+    tell = on_progress or (lambda share, what: None)
+    names = [identity(case) for case in cases]
+    known = finished(folder)
+    found = Validation(resumed=sum(name in known for name in names))
+    with _Pool(workers) as pool:
+        for number, (case, name) in enumerate(zip(cases, names, strict=True)):
+            if name in known:
+                found.rows.append(known[name])
+                continue
+
+            def report(share: float, what: str, number: int = number, case: Case = case) -> None:
+                tell((number + share) / len(cases), f"{number + 1}/{len(cases)} {case.name} {what}")
+
+            report(0.0, "starting")
+            row = {"id": name, "machine": machine()} | _measured(case, pool, folder, report)
+            _append(folder, row)
+            found.rows.append(row)
+            if on_case:
+                on_case(row)
+    return found
+
+
+def _measured(case: Case, pool: _Pool, folder: Path, report: OnProgress) -> Row:
+    row: Row = {
+        "strategy": case.strategy,
+        "family": case.family,
+        "size": case.size,
+        "ranks": case.ranks,
+        "group": case.group,
+        "plan": describe_plan(case.experiment),
+        "failure": None,
+    }
+    try:
+        workers = pool.of(case.ranks)
+        outcome = execution.compare(case.experiment, report, workers, folder / "profile.json")
+    except (ExperimentError, LaunchError) as error:
+        pool.drop()
+        return row | {"failure": str(error)}
+    found = outcome.comparison.to_json()
+    return row | {
+        "predicted_s": outcome.prediction.result["iteration_time_s"],
+        "measured_s": outcome.execution.result["iteration_time_s"],
+        "error": found.pop("iteration_time_error"),
+        **found,
+        "pacing": outcome.execution.result.get("pacing"),
+        "program": outcome.execution.program.hash(),
+        "notes": outcome.prediction.notes,
+    }
+
+
+class _Pool:
+    """The processes of one number of ranks, which take one case after the other."""
+
+    def __init__(self, given: Workers | None):
+        self._given = given
+        self._own: Workers | None = None
+
+    def of(self, ranks: int) -> Workers:
+        if self._given is not None:
+            return self._given
+        if self._own is None or self._own.num_ranks != ranks:
+            self.drop()
+            self._own = Workers(ranks)
+        return self._own
+
+    def drop(self) -> None:
+        """After a failure they are gone; the next case gets new ones."""
+        self._given = None
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own is not None:
+            self._own.close()
+
+
+# What is kept ------------------------------------------------------------------------
+
+
+def identity(case: Case) -> str:
+    """Of a case and of what it was measured with: the experiment, and the versions of this
+    project and of torch."""
+    versions = [_version("twinline"), _version("torch")]
+    what = [case.name, case.experiment.model_dump(mode="json", exclude_unset=True), versions]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def machine() -> dict[str, Any]:
+    """What results may not be mixed of."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"hostname": socket.gethostname(), "cores": cores}
+
+
+def finished(folder: Path) -> dict[str, Row]:
+    """The cases in `folder` that did not fail, by `identity`.
+
+    Raises:
+        ExperimentError: the folder cannot be used, or has cases of another machine.
+    """
+    path = folder / "cases.jsonl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        lines = path.read_text(encoding="utf-8").split("\n")
+        if lines[-1]:  # a call was killed while it wrote
+            path.write_text("\n".join([*lines[:-1], ""]), encoding="utf-8")
+    except (FileExistsError, NotADirectoryError):
+        raise ExperimentError(f"{folder}: is not a folder") from None
+    except (OSError, ValueError) as error:
+        raise ExperimentError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    here, rows = machine(), {}
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            row = json.loads(line)
+            name, there, failure = row["id"], row["machine"], row["failure"]
+        except (ValueError, KeyError, TypeError):
+            raise ExperimentError(f"{path}: line {number} is not a case; remove it") from None
+        if there != here:
+            raise ExperimentError(
+                f"{path}: measured on {_describe(there)}, this is {_describe(here)}; give "
+                "another folder with -o"
+            )
+        if failure is None:
+            rows[name] = row
+    return rows
+
+
+def _describe(there: Any) -> str:
+    try:
+        return f"{there['hostname']} with {there['cores']} cores"
+    except (KeyError, TypeError):
+        return "another machine"
+
+
+def _append(folder: Path, row: Row) -> None:
+    """Keep a row whatever happens next."""
+    with (folder / "cases.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

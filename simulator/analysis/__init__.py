@@ -1,0 +1,1 @@
+"""What a timeline says, and why two of them differ."""

@@ -1,0 +1,149 @@
+"""Join two timelines by instruction: the errors, and the reason for them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from simulator.analysis.attribution import Cause, attribute
+from simulator.program.program import Program
+from simulator.timeline.timeline import Timeline
+
+
+@dataclass
+class Comparison:
+    """What `compare` found. Errors are signed, predicted − measured, relative to measured.
+
+    Attributes:
+        iteration_time_error: of the iteration time.
+        instruction_start_error: mean |Δstart| of all instructions ÷ iteration time.
+        peak_memory_errors: per rank, in the order of the timelines; empty if unknown. Measured
+            is what the allocator held, where it says (on GPUs), else the sizes of tensors.
+        noise_floor: of the measurement (see `Measurement`), None if unknown.
+        attribution: seconds that each cause adds to the predicted iteration time to arrive
+            at the measured one, None where the program is not known.
+        cause: the largest one with its place, ``compute of rank 1 (+38%)``; ``none`` where no
+            cause adds anything, ``ranks late in turn (+5.2 ms)`` where they wait now for one and
+            now for another, ``remainder`` where nothing explains the most; None as above.
+        causes: the places of its kind, the named one first, then those that add most.
+        rows: per operation name: count, predicted and measured median duration in seconds.
+    """
+
+    iteration_time_error: float
+    instruction_start_error: float
+    peak_memory_errors: list[float]
+    noise_floor: float | None
+    attribution: dict[str, float] | None
+    rows: list[tuple[str, int, float, float]]
+    cause: str | None = None
+    causes: list[Cause] = field(default_factory=list)
+
+    @property
+    def peak_memory_error(self) -> float:
+        """Of the rank where it is largest."""
+        return max(self.peak_memory_errors, key=abs, default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "iteration_time_error": self.iteration_time_error,
+            "instruction_start_error": self.instruction_start_error,
+            "peak_memory_error": self.peak_memory_error,
+            "peak_memory_errors": self.peak_memory_errors,
+            "noise_floor": self.noise_floor,
+            "attribution": self.attribution,
+            "cause": self.cause,
+            "causes": [asdict(cause) for cause in self.causes],
+        }
+
+
+def compare(
+    predicted: Timeline,
+    measured: Timeline,
+    program: Program | None = None,
+) -> Comparison:
+    """Compare two timelines of the same program.
+
+    Their iteration times are those of the ``statistics`` in their metadata, if there are
+    any, else the end; the ``noise_floor`` is that of the measured one's.
+
+    Args:
+        program: what both executed; without it there is no attribution.
+
+    Raises:
+        ValueError: the timelines do not hold the same instructions.
+    """
+    order = _join(predicted, measured)
+    expected, total = map(_iteration_time, (predicted, measured))
+    if total <= 0:
+        raise ValueError("the measured timeline is empty")
+    starts = np.abs(predicted.start - measured.start[order])
+    found = attribute(program, predicted, measured, order, total - expected) if program else None
+    return Comparison(
+        iteration_time_error=(expected - total) / total,
+        instruction_start_error=float(starts.mean()) / total,
+        peak_memory_errors=_memory_errors(predicted, measured),
+        noise_floor=measured.meta.get("noise_floor"),
+        attribution=found.seconds if found else None,
+        rows=_rows(predicted, measured, order),
+        cause=found.cause if found else None,
+        causes=found.causes if found else [],
+    )
+
+
+def _iteration_time(timeline: Timeline) -> float:
+    return float(
+        timeline.meta.get("statistics", {}).get("iteration_time_s") or timeline.iteration_time
+    )
+
+
+def _join(predicted: Timeline, measured: Timeline) -> Any:
+    """For each predicted span the index of the measured span of the same instruction."""
+    if predicted.members != measured.members:
+        raise ValueError(
+            f"not the same program: {predicted.num_ranks} ranks predicted, "
+            f"{measured.num_ranks} measured"
+        )
+    theirs: dict[tuple[int, str], int] = {}
+    for span in range(len(measured)):
+        theirs[int(measured.rank[span]), measured.label(span)] = span
+    order = np.empty(len(predicted), dtype=np.int64)
+    for span in range(len(predicted)):
+        key = (int(predicted.rank[span]), predicted.label(span))
+        if key not in theirs:
+            raise ValueError(f"not the same program: rank {key[0]}, {key[1]} was not measured")
+        order[span] = theirs.pop(key)
+    if theirs:
+        rank, label = next(iter(theirs))
+        raise ValueError(f"not the same program: rank {rank}, {label} was not predicted")
+    return order
+
+
+def _memory_errors(predicted: Timeline, measured: Timeline) -> list[float]:
+    """Per rank; 0 where nothing was held."""
+    held = measured.meta.get("statistics", {}).get("allocator_peak_bytes")
+    held = held or [sample.peak for sample in measured.memory]
+    return [
+        (mine.peak - theirs) / theirs if theirs > 0 else 0.0
+        for mine, theirs in zip(predicted.memory, held, strict=False)
+    ]
+
+
+def _rows(
+    predicted: Timeline, measured: Timeline, order: Any
+) -> list[tuple[str, int, float, float]]:
+    mine = predicted.end - predicted.start
+    theirs = (measured.end - measured.start)[order]
+    rows = []
+    for name in dict.fromkeys(kind.name for kind in predicted.kinds):
+        chosen = predicted.of_kind(lambda kind, name=name: kind.name == name)
+        rows.append(
+            (
+                name,
+                int(chosen.sum()),
+                float(np.median(mine[chosen])),
+                float(np.median(theirs[chosen])),
+            )
+        )
+    return rows

@@ -1,0 +1,169 @@
+"""What a timeline says: iteration time, bubble, exposed communication, memory, MFU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.workload import IMAGE_MODELS
+from simulator.timeline.timeline import Floats, Timeline
+from simulator.workloads.describe import describe_whole
+
+
+def union_length(starts: Floats, ends: Floats) -> float:
+    """Length of the union of the intervals [starts, ends], in their unit."""
+    if not starts.size:
+        return 0.0
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], ends[order]
+    reached = np.concatenate([[starts[0]], np.maximum.accumulate(ends)[:-1]])
+    return float(np.maximum(ends - np.maximum(starts, reached), 0.0).sum())
+
+
+def rank_metrics(timeline: Timeline) -> list[dict[str, Any]]:
+    """Per rank: seconds of compute, exposed communication and idleness, which add up to the
+    iteration time; first start and last end; peak memory; peak microbatches in flight."""
+    total = timeline.iteration_time
+    compute = timeline.is_compute
+    in_flight = peak_inflight(timeline)
+    rows = []
+    for row, rank in enumerate(timeline.members):
+        mine = timeline.rank == row
+        work = mine & compute
+        busy = union_length(timeline.start[work], timeline.end[work])
+        either = union_length(timeline.start[mine], timeline.end[mine])
+        rows.append(
+            {
+                "rank": rank,
+                "compute_s": busy,
+                "exposed_comm_s": max(either - busy, 0.0),
+                "idle_s": max(total - either, 0.0),
+                "first_start_s": float(timeline.start[mine].min()) if mine.any() else 0.0,
+                "last_end_s": float(timeline.end[mine].max()) if mine.any() else 0.0,
+                "peak_memory_bytes": timeline.memory[row].peak if timeline.memory else 0,
+                "peak_inflight_microbatches": in_flight[row],
+            }
+        )
+    return rows
+
+
+def peak_inflight(timeline: Timeline) -> list[int]:
+    """Per rank, stage activations held at once: from the start of a stage's forward pass
+    to the end of the pass that frees it (`B`, or `W` where the backward is split)."""
+    forward = timeline.of_kind(lambda kind: kind.op == "F")
+    backward = timeline.of_kind(lambda kind: kind.op in {"B", "W"})
+    stages = np.array([kind.stage for kind in timeline.kinds], dtype=np.int64)
+    peaks = []
+    for rank in range(timeline.num_ranks):
+        mine = timeline.rank == rank
+        times = []
+        for mask, column, reduce in (
+            (mine & forward, timeline.start, np.minimum),
+            (mine & backward, timeline.end, np.maximum),
+        ):
+            keys = stages[timeline.kind[mask]] * (1 << 32) + timeline.microbatch[mask]
+            _, inverse = np.unique(keys, return_inverse=True)
+            extreme = np.full(
+                inverse.max() + 1 if inverse.size else 0, np.inf if reduce is np.minimum else -1.0
+            )
+            reduce.at(extreme, inverse, column[mask])
+            times.append(extreme)
+        moments = np.concatenate(times)
+        changes = np.concatenate([np.ones(times[0].size), -np.ones(times[1].size)])
+        order = np.lexsort((changes, moments))
+        held = np.cumsum(changes[order])
+        peaks.append(int(held.max()) if held.size else 0)
+    return peaks
+
+
+def bubble(timeline: Timeline) -> tuple[float, float]:
+    """(bubble fraction, bubble ratio), of the ranks in `timeline`: where they stand for
+    equally many others each, of all ranks.
+
+    The fraction is the time the compute stream is not computing ÷ (ranks × iteration
+    time); the ratio divides the same time by the time it computes.
+    """
+    compute = timeline.is_compute
+    busy = math.fsum(
+        union_length(timeline.start[mine], timeline.end[mine])
+        for mine in (compute & (timeline.rank == rank) for rank in range(timeline.num_ranks))
+    )
+    whole = timeline.num_ranks * timeline.iteration_time
+    if whole <= 0 or busy <= 0:
+        return 0.0, 0.0
+    return (whole - busy) / whole, (whole - busy) / busy
+
+
+def model_flops(experiment: Experiment) -> float:
+    """Of one training step over all ranks, forward and backward, without recomputation."""
+    parallel, whole = experiment.parallel, describe_whole(experiment)
+    return sum(layer.flops for layer in whole) * parallel.batch_shares * parallel.microbatches
+
+
+def recomputed_flops(experiment: Experiment) -> float:
+    """Of forward passes, or parts of them, that run again in a step over all ranks."""
+    parallel, layers = experiment.parallel, describe_whole(experiment)
+    replicas = parallel.batch_shares * parallel.microbatches
+    full = parallel.recompute == "full"
+    return sum(layer.again_flops + full * layer.forward_flops for layer in layers) * replicas
+
+
+def summarize(
+    timeline: Timeline, experiment: Experiment, peak_flops: float | None, hash_: str, count: int
+) -> dict[str, Any]:
+    """The JSON object of ``twinline predict`` (see ``docs/json.md``).
+
+    Args:
+        peak_flops: of one device in the workload's dtype, FLOP/s; None: MFU is null.
+        hash_, count: of the program, count its instructions; a folded one counts in full.
+    """
+    world_size = experiment.world_size
+    peers = world_size // timeline.num_ranks
+    total = timeline.iteration_time
+    fraction, ratio = bubble(timeline)
+    workload = experiment.workload
+    timed = workload.model != "unit" and total > 0
+    unpaced = total / (experiment.run.pace or 1.0)  # rates are of the cluster's own time
+    mfu = hfu = None
+    if timed and peak_flops:
+        possible, needed = unpaced * world_size * peak_flops, model_flops(experiment)
+        mfu, hfu = needed / possible, (needed + recomputed_flops(experiment)) / possible
+    tokens = experiment.global_batch * workload.tokens_per_sample
+    return {
+        "program": {"hash": hash_, "ranks": world_size, "instructions": count * peers},
+        "iteration_time_s": total,
+        "bubble_fraction": fraction,
+        "bubble_ratio": ratio,
+        "mfu": mfu,
+        "hfu": hfu,
+        "tokens_per_s": tokens / unpaced if timed else None,
+        "token": "image" if workload.model in IMAGE_MODELS else "token",
+        "ranks": rank_metrics(timeline),
+    }
+
+
+def iteration_statistics(times: Sequence[float]) -> dict[str, float]:
+    """Median, 10th and 90th percentile of the iteration times of a run, seconds."""
+    low, middle, high = (float(value) for value in np.percentile(times, [10, 50, 90]))
+    return {
+        "iteration_time_s": middle,
+        "iteration_time_p10_s": low,
+        "iteration_time_p90_s": high,
+    }
+
+
+def with_statistics(result: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
+    """`result` of a median timeline with the statistics over all iterations of its run; the
+    rates become those of the iteration time there."""
+    seconds = statistics.get("iteration_time_s", 0.0)
+    scale = result["iteration_time_s"] / seconds if seconds > 0 else 1.0
+    rates = {
+        key: result[key] * scale
+        for key in ("mfu", "hfu", "tokens_per_s")
+        if result[key] is not None
+    }
+    return result | rates | statistics

@@ -1,0 +1,1 @@
+"""Timelines, memory and profiles as matplotlib figures."""

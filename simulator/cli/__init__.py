@@ -1,0 +1,1 @@
+"""The commands that need no torch, and the tables they print."""

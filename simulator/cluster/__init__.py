@@ -1,0 +1,1 @@
+"""Machines: devices, links, collectives, presets and measured profiles."""

@@ -1,0 +1,65 @@
+"""From the tables of a cluster file to a cluster in seconds, bytes, bytes/s and FLOP/s."""
+
+from __future__ import annotations
+
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.collectives import InNetwork, Library
+from simulator.cluster.device import device_of
+from simulator.cluster.file import ClusterFile, NodesTable, ProtocolTable
+from simulator.cluster.topology import Link, Node, Protocol, Tier, Topology
+
+
+def cluster_of(file: ClusterFile) -> Cluster:
+    """What a cluster file describes, in seconds, bytes, bytes/s and FLOP/s."""
+    host, library, island = file.host, file.collectives, file.island
+    switched = library.in_network
+    nodes = tuple(
+        _node(entry, joined=island is not None) for entry in file.nodes for _ in range(entry.count)
+    )
+    pcie = _link(file.pcie.bandwidth_gbyte, file.pcie.protocols) if file.pcie else None
+    return Cluster(
+        name=file.name,
+        source=file.source,
+        topology=Topology(
+            nodes,
+            island=_link(island.bandwidth_gbyte, island.protocols) if island else None,
+            mesh=tuple(map(tuple, island.mesh)) if island and island.mesh else None,
+            pcie=pcie,
+            network=_link(0.0, file.network.protocols) if file.network else None,
+            tiers=tuple(
+                Tier(tier.nodes_per_switch, tier.oversubscription)
+                for tier in (file.network.tiers if file.network else [])
+            ),
+        ),
+        kinds={name: device_of(table) for name, table in file.devices.items()},
+        library=Library(
+            start_s=library.start_us * 1e-6,
+            copy_bandwidth=library.copy_gbyte * 1e9 if library.copy_gbyte else float("inf"),
+            algorithms=tuple(library.algorithms),
+            in_network=InNetwork(switched.latency_us * 1e-6, switched.efficiency, switched.devices)
+            if switched
+            else None,
+            transfer_share=library.transfer_share,
+        ),
+        cores=host.cores if host else None,
+        issue_s=host.issue_us * 1e-6 if host else 0.0,
+        queue_s=host.queue_us * 1e-6 if host else 0.0,
+        wake_s=host.wake_us * 1e-6 if host else 0.0,
+        transfer_cores=host.transfer_cores if host else 0.0,
+    )
+
+
+def _link(bandwidth_gbyte: float, protocols: dict[str, ProtocolTable]) -> Link:
+    ways = {n: Protocol(p.latency_us * 1e-6, p.efficiency) for n, p in protocols.items()}
+    return Link(bandwidth_gbyte * 1e9, ways)
+
+
+def _node(table: NodesTable, joined: bool) -> Node:
+    devices = tuple(kind for kind, count in table.devices.items() for _ in range(count))
+    return Node(
+        devices,
+        per_island=table.devices_per_island or (len(devices) if joined else 1),
+        per_switch=table.devices_per_switch or 1,
+        nics=table.nics or 1,
+        nic_bandwidth=(table.nic_gbit or 0.0) * 1e9 / 8,
+    )

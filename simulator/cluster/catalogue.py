@@ -1,0 +1,32 @@
+"""The cluster presets that come with the simulator."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+
+from simulator.cluster.build import cluster_of
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.file import parse_cluster
+from simulator.experiment.section import ExperimentError
+
+PRESETS = resources.files("simulator.cluster") / "presets"
+"""The folder of their files."""
+
+
+def preset_names() -> list[str]:
+    return sorted(
+        entry.name[: -len(".toml")] for entry in PRESETS.iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def load_preset(name: str) -> Cluster:
+    """The preset `name`.
+
+    Raises:
+        ExperimentError: there is no such preset.
+    """
+    if name not in preset_names():
+        raise ExperimentError(f"cluster.preset = {name!r}: allowed: {', '.join(preset_names())}")
+    text = (PRESETS / f"{name}.toml").read_text(encoding="utf-8")
+    return cluster_of(parse_cluster(tomllib.loads(text), f"cluster.preset = {name!r}"))

@@ -1,0 +1,94 @@
+"""One accelerator, or one core of a CPU: data-sheet rates and how much of them is reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Microseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class Device:
+    """What `simulator.engine.kernels` computes with.
+
+    Attributes:
+        memory_bandwidth: bytes/s, of the data sheet; `memory_efficiency` of it is reached by
+            element-wise work.
+        peak_flops: FLOP/s per dtype, of the data sheet; `matmul_efficiency` of it is reached by
+            matrix products that fill all processors, `attention_efficiency` by fused attention.
+        processors: streaming multiprocessors, over which the tiles of a product are spread.
+        tile: rows, and columns, of the output that one of them computes at a time.
+        product_s: of a product, besides its tiles: the floor of a small one.
+        kernel_s: start and end of any other kernel.
+        launch_s: host time to launch a kernel.
+    """
+
+    name: str
+    kind: str
+    memory_bytes: float
+    memory_bandwidth: float
+    memory_efficiency: float
+    matmul_efficiency: float
+    attention_efficiency: float
+    processors: int
+    tile: int
+    product_s: float
+    kernel_s: float
+    launch_s: float
+    peak_flops: dict[str, float]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class PeakTable(_Table):
+    """10¹² FLOP/s of one device, per dtype."""
+
+    fp64: Rate
+    fp32: Rate
+    bf16: Rate
+    fp16: Rate
+
+
+class DeviceTable(_Table):
+    """``[devices.NAME]`` of a cluster file: one kind of device."""
+
+    name: str
+    kind: Literal["gpu", "cpu"]
+    memory_gib: Rate
+    memory_bandwidth_gbyte: Rate
+    memory_efficiency: Share
+    matmul_efficiency: Share
+    attention_efficiency: Share
+    processors: Count
+    tile: Count
+    product_us: Microseconds
+    kernel_us: Microseconds
+    launch_us: Microseconds
+    peak_tflops: PeakTable
+
+
+def device_of(table: DeviceTable) -> Device:
+    """The same in bytes, seconds and FLOP/s."""
+    return Device(
+        name=table.name,
+        kind=table.kind,
+        memory_bytes=table.memory_gib * 2**30,
+        memory_bandwidth=table.memory_bandwidth_gbyte * 1e9,
+        memory_efficiency=table.memory_efficiency,
+        matmul_efficiency=table.matmul_efficiency,
+        attention_efficiency=table.attention_efficiency,
+        processors=table.processors,
+        tile=table.tile,
+        product_s=table.product_us * 1e-6,
+        kernel_s=table.kernel_us * 1e-6,
+        launch_s=table.launch_us * 1e-6,
+        peak_flops={dtype: t * 1e12 for dtype, t in table.peak_tflops.model_dump().items()},
+    )

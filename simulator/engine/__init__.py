@@ -1,0 +1,1 @@
+"""Virtual time: the engine, contention, and what instructions cost."""

@@ -1,0 +1,82 @@
+"""Seconds of kernels on a device, from their shapes.
+
+A matrix product is cut into square tiles of its output; the processors compute them in waves,
+so that a product with one tile more than processors takes twice as long (NVIDIA, "Matrix
+Multiplication Background User's Guide", on tile and wave quantization). Everything else moves
+bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil, inf
+
+from simulator.cluster.device import Device
+from simulator.workloads.layer import Product
+
+SPLIT_DEPTH = 4096
+"""Longest sum that a processor computes alone: of a longer one others take a share, where
+tiles do not fill the last wave ("split-K", NVIDIA CUTLASS, "Efficient GEMM")."""
+
+TILES = ((1, 1.0), (2, 0.6), (4, 0.35))
+"""What the side of a tile is divided by, and which share of the rate remains: libraries take
+smaller tiles where large ones leave processors idle. Fitted to square bf16 products of side 256
+to 1024 on A100 (NVIDIA, in ml-engineering, compute/accelerator)."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a pass through a layer does: matrix products, and `kernels` others that read and
+    write `nbytes` together."""
+
+    products: tuple[Product, ...] = ()
+    nbytes: float = 0.0
+    kernels: int = 0
+
+
+def times(device: Device, dtype: str, width: int, work: Work) -> tuple[float, float]:
+    """Seconds of the kernels one after the other, and host time to launch them. The host runs
+    ahead of the device, so the longer of the two counts.
+
+    Args:
+        width: bytes of a value of `dtype`.
+    """
+    single = [product for product in work.products if not product.fused]
+    fused = [product for product in work.products if product.fused]
+    total = sum(product_seconds(device, dtype, width, product) for product in single)
+    total += work.kernels * device.kernel_s + moving_seconds(device, work.nbytes)
+    if fused:
+        total += attention_seconds(device, dtype, fused)
+    launched = len(single) + work.kernels + bool(fused)
+    return total, launched * device.launch_s
+
+
+def moving_seconds(device: Device, nbytes: float) -> float:
+    return nbytes / (device.memory_bandwidth * device.memory_efficiency)
+
+
+def product_seconds(device: Device, dtype: str, width: int, product: Product) -> float:
+    """At the rate of whole waves of tiles, or of its operands through memory."""
+    m, n, k, batch = product.m, product.n, product.k, product.batch
+    depth = min(k, SPLIT_DEPTH)
+    rate = device.peak_flops[dtype] * device.matmul_efficiency / device.processors
+    computing = inf
+    for part, share in TILES:
+        tile = max(1, device.tile // part)
+        tiles = batch * ceil(m / tile) * ceil(n / tile)
+        waves = ceil(tiles * (k / depth) / device.processors)
+        computing = min(computing, waves * 2.0 * tile * tile * depth / (rate * share))
+    moving = width * batch * (m * k + k * n + m * n) / device.memory_bandwidth
+    return device.product_s + max(computing, moving)
+
+
+def attention_seconds(device: Device, dtype: str, products: Iterable[Product]) -> float:
+    """A fused kernel: blocks of the rows of every head are spread over the processors. They
+    are of unequal length where a mask is causal, and fill each other's gaps."""
+    rate = device.peak_flops[dtype] * device.attention_efficiency
+    computing = 0.0
+    for product in products:
+        blocks = product.batch * ceil(max(product.m, product.n) / device.tile)
+        computing += product.flops / rate * max(1.0, device.processors / blocks)
+    return device.kernel_s + computing

@@ -1,0 +1,1 @@
+"""The keys a user writes, typed; no files are read here."""

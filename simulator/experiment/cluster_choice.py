@@ -1,0 +1,34 @@
+"""The keys of ``[cluster]``: which machine a prediction is for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from simulator.experiment.section import Positive, Section
+
+Algorithm = Literal["ring", "halving-doubling", "tree", "hierarchical", "in-network", "pairwise"]
+"""Of collectives, see `simulator.cluster.collectives`."""
+
+
+class ClusterChoice(Section):
+    """Which machine the prediction is for: a preset, a cluster file or a calibrated profile.
+
+    Attributes:
+        ranks_per_device: how many ranks share a GPU.
+        algorithm: of collectives; "auto" takes the fastest of those that the cluster has.
+    """
+
+    preset: str | None = None
+    file: str | None = None
+    profile: str | None = None
+    nodes: Positive | None = None
+    devices_per_node: Positive | None = None
+    node_bandwidth_gbit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    ranks_per_device: Positive = 1
+    algorithm: Literal["auto", Algorithm] = "auto"
+
+    @property
+    def is_named(self) -> bool:
+        return bool(self.preset or self.file or self.profile)

@@ -1,0 +1,28 @@
+"""An experiment in a few words, for titles and headlines."""
+
+from __future__ import annotations
+
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.mesh import AXES
+
+
+def describe_plan(experiment: Experiment) -> str:
+    """The plan in a few words: gpt, data 2 × pipeline 4, 1f1b, 8 microbatches."""
+    parallel = experiment.parallel
+    degrees = {axis: getattr(parallel, axis) for axis in AXES}
+    mesh = " × ".join(f"{axis} {n}" for axis, n in degrees.items() if n > 1) or "one rank"
+    schedule = f", {parallel.schedule}" if parallel.pipeline > 1 else ""
+    count = parallel.microbatches
+    many = "es" if count > 1 else ""
+    options = [
+        "sequence parallel" if parallel.sequence_parallel else "",
+        parallel.context_style if parallel.context > 1 else "",
+        parallel.tensor_style if "tensor_style" in parallel.model_fields_set else "",
+        f"zero {parallel.zero}" if parallel.zero else "",
+        f"recompute {parallel.recompute}" if parallel.recompute != "none" else "",
+        f"{experiment.cluster.ranks_per_device} ranks a device"
+        if experiment.cluster.ranks_per_device > 1
+        else "",
+    ]
+    more = "".join(f", {option}" for option in options if option)
+    return f"{experiment.workload.model}, {mesh}{more}{schedule}, {count} microbatch{many}"

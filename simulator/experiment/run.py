@@ -1,0 +1,27 @@
+"""The keys of ``[run]``: how a program is executed and measured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from simulator.experiment.section import Positive, Section
+
+
+class Run(Section):
+    """How the real execution is run and measured.
+
+    Attributes:
+        backend: what tensors are sent with; "auto" is NCCL where every rank has a GPU of its
+            own, else gloo.
+    """
+
+    iterations: Positive = 10
+    warmup: Annotated[int, Field(ge=0)] = 2
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    backend: Literal["auto", "gloo", "nccl"] = "auto"
+    pace: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0

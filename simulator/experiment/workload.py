@@ -1,0 +1,114 @@
+"""The keys of ``[workload]``: what is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from simulator.experiment.section import Degree, Positive, Seconds, Section
+
+DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
+
+OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adam": 2}
+"""Tensors of the size of the parameters that an optimizer keeps."""
+
+SHAPE = ("layers", "hidden", "heads", "sequence", "vocab", "ffn_hidden")
+BERT_SIZES = {
+    "base": dict(zip(SHAPE, (12, 768, 12, 512, 30522, 3072), strict=True)),
+    "large": dict(zip(SHAPE, (24, 1024, 16, 512, 30522, 4096), strict=True)),
+}
+"""Devlin et al. 2019, section 3; the sequence is the longest that is trained."""
+ModelName = Literal["unit", "mlp", "gpt", "moe-gpt", "bert", "alexnet", "vgg16", "resnet50"]
+IMAGE_MODELS = ("alexnet", "vgg16", "resnet50")
+
+
+class Workload(Section):
+    """What is trained.
+
+    Attributes:
+        layers, hidden, heads, sequence, vocab, ffn_hidden: of gpt, moe-gpt, bert and mlp,
+            as in Megatron-LM.
+        experts, top_k, capacity_factor: of moe-gpt: experts in every MLP, how many of them a
+            token chooses, and how many more token slots they have than a balanced load takes.
+        routing, zipf_exponent: of moe-gpt: the load of the experts that is predicted for,
+            "uniform", "zipf" or "file:PATH". A run measures its own.
+        size: of bert, "base" or "large": stands for all of those.
+        attention: of gpt, moe-gpt and bert: "unfused" computes softmax(Q·Kᵀ)·V step by step,
+            "flash" in one kernel that does not keep the scores.
+        image_size, classes: of alexnet, vgg16 and resnet50: side of the square images of
+            three channels, and what they are sorted into.
+        global_batch: sequences or images per training step over all replicas.
+        optimizer: with torch's defaults besides run.learning_rate; momentum is 0.9.
+        loss_scale: of fp16, to begin with: halved at an overflow, whose step is skipped, and
+            doubled after 2000 steps without one.
+        clip_norm: largest L2 norm of the gradient of the whole model; unset, no limit.
+        forward, backward_input, backward_weight, p2p: seconds, for unit only.
+    """
+
+    model: ModelName = "gpt"
+    layers: Degree = 4
+    hidden: Positive = 128
+    heads: Positive = 4
+    sequence: Positive = 64
+    vocab: Positive = 256
+    ffn_hidden: Positive | None = None
+    size: Literal["base", "large"] | None = None
+    experts: Degree = 4
+    top_k: Degree = 2
+    capacity_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.25
+    routing: str = "uniform"
+    zipf_exponent: Annotated[float, Field(ge=0, le=10)] = 1.0
+    attention: Literal["unfused", "flash"] = "unfused"
+    image_size: Positive = 224
+    classes: Positive = 1000
+    global_batch: Positive | None = None
+    dtype: Literal["fp64", "fp32", "bf16", "fp16"] = "fp32"
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    loss_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 65536.0
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    forward: Seconds = 0.01
+    backward_input: Seconds = 0.01
+    backward_weight: Seconds = 0.01
+    p2p: Seconds = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out_size(cls, given: Any) -> Any:
+        size = given.get("size") if isinstance(given, dict) else None
+        return BERT_SIZES[size] | given if size in ("base", "large") else given
+
+    @property
+    def tokens_per_sample(self) -> int:
+        """Of the unit that throughput counts: tokens of a sequence, or 1 for an image."""
+        return 1 if self.model in IMAGE_MODELS else self.sequence
+
+    @property
+    def ffn(self) -> int:
+        return self.ffn_hidden or 4 * self.hidden
+
+    @property
+    def dtype_bytes(self) -> int:
+        return DTYPE_BYTES[self.dtype]
+
+    @property
+    def wide_bytes(self) -> int:
+        """Of a value where 16 bits are too few: statistics of norms, and losses."""
+        return max(self.dtype_bytes, 4)
+
+    @property
+    def has_master_weights(self) -> bool:
+        """16-bit weights are copies of fp32 ones, which the optimizer updates
+        (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1)."""
+        return self.dtype_bytes == 2
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Of a parameter: what the optimizer keeps, fp32 master weight included."""
+        states = OPTIMIZER_STATES[self.optimizer]
+        return 4 * (1 + states) if self.has_master_weights else self.dtype_bytes * states
+
+    @property
+    def needs_gradient_norm(self) -> bool:
+        """To clip, or to see that a scaled loss has overflowed."""
+        return self.clip_norm is not None or self.dtype == "fp16"

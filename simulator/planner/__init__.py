@@ -1,0 +1,1 @@
+"""Many predictions side by side."""

@@ -1,0 +1,1 @@
+"""The language both interpreters understand, and what of it is refused."""

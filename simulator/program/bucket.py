@@ -1,0 +1,43 @@
+"""Parameters of one rank whose gradients are reduced and that are updated together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Parameters of one rank whose gradients are reduced and that are updated together.
+
+    Their gradients are sums over `shards` and `replicas`.
+
+    Attributes:
+        segments: the layer ranges that use them, ascending.
+        replicas: ranks that hold the same of it, this one included.
+        shards: ranks that hold one equal part of it each, in this order; none: it is whole.
+        zero: what is sharded: 1 the optimizer's state, 2 also gradients, 3 also parameters.
+        copies: how many ranks of one model hold the same part of the same parameters.
+        nbytes: of all its parameters, padded to equal parts.
+    """
+
+    segments: tuple[tuple[int, int], ...]
+    replicas: tuple[int, ...] = ()
+    shards: tuple[int, ...] = ()
+    zero: int = 0
+    copies: int = 1
+    nbytes: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of its gradients."""
+        return f"gradients:{self.segments[0][0]}"
+
+    @property
+    def weights(self) -> str:
+        """Name of its parameters."""
+        return f"parameters:{self.segments[0][0]}"
+
+    @property
+    def part_bytes(self) -> int:
+        """Of one shard, or of all of it if it is whole."""
+        return self.nbytes // max(len(self.shards), 1)

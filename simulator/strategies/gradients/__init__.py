@@ -1,0 +1,1 @@
+"""What happens to gradients: reduction, shards, optimizer steps."""

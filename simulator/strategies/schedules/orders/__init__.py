@@ -1,0 +1,1 @@
+"""Patterns from which schedules build the order of their passes."""

@@ -1,0 +1,143 @@
+"""Which tensors pass between the segments and exchanges of a model, and what they are called.
+
+``act:B`` is the tensor at boundary B, ``grad:B`` its gradient. Both interpreters name
+tensors by this file, so that an instruction means the same to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from simulator.program.operations import Op
+from simulator.program.tensors import activation, gradient
+from simulator.workloads.describe import Layer
+
+Range = tuple[int, int]
+IN_PLACE = frozenset({None, Op.ALL_REDUCE})
+"""What an exchange may do without making a tensor."""
+
+
+class Flow:
+    """Who reads which boundary of `layers`."""
+
+    def __init__(self, layers: Sequence[Layer]):
+        self.layers = layers
+
+    @cached_property
+    def readers(self) -> list[list[int]]:
+        """Per boundary the layers that read it, in order."""
+        found: list[list[int]] = [[] for _ in range(len(self.layers) + 1)]
+        for index, layer in enumerate(self.layers):
+            for back in layer.reads:
+                found[index - back].append(index)
+        return found
+
+    def entry(self, exchange: int) -> int:
+        """The boundary that an exchange reads."""
+        return exchange - self.layers[exchange].reads[0]
+
+    def source(self, boundary: int) -> int:
+        """The boundary whose tensor is also at `boundary`: an exchange in place makes none."""
+        while boundary:
+            exchange = self.layers[boundary - 1].exchange
+            if exchange is None or exchange.forward not in IN_PLACE:
+                break
+            boundary = self.entry(boundary - 1)
+        return boundary
+
+    def activation(self, boundary: int) -> str:
+        return activation(self.source(boundary))
+
+    def inputs(self, first: int, last: int) -> list[int]:
+        """Boundaries made before layers [first, last) that these read, without the batch."""
+        found = {
+            index - back
+            for index in range(first, last)
+            for back in self.layers[index].reads
+            if 0 < index - back <= first
+        }
+        return sorted(found)
+
+    def outputs(self, first: int, last: int) -> list[int]:
+        """Boundaries made by layers [first, last) that later ones read."""
+        return [
+            boundary
+            for boundary in range(first + 1, last + 1)
+            if any(reader >= last for reader in self.readers[boundary])
+        ]
+
+    def kept(self, boundary: int, first: int, last: int) -> bool:
+        """A backward pass through layers [first, last) needs the tensor at `boundary`."""
+        return any(
+            first <= reader < last and self._keeps(reader, boundary)
+            for reader in self.readers[boundary]
+        )
+
+    def _keeps(self, reader: int, boundary: int) -> bool:
+        layer = self.layers[reader]
+        return layer.exchange is None and any(
+            keep and reader - back == boundary
+            for back, keep in zip(layer.reads, layer.keeps, strict=True)
+        )
+
+    def gathered_again(self, boundary: int) -> bool:
+        """What an exchange gathered here is dropped, and gathered anew for the backward pass."""
+        how = self.layers[boundary - 1].exchange if boundary else None
+        return how is not None and how.again
+
+    def differentiable(self, boundary: int) -> bool:
+        return boundary > 0 and self.layers[boundary - 1].differentiable
+
+    def gradients(self, boundary: int, after: int = 0) -> list[str]:
+        """The parts whose sum is the gradient that layers `after` and later have at
+        `boundary`: one of all segments that read it, which accumulate, and one of each
+        exchange that does."""
+        readers = [index for index in self.readers[boundary] if index >= after]
+        exchanges = [index for index in readers if self.layers[index].exchange is not None]
+        names = [gradient(boundary)] if len(exchanges) < len(readers) else []
+        for index in exchanges:
+            if self.layers[index].differentiable:
+                names += self.returned(index)
+        return names
+
+    def returned(self, exchange: int) -> list[str]:
+        """What an exchange adds to the gradient at the boundary it reads."""
+        how = self.layers[exchange].exchange
+        assert how is not None
+        if how.backward is None:
+            return self.gradients(exchange + 1)
+        if how.backward is Op.ALL_REDUCE:
+            return self.gradients(exchange + 1)[:1]
+        boundary = self.entry(exchange)
+        alone = len(self.readers[boundary]) == 1
+        return [gradient(boundary) if alone else f"{gradient(boundary)}.{exchange}"]
+
+
+def saved_bytes(flow: Flow, first: int, last: int) -> int:
+    """Kept by a forward pass through layers [first, last): what each layer saves, and the
+    tensors between them that a backward pass needs. Tensors that enter or leave are not
+    counted: they have names of their own."""
+    outputs = set(flow.outputs(first, last))
+    inner = sum(
+        flow.layers[boundary - 1].output_bytes
+        for boundary in range(first + 1, last)
+        if boundary not in outputs and flow.kept(boundary, first, last)
+    )
+    return inner + sum(flow.layers[index].saved_bytes for index in range(first, last))
+
+
+def deferred_bytes(flow: Flow, first: int, last: int) -> int:
+    """Kept from the backward pass for inputs to the one for weights; counted as in
+    `saved_bytes`."""
+    multiplied = {
+        index - flow.layers[index].reads[0]
+        for index in range(first, last)
+        if flow.layers[index].defers_input
+    }
+    inner = sum(
+        flow.layers[boundary - 1].output_bytes
+        for boundary in multiplied.difference(flow.outputs(first, last))
+        if boundary > first
+    )
+    return inner + sum(flow.layers[index].deferred_bytes for index in range(first, last))

@@ -1,0 +1,130 @@
+"""The one timeline type: what each instruction did when, predicted or measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.program.operations import COMPUTE_STREAM
+from simulator.program.program import Program
+from simulator.program.task import Task, label_of
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+class Kind(NamedTuple):
+    """What spans of one task have in common (see `simulator.program.task.Task`)."""
+
+    op: str
+    name: str
+    stage: int
+    segment: int
+    stream: str
+    peer: int
+    nbytes: int
+
+    @classmethod
+    def of(cls, task: Task) -> Kind:
+        return cls(
+            task.op.value, task.name, task.stage, task.segment, task.stream, task.peer, task.nbytes
+        )
+
+    def label(self, microbatch: int) -> str:
+        return label_of(self.stage, self.name, microbatch, self.segment)
+
+
+class MemorySamples(NamedTuple):
+    """Bytes held by one rank: `nbytes[i]` from `times[i]` (seconds) on."""
+
+    times: Floats
+    nbytes: Integers
+
+    @property
+    def peak(self) -> int:
+        return int(self.nbytes.max()) if self.nbytes.size else 0
+
+
+@dataclass(eq=False)
+class Timeline:
+    """Spans of one training step, one column an attribute, all of the same length.
+
+    Times are seconds from the start of the step. A communication span starts when every
+    participant had arrived; `posted` is when its own rank had, so ``start - posted`` is
+    time spent waiting for others. For compute the two are equal.
+
+    Attributes:
+        num_ranks: ranks that have spans here.
+        kinds: the distinct tasks; `kind` indexes it.
+        rank, kind, microbatch: integers per span; `rank` indexes `members` (the same
+            number, unless the program is folded), microbatch -1: none.
+        posted, start, end: seconds per span.
+        members: the global ranks.
+        memory: per rank, in the order of `members`.
+        meta: what produced it: ``source`` (predicted, measured or paced), program hash,
+            the experiment, and for a measurement its iterations.
+    """
+
+    num_ranks: int
+    kinds: list[Kind]
+    rank: Integers
+    kind: Integers
+    microbatch: Integers
+    posted: Floats
+    start: Floats
+    end: Floats
+    memory: list[MemorySamples] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+    members: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            self.members = list(range(self.num_ranks))
+
+    @classmethod
+    def of_program(
+        cls, program: Program, posted: Floats, start: Floats, end: Floats, **rest: Any
+    ) -> Timeline:
+        """Columns in the order of the program: span i is instruction uid i."""
+        numbers: dict[int, int] = {}
+        kinds: list[Kind] = []
+        kind = np.empty(len(program), dtype=np.int64)
+        microbatch = np.empty(len(program), dtype=np.int64)
+        lengths = np.array([len(instructions) for instructions in program.ranks], dtype=np.int64)
+        rank = np.repeat(np.arange(lengths.size), lengths)
+        for uid, instruction in enumerate(program):
+            identity = id(instruction.task)
+            if identity not in numbers:
+                numbers[identity] = len(kinds)
+                kinds.append(Kind.of(instruction.task))
+            kind[uid] = numbers[identity]
+            microbatch[uid] = instruction.microbatch
+        columns = (rank, kind, microbatch, posted, start, end)
+        return cls(program.num_ranks, kinds, *columns, members=program.members, **rest)
+
+    def __len__(self) -> int:
+        return int(self.rank.size)
+
+    @property
+    def iteration_time(self) -> float:
+        """Seconds from 0 to the end of the last span."""
+        return float(self.end.max()) if len(self) else 0.0
+
+    def label(self, span: int) -> str:
+        kind = self.kinds[int(self.kind[span])]
+        return kind.label(int(self.microbatch[span]))
+
+    def labels(self) -> list[str]:
+        return [self.label(span) for span in range(len(self))]
+
+    def of_kind(self, select: Any) -> npt.NDArray[np.bool_]:
+        """A mask of the spans whose kind satisfies `select(kind)`."""
+        chosen = np.array([bool(select(kind)) for kind in self.kinds], dtype=bool)
+        return chosen[self.kind] if len(self) else np.zeros(0, dtype=bool)
+
+    @property
+    def is_compute(self) -> npt.NDArray[np.bool_]:
+        return self.of_kind(lambda kind: kind.stream == COMPUTE_STREAM)

@@ -1,0 +1,217 @@
+"""Timelines as Chrome trace JSON: open them in Perfetto, load them back without loss.
+
+``traceEvents`` is for viewers (microseconds; process = rank, thread = stream, flow arrows
+for messages, counters for memory). The top-level key ``twinline`` holds the same spans as
+columns in seconds, which is what `load_trace` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulator.program.operations import COMPUTE_STREAM
+from simulator.timeline.timeline import Floats, Integers, Kind, MemorySamples, Timeline
+
+FORMAT = 1
+KIND_TYPES = (str, str, int, int, str, int, int)
+
+
+class TraceError(ValueError):
+    """The file is not a timeline of ours; the message is one line."""
+
+
+def save_trace(timeline: Timeline, path: str | Path) -> None:
+    """Write `timeline` to `path`, whole or not at all."""
+    document = {
+        "displayTimeUnit": "ms",
+        "twinline": {
+            "format": FORMAT,
+            "num_ranks": timeline.num_ranks,
+            "members": timeline.members,
+            "meta": timeline.meta,
+            "kinds": [list(kind) for kind in timeline.kinds],
+            "spans": {
+                name: getattr(timeline, name).tolist()
+                for name in ("rank", "kind", "microbatch", "posted", "start", "end")
+            },
+            "memory": [
+                {"times": sample.times.tolist(), "nbytes": sample.nbytes.tolist()}
+                for sample in timeline.memory
+            ],
+        },
+        "traceEvents": _events(timeline),
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(document), encoding="utf-8")
+    partial.replace(path)
+
+
+def load_trace(path: str | Path) -> Timeline:
+    """Read a timeline that `save_trace` wrote.
+
+    Raises:
+        TraceError: unreadable, truncated, not ours, or inconsistent.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TraceError(f"{path}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise TraceError(f"{path}: truncated or not JSON: {error}") from None
+    ours = document.get("twinline") if isinstance(document, dict) else None
+    if not isinstance(ours, dict):
+        raise TraceError(f"{path}: not a Twinline trace (no top-level key 'twinline')")
+    if ours.get("format") != FORMAT:
+        raise TraceError(f"{path}: trace format {ours.get('format')!r}; this reads {FORMAT}")
+    try:
+        return _timeline(ours)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise TraceError(f"{path}: damaged trace: {type(error).__name__}: {error}") from None
+
+
+def _timeline(ours: dict[str, Any]) -> Timeline:
+    kinds = [Kind(*values) for values in ours["kinds"]]
+    if any(type(v) is not t for kind in kinds for v, t in zip(kind, KIND_TYPES, strict=True)):
+        raise ValueError("a kind's field has the wrong type")
+    spans = ours["spans"]
+    rank, kind, microbatch = (_integers(spans[name]) for name in ("rank", "kind", "microbatch"))
+    posted, start, end = (_floats(spans[name]) for name in ("posted", "start", "end"))
+    columns = (rank, kind, microbatch, posted, start, end)
+    if len({column.shape for column in columns}) != 1:
+        raise ValueError("columns of different lengths")
+    num_ranks = int(ours["num_ranks"])
+    for column, limit in ((rank, num_ranks), (kind, len(kinds))):
+        if column.size and not (column.min() >= 0 and column.max() < limit):
+            raise ValueError("a span names a rank or kind that does not exist")
+    memory = [
+        MemorySamples(_floats(sample["times"]), _integers(sample["nbytes"]))
+        for sample in ours["memory"]
+    ]
+    if len(memory) not in (0, num_ranks):
+        raise ValueError("memory is not of all ranks")
+    if any(sample.times.size != sample.nbytes.size for sample in memory):
+        raise ValueError("memory samples of different lengths")
+    meta = ours["meta"]
+    if not isinstance(meta, dict):
+        raise ValueError("meta is not an object")
+    members = _integers(ours.get("members", range(num_ranks))).tolist()
+    if not len(members) == len(set(members)) == num_ranks:
+        raise ValueError("members are not so many different ranks")
+    return Timeline(num_ranks, kinds, *columns, memory=memory, meta=meta, members=members)
+
+
+def _integers(values: list[Any]) -> Integers:
+    if any(type(value) is not int for value in values):
+        raise ValueError("a column of integers has something else in it")
+    return np.array(values, dtype=np.int64)
+
+
+def _floats(values: list[Any]) -> Floats:
+    if any(type(value) not in (int, float) for value in values):
+        raise ValueError("a column of times has something else in it")
+    column = np.array(values, dtype=np.float64)
+    if not np.isfinite(column).all():
+        raise ValueError("a time is not a number")
+    return column
+
+
+def _events(timeline: Timeline) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    threads: dict[tuple[int, str], int] = {}
+    for rank in timeline.members:
+        events.append(
+            {"ph": "M", "name": "process_name", "pid": rank, "args": {"name": f"rank {rank}"}}
+        )
+    sends: dict[tuple[int, int], list[int]] = {}
+    receives: dict[tuple[int, int], list[int]] = {}
+    for span in range(len(timeline)):
+        kind = timeline.kinds[timeline.kind[span]]
+        rank, microbatch = timeline.members[timeline.rank[span]], int(timeline.microbatch[span])
+        thread = _thread(events, threads, rank, kind.stream)
+        start, end = float(timeline.start[span]), float(timeline.end[span])
+        events.append(
+            {
+                "ph": "X",
+                "name": kind.label(microbatch),
+                "cat": kind.op,
+                "pid": rank,
+                "tid": thread,
+                "ts": start * 1e6,
+                "dur": max(end - start, 0.0) * 1e6,
+                "args": {
+                    "stage": kind.stage,
+                    "microbatch": microbatch,
+                    "bytes": kind.nbytes,
+                    "waited_us": (start - float(timeline.posted[span])) * 1e6,
+                },
+            }
+        )
+        if kind.op == "SEND":
+            sends.setdefault((rank, kind.peer), []).append(span)
+        elif kind.op == "RECV":
+            receives.setdefault((kind.peer, rank), []).append(span)
+    number = 0
+    for pair, from_spans in sends.items():
+        for sent, received in zip(from_spans, receives.get(pair, []), strict=False):
+            number += 1
+            events += _arrow(timeline, threads, number, sent, received)
+    for rank, sample in zip(timeline.members, timeline.memory, strict=False):
+        for time, nbytes in zip(sample.times.tolist(), sample.nbytes.tolist(), strict=True):
+            events.append(
+                {
+                    "ph": "C",
+                    "name": "memory",
+                    "pid": rank,
+                    "ts": time * 1e6,
+                    "args": {"bytes": nbytes},
+                }
+            )
+    return events
+
+
+def _thread(
+    events: list[dict[str, Any]], threads: dict[tuple[int, str], int], rank: int, stream: str
+) -> int:
+    """The thread number of a stream; compute is 0, the others in order of appearance."""
+    key = (rank, stream)
+    if key not in threads:
+        used = sum(1 for other, name in threads if other == rank and name != COMPUTE_STREAM)
+        threads[key] = 0 if stream == COMPUTE_STREAM else used + 1
+        events.append(
+            {
+                "ph": "M",
+                "name": "thread_name",
+                "pid": rank,
+                "tid": threads[key],
+                "args": {"name": stream},
+            }
+        )
+    return threads[key]
+
+
+def _arrow(
+    timeline: Timeline, threads: dict[tuple[int, str], int], number: int, sent: int, received: int
+) -> list[dict[str, Any]]:
+    ends = []
+    for phase, span, time in (("s", sent, timeline.start), ("f", received, timeline.end)):
+        kind, rank = timeline.kinds[timeline.kind[span]], timeline.members[timeline.rank[span]]
+        event: dict[str, Any] = {
+            "ph": phase,
+            "id": number,
+            "name": "message",
+            "cat": "message",
+            "pid": rank,
+            "tid": threads[rank, kind.stream],
+            "ts": float(time[span]) * 1e6,
+        }
+        if phase == "f":
+            event["bp"] = "e"
+        ends.append(event)
+    return ends

@@ -1,0 +1,64 @@
+"""Torch-free descriptions of what is trained, one file a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
+from simulator.experiment.experiment import Experiment
+from simulator.workloads import alexnet, bert, gpt, mlp, moe_gpt, resnet50, unit, vgg16
+from simulator.workloads.layer import Layer
+
+MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
+    "unit": unit.layers,
+    "mlp": mlp.layers,
+    "gpt": gpt.layers,
+    "moe-gpt": moe_gpt.layers,
+    "bert": bert.layers,
+    "alexnet": alexnet.layers,
+    "vgg16": vgg16.layers,
+    "resnet50": resnet50.layers,
+}
+
+
+PARTS: dict[str, Callable[[Experiment], list[Layer]]] = {
+    "mlp": mlp.parts,
+    "gpt": gpt.parts,
+    "moe-gpt": moe_gpt.parts,
+    "bert": bert.parts,
+}
+"""Models whose layers can be cut between ranks."""
+
+
+def describe(experiment: Experiment) -> list[Layer]:
+    """The layers of the experiment's model for one microbatch on one rank."""
+    return list(_described(experiment))
+
+
+@lru_cache(maxsize=16)
+def _described(experiment: Experiment) -> tuple[Layer, ...]:
+    parallel = experiment.parallel
+    cut = max(parallel.tensor, parallel.context, parallel.expert) > 1
+    models = PARTS if cut else MODELS
+    layers = models[experiment.workload.model](experiment)
+    if parallel.recompute == "full":  # which gathers whatever it needs again
+        layers = [_once(layer) for layer in layers]
+    return tuple(layers)
+
+
+def describe_whole(experiment: Experiment) -> list[Layer]:
+    """The layers as they are where one rank computes all of a microbatch."""
+    parallel = experiment.parallel
+    alone = {"tensor": 1, "context": 1, "expert": 1, "sequence_parallel": False}
+    replicas = {"data": parallel.data * parallel.expert}
+    whole = parallel.model_copy(update=alone | replicas)
+    return describe(experiment.model_copy(update={"parallel": whole}))
+
+
+def _once(layer: Layer) -> Layer:
+    how = layer.exchange
+    return replace(layer, exchange=replace(how, again=False)) if how and how.again else layer
+
+
+__all__ = ["MODELS", "PARTS", "Layer", "describe", "describe_whole"]

@@ -1,0 +1,171 @@
+"""A profile holds what a prediction of the same experiment asks for."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+from runtime.calibration.calibrator import Calibrator
+from runtime.execution import compare
+from runtime.executor.groups import Groups
+from runtime.launch.job import Job
+from runtime.measurement.clock import Clock
+from runtime.profiles import keep_profile
+from runtime.progress import Progress
+from simulator.cluster.profile import Profile, Timing
+from simulator.cluster.profile_file import load_profile, parse_profile
+from simulator.cluster.resolve import from_profile
+from simulator.engine.costs import pass_key
+from simulator.experiment.section import ExperimentError
+from simulator.experiment_file import load
+from simulator.prediction import predict
+from simulator.program.operations import COMMUNICATION, Op
+from simulator.strategies.lowering import lower
+from simulator.workloads.describe import describe
+
+PLAN = {"data": 2, "pipeline": 2, "schedule": "zb-h1", "microbatches": 2, "bucket_mb": 0.003}
+
+
+def keys_of(experiment, program):
+    """Of every distinct compute instruction."""
+    layers = describe(experiment)
+    return {
+        pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload)
+        for i in program
+        if i.task.op not in COMMUNICATION
+    }
+
+
+def test_every_pass_and_transfer_of_the_program_is_measured(workers, experiment):
+    """Split backward passes, buckets and replicas; in turn with the measured steps."""
+    tiny = experiment(**PLAN)
+    answer = workers.run(Job(tiny, calibrate=True))
+    assert len(answer["measurement"]["losses"]) == tiny.run.iterations
+    profile, program = parse_profile(answer["profile"]), lower(tiny)
+    assert set(profile.passes) == keys_of(tiny, program)
+    for timing in profile.passes.values():
+        assert 0 < timing.p10_s <= timing.p90_s
+        assert timing.mean_s > 0
+        assert timing.samples > 1
+    reduced = {i.task.nbytes for i in program if i.task.op is Op.ALL_REDUCE}
+    assert len(reduced) > 2
+    assert reduced <= {size for size, _ in profile.collectives["ALL_REDUCE"][2]}
+    for points in (profile.messages, *profile.collectives["ALL_REDUCE"].values()):
+        sizes = [size for size, _ in points]
+        assert sizes == sorted(set(sizes))
+        for _, timing in points:
+            assert timing.busy_s is not None
+            assert 0 < timing.mean_s <= timing.busy_s
+    assert 0 < profile.transfer_cores <= 2
+    assert profile.transfer_loss is not None
+    assert 0 < profile.transfer_loss < 1
+    assert profile.busy_ranks == 4
+    assert len(profile.rounds) == tiny.run.warmup + tiny.run.iterations
+    assert predict(tiny, from_profile(profile)).notes == []
+
+
+@pytest.mark.parametrize("schedule", ["pipedream", "pipedream-2bw"])
+def test_updates_between_the_passes_are_measured_too(workers, experiment, schedule):
+    """Passes in flight keep their weights."""
+    tiny = experiment(schedule=schedule, pipeline=2, microbatches=4, iterations=1)
+    answer = workers.run(Job(tiny, calibrate=True))
+    assert set(parse_profile(answer["profile"]).passes) == keys_of(tiny, lower(tiny))
+
+
+def test_a_comparison_calibrates_and_keeps_the_profile(workers, experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tiny = experiment(model="mlp", layers=2, microbatches=2)
+    outcome = compare(tiny, workers=workers)
+    kept = load_profile(tmp_path / "twinline" / "profile.json")
+    assert set(kept.passes) == keys_of(tiny, outcome.prediction.program)
+    assert outcome.prediction.cluster.profile == kept
+    assert predict(tiny).result == outcome.prediction.result
+    # A second experiment adds its passes to those of the first.
+    other = parse_profile(workers.run(Job(experiment(), measure=False, calibrate=True))["profile"])
+    both = keep_profile(other, tmp_path / "twinline" / "profile.json")
+    assert set(both.passes) == set(kept.passes) | set(other.passes)
+    assert len(both.passes) == len(kept.passes) + len(other.passes)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("algorithm=ring", "'ring': the collectives of profile of this machine are measured"),
+        ("devices_per_node=1", "cluster profile of this machine has 1 × 1 = 1 devices"),
+    ],
+)
+def test_what_a_profile_does_not_allow_is_refused_before_the_run(setting, message):
+    settings = [f"cluster.{setting}", "cluster.nodes=1"]
+    with pytest.raises(ExperimentError, match=message):
+        compare(load(None, settings), on_progress=lambda share, what: pytest.fail("it runs"))
+
+
+def test_an_older_profile_is_added_without_contradiction(tmp_path):
+    """What transfers take beside two ranks is not what they take beside four."""
+    sure = Timing.certain(1.0)
+    older = Profile(
+        machine={"cores": 2, "hostname": "x"},
+        messages=[(8, replace(sure, busy_s=4.0))],
+        transfer_loss=0.3,
+        busy_ranks=4,
+    )
+    newer = replace(older, messages=[(16, replace(sure, busy_s=2.0))], busy_ranks=2)
+    path = tmp_path / "profile.json"
+    keep_profile(older, path)
+    both = keep_profile(newer, path)
+    assert both.messages == [(8, sure), *newer.messages]
+    one = keep_profile(Profile(machine=older.machine), path)
+    assert (one.messages, one.transfer_loss, one.busy_ranks) == (both.messages, 0.3, 2)
+
+
+def test_too_few_ranks_to_tell_leave_the_capacity_that_was_measured(tmp_path):
+    machine, path = {"cores": 2, "hostname": "x"}, tmp_path / "profile.json"
+    keep_profile(Profile(machine, capacity=1.4), path)
+    assert keep_profile(Profile(machine), path).capacity == 1.4
+    assert keep_profile(Profile(machine, capacity=1.6), path).capacity == 1.6
+
+
+def test_the_best_product_seen_is_the_peak(tmp_path):
+    machine, path = {"cores": 2, "hostname": "x"}, tmp_path / "profile.json"
+    keep_profile(Profile(machine, peak_flops={"fp32": 2e11, "bf16": 1e11}), path)
+    kept = keep_profile(Profile(machine, peak_flops={"fp32": 1e11, "fp16": 1e10}), path)
+    assert kept.peak_flops == {"fp32": 2e11, "bf16": 1e11, "fp16": 1e10}
+    assert load_profile(path) == kept
+
+
+def calibrated(experiment, device) -> Calibrator:
+    """After one round."""
+    program = lower(experiment)
+    calibrator = Calibrator(experiment, program, 0, device, Clock(), Progress())
+    programs = [program, *calibrator.transfers.programs]
+    calibrator.begin(Groups(programs, 60.0), lambda share, what: None)
+    calibrator.round()
+    calibrator.close()
+    return calibrator
+
+
+def test_passes_longer_than_a_round_are_measured_too(alone, experiment, monkeypatch):
+    monkeypatch.setattr(sys.modules[Calibrator.__module__], "ROUND_S", 0.0)
+    tiny = experiment(microbatches=2)
+    program = lower(tiny)
+    calibrator = calibrated(tiny, alone)
+    profile = calibrator.profile()
+    assert profile is not None
+    assert set(profile["passes"]) == keys_of(tiny, program)
+
+
+def test_fewer_ranks_than_cores_share_nothing(alone, experiment, monkeypatch):
+    monkeypatch.setattr(sys.modules[Calibrator.__module__], "cores", lambda: 16)
+    tiny = experiment(microbatches=2)
+    calibrator = calibrated(tiny, alone)
+    profile = calibrator.profile()
+    assert profile is not None
+    assert profile["capacity"] is None
+    assert (calibrator.alone, profile["transfer_cores"]) == ({}, 0.0)
+    assert profile["transfer_loss"] is None
+    for key, timing in profile["passes"].items():
+        times = [time for samples in calibrator.rounds for time in samples.get(key, [])]
+        assert timing["samples"] == len(times)
+        assert min(times) <= timing["mean_s"] <= max(times)

@@ -1,0 +1,236 @@
+"""Which GPU a rank computes on, with whom it shares it, and how tensors leave it: as far as
+that can be told without a GPU, with stand-ins for what CUDA answers."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from runtime.calibration.calibrator import mates_of
+from runtime.execution import peak_flops_of
+from runtime.executor import devices, groups, streams
+from runtime.executor.devices import AllocatorPeak, backend_of, device_of, patience
+from runtime.executor.groups import Groups
+from runtime.executor.streams import Stopwatch
+from simulator.cluster.catalogue import load_preset
+from simulator.cluster.profile import Profile, Timing
+from simulator.cluster.profile_file import default_path, save_profile
+from simulator.experiment.section import ExperimentError
+from simulator.experiment_file import load
+from simulator.program.operations import Op
+from simulator.program.task import Task
+
+CUDA = torch.device("cuda", 0)
+
+
+def on_gpus(*overrides: str):
+    return load(None, ["run.device=cuda", *overrides])
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ones that were chosen."""
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 29, 3))
+    return chosen
+
+
+def test_ranks_fill_gpus_in_order(two_gpus: list[int]) -> None:
+    shared = on_gpus("cluster.ranks_per_device=2")
+    assert [device_of(shared, rank).index for rank in range(4)] == [0, 0, 1, 1]
+    assert two_gpus == [0, 0, 1, 1]
+    assert [device_of(on_gpus(), rank).index for rank in range(2)] == [0, 1]
+    with pytest.raises(ExperimentError, match=r"local rank 4 needs GPU 2, this host has 2; .* 4 r"):
+        device_of(shared, 4)
+    with pytest.raises(ExperimentError, match="at most 2 ranks"):
+        device_of(on_gpus(), 2)
+
+
+def test_a_host_without_gpus_has_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ExperimentError, match=r"this host has 0; allowed: 'cpu'$"):
+        device_of(on_gpus(), 0)
+
+
+def test_the_peak_of_a_gpu_is_not_that_of_the_laptop(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert peak_flops_of(load(None)) == load_preset("laptop").device.peak_flops["fp32"]
+    shared = on_gpus("cluster.ranks_per_device=2")
+    assert peak_flops_of(shared) is None
+    machine = {"cores": 2, "hostname": socket.gethostname()}
+    measured = Profile(machine, "cuda", ranks_per_device=2, peak_flops={"fp32": 6e13})
+    save_profile(measured, default_path(shared))
+    assert peak_flops_of(shared) == 3e13
+    assert peak_flops_of(on_gpus()) is None
+    a100 = on_gpus("cluster.preset=dgx-a100-80gb", "workload.dtype=bf16")
+    assert peak_flops_of(a100) == 312e12
+
+
+def test_a_run_asks_nothing_else_of_the_cluster(monkeypatch, tmp_path) -> None:
+    """Whether this machine was calibrated or not."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    chosen = load(None, ["cluster.algorithm=ring", "cluster.nodes=1", "cluster.devices_per_node=1"])
+    assert peak_flops_of(chosen) == load_preset("laptop").device.peak_flops["fp32"]
+    points = {"ALL_REDUCE": {2: [(8, Timing.certain(1e-3))]}}
+    machine = {"cores": 2, "hostname": socket.gethostname()}
+    save_profile(
+        Profile(machine, collectives=points, peak_flops={"fp32": 1e11}), default_path(chosen)
+    )
+    assert peak_flops_of(chosen) == 1e11
+
+
+def test_nccl_has_more_patience_than_the_watch() -> None:
+    assert patience(60, "gloo").total_seconds() == 60
+    assert patience(60, "nccl").total_seconds() > 60
+
+
+def test_cpus_are_not_shared_in_this_way() -> None:
+    with pytest.raises(ExperimentError, match="a run on CPUs has no devices to share"):
+        device_of(load(None, ["cluster.ranks_per_device=2"]), 0)
+
+
+def test_nccl_is_for_ranks_with_a_gpu_of_their_own(two_gpus, monkeypatch) -> None:
+    assert backend_of(load(None)) == "gloo"
+    assert backend_of(on_gpus()) == "nccl"
+    assert backend_of(on_gpus("run.backend=gloo")) == "gloo"
+    shared = "cluster.ranks_per_device=2"
+    assert backend_of(on_gpus(shared)) == "gloo"
+    with pytest.raises(
+        ExperimentError, match=r"NCCL 2.29.3 allows one rank on a GPU; .* 2: 'gloo'"
+    ):
+        backend_of(on_gpus(shared, "run.backend=nccl"))
+    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 30, 0))
+    assert backend_of(on_gpus(shared, "run.backend=nccl")) == "nccl"
+    with pytest.raises(ExperimentError, match=r"run.backend = 'nccl': allowed with run.device"):
+        load(None, ["run.backend=nccl"])
+
+
+@pytest.mark.parametrize(("backend", "name"), [("nccl", "cpu:gloo,cuda:nccl"), ("gloo", "gloo")])
+def test_ranks_agree_on_the_host_whatever_carries_tensors(two_gpus, monkeypatch, backend, name):
+    entered: dict[str, Any] = {}
+    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 30, 0))
+    monkeypatch.setattr(dist, "init_process_group", lambda *a, **k: entered.update(k, backend=a[0]))
+    monkeypatch.setenv("NCCL_MULTI_RANK_GPU_ENABLE", "")  # so that it is as before in the end
+    monkeypatch.delenv("NCCL_MULTI_RANK_GPU_ENABLE")
+    shared = on_gpus("cluster.ranks_per_device=2", f"run.backend={backend}")
+    devices.join(shared, None, 1, CUDA)
+    assert entered["backend"] == name
+    assert entered["device_id"] == (CUDA if backend == "nccl" else None)
+    given = devices.os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE")
+    assert given == ("1" if backend == "nccl" else None)
+
+
+def test_those_who_share_cores_or_a_device() -> None:
+    hosts = ["a", "a", "a", "b", "b"]
+    assert [mates_of(rank, hosts, None) for rank in (0, 3)] == [[0, 1, 2], [3, 4]]
+    assert [mates_of(rank, hosts, 2) for rank in (1, 2, 4)] == [[0, 1], [2], [3, 4]]
+    assert mates_of(4, hosts, 1) == [4]
+
+
+class Elsewhere:
+    """Stands for the memory of a GPU: what is not copied to the host is not sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.copies: list[Tensor] = []
+        monkeypatch.setattr(groups, "on_host", self.copy)
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        self.copies.append(tensor.clone())
+        return self.copies[-1]
+
+    def sent(self, tensor: Tensor) -> bool:
+        return any(tensor is copy for copy in self.copies)
+
+
+@pytest.mark.parametrize(
+    "op", [Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL, Op.SHIFT]
+)
+def test_gloo_carries_tensors_through_the_host(alone, monkeypatch, op) -> None:
+    """The result arrives where it is wanted, and only copies were sent."""
+    memory = Elsewhere(monkeypatch)
+
+    def fake(*tensors: Tensor, group: object, **_: object) -> None:
+        assert all(map(memory.sent, tensors))
+        tensors[0].copy_(tensors[-1] * 2)
+
+    monkeypatch.setattr(dist, "all_reduce", fake)
+    monkeypatch.setitem(groups.COLLECTIVE, op, fake)
+    carried = Groups((), 60.0)
+    carried._collectives["data", (0,)] = None
+    task = Task(op, 0, stream="data", group=(0,))
+    given, result = torch.ones(4), torch.zeros(4)
+    carried.collective(task, given if op is Op.ALL_REDUCE else result, given)
+    twice = torch.full((4,), 2.0)
+    assert torch.equal(given if op is Op.ALL_REDUCE else result, twice)
+    assert op is Op.ALL_REDUCE or torch.equal(given, torch.ones(4))
+
+
+def test_messages_through_the_host(alone, monkeypatch) -> None:
+    memory, wire = Elsewhere(monkeypatch), []
+    monkeypatch.setattr(dist, "send", lambda tensor, *_, **__: wire.append(tensor))
+    monkeypatch.setattr(dist, "recv", lambda tensor, *_, **__: tensor.copy_(wire.pop()))
+    carried, given, result = Groups((), 60.0), torch.ones(4), torch.zeros(4)
+    carried.send(given, 0, 1, 0)
+    assert memory.sent(wire[0])
+    carried.receive(result, 1, 0, 0)
+    assert torch.equal(result, given)
+
+
+def test_with_nccl_tensors_are_sent_as_they_are(alone, monkeypatch) -> None:
+    wire: list[Tensor] = []
+    monkeypatch.setattr(dist, "send", lambda tensor, *_, **__: wire.append(tensor))
+    given = torch.ones(4)
+    Groups((), 60.0, "nccl").send(given, 0, 1, 0)
+    assert wire[0] is given
+
+
+class Event:
+    """Of a device whose clock, in ms, runs ahead of what is recorded."""
+
+    clock_ms = 0.0
+
+    def __init__(self, enable_timing: bool):
+        assert enable_timing
+
+    def record(self, stream: object) -> None:
+        self.at = Event.clock_ms
+
+    def synchronize(self) -> None:
+        Event.clock_ms += 100.0  # the host notices late
+
+    def elapsed_time(self, other: Event) -> float:
+        return other.at - self.at
+
+
+def test_an_end_on_a_gpu_is_when_the_device_came_there(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(streams.time, "perf_counter", lambda: 5.0)
+    watch = Stopwatch(CUDA)
+    watch.restart()
+    Event.clock_ms = 250.0
+    assert watch.finish() == pytest.approx(5.25)
+    watch.restart()
+    Event.clock_ms += 10.0
+    assert watch.finish() == pytest.approx(5.0 + 0.11)
+    assert Stopwatch(torch.device("cpu")).finish() == 5.0
+
+
+def test_what_others_hold_is_no_part_of_a_step(monkeypatch) -> None:
+    """Of 1000 bytes 300 are resident in the step, which takes 500 more."""
+    reset: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1500)
+    peak = AllocatorPeak(CUDA, 300)
+    peak.restart()
+    assert peak.nbytes() == 800
+    assert reset == [CUDA]
+    assert AllocatorPeak(torch.device("cpu"), 300).nbytes() is None

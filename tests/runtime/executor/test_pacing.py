@@ -1,0 +1,185 @@
+"""Paced runs: what real work was not hidden is counted; planted causes are named."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from rich.console import Console
+
+from runtime import execution
+from runtime.executor.faults import inject, linger
+from runtime.executor.pacing import Pacing, combine
+from runtime.launch.job import Job
+from simulator import lower
+from simulator.analysis.comparison import compare
+from simulator.cli.tables import print_result
+from simulator.cluster.resolve import resolve
+from simulator.prediction import predict
+
+SLEPT = []
+
+
+class Clock:
+    """Time passes by sleeping and by `now += …` only."""
+
+    now = 100.0
+
+    def sleep(self, seconds):
+        SLEPT.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    SLEPT.clear()
+    clock = Clock()
+    monkeypatch.setattr(time, "sleep", clock.sleep)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+@pytest.fixture
+def instructions(experiment):
+    """Of the first of two ranks, as F0 F1 … on the compute stream, then messages."""
+    program = lower(experiment(model="unit", pipeline=2, microbatches=2, schedule="gpipe"))
+    return program.ranks[0]
+
+
+def compute(instructions):
+    return [i for i in instructions if i.task.stream == "compute"]
+
+
+def test_real_work_is_filled_up_and_what_overran_is_counted(clock, instructions):
+    pacing, first = Pacing(lambda _: 1.0), compute(instructions)[0]
+    for worked in (10.0, 0.25, 1.5, 3.0):
+        pacing.begin_step()
+        posted = clock.now
+        clock.now += worked
+        pacing.stretch(first, posted)
+        if worked == 10.0:  # warm-up
+            pacing.restart([])
+    assert SLEPT == [0.75]
+    assert pacing.report() == {
+        "executions": 3,
+        "overran": 2,
+        "longest_overrun_s": 2.0,
+        "largest_ratio": 1.5,
+        "where": f"rank 0, {first.label}",
+    }
+
+
+def test_host_time_and_oversleeping_do_not_add_up(clock, instructions):
+    pacing, (first, second, *_) = Pacing(lambda _: 1.0), compute(instructions)
+    pacing.begin_step()
+    clock.now += 0.25
+    pacing.stretch(first, 100.0)
+    clock.now += 0.125  # slept too long, and time to get to the next
+    posted = clock.now
+    clock.now += 0.25
+    pacing.stretch(second, posted)
+    assert clock.now == 102.0
+    assert pacing.report()["overran"] == 0
+
+
+def test_what_is_late_moves_what_follows(clock, instructions):
+    pacing, (first, second, *_) = Pacing(lambda _: 1.0), compute(instructions)
+    pacing.begin_step()
+    clock.now += 1.5
+    pacing.stretch(first, 100.0)
+    pacing.stretch(second, clock.now)
+    assert clock.now == 102.5
+
+
+def test_a_transfer_begins_when_both_are_there_and_its_real_time_counts(clock, instructions):
+    pacing = Pacing(lambda _: 1.0)
+    send = next(i for i in instructions if i.task.op == "SEND")
+    for began, known in ((100.0, 0.0), (200.0, 0.125), (300.0, 9.0)):
+        clock.now = began
+        pacing.begin_step()
+        for other in send.after:
+            pacing.is_due(other, began)
+        pacing.known = {("message", send.task.nbytes): known}
+        clock.now = began + 0.25  # the partner, or the transfer, takes that long
+        pacing.stretch(send, began)
+        # It began at most `known` before it was over, and not before it could.
+        assert clock.now == began + max(0.25 - known, 0.0) + 1.0
+    assert pacing.fastest == {("message", send.task.nbytes): 0.25}
+
+
+def test_the_fastest_transfer_of_all_ranks_is_its_real_time():
+    pacing = Pacing(lambda _: 1.0)
+    pacing.restart([{("message", 8): 0.5, ("SHIFT", 4): 0.1}, {("message", 8): 0.2}])
+    assert pacing.known == {("message", 8): 0.2, ("SHIFT", 4): 0.1}
+
+
+def test_ranks_are_combined():
+    one = {"executions": 4, "overran": 0, "longest_overrun_s": 0.0, "largest_ratio": 0.5}
+    two = {"executions": 6, "overran": 3, "longest_overrun_s": 0.1, "largest_ratio": 1.2}
+    found = combine([one | {"where": "here"}, two | {"where": "there"}])
+    assert found == two | {"executions": 10, "where": "there"}
+
+
+def test_instructions_without_a_modelled_time_do_not_count(clock, instructions):
+    free = Pacing(lambda _: 0.0)
+    free.begin_step()
+    clock.now += 1.0
+    free.stretch(compute(instructions)[0], 100.0)
+    assert free.report()["executions"] == free.report()["overran"] == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded"), [(1234.0, 1300.0), (0.0312, 0.032), (7.0, 7.0), (0.0, 0.0)]
+)
+def test_an_advised_pace_has_two_digits(value, rounded):
+    assert execution._round_up(value) == pytest.approx(rounded)
+
+
+def test_a_pace_that_is_too_fast_says_so_and_what_to_do(workers, experiment):
+    """A device that needs nanoseconds for what takes this machine longer."""
+    keys = {"model": "gpt", "pipeline": 2, "microbatches": 2, "dtype": "fp32"}
+    data = experiment(**keys, pace=1.0).model_dump(exclude_unset=True)
+    fast = type(experiment()).model_validate(data | {"cluster": {"preset": "dgx-h100"}})
+    ran = execution.execute(fast, workers=workers)
+    pacing = ran.result["pacing"]
+    assert pacing["overran"] > 0
+    assert pacing["largest_ratio"] > 1
+    assert pacing["needed_pace"] > pacing["largest_ratio"]
+    console = Console(record=True, width=300)
+    print_result(console, "paced", ran.result)
+    text = console.export_text()
+    assert f"{pacing['overran']} of {pacing['executions']} instructions overran" in text
+    assert f"raise run.pace to {pacing['needed_pace']:g}" in text
+
+
+# Planted causes -----------------------------------------------------------------------
+
+UNIT = {"model": "unit", "pipeline": 2, "microbatches": 4, "schedule": "gpipe", "iterations": 3}
+UNIT |= {"forward": 0.02, "backward_input": 0.02, "backward_weight": 0.02, "p2p": 0.005}
+
+
+@pytest.mark.parametrize(
+    ("fault", "place"),
+    [
+        ((1, "compute", "slow:2.5"), "compute of rank 1"),
+        ((0, "compute", "slow:2.5"), "compute of rank 0"),
+        ((0, "send:1", "delay:0.1"), "messages 0→1"),
+        ((1, "send:0", "delay:0.1"), "messages 1→0"),
+    ],
+    ids=["slow-1", "slow-0", "link-01", "link-10"],
+)
+def test_a_planted_cause_is_named(workers, experiment, fault, place):
+    plan = experiment(**UNIT)
+    prediction = predict(plan, resolve(plan))
+    answer = workers.run(Job(plan, fault=fault))
+    ran = execution.execution_of(plan, prediction.program, None, answer)
+    found = compare(prediction.timeline, ran.measurement.timeline, prediction.program)
+    assert found.cause.startswith(f"{place} (+")
+
+
+def test_faults_that_only_take_time(clock):
+    inject("delay:0.25")
+    inject("slow:3")
+    assert linger("delay:0.25", 98.0) == 100.25
+    assert linger("slow:3", 98.25) == 104.25
+    assert SLEPT == [0.25, 4.0]

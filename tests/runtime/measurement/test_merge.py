@@ -1,0 +1,191 @@
+"""Measured timelines obey the program; paced ones also keep the modelled times."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.measurement.merge import Measurement, RankRecord, from_json, merge, to_json
+from simulator.analysis.metrics import iteration_statistics
+from simulator.prediction import predict
+from simulator.program.check import predecessors
+from simulator.program.instruction import Instruction
+from simulator.program.operations import Op
+from simulator.program.program import Program
+from simulator.program.task import Task
+from simulator.timeline.timeline import Timeline
+
+RUNS = [
+    {"schedule": "gpipe", "pipeline": 2, "microbatches": 4},
+    {"schedule": "1f1b", "pipeline": 4, "microbatches": 6},
+    {"schedule": "naive", "pipeline": 2, "microbatches": 2},
+    {"data": 3, "microbatches": 2, "bucket_mb": 1e-6},
+    {"data": 2, "pipeline": 2, "schedule": "1f1b", "microbatches": 2, "bucket_mb": 1e-6},
+    {"schedule": "pipedream", "pipeline": 2, "microbatches": 4},
+    {"schedule": "interleaved-1f1b", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
+    {"schedule": "zb-h1", "model": "mlp", "layers": 9, "pipeline": 4, "microbatches": 8},
+    {"schedule": "zb-v", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
+]
+UNIT = {
+    "model": "unit",
+    "forward": 0.04,
+    "backward_input": 0.04,
+    "backward_weight": 0.04,
+}
+PACED = [
+    UNIT | {"schedule": "1f1b", "pipeline": 2, "microbatches": 3},
+    UNIT | {"schedule": "gpipe", "pipeline": 2, "microbatches": 2, "p2p": 0.04},
+    UNIT | {"schedule": "1f1b", "pipeline": 4, "microbatches": 4},
+    UNIT | {"schedule": "1f1b", "pipeline": 2, "data": 2, "microbatches": 2, "p2p": 0.04},
+]
+
+
+def name_of(keys):
+    return ",".join(f"{key}={value}" for key, value in keys.items() if key not in UNIT)
+
+
+@pytest.mark.parametrize("keys", RUNS + PACED, ids=name_of)
+def test_every_instruction_has_a_span_in_its_order(run, keys):
+    ran = run(**keys)
+    timeline, program = ran.measurement.timeline, ran.program
+    assert len(timeline) == len(program)
+    assert timeline.labels() == [i.label for i in program]
+    assert timeline.rank.tolist() == [i.rank for i in program]
+    assert np.all(timeline.posted >= 0)
+    assert np.all(timeline.posted <= timeline.start)
+    assert np.all(timeline.start <= timeline.end)
+    waits = predecessors(program)  # of its stream, and what it names in `after`
+    late = [
+        (i, other)
+        for i in program
+        for other in waits[i.uid]
+        if timeline.end[other.uid] > timeline.posted[i.uid]
+    ]
+    assert late == []
+    assert timeline.iteration_time == timeline.end.max() > 0
+
+
+@pytest.mark.parametrize("keys", RUNS + PACED, ids=name_of)
+def test_communication_starts_when_all_have_posted(run, keys):
+    ran = run(**keys)
+    timeline, program = ran.measurement.timeline, ran.program
+    meetings = program.meetings
+    for meeting in meetings:
+        members = [member.uid for member in meeting]
+        starts = set(timeline.start[members].tolist())
+        assert len(starts) == 1
+        assert starts.pop() >= timeline.posted[members].max()
+        tasks = [member.task for member in meeting]
+        if tasks[0].op is Op.SEND:
+            assert [task.op for task in tasks] == [Op.SEND, Op.RECV]
+            assert (tasks[0].peer, tasks[1].peer) == (meeting[1].rank, meeting[0].rank)
+        else:
+            assert tuple(member.rank for member in meeting) == tasks[0].group
+    communication = {i.uid for i in program if i.task.op in ("SEND", "RECV", "ALL_REDUCE")}
+    assert communication == {member.uid for meeting in meetings for member in meeting}
+    alone = [i.uid for i in program if i.uid not in communication]
+    assert np.array_equal(timeline.start[alone], timeline.posted[alone])
+
+
+@pytest.mark.parametrize("keys", RUNS, ids=name_of)
+def test_nothing_arrives_before_it_was_sent(run, keys):
+    """Clocks of ranks agree: a receive or all-reduce that ended before the last participant
+    had come would have been given length 0 by `merge`."""
+    ran = run(**keys, iterations=1)
+    timeline = ran.measurement.timeline
+    arriving = timeline.of_kind(lambda kind: kind.op in ("RECV", "ALL_REDUCE"))
+    assert arriving.any()
+    assert np.all(timeline.end[arriving] > timeline.start[arriving])
+
+
+@pytest.mark.parametrize("keys", PACED, ids=name_of)
+def test_paced_instructions_end_when_the_model_says_or_later(run, keys):
+    ran = run(**keys)
+    predicted, measured = predict(ran.experiment).timeline, ran.measurement.timeline
+    assert np.all(measured.end >= predicted.end - 1e-9)
+    assert measured.iteration_time >= predicted.iteration_time - 1e-9
+
+
+@pytest.mark.parametrize("keys", PACED, ids=name_of)
+def test_paced_instructions_start_in_the_predicted_order(run, keys):
+    """Over all ranks and streams, wherever the prediction leaves four full passes between."""
+    ran = run(**keys)
+    predicted, measured = predict(ran.experiment).timeline, ran.measurement.timeline
+    before = predicted.start[:, None] + 4 * UNIT["forward"] - 1e-9 <= predicted.start[None, :]
+    assert before.any()
+    swapped = before & (measured.start[:, None] >= measured.start[None, :])
+    assert [(ran.program, *pair) for pair in np.argwhere(swapped).tolist()] == []
+
+
+def test_each_iteration_has_a_time_and_a_loss(run):
+    measured = run(schedule="gpipe", pipeline=2, microbatches=4, iterations=3, warmup=1)
+    measurement = measured.measurement
+    assert len(measurement.iteration_times) == len(measurement.losses) == 3
+    statistics = iteration_statistics(measurement.iteration_times)
+    low, middle, high = (statistics[f"iteration_time{key}_s"] for key in ("_p10", "", "_p90"))
+    assert min(measurement.iteration_times) <= low <= middle <= high
+    assert high <= max(measurement.iteration_times)
+    assert middle == sorted(measurement.iteration_times)[1]
+    assert measurement.noise_floor == pytest.approx((high - low) / (2 * middle))
+
+
+# Without processes: what `merge` makes of recorded times ------------------------------
+
+
+def two_ranks():
+    """Rank 0 computes and sends, rank 1 receives and computes."""
+    forward = [Task(op=Op.FORWARD, stage=stage) for stage in range(2)]
+    send = Task(Op.SEND, 0, stream="send:1", peer=1, tensor="act:1", nbytes=8)
+    receive = Task(Op.RECV, 1, stream="recv:0", peer=0, tensor="act:1", nbytes=8)
+    first = Instruction(forward[0], 0)
+    got = Instruction(receive, 0)
+    return Program(
+        [[first, Instruction(send, 0, [first])], [got, Instruction(forward[1], 0, [got])]]
+    )
+
+
+def test_merge_waits_for_the_last_participant_and_takes_medians():
+    program = two_ranks()
+    records = [
+        # posted and end per iteration; the send is buffered: over before its receiver came
+        RankRecord(
+            [[0.0, 1.0], [0.0, 2.0], [0.0, 1.5]], [[1.0, 1.1], [2.0, 2.1], [1.5, 1.6]], [[]], 5
+        ),
+        RankRecord(
+            [[3.0, 4.0], [0.5, 2.5], [0.0, 2.0]], [[3.5, 5.0], [2.4, 3.0], [1.9, 9.0]], [[]], 7
+        ),
+    ]
+    timeline, times = merge(program, records)
+    assert times == [5.0, 3.0, 9.0]
+    assert timeline.posted.tolist() == [0.0, 1.5, 0.5, 2.5]
+    assert timeline.start.tolist() == [0.0, 2.0, 2.0, 2.5]
+    assert timeline.end.tolist() == [1.5, 2.1, 2.4, 5.0]
+
+
+def test_merge_adds_up_memory_from_what_is_resident():
+    records = [
+        RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [[(0.4, 8), (1.1, -8), (0.1, 2), (0.4, -2)]], 5),
+        RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [[]], 7),
+    ]
+    first, second = merge(two_ranks(), records)[0].memory
+    assert first.times.tolist() == [0.0, 0.1, 0.4, 0.4, 1.1]
+    assert first.nbytes.tolist() == [5, 7, 5, 13, 5]
+    assert (first.peak, second.nbytes.tolist()) == (13, [7])
+
+
+def test_the_memory_is_that_of_the_step_with_the_median_peak():
+    steps = [[(0.1, held), (0.2, -held)] for held in (9, 1, 4)]
+    record = RankRecord([[0.0, 1.0]] * 3, [[1.0, 1.1]] * 3, steps, 5)
+    first, _ = merge(two_ranks(), [record, record])[0].memory
+    assert first.nbytes.tolist() == [5, 9, 5]
+
+
+def test_a_measurement_survives_the_pipe_between_processes(run):
+    ran = run(**RUNS[0])
+    again = from_json(ran.program, to_json(ran.measurement))
+    for column in ("posted", "start", "end"):
+        ours, theirs = (getattr(m.timeline, column) for m in (ran.measurement, again))
+        assert np.array_equal(ours, theirs)
+    assert isinstance(again, Measurement)
+    assert isinstance(again.timeline, Timeline)
+    assert to_json(again) == to_json(ran.measurement)

@@ -1,0 +1,60 @@
+"""Numbers as a person reads them."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from simulator import load, predict
+from simulator.cli.tables import print_result
+from simulator.experiment.describe import describe_plan
+from simulator.units import nbytes, percent, seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0 s"),
+        (1.2345, "1.23 s"),
+        (1234.5, "1234 s"),
+        (0.0456, "45.6 ms"),
+        (7.8e-6, "7.8 µs"),
+        (-0.5, "-500 ms"),
+    ],
+)
+def test_seconds(value: float, text: str) -> None:
+    assert seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_234_000, "1.23 MB"), (5e12, "5 TB")],
+)
+def test_bytes(value: float, text: str) -> None:
+    assert nbytes(value) == text
+
+
+def test_percent() -> None:
+    assert (percent(0.1234), percent(0.05, signed=True), percent(None)) == ("12.3%", "+5.0%", "–")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (["pipeline=1", "microbatches=1"], "gpt, one rank, 1 microbatch"),
+        (["pipeline=4", "microbatches=8"], "gpt, pipeline 4, 1f1b, 8 microbatches"),
+        (["pipeline=1", "data=3", "microbatches=2"], "gpt, data 3, 2 microbatches"),
+        (["data=2", "schedule=gpipe"], "gpt, data 2 × pipeline 2, gpipe, 4 microbatches"),
+    ],
+)
+def test_a_plan_in_a_few_words(settings: list[str], text: str) -> None:
+    assert describe_plan(load(None, [f"parallel.{s}" for s in settings])) == text
+
+
+def test_the_load_of_experts_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["model=moe-gpt", "layers=2", "hidden=16", "sequence=8", "routing=zipf"]
+    settings += ["capacity_factor=1.0"]
+    prediction = predict(load(None, [f"workload.{setting}" for setting in settings]))
+    print_result(Console(width=100), "predicted", prediction.result)
+    line = "experts: dropped share 0.230, load of an expert of a block 0.120 to 0.480"
+    assert line in capsys.readouterr().out

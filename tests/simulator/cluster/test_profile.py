@@ -1,0 +1,293 @@
+"""Calibrated profiles: kept without loss, refused when damaged, interpolated."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator import Experiment, ExperimentError, load
+from simulator.charts.profile import draw_profile, fit
+from simulator.cluster.collectives import ring_seconds
+from simulator.cluster.profile import Points, Profile, Timing, interpolate
+from simulator.cluster.profile_file import default_path, load_profile, save_profile
+
+
+def timed(points: list[tuple[int, float]]) -> Points:
+    return [(size, Timing.certain(seconds)) for size, seconds in points]
+
+
+PROFILE = Profile(
+    machine={"cores": 2, "hostname": "box", "torch": "2.13"},
+    device="cuda",
+    passes={"F fp32: x × 3 + y": Timing.of([0.1, 0.05, 0.30000000000000004])},
+    messages=timed([(1, 1e-3), (1000, 2e-3)]),
+    collectives={"ALL_REDUCE": {2: timed([(8, 1e-4)]), 4: timed([(8, 3e-4), (80, 5e-4)])}},
+    issue_s=1e-5,
+    wake_s=2e-5,
+    transfer_cores=0.5,
+    transfer_loss=0.25,
+    busy_ranks=4,
+    peak_flops={"fp32": 1.5e12},
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "profile.json"
+    save_profile(PROFILE, path)
+    assert load_profile(path) == PROFILE
+    assert list(path.parent.iterdir()) == [path]  # nothing partial is left
+
+
+times = st.floats(0, 1e6)
+points = st.dictionaries(st.integers(0, 10**12), times, min_size=1, max_size=6).map(
+    lambda found: sorted(found.items())
+)
+
+
+@given(
+    st.builds(
+        Profile,
+        machine=st.fixed_dictionaries({"cores": st.integers(1, 99)}),
+        passes=st.dictionaries(
+            st.sampled_from("abc"), st.builds(Timing.of, st.lists(times, min_size=1))
+        ),
+        messages=points.map(timed) | st.just([]),
+        collectives=st.dictionaries(
+            st.sampled_from(["ALL_REDUCE", "ALL_GATHER"]),
+            st.dictionaries(st.integers(2, 9), points.map(timed), max_size=3),
+        ),
+        issue_s=times,
+        wake_s=times,
+        transfer_cores=times,
+        transfer_loss=st.none() | st.floats(0, 0.99),
+    )
+)
+def test_any_profile_round_trips(tmp_path_factory, profile: Profile) -> None:
+    path = tmp_path_factory.getbasetemp() / "profile.json"
+    save_profile(profile, path)
+    assert load_profile(path) == profile
+
+
+def damaged(*place: str, **change: Any) -> str:
+    document = saved()
+    inner = document
+    for key in place:
+        inner = inner[key]
+    for key, wrong in change.items():
+        if wrong is KeyError:
+            del inner[key]
+        else:
+            inner[key] = wrong
+    return json.dumps(document)
+
+
+SURE = asdict(Timing.certain(1.0))
+
+
+def saved() -> dict[str, Any]:
+    return {
+        "format": "twinline-profile-5",
+        "machine": {"cores": 2},
+        "device": "cpu",
+        "passes": {"x": dict(SURE)},
+        "messages": [[1, asdict(Timing.certain(0.5))], [2, asdict(Timing.certain(0.75))]],
+        "collectives": {"ALL_REDUCE": {"2": [[1, asdict(Timing.certain(0.5))]]}},
+        "issue_s": 0.0,
+        "wake_s": 0.0,
+        "transfer_cores": 0.0,
+        "peak_flops": {"fp32": 1.0},
+    }
+
+
+def test_what_the_damaged_ones_are_made_from_is_sound(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(saved()))
+    assert load_profile(tmp_path / "p.json").messages == timed([(1, 0.5), (2, 0.75)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "truncated or not JSON"),
+        (json.dumps(saved())[:-9], "truncated or not JSON"),
+        ("[" * 100_000, "truncated or not JSON"),
+        (b"\xff\xfe\x00", "truncated or not JSON"),
+        ("[]", "not a twinline-profile-5 file"),
+        ("{}", "not a twinline-profile-5 file"),
+        (damaged(format="twinline-profile-0"), "not a twinline-profile-5 file"),
+        (damaged(machine=KeyError), "damaged: "),
+        (damaged(machine=[]), "damaged: "),
+        (damaged("machine", cores=KeyError), "damaged: KeyError: 'cores'"),
+        (damaged("machine", cores=None), "damaged: ValueError: None is not a number"),
+        (damaged("machine", cores=0), "damaged: ValueError: no cores"),
+        (damaged(surprise=1), "damaged: TypeError: .*surprise"),
+        (damaged(passes=KeyError), "damaged: KeyError: 'passes'"),
+        (damaged(passes=[]), "damaged: "),
+        (damaged(passes={"x": {}}), "damaged: "),
+        (damaged("passes", "x", mean_s="fast"), "damaged: ValueError: 'fast' is not a number"),
+        (damaged("passes", "x", mean_s=-1.0), "damaged: ValueError: -1.0 is not a number"),
+        (damaged(messages=[[1]]), "damaged: "),
+        (damaged(messages=[[1, "x"]]), "damaged: "),
+        (damaged(messages=[[1, 0.5]]), "damaged: "),
+        (damaged(messages=[[1, SURE | {"p10_s": float("nan")}]]), "damaged: ValueError: nan is"),
+        (damaged(messages=[[1, SURE | {"tenths": [1.0] * 9}]]), "damaged: ValueError: 9 tenths"),
+        (damaged(messages=[[1, SURE | {"tenths": ["x"] * 10}]]), "damaged: ValueError: 'x' is"),
+        (damaged(messages=[[float("inf"), SURE]]), "damaged: OverflowError: "),
+        (damaged(messages=[[2, SURE], [1, SURE]]), "damaged: ValueError: sizes do not ascend"),
+        (damaged(messages=[[2, SURE], [2, SURE]]), "damaged: ValueError: sizes do not ascend"),
+        (damaged(collectives={"ALL_REDUCE": {"two": []}}), "damaged: "),
+        (damaged(collectives={"ALL_REDUCE": {"2": []}}), "damaged: ValueError: .*without points"),
+        (damaged(issue_s="x"), "damaged: ValueError: 'x' is not a number"),
+        (damaged(wake_s=None), "damaged: ValueError: None is not a number"),
+        (damaged(transfer_cores=-0.5), "damaged: ValueError: -0.5 is not a number"),
+        (damaged(transfer_loss=-0.5), "damaged: ValueError: -0.5 is not a number"),
+        (damaged(transfer_loss=1.0), "damaged: ValueError: .*nothing is left of passes"),
+        (damaged(busy_ranks=0), "damaged: ValueError: no cores"),
+        (damaged(messages=[[1, SURE | {"busy_s": -1.0}]]), "damaged: ValueError: -1.0 is not"),
+        (damaged(messages=[[1, SURE | {"busy_s": 0.5}]]), "damaged: ValueError: .*faster beside"),
+        (damaged(peak_flops={"fp32": 0}), "damaged: ValueError: .*no FLOP/s"),
+        (damaged(peak_flops=[1]), "damaged: "),
+    ],
+)
+def test_refused_in_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    path = tmp_path / "profile.json"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    start = re.escape(f"cluster.profile = {str(path)!r}: ")
+    with pytest.raises(ExperimentError, match=start + message) as error:
+        load_profile(path)
+    assert "\n" not in str(error.value)
+
+
+def test_no_such_profile(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"none\.json': No such file or directory$"):
+        load_profile(tmp_path / "none.json")
+    with pytest.raises(ExperimentError, match=r"Is a directory$"):
+        load_profile(tmp_path)
+
+
+def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_path(Experiment()) == tmp_path / "twinline" / "profile.json"
+    shared = load(None, ["run.device=cuda", "cluster.ranks_per_device=2"])
+    assert default_path(shared) == tmp_path / "twinline" / "profile-cuda-2.json"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_path(Experiment()) == tmp_path / ".cache" / "twinline" / "profile.json"
+
+
+@given(points)
+def test_interpolation_is_exact_at_the_points(points: list[tuple[int, float]]) -> None:
+    assert [interpolate(timed(points), size) for size, _ in points] == [t for _, t in timed(points)]
+
+
+@given(points, st.lists(st.floats(0, 2e12), min_size=2))
+def test_interpolation_rises_where_the_points_do(points, sizes: list[float]) -> None:
+    rising = list(
+        zip((size for size, _ in points), sorted(time for _, time in points), strict=True)
+    )
+    found = [interpolate(timed(rising), size).mean_s for size in sorted(sizes)]
+    slack = 1e-9 * max(found)
+    assert all(a <= b + slack for a, b in pairwise(found))
+    assert min(found) >= 0
+
+
+@pytest.mark.parametrize(
+    ("points", "nbytes", "expected"),
+    [
+        ([(10, 1.0)], 999, 1.0),
+        ([(10, 1.0), (20, 2.0)], 15, 1.5),
+        ([(10, 1.0), (20, 2.0)], 40, 4.0),  # beyond: by the last slope
+        ([(10, 1.0), (20, 2.0)], 5, 1.0),  # nothing takes less than the smallest
+        ([(10, 1.0), (20, 2.0), (30, 6.0)], 25, 4.0),
+        ([(10, 2.0), (20, 1.0), (30, 3.0)], 15, 1.5),  # a measured dip is kept
+        ([(10, 2.0), (20, 1.0)], 30, 1.0),  # but not continued
+        ([(10, 2.0), (20, 1.0)], 0, 2.0),
+    ],
+)
+def test_interpolation_by_hand(points, nbytes: float, expected: float) -> None:
+    assert interpolate(timed(points), nbytes).mean_s == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "nbytes", "latency", "bandwidth", "expected"),
+    [
+        (1, 1e9, 1.0, 1.0, 0.0),
+        (2, 64, 0.0, 8.0, 8.0),
+        (4, 64, 0.0, 8.0, 12.0),
+        (4, 0, 0.5, 8.0, 3.0),
+        (8, 64, 0.25, 4.0, 28.0 + 3.5),
+    ],
+)
+def test_ring_by_hand(size, nbytes, latency, bandwidth, expected: float) -> None:
+    assert ring_seconds("ALL_REDUCE", size, nbytes, latency, bandwidth) == expected
+
+
+def seconds(op: str, size: int, nbytes: int) -> float:
+    timing = PROFILE.collective(op, size, nbytes)
+    assert timing is not None
+    return timing.mean_s
+
+
+def test_all_reduces_of_a_group_size_that_was_not_measured() -> None:
+    assert seconds("ALL_REDUCE", 4, 44) == pytest.approx(4e-4)
+    assert seconds("ALL_REDUCE", 2, 10**9) == 1e-4
+    scale = ring_seconds("ALL_REDUCE", 8, 44, 1e-4, 1e9) / ring_seconds(
+        "ALL_REDUCE", 4, 44, 1e-4, 1e9
+    )
+    assert seconds("ALL_REDUCE", 8, 44) == pytest.approx(4e-4 * scale)
+    # 3 is as far from 2 as from 4: the smaller one
+    scale = ring_seconds("ALL_REDUCE", 3, 44, 1e-4, 1e9) / ring_seconds(
+        "ALL_REDUCE", 2, 44, 1e-4, 1e9
+    )
+    assert seconds("ALL_REDUCE", 3, 44) == pytest.approx(1e-4 * scale)
+
+
+@given(st.floats(0, 1e-2), st.floats(1e3, 1e12), st.sets(st.integers(1, 10**9), min_size=2))
+def test_a_line_is_found_again(latency: float, bandwidth: float, sizes: set[int]) -> None:
+    line = timed([(size, latency + size / bandwidth) for size in sorted(sizes)])
+    found_latency, found_bandwidth = fit(line)
+    for size, timing in line:
+        assert found_latency + size / found_bandwidth == pytest.approx(timing.mean_s, rel=1e-3)
+
+
+def test_what_gets_no_slower_has_no_end_of_bandwidth() -> None:
+    assert fit(timed([(1, 2.0)])) == (2.0, float("inf"))
+    latency, bandwidth = fit(timed([(1, 2.0), (10, 1.0)]))
+    assert bandwidth == float("inf")
+    assert 1.0 < latency < 2.0
+
+
+def test_the_picture_is_written_and_nothing_is_refused(tmp_path: Path) -> None:
+    draw_profile(PROFILE, tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="nothing to draw"):
+        draw_profile(Profile({"cores": 1}), tmp_path / "q.png")
+
+
+def test_a_timing_is_its_percentiles_and_tenths() -> None:
+    eleven = Timing.of([float(n) for n in range(11)])
+    assert (eleven.mean_s, eleven.p10_s, eleven.p90_s, eleven.samples) == (5.0, 1.0, 9.0, 11)
+    tenths = [1.0] * 3 + [5 / 3] + [2.0] * 2 + [7 / 3] + [3.0] * 3
+    assert list(Timing.of([3.0, 1.0, 2.0] * 10).tenths) == pytest.approx(tenths)
+
+
+@given(st.lists(times, min_size=1, max_size=40).map(lambda found: found * 10))
+def test_tenths_are_equally_likely_and_ascend(samples: list[float]) -> None:
+    tenths = Timing.of(samples).tenths
+    assert list(tenths) == pytest.approx(sorted(tenths))
+    assert sum(tenths) / 10 == pytest.approx(sum(samples) / len(samples))
+
+
+@given(points, st.integers(0, 10**13))
+def test_what_lies_between_has_the_spread_of_the_nearest(points, nbytes: int) -> None:
+    spread = [(size, Timing.of([time, 2 * time])) for size, time in points]
+    timing = interpolate(spread, nbytes)
+    low, high = timing.tenths[0], timing.tenths[-1]
+    assert high == pytest.approx(2 * low)

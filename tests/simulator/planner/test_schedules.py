@@ -1,0 +1,193 @@
+"""``twinline schedules``: every schedule in one table, in the order the papers promise."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import simulator.cli.commands
+from simulator import ExperimentError
+from simulator.analysis.metrics import rank_metrics
+from simulator.charts import schedules as plot_schedules
+from simulator.planner.schedules import Case, Row, compare_schedules, parse_costs, to_json
+from simulator.strategies.schedules.registry import SCHEDULES
+
+
+def table(*arguments, **more) -> dict[tuple[str, int], Row]:
+    rows = compare_schedules(Case(*arguments, **more))
+    return {(row.schedule, row.virtual_stages): row for row in rows}
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(simulator.cli.commands.app, ["schedules", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(("p", "m"), [(2, 4), (4, 8), (4, 16), (8, 16)])
+def test_equal_costs_in_the_order_of_the_papers(p: int, m: int) -> None:
+    rows = table(p, m)
+    assert {name for name, _ in rows} == set(SCHEDULES)
+    time = {key: row.iteration_time for key, row in rows.items()}
+    assert time["naive", 1] == 3 * m * p == max(time.values())
+    for name in ("gpipe", "1f1b", "eager-1f1b", "pipedream", "pipedream-2bw", "looped-bfs"):
+        assert time[name, 1] == 3 * (m + p - 1)
+    for name in ("interleaved-1f1b", "looped-bfs"):
+        assert time[name, 2] == 3 * m + 1.5 * (p - 1) < time["1f1b", 1]
+    for name in ("zb-h1", "zb-h2", "zb-auto"):
+        assert time[name, 1] == 3 * m + p - 1 < time["interleaved-1f1b", 2]
+    for name in ("zb-h1", "zb-v", "dualpipe-v"):
+        assert time[name, 2] == 3 * m + (p - 1) / 2 == min(time.values())
+    assert [*time.values()] == sorted(time.values())
+    assert [row.bubble_fraction for row in rows.values()] == [
+        (t - 3 * m) / t for t in time.values()
+    ]
+
+
+def test_other_figures() -> None:
+    rows = table(4, 8)
+    assert rows["1f1b", 1].in_flight == (4, 3, 2, 1)
+    assert rows["gpipe", 1].in_flight == (8,) * 4
+    assert rows["zb-h2", 1].in_flight == (7,) * 4
+    assert rows["zb-v", 2].in_flight == (4,) * 4  # eight activations of half the size
+    assert rows["interleaved-1f1b", 2].in_flight == (5.5, 4.5, 3.5, 2.5)
+    assert rows["1f1b", 1].messages == 8 * 2 * 3
+    assert rows["interleaved-1f1b", 2].messages == 8 * 2 * 7
+    assert rows["zb-v", 2].messages == 8 * 2 * 6  # the turn of the V is on one rank
+    asynchronous = {name: row for (name, _), row in rows.items() if row.asynchronous}
+    assert {name: row.versions_behind for name, row in asynchronous.items()} == {
+        "pipedream": 3,
+        "pipedream-2bw": 1,
+    }
+    assert {row.versions_behind for row in rows.values() if not row.asynchronous} == {0}
+
+
+eighths = st.integers(0, 16).map(lambda n: n / 8)
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 3), eighths, eighths, eighths, eighths)
+def test_the_same_work_everywhere_and_nothing_is_an_error(p, m, v, f, i, w, p2p) -> None:
+    if f + i + w == 0:
+        return
+    case = Case(p, m, f, i, w, p2p, v)
+    rows = compare_schedules(case)
+    for row in rows:
+        assert (row.note != "") == (row.refused or row.asynchronous)
+        if row.timeline is not None:
+            for rank in rank_metrics(row.timeline):
+                assert rank["compute_s"] == pytest.approx(case.work)
+    times = [row.iteration_time for row in rows if not row.refused]
+    assert all(before <= after * (1 + 1e-8) for before, after in pairwise(times))
+    assert [row.refused for row in rows] == sorted(row.refused for row in rows)
+    json.dumps(to_json(case, rows), allow_nan=False)
+
+
+def test_refusals_say_why() -> None:
+    rows = table(4, 6, virtual_stages=3)
+    notes = {key: row.note for key, row in rows.items() if row.refused}
+    assert notes == {
+        ("zb-v", 3): "virtual_stages = 3; allowed: 2",
+        ("dualpipe-v", 3): "microbatches = 6; allowed with pipeline = 4: 8 or more",
+        ("pipedream-2bw", 1): "microbatches = 6; allowed: a multiple of the pipeline degree, 4",
+    }
+    assert ("1f1b", 3) not in rows  # nothing to say: it is there with one stage a rank
+
+
+def test_a_memory_limit_is_kept_by_the_search_and_told_of_the_others() -> None:
+    rows = table(4, 8, memory_limit=3)
+    assert max(rows["zb-auto", 1].in_flight) == 3
+    assert {name for (name, _), row in rows.items() if "over 3" not in row.note} == {
+        "naive",
+        "zb-auto",
+    }
+
+
+def test_json_and_text() -> None:
+    found = json.loads(call("--stages", 2, "--microbatches", 3, "--json").output)
+    assert (found["stages"], found["microbatches"], found["virtual_stages"]) == (2, 3, 2)
+    rows = {(row["schedule"], row["virtual_stages"]): row for row in found["schedules"]}
+    assert rows["1f1b", 1] == {
+        "schedule": "1f1b",
+        "virtual_stages": 1,
+        "iteration_time_s": 12.0,
+        "bubble_fraction": 0.25,
+        "peak_inflight_microbatches": [2.0, 1.0],
+        "messages": 6,
+        "versions_behind": 0,
+        "asynchronous": False,
+        "refused": False,
+        "note": None,
+    }
+    refused = rows["dualpipe-v", 2]
+    assert refused["refused"]
+    assert refused["iteration_time_s"] is None
+    assert "microbatches = 3" in refused["note"]
+    shown = call("--stages", 2, "--microbatches", 3).output
+    assert "2 pipeline ranks, 3 microbatches, F 1, I 1, W 1, messages 0" in shown
+    assert "dualpipe-v        2  refused: microbatches = 3" in shown
+    assert "10 ms" in call("--stages", 2, "--microbatches", 3, "--costs", "0.01,0.02,1,0").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--stages", 0), "--stages 0: allowed: 1 or more"),
+        (("--microbatches", -1), "--microbatches -1: allowed: 1 or more"),
+        (("--virtual", 0), "--virtual 0: allowed: 1 or more"),
+        (("--stages", 100_000), "parallel.pipeline = 100000: allowed: less than or equal to"),
+        (("--costs", "1,1,1"), "--costs 1,1,1: allowed: four numbers, F,I,W,P2P"),
+        (("--costs", "1,x,1,1"), "--costs 1,x,1,1: allowed: four numbers, F,I,W,P2P"),
+        (("--costs", "1,-1,1,0"), "--costs 1,-1,1,0: allowed: seconds, 0 or more"),
+        (("--costs", "1,inf,1,0"), "--costs 1,inf,1,0: allowed: seconds, 0 or more"),
+        (("--costs", "0,0,0,1"), "--costs 0,0,0,1: allowed: seconds, 0 or more"),
+        (("--memory-limit", 0.5), "--memory-limit 0.5: allowed: 1 or more microbatches"),
+        (("--gantt", "chart.txt"), "--gantt chart.txt: allowed: .png, .svg, .pdf"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert result.output.startswith(f"twinline: {message}")
+    assert result.output.count("\n") == 1
+
+
+def test_costs() -> None:
+    assert parse_costs("1, 2,3e-1,0") == (1.0, 2.0, 0.3, 0.0)
+    with pytest.raises(ExperimentError, match="four numbers"):
+        parse_costs("1,2,3,4,5")
+
+
+def test_one_panel_a_schedule_on_one_axis() -> None:
+    rows = compare_schedules(Case(3, 6))
+    timelines = {row.name: row.timeline for row in rows if row.timeline is not None}
+    figure = plot_schedules._figure(timelines, "title", "F")
+    assert len(figure.axes) == len(timelines) == len(rows)
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    titles = [axes.get_title("left") for axes in figure.axes]
+    for title, row in zip(titles, rows, strict=True):
+        assert title.startswith(f"{row.name} — {row.iteration_time:g} F")
+        assert ("underlined" in title) == (row.virtual_stages > 1)
+        assert ("cut off" in title) == (row.schedule == "naive")
+    assert figure.axes[-1].get_xlabel() == "time (F)"
+    assert plot_schedules._figure(timelines, "", None).axes[-1].get_xlabel() == "time (s)"
+    drawn = sum(len(axes.texts) for axes in figure.axes)
+    assert drawn > 14 * 2 * 3 * 6  # numbers in almost all bars
+    for axes in figure.axes:
+        assert all(text.get_position()[0] <= axes.get_xlim()[1] for text in axes.texts)
+
+
+def test_the_picture_is_written(tmp_path) -> None:
+    path = tmp_path / "all.png"
+    result = call("--stages", 2, "--microbatches", 2, "--gantt", path)
+    assert result.exit_code == 0
+    assert f"wrote {path}" in result.output.replace("\n", "")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_to_draw_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plot_schedules.draw_schedules({}, tmp_path / "a.png", title="")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,128 @@
+"""Stages and buckets: against brute force, and by hand."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.strategies.stages.partition import split_stages
+from simulator.strategies.stages.segments import cut
+from simulator.workloads.layer import Layer, Product
+
+
+def layer(cost: int = 0, parameters: int = 0, starts: bool = True) -> Layer:
+    product = Product(1, 1, cost)
+    return Layer("x", parameters=parameters, products=(product,), starts_block=starts)
+
+
+def largest(costs: list[int], ranges: list[tuple[int, int]]) -> int:
+    return max(sum(costs[a:b]) for a, b in ranges)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=9),
+    st.integers(1, 9),
+)
+def test_stages_are_as_good_as_any(chain: list[tuple[int, bool]], num_stages: int) -> None:
+    layers = [layer(cost, starts=starts) for cost, starts in chain]
+    costs = [cost for cost, _ in chain]
+    places = [index for index, (_, starts) in enumerate(chain) if starts and index > 0]
+    if num_stages > len(places) + 1:
+        with pytest.raises(ValueError, match=f"{num_stages} stages for {len(places) + 1} blocks"):
+            split_stages(layers, num_stages)
+        return
+    ranges = split_stages(layers, num_stages)
+    assert len(ranges) == num_stages
+    assert [ranges[0][0], *(end for _, end in ranges)] == [
+        0,
+        *(a for a, _ in ranges[1:]),
+        len(costs),
+    ]
+    assert all(first < last for first, last in ranges)
+    assert {first for first, _ in ranges[1:]} <= set(places)
+    best = min(
+        largest(costs, list(pairwise([0, *cuts, len(costs)])))
+        for cuts in combinations(places, num_stages - 1)
+    )
+    assert largest(costs, ranges) == best
+
+
+@pytest.mark.parametrize(
+    ("costs", "stages", "expected"),
+    [
+        ([1] * 8, 4, [(0, 2), (2, 4), (4, 6), (6, 8)]),
+        ([1] * 6, 4, [(0, 1), (1, 2), (2, 4), (4, 6)]),
+        ([1, 1, 1, 1, 10], 3, [(0, 2), (2, 4), (4, 5)]),
+        ([9, 1, 1], 2, [(0, 1), (1, 3)]),
+        ([1, 1, 9], 2, [(0, 2), (2, 3)]),
+        ([5], 1, [(0, 1)]),
+    ],
+)
+def test_stages_by_hand(costs: list[int], stages: int, expected: list[tuple[int, int]]) -> None:
+    assert split_stages([layer(cost) for cost in costs], stages) == expected
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"), [([1, 2], [(0, 2), (2, 5)]), ([2, 1], [(0, 3), (3, 5)])]
+)
+def test_a_given_split_counts_blocks(split: list[int], expected: list[tuple[int, int]]) -> None:
+    layers = [layer(1, starts=starts) for starts in (True, False, True, True, False)]
+    assert split_stages(layers, 2, split) == expected
+
+
+@pytest.mark.parametrize("split", [[1, 1], [3], [3, 0], [1, 1, 1], [2, 2]])
+def test_a_split_into_other_numbers_is_refused(split: list[int]) -> None:
+    layers = [layer(1) for _ in range(3)]
+    with pytest.raises(ValueError, match="2 numbers from 1 that add up to the 3 blocks"):
+        split_stages(layers, 2, split)
+
+
+def test_given_seconds_win_over_flops() -> None:
+    layers = [
+        Layer("x", seconds=(seconds, 0.0, 0.0), products=(Product(1, 1, depth),))
+        for seconds, depth in [(1.0, 9), (1.0, 1), (2.0, 1)]
+    ]
+    assert split_stages(layers, 2) == [(0, 2), (2, 3)]
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=12),
+    st.data(),
+    st.sampled_from([0.5, 1, 3, 4, 7.5, 20, 1000]),
+)
+def test_buckets_cover_the_stage_and_are_full(sizes: list[int], data, bucket: float) -> None:
+    layers = [layer(parameters=size) for size in sizes]
+    first = data.draw(st.integers(0, len(sizes) - 1))
+    last = data.draw(st.integers(first + 1, len(sizes)))
+    segments, buckets = cut(layers, (first, last), 2, lambda spread: bucket)
+    assert sum(part.parameters for part in buckets) == sum(sizes[first:last])
+    assert segments[0][0] == first
+    assert segments[-1][1] == last
+    assert all(a[1] == b[0] for a, b in pairwise(segments))
+    assert all(a < b for a, b in segments)
+    held = [2 * sum(sizes[a:b]) for a, b in segments]
+    assert all(nbytes >= bucket for nbytes in held[1:])
+    assert held[0] > 0 or len(segments) == 1
+    for (begin, _), nbytes in zip(segments[1:], held[1:], strict=True):
+        assert nbytes - 2 * sizes[begin] < bucket  # closed as soon as it was full
+
+
+@pytest.mark.parametrize(
+    ("parameters", "bucket", "expected"),
+    [
+        ([4, 4, 4, 4], 16, [(0, 1), (1, 2), (2, 3), (3, 4)]),
+        ([4, 4, 4, 4], 17, [(0, 2), (2, 4)]),
+        ([4, 4, 4], 32, [(0, 1), (1, 3)]),  # the first is what is left over
+        ([0, 4, 4, 0], 16, [(0, 2), (2, 4)]),  # nothing to reduce is no bucket of its own
+        ([4, 4, 4], 1e9, [(0, 3)]),
+        ([0, 0], 1, [(0, 2)]),
+    ],
+)
+def test_buckets_by_hand(
+    parameters: list[int], bucket: float, expected: list[tuple[int, int]]
+) -> None:
+    layers = [layer(parameters=size) for size in parameters]
+    assert cut(layers, (0, len(layers)), 4, lambda spread: bucket)[0] == expected

@@ -1,0 +1,85 @@
+"""Bytes held over time, worked out by hand and against the schedule's promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simulator import load, predict
+from simulator.cluster.resolve import resolve
+from simulator.program.instruction import Instruction
+from simulator.program.operations import Op
+from simulator.program.program import Program
+from simulator.program.task import Task
+from simulator.program.tensors import Tensor
+from simulator.timeline.memory import memory_samples
+
+
+def compute(allocates: dict[str, int], frees: tuple[str, ...] = (), op: Op = Op.FORWARD) -> Task:
+    tensors = tuple(Tensor(name, nbytes) for name, nbytes in allocates.items())
+    return Task(op, stage=0, allocates=tensors, frees=frees)
+
+
+def test_by_hand() -> None:
+    """Two microbatches: allocated when posted, freed when done, resident throughout."""
+    forward = compute({"saved": 10, "out": 3})
+    backward = compute({"grad": 5}, ("saved", "out"), Op.BACKWARD)
+    send = Task(Op.SEND, 0, stream="send:1", peer=1, frees=("grad",))
+    order = [(forward, 0), (forward, 1), (backward, 0), (backward, 1), (send, 0), (send, 1)]
+    program = Program([[Instruction(task, m) for task, m in order]], [{"a": 60, "b": 40}])
+    posted = np.array([0.0, 1.0, 2.0, 3.0, 3.0, 4.0])
+    end = np.array([1.0, 2.0, 3.0, 4.0, 3.5, 6.0])
+    (sample,) = memory_samples(program, posted, end)
+    held = dict(zip(sample.times.tolist(), sample.nbytes.tolist(), strict=True))  # last at a time
+    assert held == {0.0: 113, 1.0: 126, 2.0: 131, 3.0: 123, 3.5: 118, 4.0: 105, 6.0: 100}
+    assert sample.times[0] == 0.0
+    assert sample.nbytes[0] == 100
+    assert sample.peak == 131
+
+
+def test_what_ends_frees_before_what_begins_allocates() -> None:
+    first, second = compute({"a": 10}, ("a",)), compute({"b": 10}, ("b",))
+    program = Program([[Instruction(first), Instruction(second)]])
+    (sample,) = memory_samples(program, np.array([0.0, 1.0]), np.array([1.0, 2.0]))
+    assert sample.peak == 10
+
+
+def test_ranks_do_not_mix() -> None:
+    small, large = compute({"a": 1}, ("a",)), compute({"a": 7}, ("a",))
+    program = Program([[Instruction(small)], [], [Instruction(large)]], [{}, {"p": 5}, {"p": 100}])
+    samples = memory_samples(program, np.array([0.0, 3.0]), np.array([1.0, 4.0]))
+    assert [sample.peak for sample in samples] == [1, 5, 107]
+    assert [sample.nbytes.tolist() for sample in samples] == [[0, 1, 0], [5], [100, 107, 100]]
+    assert samples[2].times.tolist() == [0.0, 3.0, 4.0]
+
+
+def peaks(schedule: str, m: int) -> list[int]:
+    """Peak above what is resident, in units of what a stage saves per microbatch."""
+    experiment = load(
+        None,
+        [
+            *("workload.model=mlp", "workload.layers=4", "workload.hidden=64"),
+            *("parallel.pipeline=4", f"parallel.microbatches={m}", "cluster.preset=dgx-h100"),
+            f"parallel.schedule={schedule}",
+        ],
+    )
+    prediction = predict(experiment, resolve(experiment))
+    resident = [sum(held.values()) for held in prediction.program.resident]
+    tokens = 4 * experiment.workload.sequence
+    saved = 2 * tokens * 256 * 4  # both sides of the GELU
+    return [
+        (sample.peak - held) // saved
+        for sample, held in zip(prediction.timeline.memory, resident, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("m", [1, 2, 4, 6])
+def test_activations_grow_with_the_microbatches_in_flight(m: int) -> None:
+    """GPipe holds m stages' worth on every rank, 1F1B min(m, p-r); tensors at the stage's
+    boundaries are a quarter or an eighth of that and may add one or two."""
+    for found, flights in (
+        (peaks("gpipe", m), [m] * 4),
+        (peaks("1f1b", m), [min(m, 4 - rank) for rank in range(4)]),
+        (peaks("naive", m), [1] * 4),
+    ):
+        assert all(n <= peak <= 1.5 * n + 1 for peak, n in zip(found, flights, strict=True))
