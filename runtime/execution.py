@@ -146,7 +146,8 @@ def calibrate(
     experiment: Experiment, path: Path | None = None, on_progress: OnProgress | None = None
 ) -> Profile:
     """Measure this machine for `experiment` and keep the profile at `path` (None: this
-    user's cache)."""
+    user's cache).
+    """
     if experiment.workload.model == "unit":
         raise ExperimentError("workload.model = 'unit': has nothing to measure; name another model")
     answer = _launch(Job(experiment, measure=False, calibrate=True), on_progress, None)

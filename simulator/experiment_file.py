@@ -34,7 +34,6 @@ def parse(data: dict[str, Any]) -> Experiment:
     Raises:
         ExperimentError: unknown key, wrong type or impossible value.
     """
-
     try:
         experiment = Experiment.model_validate(data)
     except ValidationError as error:

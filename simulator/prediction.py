@@ -129,7 +129,8 @@ def simulated(program: Program, costs: CostModel, seed: int) -> tuple[Timeline, 
 
 def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
     """Whether the peaks fit: of the ranks of a device, or of a host, together. Allocators of
-    different processes do not give back to each other, so their peaks add up."""
+    different processes do not give back to each other, so their peaks add up.
+    """
     held: dict[str, dict[int, int]] = {}
     for rank, sample in zip(timeline.members, timeline.memory, strict=False):
         held.setdefault(cluster.seat(rank), {})[rank] = sample.peak

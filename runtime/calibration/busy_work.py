@@ -81,7 +81,8 @@ class Products:
 
     def loss(self) -> float:
         """Share of the speed of products that transfers beside them take, over all ranks; not
-        nothing, though noise may say so: what needs no core could not wait for one."""
+        nothing, though noise may say so: what needs no core could not wait for one.
+        """
         total = torch.tensor(self._beside + self._alone, dtype=torch.float64)
         dist.all_reduce(total)
         beside_s, beside, alone_s, alone = map(float, total)

@@ -186,7 +186,8 @@ class Calibrator:
 
 def mates_of(rank: int, hosts: Sequence[str], sharing: int | None) -> list[int]:
     """The ranks, with itself, that share with `rank` the cores of its host or, `sharing` ranks
-    each, a device of it."""
+    each, a device of it.
+    """
     here = [other for other, host in enumerate(hosts) if host == hosts[rank]]
     if sharing is None:
         return here

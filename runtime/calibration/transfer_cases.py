@@ -73,7 +73,8 @@ class Cases:
 
     def _queueing(self) -> Case:
         """Host time that a communication takes from the pass behind it: of passes, each with one
-        that nobody waits for."""
+        that nobody waits for.
+        """
         reduce = self._collective_task(Op.ALL_REDUCE, "data", self.at_once, SMALLEST)
         return self._of_host("queueing", [reduce])
 

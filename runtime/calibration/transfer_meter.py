@@ -109,7 +109,8 @@ class TransferMeter:
 
     def usual_seconds(self, op: Op, size: int, nbytes: int) -> float:
         """About how long a transfer of the program takes on idle cores (see
-        `runtime.executor.groups.Silence`)."""
+        `runtime.executor.groups.Silence`).
+        """
         return self._usual.get((op, size, nbytes), 0.0)
 
     def round(self) -> None:
@@ -239,7 +240,8 @@ def _timing(case: Case, posted: Floats, start: Floats, end: Floats) -> Timing:
 
 def _wake_seconds(case: Case, posted: Floats, start: Floats, end: Floats) -> float:
     """In a ping-pong, from the end of a message to the post of the pass that waited for it, and
-    from there to that of the message that waited for the pass."""
+    from there to that of the message that waited for the pass.
+    """
     waited = [(i.uid, i.after[0].uid) for i in case.program if i.after]
     later, before = zip(*waited, strict=True)
     return max(middle_mean((posted[:, later] - end[:, before]).ravel().tolist()), 0.0)

@@ -27,7 +27,8 @@ def collecting(
     begin: float,
 ) -> Iterator[None]:
     """Parameter gradients go where those of this microbatch are, or begin there: in `ledger`
-    at the moment `begin`."""
+    at the moment `begin`.
+    """
     if parameters is None:
         yield
         return

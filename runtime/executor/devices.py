@@ -18,7 +18,8 @@ SHARING_NCCL = (2, 30)
 
 def patience(timeout_s: float, backend: str) -> timedelta:
     """How long a process group waits for a peer. NCCL four times as long: when it gives up it
-    ends its own process, and whoever hangs is to be named before that."""
+    ends its own process, and whoever hangs is to be named before that.
+    """
     return timedelta(seconds=timeout_s * (4 if backend == "nccl" else 1))
 
 
@@ -101,7 +102,8 @@ def join(experiment: Experiment, store: Any, rank: int, device: torch.device) ->
 
 class AllocatorPeak:
     """The most that a GPU's allocator held for a step. What it holds besides the `resident`
-    bytes when the step begins, as tensors of calibration, is left out."""
+    bytes when the step begins, as tensors of calibration, is left out.
+    """
 
     def __init__(self, device: torch.device, resident: int):
         self._device, self._resident, self._others = device, resident, 0

@@ -8,7 +8,8 @@ import time
 
 def inject(kind: str) -> None:
     """Fail on purpose: ``exit`` (the process is gone), ``hang``, ``raise``; or, as
-    ``delay:SECONDS``, come later. What `linger` knows does nothing here."""
+    ``delay:SECONDS``, come later. What `linger` knows does nothing here.
+    """
     word, _, amount = kind.partition(":")
     if word == "exit":
         os._exit(17)

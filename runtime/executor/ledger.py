@@ -50,7 +50,8 @@ def refetched(
     tensors: Mapping[int, Tensor], fetch: Callable[[int], Tensor] | None
 ) -> contextlib.AbstractContextManager[Any]:
     """Autograd keeps no hold of `tensors` inside the ``with`` block: where it would save one
-    (or a view), it notes which, and asks `fetch` when the backward pass needs it."""
+    (or a view), it notes which, and asks `fetch` when the backward pass needs it.
+    """
     if not tensors or fetch is None:
         return contextlib.nullcontext()
     index_of = {t.untyped_storage().data_ptr(): index for index, t in tensors.items()}

@@ -280,7 +280,8 @@ def gradient_norm(executor: Executor, instruction: Instruction) -> None:
 
 def gradient_factor(executor: Executor) -> float | None:
     """What gradients are multiplied with: the loss scale is taken out, and their norm limited
-    as `torch.nn.utils.clip_grad_norm_` does. None: they have overflowed."""
+    as `torch.nn.utils.clip_grad_norm_` does. None: they have overflowed.
+    """
     workload, scale = executor.experiment.workload, executor.loss_scale.value
     norm = executor.gradient_norm()
     if not math.isfinite(norm) and executor.loss_scale.dynamic:

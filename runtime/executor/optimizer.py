@@ -14,7 +14,8 @@ MOMENTUM, BETAS, EPSILON = 0.9, (0.9, 0.999), 1e-8
 
 class Optimizer:
     """The state of one flat buffer: none for "sgd", a velocity for "momentum", the two
-    moments of "adam" (Kingma & Ba 2015), each as large as the parameters."""
+    moments of "adam" (Kingma & Ba 2015), each as large as the parameters.
+    """
 
     def __init__(self, name: str, parameters: Tensor):
         self.name = name

@@ -207,7 +207,8 @@ class Parameters:
     @contextmanager
     def gathering(self) -> Iterator[Tensor]:
         """The whole weights with this rank's part, for the others to be gathered into. Graphs
-        in flight must find what they saved unchanged: its version counter stays (as FSDP's)."""
+        in flight must find what they saved unchanged: its version counter stays (as FSDP's).
+        """
         with _unsafe_preserve_version_counter(self.values):
             if self._shard is not None:
                 storage = self.values.untyped_storage()

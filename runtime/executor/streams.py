@@ -75,7 +75,8 @@ class Stream:
 
 def own_cuda_stream(device: torch.device) -> torch.cuda.Stream | None:
     """A new one on a GPU, of high priority: those of normal priority come from a small pool that
-    NCCL takes its own from, too, and two users of one stream wait for each other."""
+    NCCL takes its own from, too, and two users of one stream wait for each other.
+    """
     if device.type != "cuda":
         return None
     own: torch.cuda.Stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]

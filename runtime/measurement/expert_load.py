@@ -34,7 +34,8 @@ class Routing:
 
     def total(self) -> dict[str, Any] | None:
         """``moe`` of ``twinline run`` (see ``docs/json.md``), over all ranks; None for models
-        without experts. Every rank must call it."""
+        without experts. Every rank must call it.
+        """
         if self._experiment.workload.model != "moe-gpt":
             return None
         shape = (len(describe(self._experiment)), self._experiment.workload.experts + 1)

@@ -37,7 +37,8 @@ class Measurement:
     versions old the weights of each stage were (see `simulator.program.staleness`), and for models
     with experts the load of these (see `expert_load`), of a paced run how much of it
     was real work (see `pacing.combine`), and on GPUs what the allocator of each rank
-    held at most (median over the iterations, bytes)."""
+    held at most (median over the iterations, bytes).
+    """
 
     timeline: Timeline
     iteration_times: list[float]
@@ -52,7 +53,8 @@ class Measurement:
     @property
     def noise_floor(self) -> float:
         """Half the distance from the 10th to the 90th percentile of the iteration time,
-        over its median: an error below it cannot be told from noise."""
+        over its median: an error below it cannot be told from noise.
+        """
         low, middle, high = np.percentile(self.iteration_times, [10, 50, 90])
         return float((high - low) / (2 * middle)) if middle > 0 else 0.0
 

@@ -70,7 +70,8 @@ def microbatch(
 
 def windows(random: Sequence[np.random.Generator], length: int) -> torch.Tensor:
     """A piece of the corpus for each sample, (samples, length) bytes; one longer than the
-    corpus starts over at its end."""
+    corpus starts over at its end.
+    """
     text = corpus()
     if length >= len(text):
         text = text.repeat(-(-length // len(text)) + 1)

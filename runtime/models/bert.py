@@ -35,7 +35,8 @@ def linear(inputs: int, outputs: int) -> Linear:
 
 class Embedding(nn.Module):
     """Tokens (batch, sequence) → (batch, sequence, hidden): norm of token plus learned
-    position plus segment, the second half of a sequence being its second segment."""
+    position plus segment, the second half of a sequence being its second segment.
+    """
 
     def __init__(self, vocab: int, sequence: int, hidden: int):
         super().__init__()
@@ -135,7 +136,8 @@ class Places(nn.Module):
 
 class Transform(nn.Module):
     """The head up to the logits: (batch, sequence, hidden) → (masked tokens, hidden); of
-    masked tokens that are elsewhere it takes the first one here in their stead."""
+    masked tokens that are elsewhere it takes the first one here in their stead.
+    """
 
     reads_target = True
 

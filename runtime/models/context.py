@@ -175,7 +175,8 @@ def _whole(part: Tensor, places: slice, tokens: int, heads: int) -> Tensor:
 
 class Packed(Queries):
     """Q, K and V, sorted by the rank whose heads they are of:
-    (batch, sequence, hidden) → (context, batch, sequence, 3, heads × width)."""
+    (batch, sequence, hidden) → (context, batch, sequence, 3, heads × width).
+    """
 
     def __init__(self, whole: nn.Linear, share: Share, ranks: int):
         super().__init__(whole, share, 0, 3)
@@ -190,7 +191,8 @@ class Packed(Queries):
 
 class Core(nn.Module):
     """Attention of this rank's heads over the whole sequence: (context, batch, sequence of a
-    rank, 3, heads × width) → (context, batch, sequence of a rank, heads × width)."""
+    rank, 3, heads × width) → (context, batch, sequence of a rank, heads × width).
+    """
 
     def __init__(self, heads: int, mask: Tensor | None, again: bool):
         super().__init__()

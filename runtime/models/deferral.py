@@ -35,7 +35,8 @@ class Deferred:
 
     def run(self) -> None:
         """Compute them, and let go of what they needed: the graph refers to this object and
-        these tensors to the graph, so nothing else would."""
+        these tensors to the graph, so nothing else would.
+        """
         with torch.no_grad():
             for work in self._work:
                 work()
@@ -173,7 +174,8 @@ class _SplitConv2d(torch.autograd.Function):
 
         def part(which: list[bool]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
             """The parts of the backward pass that torch computes in one call: gradients of
-            input, weight and bias."""
+            input, weight and bias.
+            """
             sizes = None if bias is None else bias.shape
             dilation, transposed, output_padding, groups = [1, 1], False, [0, 0], 1
             found: tuple[Tensor | None, Tensor | None, Tensor | None]

@@ -1,5 +1,6 @@
 """Losses, in fp32 at least: sums over a vocabulary or a batch need its precision, and the loss
-scale of fp16 its range (Micikevicius et al. 2018, section 3.1; so does `torch.autocast`)."""
+scale of fp16 its range (Micikevicius et al. 2018, section 3.1; so does `torch.autocast`).
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,8 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
 
 class First(nn.Module):
     """fc1 of a part: (batch, sequence, hidden), or columns as they were gathered, to this
-    rank's columns, or to a part of the sum of all."""
+    rank's columns, or to a part of the sum of all.
+    """
 
     def __init__(self, whole: Perceptron, share: Share, style: str):
         super().__init__()

@@ -1,5 +1,6 @@
 """The modules of `simulator.workloads.moe_gpt`: those of gpt, with a mixture of experts in
-the place of its MLP, made of parts that hand tensors to each other and share nothing else."""
+the place of its MLP, made of parts that hand tensors to each other and share nothing else.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from simulator.workloads.moe_gpt import capacity
 
 class Router(nn.Module):
     """(…, hidden) → gates (tokens, experts): positive for the `top_k` experts that a token
-    chooses, and 0 for the others."""
+    chooses, and 0 for the others.
+    """
 
     def __init__(self, hidden: int, experts: int, top_k: int):
         super().__init__()

@@ -1,5 +1,6 @@
 """The torch modules of the workloads, one file a model, layer by layer as described in
-`simulator.workloads`."""
+`simulator.workloads`.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def build_layer(
     experiment: Experiment, index: int, device: torch.device, place: Place = MappingProxyType({})
 ) -> nn.Module:
     """Layer `index`, initialised from (seed, index) alone: the same in every partition. A
-    part of a layer is cut out of the whole, so that ranks start from the same model."""
+    part of a layer is cut out of the whole, so that ranks start from the same model.
+    """
     whole, part = describe(experiment)[index].whole
     state = torch.get_rng_state()
     which = index if whole < 0 else whole

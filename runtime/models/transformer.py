@@ -1,5 +1,6 @@
 """Modules of `simulator.workloads.transformer`: what one rank has of a transformer layer, cut
-out of the whole layer of `runtime.models.gpt` or `runtime.models.bert`."""
+out of the whole layer of `runtime.models.gpt` or `runtime.models.bert`.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +108,8 @@ class Add(nn.Module):
 
 class EmbeddingPart(nn.Module):
     """A share of the vocabulary: (batch, sequence) → (batch, sequence here, hidden), 0 for
-    tokens of other shares."""
+    tokens of other shares.
+    """
 
     def __init__(self, whole: nn.Embedding, share: Share):
         super().__init__()
@@ -193,7 +195,8 @@ class Answers(nn.Module):
 
 class CrossEntropy(nn.Module):
     """Mean over tokens from the sums over the vocabulary: a scalar, of which the mean over the
-    context ranks is that over all tokens."""
+    context ranks is that over all tokens.
+    """
 
     def __init__(self, share: Share):
         super().__init__()
@@ -257,7 +260,8 @@ def part_of(whole: nn.Module, part: str, share: Share) -> nn.Module:
 
 def tokens_here(experiment: Experiment, share: Share) -> Tensor:
     """Positions of the tokens whose norms and residuals this rank computes: of a sequence, or
-    with sequence parallelism of a share of all tokens of a microbatch, row by row."""
+    with sequence parallelism of a share of all tokens of a microbatch, row by row.
+    """
     if not experiment.parallel.sequence_parallel:
         return share.places
     return share.of(share.places.repeat(experiment.microbatch_size))

@@ -168,7 +168,8 @@ def parameters_norm(executor: Executor) -> float:
 
 def _tensors(executor: Executor) -> dict[str, Any] | None:
     """Parameters and last gradients of every layer range of every rank, put together from the
-    shards that each rank sends."""
+    shards that each rank sends.
+    """
     mine = {
         name: (parameters.shard.double().cpu(), executor.last_gradients[name].double().cpu())
         for name, parameters in executor.parameters.items()

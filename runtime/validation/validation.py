@@ -85,7 +85,8 @@ class Validation:
 
     def targets(self) -> list[dict[str, Any]]:
         """Each with the value found; ``met`` is None where no case tells. For errors of the step
-        also how many cases are within the limit or, where that is higher, their noise floor."""
+        also how many cases are within the limit or, where that is higher, their noise floor.
+        """
         found = []
         for group, figure, limit in FIGURES:
             value = self.summary(group)[figure]
@@ -225,7 +226,8 @@ class _Pool:
 
 def identity(case: Case) -> str:
     """Of a case and of what it was measured with: the experiment, and the versions of this
-    project and of torch."""
+    project and of torch.
+    """
     versions = [_version("twinline"), _version("torch")]
     what = [case.name, case.experiment.model_dump(mode="json", exclude_unset=True), versions]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]

@@ -65,7 +65,8 @@ class Cause:
 class Attribution:
     """`seconds` that each kind of cause adds to the predicted iteration time to arrive at the
     measured one; the `cause` with the largest part in it (a short string); and the places
-    of its kind, the one that is named first, then those that add most."""
+    of its kind, the one that is named first, then those that add most.
+    """
 
     seconds: dict[str, float]
     cause: str
@@ -205,7 +206,8 @@ def _read(
 
 def _gaps(waits: list[list[Instruction]], posted: Floats, end: Floats) -> Floats:
     """Per instruction, seconds between its last predecessor's end and its posting. Less than
-    nothing after a meeting that ended here before it did for its last participant."""
+    nothing after a meeting that ended here before it did for its last participant.
+    """
     ready = np.zeros(len(waits))
     for uid, before in enumerate(waits):
         if before:
@@ -221,7 +223,8 @@ Level = Callable[[Instruction], list[str]]
 
 def _grouped(program: Program, level: Level) -> dict[str, list[int]]:
     """The instructions of every place, without places that are the same ones under two names:
-    with two ranks all messages are those of either."""
+    with two ranks all messages are those of either.
+    """
     groups: dict[str, list[int]] = {}
     for instruction in program:
         for name in level(instruction):

@@ -26,7 +26,8 @@ def union_length(starts: Floats, ends: Floats) -> float:
 
 def rank_metrics(timeline: Timeline) -> list[dict[str, Any]]:
     """Per rank: seconds of compute, exposed communication and idleness, which add up to the
-    iteration time; first start and last end; peak memory; peak microbatches in flight."""
+    iteration time; first start and last end; peak memory; peak microbatches in flight.
+    """
     total = timeline.iteration_time
     compute = timeline.is_compute
     in_flight = peak_inflight(timeline)
@@ -53,7 +54,8 @@ def rank_metrics(timeline: Timeline) -> list[dict[str, Any]]:
 
 def peak_inflight(timeline: Timeline) -> list[int]:
     """Per rank, stage activations held at once: from the start of a stage's forward pass
-    to the end of the pass that frees it (`B`, or `W` where the backward is split)."""
+    to the end of the pass that frees it (`B`, or `W` where the backward is split).
+    """
     forward = timeline.of_kind(lambda kind: kind.op == "F")
     backward = timeline.of_kind(lambda kind: kind.op in {"B", "W"})
     stages = np.array([kind.stage for kind in timeline.kinds], dtype=np.int64)
@@ -158,7 +160,8 @@ def iteration_statistics(times: Sequence[float]) -> dict[str, float]:
 
 def with_statistics(result: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
     """`result` of a median timeline with the statistics over all iterations of its run; the
-    rates become those of the iteration time there."""
+    rates become those of the iteration time there.
+    """
     seconds = statistics.get("iteration_time_s", 0.0)
     scale = result["iteration_time_s"] / seconds if seconds > 0 else 1.0
     rates = {

@@ -17,7 +17,8 @@ from simulator.units import nbytes, seconds, shortened
 
 def fit(points: Points) -> tuple[float, float]:
     """(latency in seconds, bandwidth in bytes/s) of the line through the points whose relative
-    errors have the least squares; infinite bandwidth: larger ones take no longer."""
+    errors have the least squares; infinite bandwidth: larger ones take no longer.
+    """
     sizes = np.array([size for size, _ in points], dtype=float)
     times = np.maximum([timing.mean_s for _, timing in points], 1e-12)
     slope = 0.0

@@ -161,7 +161,8 @@ def program(
     ] = False,
 ) -> None:
     """Print the instruction lists as CSV, one row a rank; on stderr the program's hash, the
-    device mesh and who talks to whom."""
+    device mesh and who talks to whom.
+    """
     experiment = load(file, set_ or ())
     lowered = lower(experiment)
     print(

@@ -125,7 +125,8 @@ class Cluster:
     @cached_property
     def wake_weight(self) -> float | None:
         """With which a wake-up gets on among passes that leave no core free; None: it does not
-        wait for them."""
+        wait for them.
+        """
         busy_s = self.profile.wake_busy_s if self.profile else None
         return self.wake_s / busy_s if busy_s and busy_s > self.wake_s else None
 

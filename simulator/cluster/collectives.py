@@ -271,7 +271,8 @@ def _ring_of(op: str, group: tuple[int, ...]) -> list[tuple[int, int]]:
 def ring_seconds(op: str, size: int, nbytes: float, latency_s: float, bandwidth: float) -> float:
     """An all-reduce takes 2(n-1)/n·bytes/bandwidth + 2(n-1)·latency; each of its halves,
     reduce-scatter and all-gather, and a pairwise all-to-all half of that (Patarasuk & Yuan
-    2009; Thakur et al. 2005, section 3). A shift is one message of each rank, all at once."""
+    2009; Thakur et al. 2005, section 3). A shift is one message of each rank, all at once.
+    """
     if op in ("SHIFT", "SHIFT_BACK"):
         return latency_s + nbytes / bandwidth
     rounds = (2 if op == "ALL_REDUCE" else 1) * (size - 1)

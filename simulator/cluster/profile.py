@@ -23,7 +23,8 @@ class Timing:
     """A measured duration, seconds: mean of all but the extremes (see `middle_mean`), 10th and
     90th percentile, and ten durations that are equally likely: the means of the tenths of
     the sorted samples. Of a transfer also `busy_s`: the mean while all ranks compute, where
-    that was measured."""
+    that was measured.
+    """
 
     mean_s: float
     p10_s: float
@@ -148,7 +149,8 @@ class Profile:
 
     def collective(self, op: str, size: int, nbytes: float) -> Timing | None:
         """From the points of this operation and group size; without them, the ring formula
-        scaled from the nearest size measured, or from all-reduces. None: nothing to go by."""
+        scaled from the nearest size measured, or from all-reduces. None: nothing to go by.
+        """
         known = "ALL_REDUCE" if op not in self.collectives else op
         measured = self.collectives.get(known)
         if not measured:
@@ -163,7 +165,8 @@ class Profile:
 
 def interpolate(points: Points, nbytes: float) -> Timing:
     """For `nbytes`: linear between measured sizes, above them by the last slope; nothing
-    takes less than the smallest. A message of the nearest size tells the spread."""
+    takes less than the smallest. A message of the nearest size tells the spread.
+    """
     sizes = [size for size, _ in points]
     means = [timing.mean_s for _, timing in points]
     nearest = min(points, key=lambda point: abs(point[0] - nbytes))[1]

@@ -18,7 +18,8 @@ FORMAT = "twinline-profile-5"
 
 def default_path(experiment: Experiment) -> Path:
     """Where this user's profile of this machine is kept: of its CPUs, or of its GPUs with so
-    many ranks each."""
+    many ranks each.
+    """
     device, sharing = experiment.run.device, experiment.cluster.ranks_per_device
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     name = "profile.json" if device == "cpu" else f"profile-{device}-{sharing}.json"

@@ -250,7 +250,8 @@ class Topology:
 
     def shares(self, group: tuple[int, ...]) -> dict[str, tuple[float, list[float]]]:
         """Of every resource that `group` uses, in both ways: its bytes/s and, per level, which
-        share it takes of the bytes that leave a unit. Members of a unit have equal shares."""
+        share it takes of the bytes that leave a unit. Members of a unit have equal shares.
+        """
         units = [self.units(rank) for rank in group]
         found: dict[str, tuple[float, list[float]]] = {}
         for level in range(self.num_levels):

@@ -105,7 +105,8 @@ class CostModel:
     def drawn(self, seed: int, step: int) -> CostModel:
         """The same costs with every duration drawn from the measured ones, and the passes of each
         rank as slow as they were in one of the rounds of calibration: of each as many as of
-        another. Who waits for several waits for the slowest."""
+        another. Who waits for several waits for the slowest.
+        """
         drawn = copy(self)
         rounds = self.cluster.profile.rounds if self.cluster.profile else []
         drawn._speeds = rounds[step % len(rounds)] if rounds else [1.0]
@@ -266,7 +267,8 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
 
 def _queued_before(program: Program) -> list[int]:
     """Per instruction uid: communication queued since the compute before it, for a compute
-    instruction. The thread that queues it runs the passes, so this time is compute time."""
+    instruction. The thread that queues it runs the passes, so this time is compute time.
+    """
     counts = [0] * len(program)
     for instructions in program.ranks:
         queued = 0

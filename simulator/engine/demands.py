@@ -61,7 +61,8 @@ class Sharing:
 
     def demand(self, participants: tuple[Instruction, ...], amount: float) -> Demand:
         """Of links, and `amount` of every participant's cores or device if others use them
-        meanwhile."""
+        meanwhile.
+        """
         first = participants[0]
         taken = self._demands.get((first.rank, id(first.task)), ())
         use: dict[str, float] = {}
@@ -159,7 +160,8 @@ class Sharing:
 
     def _share_devices(self, program: Program) -> None:
         """Passes and transfers that may overlap share their device. Messages do so only if that
-        was measured: else they are taken for the work of copy engines."""
+        was measured: else they are taken for the work of copy engines.
+        """
         measured = self.cluster.profile is not None
         transfers = COMMUNICATION if measured else COLLECTIVES
         device, taken = self.cluster.topology.device, self.cluster.library.transfer_share > 0
@@ -208,7 +210,8 @@ def _looser(
     columns: dict[str, dict[tuple[int, int], float]], capacities: dict[str, float]
 ) -> set[str]:
     """Resources that another one makes superfluous: whoever uses them takes a larger share of
-    that one. Of equals all but the first."""
+    that one. Of equals all but the first.
+    """
     users: dict[tuple[int, int], list[str]] = {}
     for name, column in columns.items():
         for key in column:

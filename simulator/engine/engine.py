@@ -26,7 +26,8 @@ from simulator.timeline.timeline import Timeline
 
 class Costs(Protocol):
     """What the engine asks about an instruction. Subclasses that say nothing else have
-    neither delays nor anything shared."""
+    neither delays nor anything shared.
+    """
 
     capacities: dict[str, float]
     """Of each shared resource."""
@@ -40,7 +41,8 @@ class Costs(Protocol):
 
     def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
         """Shared resources that its delay waits for, and with which weight; empty: it is as long
-        whatever else runs."""
+        whatever else runs.
+        """
         return (), 1.0
 
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:

@@ -28,7 +28,8 @@ to 1024 on A100 (NVIDIA, in ml-engineering, compute/accelerator)."""
 @dataclass(frozen=True)
 class Work:
     """What a pass through a layer does: matrix products, and `kernels` others that read and
-    write `nbytes` together."""
+    write `nbytes` together.
+    """
 
     products: tuple[Product, ...] = ()
     nbytes: float = 0.0
@@ -73,7 +74,8 @@ def product_seconds(device: Device, dtype: str, width: int, product: Product) ->
 
 def attention_seconds(device: Device, dtype: str, products: Iterable[Product]) -> float:
     """A fused kernel: blocks of the rows of every head are spread over the processors. They
-    are of unequal length where a mask is causal, and fill each other's gaps."""
+    are of unequal length where a mask is causal, and fill each other's gaps.
+    """
     rate = device.peak_flops[dtype] * device.attention_efficiency
     computing = 0.0
     for product in products:

@@ -51,7 +51,8 @@ def peers_are_placed_alike(mesh: Mesh, cluster: Cluster) -> bool:
 
 def _divided_alike(mesh: Mesh, units: np.ndarray) -> bool:
     """Whether groups along the same axes change their unit at the same places; `units` has
-    the shape of the mesh."""
+    the shape of the mesh.
+    """
     for along in _directions(mesh):
         groups = _groups(units, along)
         changes = np.diff(groups, axis=-1) != 0
@@ -62,7 +63,8 @@ def _divided_alike(mesh: Mesh, units: np.ndarray) -> bool:
 
 def _joined_alike(mesh: Mesh, topology: Topology) -> bool:
     """In islands without a switch: whether every two ranks have as many links between them
-    as the two that stand for them, and all groups as many rings."""
+    as the two that stand for them, and all groups as many rings.
+    """
     places = np.array([topology.units(rank)[LANE] for rank in range(mesh.world_size)])
 
     def links(members: np.ndarray) -> tuple[tuple[int, ...], ...]:

@@ -45,7 +45,8 @@ class Mesh:
 
     def replica(self, rank: int) -> int:
         """Whose share of the batch `rank` takes, counted over all of them: those at different
-        places of `data` and `expert` take different data."""
+        places of `data` and `expert` take different data.
+        """
         place = self.coordinate(rank)
         return place["data"] * self.degrees["expert"] + place["expert"]
 
@@ -68,7 +69,8 @@ class Mesh:
 
     def representatives(self) -> list[int]:
         """One rank of every set of peers that do the same: the first place on every axis
-        but the pipeline, where ranks have different layers."""
+        but the pipeline, where ranks have different layers.
+        """
         first = tuple(slice(None) if axis == "pipeline" else 0 for axis in AXES)
         return [int(rank) for rank in self.ranks[first]]
 

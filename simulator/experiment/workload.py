@@ -99,7 +99,8 @@ class Workload(Section):
     @property
     def has_master_weights(self) -> bool:
         """16-bit weights are copies of fp32 ones, which the optimizer updates
-        (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1)."""
+        (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1).
+        """
         return self.dtype_bytes == 2
 
     @property

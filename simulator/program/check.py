@@ -114,7 +114,8 @@ def _check_deadlock(program: Program) -> None:
 
 def _check_tensors(instructions: list[Instruction]) -> None:
     """Follow every tensor of one rank, in list order (an order the rank can execute), and by
-    what surely has ended: streams run beside each other."""
+    what surely has ended: streams run beside each other.
+    """
     held: dict[Key, Instruction] = {}
     reading: dict[Key, list[Instruction]] = {}  # communication, which goes on beside compute
     wanted: dict[Key, Instruction] = {}  # read, and not made up to here
@@ -187,7 +188,8 @@ class Order:
 
     def holds(self, first: Instruction, second: Instruction) -> bool:
         """Whether `first`, listed earlier, has ended when `second` starts. Communication waits
-        for all compute listed before it (`_check_streams`)."""
+        for all compute listed before it (`_check_streams`).
+        """
         stream = first.task.stream
         if stream in (COMPUTE_STREAM, second.task.stream) or first in second.after:
             return True
@@ -197,7 +199,8 @@ class Order:
 
 def clocks(instructions: list[Instruction]) -> list[Clock]:
     """What has ended on the communication streams when each instruction starts: vector clocks
-    (Mattern 1989, "Virtual Time and Global States of Distributed Systems")."""
+    (Mattern 1989, "Virtual Time and Global States of Distributed Systems").
+    """
     found: list[Clock] = []
     ended: dict[str, Clock] = {}  # by stream, when its last instruction so far has ended
     for index, instruction in enumerate(instructions):

@@ -79,7 +79,8 @@ class Program:
 
     def hash(self) -> str:
         """The first 16 hex digits of the SHA-256 of the whole program: equal programs,
-        equal hashes, on every machine and in every process."""
+        equal hashes, on every machine and in every process.
+        """
         digest = hashlib.sha256(repr((self.num_stages, self.resident, self.buckets)).encode())
         if self.is_folded:
             digest.update(f"{self.world_size} ranks\n".encode())

@@ -1,5 +1,6 @@
 """What an experiment may ask for, beyond the types of its keys. Each check raises
-ExperimentError with the key, its value and what is allowed."""
+ExperimentError with the key, its value and what is allowed.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def check_batch(experiment: Experiment) -> None:
 
 def check_devices(experiment: Experiment) -> None:
     """NCCL is for GPUs; and where durations are given, nobody slows another: a shared device
-    would cost nothing."""
+    would cost nothing.
+    """
     if experiment.run.backend == "nccl" and experiment.run.device == "cpu":
         raise ExperimentError(
             "run.backend = 'nccl': allowed with run.device = 'cpu': 'auto', 'gloo'"

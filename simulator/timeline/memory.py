@@ -11,7 +11,8 @@ from simulator.timeline.timeline import Floats, MemorySamples
 def usual_samples(steps: list[MemorySamples], seconds: list[float]) -> MemorySamples:
     """Of one rank in several steps, which took `seconds`: that of a step with the median peak
     (of an even number the lower one), and of these the one that took nearest to the median
-    time. What overlaps, and so the peak, is not the same in each."""
+    time. What overlaps, and so the peak, is not the same in each.
+    """
     middle = sorted(samples.peak for samples in steps)[(len(steps) - 1) // 2]
     usual = float(np.median(seconds))
     candidates = [n for n, samples in enumerate(steps) if samples.peak == middle]

@@ -30,7 +30,8 @@ SEGMENTS = 2
 
 def masked_positions(sequence: int) -> int:
     """Of one sequence. Always the same number: means over microbatches then average to the
-    mean over the batch."""
+    mean over the batch.
+    """
     return max(1, round(MASKED_SHARE * sequence))
 
 
@@ -156,7 +157,8 @@ def _places(p: Parts) -> Layer:
 def _transform(p: Parts, whole: int, masked: int) -> Layer:
     """Of the head: every rank computes all of it, then its share of the logits, so that the
     gradients that come back are parts of a sum over the ranks. How many masked tokens are on a
-    context rank is not known beforehand, so each has room, and does the work, for all."""
+    context rank is not known beforehand, so each has room, and does the work, for all.
+    """
     h = p.hidden
     return Layer(
         kind=f"bert-transform {p.shape} n{masked}",

@@ -1,5 +1,6 @@
 """What of ``[workload]`` is refused: keys the model does not have, sizes it cannot take; and
-what the model cannot do."""
+what the model cannot do.
+"""
 
 from __future__ import annotations
 

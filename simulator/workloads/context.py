@@ -24,7 +24,8 @@ REGROUP = Exchange("context", Op.ALL_TO_ALL, Op.ALL_TO_ALL)
 
 def zigzag(experiment: Experiment) -> bool:
     """Rank r of c has chunks r and 2c - 1 - r of the sequence, so that with a causal mask all
-    ranks have equal work (Megatron-LM's context parallelism); else it has chunk r of c."""
+    ranks have equal work (Megatron-LM's context parallelism); else it has chunk r of c.
+    """
     style = experiment.parallel.context_style
     return style == "ring" and experiment.workload.model in CAUSAL
 
@@ -38,7 +39,8 @@ def attention(p: Parts, whole: int, causal: bool) -> list[Layer]:
 
 def _ring(p: Parts, whole: int, causal: bool) -> list[Layer]:
     """Step j attends to the keys and values of the rank j places before this one; those of
-    the next step come meanwhile, so their shift is listed before it."""
+    the next step come meanwhile, so their shift is listed before it.
+    """
     made = [_product(p, whole, "queries", 1), replace(_product(p, whole, "keys", 2), reads=(1,))]
     queries, keys, state = 1, 2, 0  # boundaries, counted from the input
     for step in range(p.context):

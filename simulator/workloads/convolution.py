@@ -120,7 +120,8 @@ def fully_connected(batch: int, inputs: int, outputs: int, width: int) -> Layer:
 
 def classifier(batch: int, inputs: int, classes: int, width: int) -> Layer:
     """A matrix product and softmax cross-entropy: log-softmax output, labels and the
-    loss's total weight are kept."""
+    loss's total weight are kept.
+    """
     parameters, wide = inputs * classes + classes, max(width, 4)
     return Layer(
         kind=f"classifier b{batch} {inputs} to {classes}",

@@ -63,7 +63,8 @@ def loads_of(workload: Workload) -> list[list[float]]:
 
 def capped(weights: Sequence[float], most: float) -> list[float]:
     """Shares in proportion to `weights` (largest first), but none over `most`: what is over
-    it goes to the others in proportion."""
+    it goes to the others in proportion.
+    """
     for full, largest in enumerate(weights):
         rest, total = 1 - full * most, math.fsum(weights[full:])
         if largest * rest <= most * total * (1 + 1e-9):

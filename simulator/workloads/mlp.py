@@ -48,7 +48,8 @@ def layers(experiment: Experiment) -> list[Layer]:
 
 def squared_error(kind: str, values: int, width: int) -> Layer:
     """Of values of `width` bytes; autograd keeps them and the target. 16-bit ones are copied
-    to fp32 before, and the copies are kept."""
+    to fp32 before, and the copies are kept.
+    """
     copied = width < 4
     return Layer(
         kind=kind,

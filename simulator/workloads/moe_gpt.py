@@ -62,7 +62,7 @@ def expert_products(count: int, slots: int, hidden: int, ffn: int) -> tuple[Prod
 
 
 def mixture(experiment: Experiment) -> Layer:
-    """x + the experts' outputs, weighted with the gates.
+    """X + the experts' outputs, weighted with the gates.
 
     Autograd keeps the norm's output, the gates, per choice its expert's output, and per slot
     what an expert keeps: its input and both sides of the GELU, used or not.

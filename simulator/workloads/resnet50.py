@@ -27,7 +27,8 @@ GROUPS = ((64, 3), (128, 4), (256, 6), (512, 3))
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
     """1×1, 3×3 and 1×1 convolution beside a skip connection, which has a convolution of
-    its own where the shape changes."""
+    its own where the shape changes.
+    """
 
     inputs: int
     channels: int
@@ -89,7 +90,8 @@ def _statistics(channels: int, width: int) -> int:
 
 def _stem(batch: int, size: int, width: int) -> Layer:
     """7×7 convolution, batch norm, ReLU, max-pool. The input is a batch: it needs no
-    gradient, and autograd, not a boundary, holds it."""
+    gradient, and autograd, not a boundary, holds it.
+    """
     inputs = batch * STEM.inputs * size**2 * width
     values = STEM.values(batch, size)
     side = POOL.side(STEM.window.side(size))
@@ -116,7 +118,8 @@ def _stem(batch: int, size: int, width: int) -> Layer:
 
 def _bottleneck(block: Bottleneck, batch: int, size: int, width: int) -> Layer:
     """Kept: every norm's input and statistics, the output of the two inner ReLUs, and a
-    byte per value for the last one (`runtime.models.convnet.rectify`)."""
+    byte per value for the last one (`runtime.models.convnet.rectify`).
+    """
     one, two, three = block.convs
     side = block.side(size)
     first, second, third = (

@@ -25,7 +25,8 @@ EVERYWHERE = ("expert", "tensor")
 class Parts:
     """Makes the parts for one experiment; `sequence` is what a context rank has of a sample,
     `tokens` are of a microbatch, `here` those of them whose norms and residuals this rank
-    computes."""
+    computes.
+    """
 
     batch: int
     sequence: int
@@ -220,7 +221,8 @@ class Parts:
     def cross_entropy(self, whole: int, tokens: int) -> list[Layer]:
         """Of logits that are nowhere whole: their maximum, the sum of exponentials and the
         logit of the target over the ranks, then the mean (Shoeybi et al. 2019, section 3).
-        Reads the logits, which are before it."""
+        Reads the logits, which are before it.
+        """
         columns = self.vocab // self.tensor
         nbytes, row = tokens * columns * self.wide, tokens * self.wide
         if self.tensor == 1:

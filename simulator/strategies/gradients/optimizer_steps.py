@@ -85,7 +85,8 @@ def insert_updates(
 
 def _clipped(steps: list[Instruction], group: tuple[int, ...]) -> list[Instruction]:
     """Before `steps`, the norm of the gradient over the whole model: of the parts of each
-    stage, then summed over `group` (Pascanu et al. 2013, section 3.2)."""
+    stage, then summed over `group` (Pascanu et al. 2013, section 3.2).
+    """
     norms = [
         Instruction(
             Task(op=Op.GRADIENT_NORM, stage=step.task.stage, layers=step.task.layers),

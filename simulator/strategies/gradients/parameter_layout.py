@@ -1,5 +1,6 @@
 """Which ranks share a bucket: those that have one part each of it, and those that have the
-same part."""
+same part.
+"""
 
 from __future__ import annotations
 

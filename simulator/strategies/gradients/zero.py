@@ -111,7 +111,8 @@ def gather_updated(instructions: list[Instruction], buckets: Sequence[Bucket]) -
 
 class Variants:
     """Tasks that allocate or free more than the one they are made from: one for all
-    microbatches."""
+    microbatches.
+    """
 
     def __init__(self) -> None:
         self._made: dict[tuple[int, Tensor | str], tuple[Task, Task]] = {}
@@ -190,7 +191,8 @@ def _unshard(
 
 def _holds(computes: Sequence[Instruction], bucket: Bucket, prefetch: int) -> list[tuple[int, int]]:
     """From which use (place in `computes`) to which the whole parameters are held: through
-    all segments of a pass, and on where they would be gathered again at once."""
+    all segments of a pass, and on where they would be gathered again at once.
+    """
     places = [
         place
         for place, instruction in enumerate(computes)
@@ -211,7 +213,8 @@ def _holds(computes: Sequence[Instruction], bucket: Bucket, prefetch: int) -> li
 
 def _whole(bucket: Bucket) -> str:
     """Name of the gathered parameters: one for all microbatches, so that a program which
-    holds two copies is refused."""
+    holds two copies is refused.
+    """
     return f"{bucket.weights}@whole"
 
 

@@ -92,7 +92,8 @@ class Flow:
     def gradients(self, boundary: int, after: int = 0) -> list[str]:
         """The parts whose sum is the gradient that layers `after` and later have at
         `boundary`: one of all segments that read it, which accumulate, and one of each
-        exchange that does."""
+        exchange that does.
+        """
         readers = [index for index in self.readers[boundary] if index >= after]
         exchanges = [index for index in readers if self.layers[index].exchange is not None]
         names = [gradient(boundary)] if len(exchanges) < len(readers) else []
@@ -117,7 +118,8 @@ class Flow:
 def saved_bytes(flow: Flow, first: int, last: int) -> int:
     """Kept by a forward pass through layers [first, last): what each layer saves, and the
     tensors between them that a backward pass needs. Tensors that enter or leave are not
-    counted: they have names of their own."""
+    counted: they have names of their own.
+    """
     outputs = set(flow.outputs(first, last))
     inner = sum(
         flow.layers[boundary - 1].output_bytes
@@ -129,7 +131,8 @@ def saved_bytes(flow: Flow, first: int, last: int) -> int:
 
 def deferred_bytes(flow: Flow, first: int, last: int) -> int:
     """Kept from the backward pass for inputs to the one for weights; counted as in
-    `saved_bytes`."""
+    `saved_bytes`.
+    """
     multiplied = {
         index - flow.layers[index].reads[0]
         for index in range(first, last)

@@ -1,5 +1,6 @@
 """From the order of passes to instructions: segments, exchanges between them, and the messages
-between stages."""
+between stages.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Where a stage is cut: at every exchange, where one is waited for, so that gradients go out
-bucket by bucket, and where blocks are recomputed, between them."""
+bucket by bucket, and where blocks are recomputed, between them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Spread(NamedTuple):
     @classmethod
     def of(cls, layer: Layer, wide: Collection[str]) -> Spread:
         """How the parameters of `layer` are spread over the `wide` axes, which have more than
-        one rank."""
+        one rank.
+        """
         sums_over, copied_over = (
             tuple(axis for axis in axes if axis in wide)
             for axes in (layer.sums_over, layer.copied_over)
@@ -113,7 +115,8 @@ def cut(
 
 def _waits(layers: Sequence[Layer], index: int) -> bool:
     """The layer reads what an exchange further back has made: that goes on beside the layers
-    between them, so these must not wait for it (unless the first of them reads it, too)."""
+    between them, so these must not wait for it (unless the first of them reads it, too).
+    """
     return any(
         back and layers[index - back - 1].exchange and 0 not in layers[index - back].reads
         for back in layers[index].reads

@@ -110,7 +110,8 @@ class Stage:
 
     def _settled(self, readers: list[int]) -> int:
         """The piece at whose end all `readers` have ended: an exchange goes on beside the
-        segments behind it, up to the first that reads what it makes."""
+        segments behind it, up to the first that reads what it makes.
+        """
         last = readers[-1]
         for piece in self.exchanges.intersection(readers[:-1]):
             made = self.flow.source(self.pieces[piece][1])
@@ -126,7 +127,8 @@ class Stage:
 
     def _free_backwards(self, name: str, source: int, keepers: list[int]) -> None:
         """After the last use: of the lowest piece, and where weight gradients are deferred,
-        of the lowest that defers those that need it. An exchange uses it to gather it again."""
+        of the lowest that defers those that need it. An exchange uses it to gather it again.
+        """
         if keepers[0] in self.again:
             self.dropped.setdefault(keepers[0], []).append(name)
             return
@@ -148,7 +150,8 @@ class Stage:
 
     def _gradients(self, boundary: int, after: int) -> list[str]:
         """The parts of the gradient at `boundary` that come from layers `after` and later;
-        one message, where it comes from another rank."""
+        one message, where it comes from another rank.
+        """
         if boundary == self.last and self.sends:
             return [gradient(boundary)]
         return self.flow.gradients(boundary, after)

@@ -12,7 +12,8 @@ def one_forward_one_backward(
     forwards: list[Pass], backwards: list[Pass], warmup: int
 ) -> list[Pass]:
     """`warmup` forwards (all, if there are no more), then one forward and one backward in
-    turn, then the backwards that are left."""
+    turn, then the backwards that are left.
+    """
     warmup = min(warmup, len(forwards))
     steady = len(forwards) - warmup
     passes = forwards[:warmup]
@@ -23,7 +24,8 @@ def one_forward_one_backward(
 
 def with_weights(passes: list[Pass], behind: int) -> list[Pass]:
     """`passes` with the backward passes for weights: after each one for inputs, that of the
-    one `behind` before it; the last `behind` come at the end."""
+    one `behind` before it; the last `behind` come at the end.
+    """
     whole: list[Pass] = []
     waiting: deque[Pass] = deque()
     for step in passes:

@@ -35,7 +35,8 @@ def passes_of(order: str, stage: int) -> list[Pass]:
 
 def fits(order: str, limit: float) -> bool:
     """Every backward comes after its forward, every `W` after its `I`, and no more than
-    `limit` microbatches are between the start of their `F` and the end of their `W`."""
+    `limit` microbatches are between the start of their `F` and the end of their `W`.
+    """
     forwards = inputs = weights = 0
     for letter in order:
         if letter == "F":
