@@ -7,17 +7,22 @@ key, the value and what is allowed. ``docs/experiment.md`` is the reference.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from simulator.experiment.experiment import Experiment
+from simulator.experiment.checks import (
+    check_batch,
+    check_devices,
+    check_one_cluster,
+    check_rank_order,
+)
+from simulator.experiment.experiment import Experiment, register_checks
 from simulator.experiment.section import ExperimentError
 from simulator.experiment.workload import IMAGE_MODELS
 from simulator.strategies.gradients.zero import check as check_zero
-from simulator.strategies.plan_checks import check_batch, check_devices, check_parallel
+from simulator.strategies.schedules.checks import check_schedule
+from simulator.strategies.stages.partition import check_split
 from simulator.workloads.checks import check_attention, check_keys, check_size
 from simulator.workloads.degrees import check_degrees
 
@@ -27,32 +32,61 @@ DEFAULT: dict[str, Any] = {
 }
 """The experiment that runs without a file: two ranks, a step of about a second."""
 
+TABLE_OF = {
+    key: table
+    for table, field in Experiment.model_fields.items()
+    for key in type(field.default).model_fields
+}
+"""In which table each key is."""
+
+register_checks(
+    check_keys,
+    check_schedule,
+    check_rank_order,
+    check_split,
+    check_zero,
+    check_batch,
+    check_degrees,
+    check_attention,
+    check_size,
+    check_devices,
+    check_one_cluster,
+)
+
 
 def parse(data: dict[str, Any]) -> Experiment:
-    """Check a nested dict and return the experiment it describes.
+    """Return the experiment that a nested dict describes: a table of keys for each section.
 
     Raises:
         ExperimentError: unknown key, wrong type or impossible value.
     """
-    try:
-        experiment = Experiment.model_validate(data)
-    except ValidationError as error:
-        raise ExperimentError(_explain(error)) from None
-    check_keys(experiment.workload)
-    check_parallel(experiment.parallel)
-    check_zero(experiment)
-    check_batch(experiment)
-    check_degrees(experiment)
-    check_attention(experiment)
-    check_size(experiment)
-    check_devices(experiment)
-    given = [key for key in ("preset", "file", "profile") if getattr(experiment.cluster, key)]
-    if len(given) > 1:
-        raise ExperimentError(
-            f"cluster.{given[1]} = {getattr(experiment.cluster, given[1])!r}: "
-            f"cluster.{given[0]} is set too; give one of them"
-        )
-    return experiment
+    return Experiment(**data)
+
+
+def experiment(**keys: Any) -> Experiment:
+    """Return the experiment that keys of all tables describe: ``experiment(pipeline=2)``.
+
+    No key is in two tables, so none needs the table's name. Keys that are left out have the
+    defaults of an experiment file (``docs/experiment.md``): a small gpt on one rank.
+
+    Args:
+        keys: of ``[workload]``, ``[parallel]``, ``[cluster]`` and ``[run]``; or a table's name
+            with a dict of its keys.
+
+    Raises:
+        ExperimentError: see `parse`.
+    """
+    data: dict[str, Any] = {}
+    for key, value in keys.items():
+        if key in Experiment.model_fields:
+            if not isinstance(value, Mapping):
+                raise ExperimentError(f"{key} = {value!r}: expected a dict of keys of [{key}]")
+            data.setdefault(key, {}).update(value)
+        elif key in TABLE_OF:
+            data.setdefault(TABLE_OF[key], {})[key] = value
+        else:
+            raise ExperimentError(f"{key}: unknown key; known: {', '.join(TABLE_OF)}")
+    return parse(data)
 
 
 def load(path: str | None, overrides: Iterable[str] = ()) -> Experiment:
@@ -106,22 +140,3 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     if not isinstance(keys, dict):
         raise ExperimentError(f"{section} = {keys!r}: expected a table [{section}]")
     keys[name] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """One line for the first mistake: key, value, what is allowed."""
-    first = error.errors()[0]
-    location = first["loc"]
-    key = ".".join(str(part) for part in location)
-    if first["type"] == "extra_forbidden":
-        section = getattr(Experiment(), str(location[0])) if len(location) > 1 else Experiment()
-        return f"{key}: unknown key; known here: {', '.join(type(section).model_fields)}"
-    if first["type"] in ("model_type", "dict_type", "model_attributes_type"):
-        return f"{key} = {first['input']!r}: expected a table [{key}]"
-    allowed = (
-        first["msg"]
-        .replace("Input should be", "allowed:")
-        .replace("a valid tuple", "a valid list")
-        .replace("Input should", "allowed: should")
-    )
-    return f"{key} = {first['input']!r}: {allowed}"

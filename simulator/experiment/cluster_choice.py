@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ class ClusterChoice(Section):
         ranks_per_device: how many ranks share a GPU.
         algorithm: of collectives; "auto" takes the fastest of those that the cluster has.
     """
+
+    TABLE: ClassVar[str] = "cluster"
 
     preset: str | None = None
     file: str | None = None

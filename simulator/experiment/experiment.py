@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.mesh import Mesh
@@ -13,12 +15,23 @@ from simulator.experiment.workload import Workload
 
 
 class Experiment(Section):
-    """A whole experiment; `parse` and `load` are the ways to make one."""
+    """A whole experiment: however it is made, its values have passed every check.
+
+    Raises:
+        ExperimentError: unknown key, wrong type or impossible value, in one line.
+    """
 
     workload: Workload = Workload()
     parallel: Parallel = Parallel()
     cluster: ClusterChoice = ClusterChoice()
     run: Run = Run()
+
+    def __init__(self, /, **tables: Any):
+        super().__init__(**tables)
+        if not _checks:
+            raise RuntimeError("no checks of experiments are registered: import simulator")
+        for check in _checks:
+            check(self)
 
     @property
     def is_for_cluster(self) -> bool:
@@ -54,3 +67,18 @@ class Experiment(Section):
     def microbatch_size(self) -> int:
         """Samples per microbatch: global_batch ÷ (data × expert × microbatches)."""
         return self.global_batch // (self.parallel.batch_shares * self.parallel.microbatches)
+
+
+Check = Callable[[Experiment], None]
+"""A check raises `ExperimentError` with the key, its value and what is allowed.
+
+It stands beside what it is about: a model, a schedule, a way of sharding. Those rooms know the
+experiment, which does not know them, so `simulator.experiment_file` registers their checks.
+"""
+
+_checks: list[Check] = []
+
+
+def register_checks(*checks: Check) -> None:
+    """Let every experiment that is made from now on pass `checks`, in this order."""
+    _checks.extend(checks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,8 @@ class Parallel(Section):
             that makes the largest stage as small as it can be.
         rank_order: axes of the mesh from the slowest to the fastest varying.
     """
+
+    TABLE: ClassVar[str] = "parallel"
 
     data: Degree = 1
     pipeline: Degree = 1

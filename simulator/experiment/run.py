@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ class Run(Section):
         backend: what tensors are sent with; "auto" is NCCL where every rank has a GPU of its
             own, else gloo.
     """
+
+    TABLE: ClassVar[str] = "run"
 
     iterations: Positive = 10
     warmup: Annotated[int, Field(ge=0)] = 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,6 +45,8 @@ class Workload(Section):
         clip_norm: largest L2 norm of the gradient of the whole model; unset, no limit.
         forward, backward_input, backward_weight, p2p: seconds, for unit only.
     """
+
+    TABLE: ClassVar[str] = "workload"
 
     model: ModelName = "gpt"
     layers: Degree = 4

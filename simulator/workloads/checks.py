@@ -7,7 +7,7 @@ from __future__ import annotations
 from simulator.experiment.divisors import nearest_divisor
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
-from simulator.experiment.workload import BERT_SIZES, IMAGE_MODELS, SHAPE, Workload
+from simulator.experiment.workload import BERT_SIZES, IMAGE_MODELS, SHAPE
 from simulator.workloads.describe import describe
 from simulator.workloads.expert_load import check_routing
 
@@ -34,12 +34,13 @@ MODELS_OF_KEY = {
 }
 
 
-def check_keys(workload: Workload) -> None:
+def check_keys(experiment: Experiment) -> None:
     """Refuse keys of other models, and values that contradict each other.
 
     Raises:
         ExperimentError: with one line that names key, value and what is allowed.
     """
+    workload = experiment.workload
     for key, models in MODELS_OF_KEY.items():
         value = getattr(workload, key)
         if key in workload.model_fields_set and value is not None and workload.model not in models:

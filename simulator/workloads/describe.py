@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from simulator.experiment.experiment import Experiment
+from simulator.experiment.parallel import Parallel
 from simulator.workloads import alexnet, bert, gpt, mlp, moe_gpt, resnet50, unit, vgg16
 from simulator.workloads.layer import Layer
 
@@ -48,12 +49,15 @@ def _described(experiment: Experiment) -> tuple[Layer, ...]:
 
 
 def describe_whole(experiment: Experiment) -> list[Layer]:
-    """The layers as they are where one rank computes all of a microbatch."""
+    """Return the layers as they are where one rank computes all of a microbatch."""
     parallel = experiment.parallel
-    alone = {"tensor": 1, "context": 1, "expert": 1, "sequence_parallel": False}
-    replicas = {"data": parallel.data * parallel.expert}
-    whole = parallel.model_copy(update=alone | replicas)
-    return describe(experiment.model_copy(update={"parallel": whole}))
+    microbatch = experiment.workload.model_copy(update={"global_batch": experiment.microbatch_size})
+    alone = Parallel(
+        pipeline=parallel.pipeline,
+        virtual_stages=parallel.virtual_stages,
+        recompute=parallel.recompute,
+    )
+    return describe(experiment.model_copy(update={"workload": microbatch, "parallel": alone}))
 
 
 def _once(layer: Layer) -> Layer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, load, parse
+from simulator.experiment_file import TABLE_OF, experiment
 
 SECTIONS = ("workload", "parallel", "cluster", "run")
 
@@ -139,54 +139,6 @@ def test_refused_in_one_line(overrides: list[str], message: str) -> None:
     assert found.startswith(message.split(".*")[0])
 
 
-@pytest.mark.parametrize("section", SECTIONS)
-@pytest.mark.parametrize("wrong", [3, "text", [1], None, True])
-def test_a_section_is_a_table(section: str, wrong: object) -> None:
-    with pytest.raises(ExperimentError, match=f"^{section} = ") as error:
-        parse({section: wrong})
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_every_key_of_the_wrong_type_is_refused(section: str) -> None:
-    for key in type(getattr(Experiment(), section)).model_fields:
-        with pytest.raises(ExperimentError, match=rf"^{section}\.{key} = \{{\}}: allowed: "):
-            parse({section: {key: {}}})
-        with pytest.raises(
-            ExperimentError, match=rf"^{section}\.{key}: unknown|^{section}\.{key}x"
-        ):
-            parse({section: {f"{key}x": 1}})
-
-
-texts = st.sampled_from(["", "4", "cpu", "a\nb", "\x00"])
-jsonish = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | texts,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
-    max_leaves=4,
-)
-keys = [
-    (section, key)
-    for section in SECTIONS
-    for key in type(getattr(Experiment(), section)).model_fields
-    if key not in ("hidden", "heads")  # a huge hidden takes long to find a divisor of
-]
-
-
-@given(st.sampled_from(keys), jsonish)
-def test_a_value_is_kept_or_refused_by_name(place: tuple[str, str], wild: object) -> None:
-    section, key = place
-    try:
-        experiment = parse({section: {key: wild}})
-    except ExperimentError as error:
-        assert "\n" not in str(error)
-        assert f"{section}." in str(error)
-        return
-    kept = getattr(getattr(experiment, section), key)
-    assert kept == wild
-    assert not isinstance(kept, float) or math.isfinite(kept)
-    assert isinstance(kept, bool) == isinstance(wild, bool)
-
-
 def write(folder: Path, text: str | bytes) -> str:
     path = folder / "experiment.toml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -270,3 +222,41 @@ def test_sizes_left_out() -> None:
     experiment = parse({"workload": {"hidden": 12, "dtype": "bf16"}})
     assert (experiment.workload.ffn, experiment.workload.dtype_bytes) == (48, 2)
     assert parse({"workload": {"ffn_hidden": 7}}).workload.ffn == 7
+
+
+def test_keywords_of_all_tables() -> None:
+    found = experiment(
+        model="mlp", layers=6, pipeline=2, schedule="gpipe", preset="dgx-h100", pace=2.0
+    )
+    assert found == parse(
+        {
+            "workload": {"model": "mlp", "layers": 6},
+            "parallel": {"pipeline": 2, "schedule": "gpipe"},
+            "cluster": {"preset": "dgx-h100"},
+            "run": {"pace": 2.0},
+        }
+    )
+    assert experiment(
+        parallel={"pipeline": 2}, schedule="gpipe", model="mlp", layers=6
+    ).parallel == (found.parallel)
+    assert experiment() == parse({})  # as an empty file, not the built-in experiment
+
+
+def test_keywords_are_refused_as_keys_of_a_file_are() -> None:
+    def refused(**keys: Any) -> str:
+        with pytest.raises(ExperimentError) as error:
+            experiment(**keys)
+        return str(error.value)
+
+    assert refused(zigzag=2).startswith("zigzag: unknown key; known: model, layers, hidden")
+    assert refused(layers="4") == refusal(["workload.layers='4'"])
+    assert refused(layers=2, pipeline=3) == refusal(["workload.layers=2", "parallel.pipeline=3"])
+    assert refused(cluster="dgx-h100").startswith("cluster = 'dgx-h100': expected a dict")
+
+
+def test_no_key_is_in_two_tables() -> None:
+    keys = [
+        key for section in SECTIONS for key in type(getattr(Experiment(), section)).model_fields
+    ]
+    assert sorted(keys) == sorted(TABLE_OF)
+    assert not {*TABLE_OF} & {*SECTIONS}

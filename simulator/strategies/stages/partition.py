@@ -7,8 +7,21 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.section import ExperimentError
 from simulator.strategies.stages.dataflow import Range
 from simulator.workloads.describe import Layer
+
+
+def check_split(experiment: Experiment) -> None:
+    """Refuse a split into another number of stages than the plan has."""
+    parallel = experiment.parallel
+    stages = parallel.pipeline * parallel.virtual_stages
+    if parallel.split is not None and len(parallel.split) != stages:
+        raise ExperimentError(
+            f"parallel.split = {list(parallel.split)}: {len(parallel.split)} numbers; allowed: "
+            f"one for each of pipeline × virtual_stages = {stages} stages"
+        )
 
 
 def split_stages(

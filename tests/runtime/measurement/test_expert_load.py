@@ -31,7 +31,8 @@ def test_choices_are_counted_on_every_rank(run, plan):
     ran = run(**keys, iterations=1)  # then all passes are those of the first weights
     experiment, measured = ran.experiment, ran.measurement.moe
     shares = experiment.parallel.batch_shares
-    alone = experiment.parallel.model_copy(update={"data": shares, "expert": 1, "tensor": 1})
+    one = {"data": shares, "expert": 1, "tensor": 1, "sequence_parallel": False}
+    alone = experiment.parallel.model_copy(update=one)
     whole = experiment.model_copy(update={"parallel": alone})
     layers = [build_layer(whole, i, CPU) for i in range(len(describe(whole)))]
     for index in range(experiment.parallel.microbatches * shares):

@@ -1,42 +1,24 @@
-"""What an experiment may ask for, beyond the types of its keys. Each check raises
-ExperimentError with the key, its value and what is allowed.
-"""
+"""Values of an experiment that contradict each other, whatever its model and its strategies."""
 
 from __future__ import annotations
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import AXES
-from simulator.experiment.parallel import Parallel
 from simulator.experiment.section import ExperimentError
-from simulator.strategies.schedules.registry import schedule_named
 
 
-def check_parallel(parallel: Parallel) -> None:
-    """The schedule, the order of ranks, and how layers are split."""
-    try:
-        schedule_named(parallel.schedule)
-    except ValueError as error:
-        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
-    if parallel.memory_limit is not None and parallel.schedule != "zb-auto":
+def check_rank_order(experiment: Experiment) -> None:
+    """Refuse an order of ranks that leaves out an axis of the mesh, or has one twice."""
+    order = experiment.parallel.rank_order
+    if sorted(order) != sorted(AXES):
         raise ExperimentError(
-            f"parallel.memory_limit = {parallel.memory_limit:g}: only for parallel.schedule = "
-            f"'zb-auto', not {parallel.schedule!r}"
-        )
-    if sorted(parallel.rank_order) != sorted(AXES):
-        raise ExperimentError(
-            f"parallel.rank_order = {list(parallel.rank_order)}: allowed: the axes "
+            f"parallel.rank_order = {list(order)}: allowed: the axes "
             f"{', '.join(AXES)}, each once, slowest to fastest varying"
-        )
-    stages = parallel.pipeline * parallel.virtual_stages
-    if parallel.split is not None and len(parallel.split) != stages:
-        raise ExperimentError(
-            f"parallel.split = {list(parallel.split)}: {len(parallel.split)} numbers; allowed: "
-            f"one for each of pipeline × virtual_stages = {stages} stages"
         )
 
 
 def check_batch(experiment: Experiment) -> None:
-    """Every replica has equally many samples in each microbatch."""
+    """Refuse a batch of which replicas or microbatches would have unequal shares."""
     parallel = experiment.parallel
     parts = parallel.batch_shares * parallel.microbatches
     if experiment.global_batch % parts:
@@ -50,8 +32,9 @@ def check_batch(experiment: Experiment) -> None:
 
 
 def check_devices(experiment: Experiment) -> None:
-    """NCCL is for GPUs; and where durations are given, nobody slows another: a shared device
-    would cost nothing.
+    """Refuse NCCL without GPUs, and a shared device where durations are given.
+
+    Nobody slows another where durations are given, so sharing would cost nothing.
     """
     if experiment.run.backend == "nccl" and experiment.run.device == "cpu":
         raise ExperimentError(
@@ -63,4 +46,15 @@ def check_devices(experiment: Experiment) -> None:
         raise ExperimentError(
             f"cluster.ranks_per_device = {experiment.cluster.ranks_per_device}: allowed with "
             f"{given}: 1"
+        )
+
+
+def check_one_cluster(experiment: Experiment) -> None:
+    """Refuse more than one answer to the question which cluster a prediction is for."""
+    cluster = experiment.cluster
+    given = [key for key in ("preset", "file", "profile") if getattr(cluster, key)]
+    if len(given) > 1:
+        raise ExperimentError(
+            f"cluster.{given[1]} = {getattr(cluster, given[1])!r}: "
+            f"cluster.{given[0]} is set too; give one of them"
         )
