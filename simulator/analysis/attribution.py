@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.engine.engine import Costs, simulate
-from simulator.program.check import predecessors
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES, Op
 from simulator.program.program import Program
+from simulator.program.walk import predecessors
 from simulator.timeline.timeline import Floats, Timeline
 
 LEAST = 1e-3  # of the iteration time; what adds less is no cause

@@ -8,11 +8,11 @@ import pytest
 from runtime.measurement.merge import Measurement, RankRecord, from_json, merge, to_json
 from simulator.analysis.metrics import iteration_statistics
 from simulator.prediction import predict
-from simulator.program.check import predecessors
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.task import Task
+from simulator.program.walk import predecessors
 from simulator.timeline.timeline import Timeline
 
 RUNS = [

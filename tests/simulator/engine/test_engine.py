@@ -15,11 +15,11 @@ from simulator import Experiment, ExperimentError, Program, load, lower, parse, 
 from simulator.cluster.resolve import resolve
 from simulator.engine.contention import Demand
 from simulator.engine.engine import Costs, simulate
-from simulator.program.check import predecessors
 from simulator.program.csv_text import to_csv
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.task import Task
+from simulator.program.walk import predecessors
 from simulator.strategies.schedules.registry import SCHEDULES
 from simulator.timeline.timeline import Timeline
 from simulator.timeline.trace import save_trace

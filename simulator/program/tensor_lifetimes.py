@@ -1,0 +1,98 @@
+"""Tensors that are read before they exist, freed while they are read, or never freed."""
+
+from __future__ import annotations
+
+from simulator.program.instruction import Instruction
+from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.task import Task
+from simulator.program.tensors import tensor_key
+from simulator.program.vector_clocks import Order
+
+Key = tuple[str, int]
+"""A tensor of a rank: see `tensor_key`."""
+
+
+def check_tensors(instructions: list[Instruction]) -> None:
+    """Check that every tensor of one rank is made before it is read and freed once after it.
+
+    The list is an order in which the rank can execute its instructions. Streams run beside each
+    other, so a reader on another stream must also wait for the maker, and the instruction that
+    frees a tensor for those who read it.
+
+    Raises:
+        ValueError: a tensor is read, allocated or freed at the wrong time, or never freed.
+    """
+    held: dict[Key, Instruction] = {}
+    reading: dict[Key, list[Instruction]] = {}  # communication, which goes on beside compute
+    wanted: dict[Key, Instruction] = {}  # read, and not made up to here
+    made: set[Key] = set()
+    order = Order(instructions)
+    for instruction in instructions:
+        task, microbatch = instruction.task, instruction.microbatch
+        for name in task.sources or _reads(task):
+            key = tensor_key(name, microbatch)
+            owner = held.get(key)
+            if owner is None:
+                if key in made:
+                    raise ValueError(
+                        f"rank {instruction.rank}: {instruction.label} reads {_tensor(key)}: "
+                        f"{_history(instructions, instruction, key)}"
+                    )
+                wanted.setdefault(key, instruction)
+                continue
+            if not order.holds(owner, instruction):
+                raise ValueError(
+                    f"rank {instruction.rank}: {instruction.label} reads {_tensor(key)} and does "
+                    f"not wait for {owner.label}, which makes it"
+                )
+            if task.stream != COMPUTE_STREAM:
+                reading.setdefault(key, []).append(instruction)
+        for tensor in task.allocates:
+            key = tensor_key(tensor.name, microbatch)
+            if key in held:
+                raise ValueError(
+                    f"rank {instruction.rank}: {instruction.label} allocates {_tensor(key)}, "
+                    f"which {held[key].label} already holds"
+                )
+            if key in wanted:
+                raise ValueError(
+                    f"rank {instruction.rank}: {wanted[key].label} reads {_tensor(key)}, which "
+                    f"{instruction.label} makes later"
+                )
+            held[key] = instruction
+            made.add(key)
+        for name in task.frees:
+            key = tensor_key(name, microbatch)
+            if held.pop(key, None) is None:
+                raise ValueError(
+                    f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)}: "
+                    f"{_history(instructions, instruction, key)}"
+                )
+            for reader in reading.pop(key, ()):
+                if reader is not instruction and not order.holds(reader, instruction):
+                    raise ValueError(
+                        f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)} and "
+                        f"does not wait for {reader.label}, which reads it"
+                    )
+    for key, owner in held.items():
+        raise ValueError(
+            f"rank {owner.rank}: {owner.label} allocates {_tensor(key)}, which is never freed"
+        )
+
+
+def _reads(task: Task) -> tuple[str, ...]:
+    """Return what a task without `sources` reads: what it sends or reduces in place."""
+    return () if task.stream == COMPUTE_STREAM or task.op is Op.RECV else (task.tensor,)
+
+
+def _tensor(key: Key) -> str:
+    name, microbatch = key
+    return name if microbatch < 0 else f"{name} of microbatch {microbatch}"
+
+
+def _history(instructions: list[Instruction], until: Instruction, key: Key) -> str:
+    """Tell why `key` is not held when `until` reads or frees it."""
+    for earlier in reversed(instructions[: until.index]):
+        if key in [tensor_key(name, earlier.microbatch) for name in earlier.task.frees]:
+            return f"{earlier.label} already freed it"
+    return "never made"
