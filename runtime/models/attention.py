@@ -46,7 +46,7 @@ def self_attention(qkv: Tensor, heads: int, mask: Tensor | None, form: Form) -> 
     if form == "flash":
         return _flash_attention(qkv, heads, mask is not None)
     core = partial(_self_attention, heads=heads, mask=mask)
-    return run_again(core, qkv) if form == "again" else core(qkv)
+    return run_again(core, qkv) if form == "recomputed" else core(qkv)
 
 
 def _self_attention(qkv: Tensor, heads: int, mask: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from runtime.models import context
 from runtime.models.attention import self_attention
 from runtime.models.deferral import Linear
 from runtime.models.loss import cross_entropy
-from runtime.models.transformer import Answers, Share, part_of, tokens_here
+from runtime.models.transformer import Answers, Share, shard_block, tokens_here
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.attention import Form, form
 from simulator.workloads.bert import SEGMENTS
@@ -153,10 +153,10 @@ class Transform(nn.Module):
         return out
 
 
-def part(
+def shard_module(
     whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
 ) -> nn.Module:
-    """What a rank has of `whole`: see `simulator.workloads.bert.parts`."""
+    """What a rank has of `whole`: see `simulator.workloads.bert.split_layers`."""
     share = Share(experiment, place)
     if name == "places":
         assert isinstance(whole, Embedding)
@@ -164,4 +164,6 @@ def part(
     if name == "transform":
         assert isinstance(whole, Head)
         return Transform(whole, share)
-    return context.part_of(whole, name, experiment, place) or part_of(whole, name, share)
+    return context.shard_attention(whole, name, experiment, place) or shard_block(
+        whole, name, share
+    )

@@ -221,14 +221,14 @@ class Merged(Projection):
         return made
 
 
-def part_of(
+def shard_attention(
     whole: nn.Module, part: str, experiment: Experiment, place: Mapping[str, int]
 ) -> nn.Module | None:
     """What a rank has of a whole attention layer; None if `part` is not of this file."""
     share, ranks = Share(experiment, place), experiment.parallel.context
     attributes = dict(whole.named_children())
     name, _, step = part.partition("-")
-    again = form(experiment) == "again"
+    again = form(experiment) == "recomputed"
     if name == "block":
         workload, rank = experiment.workload, place.get("context", 0)
         heads, tokens = workload.heads // share.count, workload.sequence // ranks

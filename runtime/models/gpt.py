@@ -12,7 +12,7 @@ from runtime.models import context
 from runtime.models.attention import causal_mask, self_attention
 from runtime.models.deferral import Linear
 from runtime.models.loss import cross_entropy
-from runtime.models.transformer import Share, part_of, tokens_here
+from runtime.models.transformer import Share, shard_block, tokens_here
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.attention import Form, form
 
@@ -103,12 +103,14 @@ class Positions(nn.Module):
         return out
 
 
-def part(
+def shard_module(
     whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
 ) -> nn.Module:
-    """What a rank has of `whole`: see `simulator.workloads.gpt.parts`."""
+    """What a rank has of `whole`: see `simulator.workloads.gpt.split_layers`."""
     share = Share(experiment, place)
     if name == "positions":
         assert isinstance(whole, Embedding)
         return Positions(whole, tokens_here(experiment, share))
-    return context.part_of(whole, name, experiment, place) or part_of(whole, name, share)
+    return context.shard_attention(whole, name, experiment, place) or shard_block(
+        whole, name, share
+    )

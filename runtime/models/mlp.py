@@ -109,10 +109,10 @@ class Total(nn.Module):
         return x.sum()
 
 
-def part(
+def shard_module(
     whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
 ) -> nn.Module:
-    """What a rank has of `whole`: see `simulator.workloads.mlp.parts`."""
+    """What a rank has of `whole`: see `simulator.workloads.mlp.split_layers`."""
     share, style = Share(experiment, place), experiment.parallel.tensor_style
     if name == "error":
         return Error(share)

@@ -206,12 +206,12 @@ class Residual(nn.Module):
         return residual + x
 
 
-def part(
+def shard_module(
     whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
 ) -> nn.Module:
-    """What a rank has of `whole`: see `simulator.workloads.moe_gpt.parts`."""
+    """What a rank has of `whole`: see `simulator.workloads.moe_gpt.split_layers`."""
     if not isinstance(whole, Mixture):
-        return gpt.part(whole, name, experiment, place)
+        return gpt.shard_module(whole, name, experiment, place)
     if name == "experts":
         over, share = Share(experiment, place, "expert"), Share(experiment, place)
         return ExpertsPart(whole.experts, over, share)

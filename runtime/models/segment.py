@@ -33,11 +33,11 @@ MODELS: dict[str, Callable[[Experiment, int], nn.Module]] = {
 Place = Mapping[str, int]
 """Where a rank is on each axis of the mesh; an axis that is not named: at 0."""
 
-PARTS: dict[str, Callable[[nn.Module, str, Experiment, Place], nn.Module]] = {
-    "mlp": mlp.part,
-    "gpt": gpt.part,
-    "moe-gpt": moe_gpt.part,
-    "bert": bert.part,
+SHARD_MODULE: dict[str, Callable[[nn.Module, str, Experiment, Place], nn.Module]] = {
+    "mlp": mlp.shard_module,
+    "gpt": gpt.shard_module,
+    "moe-gpt": moe_gpt.shard_module,
+    "bert": bert.shard_module,
 }
 """Cuts what one rank has out of a whole layer."""
 
@@ -55,7 +55,7 @@ def build_layer(
     layer = MODELS[experiment.workload.model](experiment, which)
     torch.set_rng_state(state)
     if part:
-        layer = PARTS[experiment.workload.model](layer, part, experiment, place)
+        layer = SHARD_MODULE[experiment.workload.model](layer, part, experiment, place)
     return layer.to(device=device, dtype=TORCH_DTYPE[experiment.workload.dtype])
 
 

@@ -224,7 +224,7 @@ class Loss(CrossEntropy):
         return total * (self.answers.ranks / len(tokens))
 
 
-def part_of(whole: nn.Module, part: str, share: Share) -> nn.Module:
+def shard_block(whole: nn.Module, part: str, share: Share) -> nn.Module:
     """The parts that gpt and bert have in common."""
     attributes = dict(whole.named_children())
     if part == "norm":

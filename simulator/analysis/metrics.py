@@ -111,7 +111,7 @@ def recomputed_flops(experiment: Experiment) -> float:
     parallel, layers = experiment.parallel, describe_whole(experiment)
     replicas = parallel.batch_shares * parallel.microbatches
     full = parallel.recompute == "full"
-    return sum(layer.again_flops + full * layer.forward_flops for layer in layers) * replicas
+    return sum(layer.recomputed_flops + full * layer.forward_flops for layer in layers) * replicas
 
 
 def summarize(

@@ -239,12 +239,12 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
         return Work(layer.products, layer.moved_bytes, layer.kernels)
     size = float(layer.parameters * workload.dtype_bytes)
     if op in (Op.BACKWARD, Op.BACKWARD_INPUT):
-        products = (*layer.again, *layer.backward_input)
+        products = (*layer.recomputed, *layer.backward_input)
         if op is Op.BACKWARD:
             products += layer.backward_weight
-        nbytes = BACKWARD_BYTES * layer.moved_bytes + layer.again_bytes
+        nbytes = BACKWARD_BYTES * layer.moved_bytes + layer.recomputed_bytes
         new = parallel.zero > 1 and size > 0  # gradients are zeroed for each microbatch
-        launched = layer.kernels + layer.again_kernels + new
+        launched = layer.kernels + layer.recomputed_kernels + new
         return Work(products, nbytes + new * size, launched)
     if op is Op.BACKWARD_WEIGHT:
         return Work(layer.backward_weight)

@@ -8,8 +8,8 @@ from typing import Literal
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.layer import Layer, Product
 
-Form = Literal["kept", "again", "flash"]
-"""kept: softmax(Q·Kᵀ)·V step by step, and the softmax's output is kept. again: it is not, the
+Form = Literal["kept", "recomputed", "flash"]
+"""kept: softmax(Q·Kᵀ)·V step by step, and the softmax's output is kept. recomputed: it is not, the
 core runs again in the backward pass (Korthikanti et al. 2022, section 5, "selective activation
 recomputation"). flash: one kernel that never writes the scores (Dao 2023, "FlashAttention-2",
 section 3.1)."""
@@ -18,7 +18,7 @@ section 3.1)."""
 def form(experiment: Experiment) -> Form:
     if experiment.workload.attention == "flash":
         return "flash"
-    return "again" if experiment.parallel.recompute == "selective" else "kept"
+    return "recomputed" if experiment.parallel.recompute == "selective" else "kept"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Core:
                 kind=f"flash {layer.kind}",
                 moved_bytes=layer.moved_bytes + 4 * heads_bytes,
                 saved_bytes=layer.saved_bytes + self.count * self.sequence * max(self.width, 4),
-                again=(scores,),
+                recomputed=(scores,),
             )
         # Q, K and V are copied apart, the softmax reads and writes the scores, the heads are
         # merged; the products read and write the rest.
@@ -83,7 +83,7 @@ class Core:
         return replace(
             layer,
             kind=f"{layer.kind} again",
-            again=(scores, mix),
-            again_bytes=moved,
-            again_kernels=kernels,
+            recomputed=(scores, mix),
+            recomputed_bytes=moved,
+            recomputed_kernels=kernels,
         )

@@ -22,7 +22,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.workloads.attention import Core, form
 from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import REPLICATED, Layer, linear
-from simulator.workloads.transformer import EVERYWHERE, Parts
+from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
 
 MASKED_SHARE = 0.15
 SEGMENTS = 2
@@ -113,15 +113,15 @@ def layers(experiment: Experiment) -> list[Layer]:
     return [embedding, replace(first, starts_block=False), *rest, head]
 
 
-def _half(p: Parts, whole: int, core: list[Layer]) -> list[Layer]:
+def _half(p: SplitTransformer, whole: int, core: list[Layer]) -> list[Layer]:
     """`core`, residual and norm."""
     result = [*p.enter(), *core, *p.leave()]
     return [*result, p.add(whole, back=len(result)), p.norm(whole)]
 
 
-def parts(experiment: Experiment) -> list[Layer]:
+def split_layers(experiment: Experiment) -> list[Layer]:
     """The same, cut where ranks must talk (see `simulator.workloads.transformer`)."""
-    p, blocks = Parts.of(experiment), experiment.workload.layers
+    p, blocks = SplitTransformer.of(experiment), experiment.workload.layers
     result = [p.embedding(), *p.leave(), _places(p)]
     for block in range(blocks):
         whole = 2 * block + 1
@@ -136,7 +136,7 @@ def parts(experiment: Experiment) -> list[Layer]:
     return [*result, *before, loss]
 
 
-def _places(p: Parts) -> Layer:
+def _places(p: SplitTransformer) -> Layer:
     """Adds position and segment embedding of the tokens here, and norms."""
     return Layer(
         kind=f"bert-places n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
@@ -154,7 +154,7 @@ def _places(p: Parts) -> Layer:
     )
 
 
-def _transform(p: Parts, whole: int, masked: int) -> Layer:
+def _transform(p: SplitTransformer, whole: int, masked: int) -> Layer:
     """Of the head: every rank computes all of it, then its share of the logits, so that the
     gradients that come back are parts of a sum over the ranks. How many masked tokens are on a
     context rank is not known beforehand, so each has room, and does the work, for all.

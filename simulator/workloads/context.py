@@ -15,7 +15,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.program.operations import Op
 from simulator.workloads.attention import Core
 from simulator.workloads.layer import Exchange, Layer, Product, exchange, linear
-from simulator.workloads.transformer import Parts
+from simulator.workloads.transformer import SplitTransformer
 
 CAUSAL = frozenset({"gpt", "moe-gpt"})
 SHIFT = Exchange("context", Op.SHIFT, Op.SHIFT_BACK)
@@ -30,14 +30,14 @@ def zigzag(experiment: Experiment) -> bool:
     return style == "ring" and experiment.workload.model in CAUSAL
 
 
-def attention(p: Parts, whole: int, causal: bool) -> list[Layer]:
+def attention(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
     """From the input of Q, K and V to this rank's part of the output projection."""
     if p.context == 1:
         return [p.attention(whole, causal)]
     return _ring(p, whole, causal) if p.context_style == "ring" else _ulysses(p, whole, causal)
 
 
-def _ring(p: Parts, whole: int, causal: bool) -> list[Layer]:
+def _ring(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
     """Step j attends to the keys and values of the rank j places before this one; those of
     the next step come meanwhile, so their shift is listed before it.
     """
@@ -57,7 +57,7 @@ def _ring(p: Parts, whole: int, causal: bool) -> list[Layer]:
     return [*made, _projection(p, whole)]
 
 
-def _product(p: Parts, whole: int, part: str, count: int) -> Layer:
+def _product(p: SplitTransformer, whole: int, part: str, count: int) -> Layer:
     """`count` of Q, K and V of this rank's heads: (batch, sequence, count × hidden ÷ tensor)."""
     columns = count * p.hidden // p.tensor
     nbytes = p.tokens * columns * p.width
@@ -74,7 +74,9 @@ def _product(p: Parts, whole: int, part: str, count: int) -> Layer:
     )
 
 
-def _block(p: Parts, whole: int, step: int, causal: bool, reads: tuple[int, ...]) -> Layer:
+def _block(
+    p: SplitTransformer, whole: int, step: int, causal: bool, reads: tuple[int, ...]
+) -> Layer:
     """Reads queries, keys with values and, from the second step on, the state: the output of
     the steps so far with its log-sum-exp, (batch × heads, sequence, width of a head + 1). The
     last step puts out the heads side by side, (batch, sequence, hidden ÷ tensor).
@@ -107,19 +109,19 @@ def _block(p: Parts, whole: int, step: int, causal: bool, reads: tuple[int, ...]
         keeps=(True,) * len(reads),
         whole=(whole, f"block-{step}"),
     )
-    if p.form != "again":
+    if p.form != "recomputed":
         return block
     return replace(  # of its scores it keeps the log-sum-exp
         block,
         kind=f"{block.kind} again",
         saved_bytes=rows * wide,
-        again=(scores,),
-        again_bytes=4 * mixed + 4 * heads * pairs * p.width,
-        again_kernels=6,
+        recomputed=(scores,),
+        recomputed_bytes=4 * mixed + 4 * heads * pairs * p.width,
+        recomputed_kernels=6,
     )
 
 
-def _projection(p: Parts, whole: int) -> Layer:
+def _projection(p: SplitTransformer, whole: int) -> Layer:
     """(batch, sequence, hidden ÷ tensor) → a part of the sum over tensor ranks."""
     columns = p.hidden // p.tensor
     return Layer(
@@ -135,7 +137,7 @@ def _projection(p: Parts, whole: int) -> Layer:
     )
 
 
-def _ulysses(p: Parts, whole: int, causal: bool) -> list[Layer]:
+def _ulysses(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
     """Tensors are (context, …) around an all-to-all: what goes to, or came from, each rank."""
     heads = p.heads // p.tensor // p.context
     columns, mixed = p.hidden // p.tensor // p.context, p.all_bytes // p.tensor
@@ -159,15 +161,15 @@ def _ulysses(p: Parts, whole: int, causal: bool) -> list[Layer]:
         keeps=(False,),
         whole=(whole, "core"),
     )
-    if p.form == "again":
+    if p.form == "recomputed":
         mixing = replace(
             mixing,
             kind=f"{mixing.kind} again",
             saved_bytes=0,
             keeps=(True,),
-            again=mixing.products,
-            again_bytes=mixing.moved_bytes,
-            again_kernels=mixing.kernels,
+            recomputed=mixing.products,
+            recomputed_bytes=mixing.moved_bytes,
+            recomputed_kernels=mixing.kernels,
         )
     projection = replace(
         _projection(p, whole),

@@ -8,7 +8,7 @@ from simulator.experiment.divisors import nearest_divisor
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.workloads.context import zigzag
-from simulator.workloads.describe import PARTS
+from simulator.workloads.describe import SPLIT_MODELS
 
 CONTEXT_MODELS = ("gpt", "moe-gpt", "bert")
 
@@ -33,10 +33,10 @@ def check_degrees(experiment: Experiment) -> None:
             f"parallel.zero_group = {parallel.zero_group}: experts are shared by fewer ranks than "
             "the rest of the model; allowed with parallel.expert > 1: unset"
         )
-    if tensor > 1 and model not in PARTS:
+    if tensor > 1 and model not in SPLIT_MODELS:
         raise ExperimentError(
             f"parallel.tensor = {tensor}: {model} is not split over ranks; allowed: 1, or one of "
-            f"the models {', '.join(PARTS)}"
+            f"the models {', '.join(SPLIT_MODELS)}"
         )
     if "tensor_style" in parallel.model_fields_set and (model != "mlp" or tensor == 1):
         allowed = "only for workload.model = 'mlp'"

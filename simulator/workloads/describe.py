@@ -23,11 +23,11 @@ MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
 }
 
 
-PARTS: dict[str, Callable[[Experiment], list[Layer]]] = {
-    "mlp": mlp.parts,
-    "gpt": gpt.parts,
-    "moe-gpt": moe_gpt.parts,
-    "bert": bert.parts,
+SPLIT_MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
+    "mlp": mlp.split_layers,
+    "gpt": gpt.split_layers,
+    "moe-gpt": moe_gpt.split_layers,
+    "bert": bert.split_layers,
 }
 """Models whose layers can be cut between ranks."""
 
@@ -41,7 +41,7 @@ def describe(experiment: Experiment) -> list[Layer]:
 def _described(experiment: Experiment) -> tuple[Layer, ...]:
     parallel = experiment.parallel
     cut = max(parallel.tensor, parallel.context, parallel.expert) > 1
-    models = PARTS if cut else MODELS
+    models = SPLIT_MODELS if cut else MODELS
     layers = models[experiment.workload.model](experiment)
     if parallel.recompute == "full":  # which gathers whatever it needs again
         layers = [_once(layer) for layer in layers]
@@ -62,7 +62,9 @@ def describe_whole(experiment: Experiment) -> list[Layer]:
 
 def _once(layer: Layer) -> Layer:
     how = layer.exchange
-    return replace(layer, exchange=replace(how, again=False)) if how and how.again else layer
+    return (
+        replace(layer, exchange=replace(how, regathered=False)) if how and how.regathered else layer
+    )
 
 
-__all__ = ["MODELS", "PARTS", "Layer", "describe", "describe_whole"]
+__all__ = ["MODELS", "SPLIT_MODELS", "Layer", "describe", "describe_whole"]

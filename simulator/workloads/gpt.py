@@ -14,7 +14,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.workloads.attention import Core, form
 from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import Layer, linear
-from simulator.workloads.transformer import EVERYWHERE, Parts
+from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
 
 
 def layers(experiment: Experiment) -> list[Layer]:
@@ -89,25 +89,25 @@ def layers(experiment: Experiment) -> list[Layer]:
     return [embedding, replace(first, starts_block=False), *rest, head]
 
 
-def _half(p: Parts, whole: int, core: list[Layer]) -> list[Layer]:
+def _half(p: SplitTransformer, whole: int, core: list[Layer]) -> list[Layer]:
     """Norm, `core` and residual."""
     result = [p.norm(whole), *p.enter(), *core, *p.leave()]
     return [*result, p.add(whole, back=len(result))]
 
 
-def _mlp(p: Parts, whole: int) -> list[Layer]:
+def _mlp(p: SplitTransformer, whole: int) -> list[Layer]:
     return _half(p, whole, [p.mlp(whole)])
 
 
-def parts(
-    experiment: Experiment, second: Callable[[Parts, int], list[Layer]] = _mlp
+def split_layers(
+    experiment: Experiment, second: Callable[[SplitTransformer, int], list[Layer]] = _mlp
 ) -> list[Layer]:
     """The same, cut where ranks must talk (see `simulator.workloads.transformer`).
 
     Args:
         second: makes the parts of the second half of a block, from their whole layer's index.
     """
-    p, blocks = Parts.of(experiment), experiment.workload.layers
+    p, blocks = SplitTransformer.of(experiment), experiment.workload.layers
     result = [p.embedding(), *p.leave(), _positions(p)]
     for block in range(blocks):
         whole = 2 * block + 1
@@ -118,7 +118,7 @@ def parts(
     return result + p.cross_entropy(whole, p.tokens)
 
 
-def _positions(p: Parts) -> Layer:
+def _positions(p: SplitTransformer) -> Layer:
     """Adds the learned positions of the tokens here."""
     return Layer(
         kind=f"positions n{p.here} s{p.sequence} c{p.context} h{p.hidden}",

@@ -24,7 +24,7 @@ class Exchange:
     Attributes:
         axis: of the device mesh, whose ranks take part.
         reduction: of an all-reduce, "sum" or "max".
-        again: what was gathered is dropped after the forward pass and gathered once more
+        regathered: what was gathered is dropped after the forward pass and gathered once more
             before the backward pass (Korthikanti et al. 2022, section 4.2.2).
     """
 
@@ -32,7 +32,7 @@ class Exchange:
     forward: Op | None
     backward: Op | None
     reduction: str = "sum"
-    again: bool = False
+    regathered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,9 @@ class Layer:
         products: matrix products of the forward pass; those of the backward pass follow.
         moved_bytes, kernels: read and written by a forward pass that computes one operator
             after the other, and how many of them there are, without matrix products.
-        again, again_bytes, again_kernels: the same of the part of the forward pass that the
-            backward pass for inputs runs again, because its insides were not kept.
+        recomputed, recomputed_bytes, recomputed_kernels: the same three of the part of the
+            forward pass that the backward pass for inputs runs again, because what it made
+            was not kept.
         saved_bytes: kept for the backward pass by autograd, without the layer's input
             and without parameters.
         deferred_bytes: kept from the backward pass for inputs to the one for weights where
@@ -127,9 +128,9 @@ class Layer:
     products: tuple[Product, ...] = ()
     moved_bytes: float = 0.0
     kernels: int = 0
-    again: tuple[Product, ...] = ()
-    again_bytes: float = 0.0
-    again_kernels: int = 0
+    recomputed: tuple[Product, ...] = ()
+    recomputed_bytes: float = 0.0
+    recomputed_kernels: int = 0
     saved_bytes: int = 0
     deferred_bytes: int = 0
     defers_input: bool = False
@@ -167,8 +168,8 @@ class Layer:
         return flops(self.backward_weight)
 
     @property
-    def again_flops(self) -> float:
-        return flops(self.again)
+    def recomputed_flops(self) -> float:
+        return flops(self.recomputed)
 
     @property
     def flops(self) -> float:

@@ -61,7 +61,7 @@ def squared_error(kind: str, values: int, width: int) -> Layer:
     )
 
 
-def parts(experiment: Experiment) -> list[Layer]:
+def split_layers(experiment: Experiment) -> list[Layer]:
     """The same, split over ranks in one of three ways (``parallel.tensor_style``).
 
     "column": each rank has columns of both weights, and all-gathers put the outputs together.

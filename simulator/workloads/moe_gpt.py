@@ -31,7 +31,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.program.operations import Op
 from simulator.workloads import gpt
 from simulator.workloads.layer import REPLICATED, Exchange, Layer, Product, exchange, linear
-from simulator.workloads.transformer import EVERYWHERE, Parts
+from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
 
 INDEX_BYTES = 8
 
@@ -94,21 +94,21 @@ def mixture(experiment: Experiment) -> Layer:
     )
 
 
-def parts(experiment: Experiment) -> list[Layer]:
+def split_layers(experiment: Experiment) -> list[Layer]:
     """The same, cut where ranks must talk: without tensor or context only the mixtures are."""
-    p = Parts.of(experiment)
+    p = SplitTransformer.of(experiment)
     if max(p.tensor, p.context) > 1:
-        return gpt.parts(experiment, lambda p, whole: mixture_parts(experiment, p, whole))
+        return gpt.split_layers(experiment, lambda p, whole: split_mixture(experiment, p, whole))
     first, *inner, head = [
         replace(layer, whole=(index, "")) for index, layer in enumerate(gpt.layers(experiment))
     ]
     result = [first]
     for attention, mlp in zip(inner[::2], inner[1::2], strict=True):
-        result += [attention, *mixture_parts(experiment, p, mlp.whole[0])]
+        result += [attention, *split_mixture(experiment, p, mlp.whole[0])]
     return [*result, head]
 
 
-def mixture_parts(experiment: Experiment, p: Parts, whole: int) -> list[Layer]:
+def split_mixture(experiment: Experiment, p: SplitTransformer, whole: int) -> list[Layer]:
     """Norm, router, dispatch, this rank's experts between two all-to-alls, combine, residual.
 
     With tensor > 1 a rank has a share of every expert's MLP, so that everything up to the

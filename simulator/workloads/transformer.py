@@ -22,7 +22,7 @@ EVERYWHERE = ("expert", "tensor")
 
 
 @dataclass(frozen=True)
-class Parts:
+class SplitTransformer:
     """Makes the parts for one experiment; `sequence` is what a context rank has of a sample,
     `tokens` are of a microbatch, `here` those of them whose norms and residuals this rank
     computes.
@@ -43,7 +43,7 @@ class Parts:
     form: Form
 
     @classmethod
-    def of(cls, experiment: Experiment) -> Parts:
+    def of(cls, experiment: Experiment) -> SplitTransformer:
         w, parallel = experiment.workload, experiment.parallel
         return cls(
             batch=experiment.microbatch_size,
@@ -102,7 +102,7 @@ class Parts:
             return []
         how = Exchange("tensor", None, Op.ALL_REDUCE)
         if self.shares_tokens:
-            how = Exchange("tensor", Op.ALL_GATHER, Op.REDUCE_SCATTER, again=True)
+            how = Exchange("tensor", Op.ALL_GATHER, Op.REDUCE_SCATTER, regathered=True)
         full = (self.batch, self.sequence, self.hidden)
         return [exchange(how, full, self.all_bytes)]
 

@@ -22,7 +22,7 @@ from runtime.launch.job import Job
 from runtime.launch.launcher import Workers
 from runtime.measurement.merge import Measurement, from_json
 from runtime.models.batches import microbatch
-from runtime.models.segment import MODELS, PARTS, build_layer
+from runtime.models.segment import MODELS, SHARD_MODULE, build_layer
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.run import Run
@@ -295,7 +295,7 @@ def share(experiment: Experiment, rank: int, tensors: Named) -> Named:
         for name, parameter in module.named_parameters():
             parameter.data.copy_(tensors[whole, name])
         if part:
-            module = PARTS[model](module, part, experiment, place)
+            module = SHARD_MODULE[model](module, part, experiment, place)
         for name, parameter in module.named_parameters():
             found[index, name] = parameter.data
     return found

@@ -84,7 +84,7 @@ class Flow:
     def gathered_again(self, boundary: int) -> bool:
         """What an exchange gathered here is dropped, and gathered anew for the backward pass."""
         how = self.layers[boundary - 1].exchange if boundary else None
-        return how is not None and how.again
+        return how is not None and how.regathered
 
     def differentiable(self, boundary: int) -> bool:
         return boundary > 0 and self.layers[boundary - 1].differentiable

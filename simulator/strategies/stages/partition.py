@@ -90,7 +90,7 @@ def stage_costs(
 
 
 def _work(layer: Layer) -> tuple[float, float, float]:
-    into_input = layer.backward_input_flops + layer.again_flops
+    into_input = layer.backward_input_flops + layer.recomputed_flops
     return layer.seconds or (layer.forward_flops, into_input, layer.backward_weight_flops)
 
 

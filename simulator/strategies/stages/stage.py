@@ -53,7 +53,7 @@ class Stage:
         self.again = {
             piece
             for piece, (layer, _) in enumerate(self.pieces)
-            if (how := flow.layers[layer].exchange) is not None and how.again
+            if (how := flow.layers[layer].exchange) is not None and how.regathered
         }
         self.completed: dict[int, int] = {}
         self.piece_of = {layer: p for p, span in enumerate(self.pieces) for layer in range(*span)}
@@ -87,7 +87,7 @@ class Stage:
                 source = self.flow.source(self.flow.entry(first))
                 if exchange.forward is not None:
                     readers.setdefault(source, []).append(piece)
-                if exchange.again:
+                if exchange.regathered:
                     keepers.setdefault(source, []).append(piece)
                 continue
             inner = range(first + 1, last)

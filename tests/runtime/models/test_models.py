@@ -83,7 +83,7 @@ def one_pass(experiment, first, last, split=False):
         "output": 0 if segment.is_loss else output.nbytes,
         "input gradient": input_gradient.nbytes if input_gradient is not None else 0,
     }
-    into_input = sum(layer.backward_input_flops + layer.again_flops for layer in mine)
+    into_input = sum(layer.backward_input_flops + layer.recomputed_flops for layer in mine)
     into_weight = sum(layer.backward_weight_flops for layer in mine)
     if not split:
         described["backward"] = into_input + into_weight

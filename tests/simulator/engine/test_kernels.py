@@ -148,7 +148,7 @@ def test_fused_attention_in_closed_form(sequence: int) -> None:
     projections = 2 * tokens * h * 4 * h
     forward = flash.forward_flops - projections
     assert forward == 4 * tokens * sequence * h / 2
-    backward = flash.backward_input_flops + flash.again_flops - projections
+    backward = flash.backward_input_flops + flash.recomputed_flops - projections
     assert backward == 2.5 * forward
     assert flash.moved_bytes == (5 + 4) * tokens * h * 2
     assert explicit.moved_bytes - 13 * tokens * h * 2 == 2 * 3 * 4 * sequence**2 * 2

@@ -111,11 +111,11 @@ def test_selective_keeps_no_scores_and_computes_them_again() -> None:
     b, s, h, a = 4, 32, 64, 4
     plain, again = (describe(make(recompute=how))[1] for how in ("none", "selective"))
     assert plain.saved_bytes - again.saved_bytes == b * a * s * s * 4
-    assert again.again_flops == 2 * (2 * b * s * s * h)  # Q·Kᵀ and scores·V
+    assert again.recomputed_flops == 2 * (2 * b * s * s * h)  # Q·Kᵀ and scores·V
     assert again.kind != plain.kind  # a profile tells them apart
     halves = [describe(make(recompute="selective", tensor=2))[index] for index in range(8)]
     (part,) = (layer for layer in halves if layer.whole[1] == "attention")
-    assert 2 * part.again_flops == again.again_flops
+    assert 2 * part.recomputed_flops == again.recomputed_flops
     program, same = (lower(make(recompute=how)) for how in ("selective", "none"))
     assert [i.label for i in program] == [i.label for i in same]
 

@@ -83,7 +83,8 @@ def test_many_blocks() -> None:
 @given(st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=1, max_size=8), st.data())
 def test_costs_of_stages(works: list[tuple[int, int, int]], data) -> None:
     layers = [
-        Layer("x", products=(Product(1, 1, f),), again=(Product(1, 1, i),)) for f, i, _ in works
+        Layer("x", products=(Product(1, 1, f),), recomputed=(Product(1, 1, i),))
+        for f, i, _ in works
     ]
     works = [(2 * f, 2 * (f + i), 2 * f) for f, i, _ in works]
     cuts = sorted(data.draw(st.sets(st.integers(1, len(works) - 1)))) if len(works) > 1 else []

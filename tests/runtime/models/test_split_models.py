@@ -111,7 +111,7 @@ def one_pass(experiment, rank, span, split):
     described = {
         "parameters": sum(layer.parameters for layer in mine),
         "forward": sum(layer.forward_flops for layer in mine),
-        "backward": sum(layer.backward_input_flops + layer.again_flops for layer in mine),
+        "backward": sum(layer.backward_input_flops + layer.recomputed_flops for layer in mine),
         "saved": saved_bytes(flow, first, last),
         "outputs": {
             index: (layers[index - 1].output_shape, layers[index - 1].output_bytes)
