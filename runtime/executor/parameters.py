@@ -63,8 +63,9 @@ class Parameters:
         self._part = slice(start, start + part)
         flat = torch.zeros(part * len(ranks), dtype=dtype, device=device)
         mine = flat[self._part]
-        self.gradients = torch.zeros_like(mine if self.bucket.zero > 1 else flat)
-        self.reduced = self.gradients if self.bucket.zero > 1 else self.gradients[self._part]
+        sharded = self.bucket.shards_gradients
+        self.gradients = torch.zeros_like(mine if sharded else flat)
+        self.reduced = self.gradients if sharded else self.gradients[self._part]
         self._whole: dict[int, Tensor] = {}  # gradients of each microbatch, if they are sharded
         self.newest = self._active = 0
         masters = experiment.workload.has_master_weights
@@ -79,7 +80,7 @@ class Parameters:
             self._master.copy_(mine)
         self._install(0)
         self._shard: Tensor | None = None
-        if self.bucket.zero > 2:
+        if self.bucket.shards_parameters:
             self._shard = mine.clone()
             self.drop_whole()
 
@@ -102,7 +103,7 @@ class Parameters:
     def _leaves(self, flat: Tensor) -> list[nn.Parameter]:
         """Parameters that are views of `flat`, their gradients views of the one buffer."""
         leaves = [nn.Parameter(view) for view in self._views(flat)]
-        if self.bucket.zero < 2:
+        if not self.bucket.shards_gradients:
             for leaf, view in zip(leaves, self._views(self.gradients), strict=True):
                 leaf.grad = view
         return leaves
@@ -170,7 +171,7 @@ class Parameters:
 
     def whole_gradients(self, microbatch: int) -> Tensor:
         """Flat, of all parameters: of one microbatch, if they are sharded."""
-        return self.gradients if self.bucket.zero < 2 else self._whole[microbatch]
+        return self._whole[microbatch] if self.bucket.shards_gradients else self.gradients
 
     def part_of(self, flat: Tensor) -> Tensor:
         """This rank's part of a whole buffer."""
@@ -187,7 +188,7 @@ class Parameters:
     @contextmanager
     def collecting(self, microbatch: int) -> Iterator[None]:
         """Backward passes within add to the gradients of this microbatch."""
-        if self.bucket.zero < 2:
+        if not self.bucket.shards_gradients:
             yield
             return
         leaves = self._versions[self.newest][1]
@@ -201,7 +202,7 @@ class Parameters:
 
     def keep_reduced(self, microbatch: int) -> None:
         """Add what was reduced of a microbatch to what is resident."""
-        if self.bucket.zero > 1:
+        if self.bucket.shards_gradients:
             self.reduced += self.part_of(self._whole[microbatch])
 
     @contextmanager

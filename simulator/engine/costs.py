@@ -46,10 +46,10 @@ def pass_key(
     if op is Op.OPTIMIZER_STEP:
         clips = " clipped" if workload.clip_norm is not None else ""
         how += f" {workload.optimizer}{clips}"
-    if op in (Op.OPTIMIZER_STEP, Op.GRADIENT_NORM) and parallel.zero:
-        whole = " of whole gradients" if parallel.zero == 1 else ""  # which it sets to zero
+    if op in (Op.OPTIMIZER_STEP, Op.GRADIENT_NORM) and parallel.shards_optimizer:
+        whole = "" if parallel.shards_gradients else " of whole gradients"  # which it sets to zero
         how += f" 1/{parallel.shards}{whole if op is Op.OPTIMIZER_STEP else ''}"
-    if op in INPUT_BACKWARDS and parallel.zero > 1:
+    if op in INPUT_BACKWARDS and parallel.shards_gradients:
         how += " into new gradients"
     segment = " + ".join(layer.kind for layer in layers)
     return f"{op.value} {how}: {segment}"
@@ -243,7 +243,7 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
         if op is Op.BACKWARD:
             products += layer.backward_weight
         nbytes = BACKWARD_BYTES * layer.moved_bytes + layer.recomputed_bytes
-        new = parallel.zero > 1 and size > 0  # gradients are zeroed for each microbatch
+        new = parallel.shards_gradients and size > 0  # gradients are zeroed for each microbatch
         launched = layer.kernels + layer.recomputed_kernels + new
         return Work(products, nbytes + new * size, launched)
     if op is Op.BACKWARD_WEIGHT:
@@ -260,8 +260,9 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
     # Reads parameter, gradient and state, writes all of them; the gradient is zeroed.
     # Of master weights the fp32 ones are read and written, and the copy is written.
     clips = workload.clip_norm is not None
+    whole = parallel.shards_optimizer and not parallel.shards_gradients
     weights = part if workload.has_master_weights else 2.0 * part
-    moved = weights + (1.0 + 2.0 * clips) * part + (size if parallel.zero == 1 else part)
+    moved = weights + (1.0 + 2.0 * clips) * part + (size if whole else part)
     return Work((), moved + 2.0 * workload.optimizer_bytes * mine, 2 + clips)
 
 

@@ -18,7 +18,7 @@ def describe_plan(experiment: Experiment) -> str:
         "sequence parallel" if parallel.sequence_parallel else "",
         parallel.context_style if parallel.context > 1 else "",
         parallel.tensor_style if "tensor_style" in parallel.model_fields_set else "",
-        f"zero {parallel.zero}" if parallel.zero else "",
+        f"zero {parallel.zero}" if parallel.shards_optimizer else "",
         f"recompute {parallel.recompute}" if parallel.recompute != "none" else "",
         f"{experiment.cluster.ranks_per_device} ranks a device"
         if experiment.cluster.ranks_per_device > 1

@@ -67,6 +67,21 @@ class Parallel(Section):
         return self.data * self.expert
 
     @property
+    def shards_optimizer(self) -> bool:
+        """Return whether replicas share the optimizer's state."""
+        return self.zero >= 1
+
+    @property
+    def shards_gradients(self) -> bool:
+        """Return whether replicas share gradients, too."""
+        return self.zero >= 2
+
+    @property
+    def shards_parameters(self) -> bool:
+        """Return whether replicas share parameters, too."""
+        return self.zero >= 3
+
+    @property
     def shards(self) -> int:
         """Ranks that share what one of them would hold."""
-        return (self.zero_group or self.replicas) if self.zero else 1
+        return (self.zero_group or self.replicas) if self.shards_optimizer else 1

@@ -38,6 +38,21 @@ class Bucket:
         return f"parameters:{self.segments[0][0]}"
 
     @property
+    def shards_optimizer(self) -> bool:
+        """Return whether the optimizer's state is sharded."""
+        return self.zero >= 1
+
+    @property
+    def shards_gradients(self) -> bool:
+        """Return whether gradients are sharded, too."""
+        return self.zero >= 2
+
+    @property
+    def shards_parameters(self) -> bool:
+        """Return whether parameters are sharded, too: they are gathered before each use."""
+        return self.zero >= 3
+
+    @property
     def part_bytes(self) -> int:
         """Of one shard, or of all of it if it is whole."""
         return self.nbytes // max(len(self.shards), 1)

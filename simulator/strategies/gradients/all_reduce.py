@@ -48,9 +48,10 @@ def reduce_gradients(
         if bucket is None:
             continue
         after, update = [instruction], instruction.microbatch if every < num_microbatches else -1
-        if bucket.zero > 1 or (bucket.zero == 1 and instruction in final):
+        each = bucket.shards_gradients
+        if each or (bucket.shards_optimizer and instruction in final):
             scatter = reduction(Op.REDUCE_SCATTER, bucket, backward)
-            microbatch = instruction.microbatch if bucket.zero > 1 else update
+            microbatch = instruction.microbatch if each else update
             after.append(Instruction(scatter, microbatch, after))
         if instruction in final and len(bucket.replicas) > 1:
             after.append(Instruction(reduction(Op.ALL_REDUCE, bucket, backward), update, after))
@@ -84,5 +85,5 @@ def _reduction(op: Op, bucket: Bucket, backward: Task) -> Task:
         group=bucket.shards if scatters else bucket.replicas,
         tensor=bucket.name,
         nbytes=bucket.nbytes if scatters else bucket.part_bytes,
-        frees=(bucket.name,) if scatters and bucket.zero > 1 else (),
+        frees=(bucket.name,) if scatters and bucket.shards_gradients else (),
     )

@@ -69,28 +69,31 @@ def shard_sets(ranks: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
 
 def resident_bytes(buckets: Sequence[Bucket], states: int) -> dict[str, int]:
     """What a rank holds throughout (Rajbhandari et al. 2020, figure 1)."""
-    factors = {"parameters": (3, 1), "gradients": (2, 1), "optimizer": (1, states)}
-    return {
-        name: sum(times * (b.part_bytes if b.zero >= least else b.nbytes) for b in buckets)
-        for name, (least, times) in factors.items()
-        if times
+    held = {
+        "parameters": [b.part_bytes if b.shards_parameters else b.nbytes for b in buckets],
+        "gradients": [b.part_bytes if b.shards_gradients else b.nbytes for b in buckets],
     }
+    if states:
+        held["optimizer"] = [
+            states * (b.part_bytes if b.shards_optimizer else b.nbytes) for b in buckets
+        ]
+    return {name: sum(nbytes) for name, nbytes in held.items()}
 
 
 def shard(
     instructions: list[Instruction], buckets: Sequence[Bucket], prefetch: int
 ) -> list[Instruction]:
     """Let gradients (2) and parameters (3) be whole only while they are used."""
-    if all(bucket.zero < 2 for bucket in buckets):
+    if not any(bucket.shards_gradients for bucket in buckets):
         return instructions
     variants = Variants()
-    _allocate_gradients(instructions, [b for b in buckets if b.zero > 1], variants)
-    return _unshard(instructions, [b for b in buckets if b.zero > 2], prefetch, variants)
+    _allocate_gradients(instructions, [b for b in buckets if b.shards_gradients], variants)
+    return _unshard(instructions, [b for b in buckets if b.shards_parameters], prefetch, variants)
 
 
 def gather_updated(instructions: list[Instruction], buckets: Sequence[Bucket]) -> list[Instruction]:
     """After an optimizer step on shards of parameters that stay whole (1, 2), gather them."""
-    gathered = [bucket for bucket in buckets if bucket.zero in (1, 2)]
+    gathered = [b for b in buckets if b.shards_optimizer and not b.shards_parameters]
     if not gathered:
         return instructions
     forward = {i.task.layers: i.task for i in instructions if i.task.op is Op.FORWARD}
@@ -219,7 +222,7 @@ def _whole(bucket: Bucket) -> str:
 
 
 def _gather(bucket: Bucket, near: Task, mnemonic: str) -> Task:
-    whole = (Tensor(_whole(bucket), bucket.nbytes),) if bucket.zero > 2 else ()
+    whole = (Tensor(_whole(bucket), bucket.nbytes),) if bucket.shards_parameters else ()
     return Task(
         op=Op.ALL_GATHER,
         stage=near.stage,
