@@ -74,6 +74,10 @@ class Mesh:
         first = tuple(slice(None) if axis == "pipeline" else 0 for axis in AXES)
         return [int(rank) for rank in self.ranks[first]]
 
+    def represented_by(self) -> list[int]:
+        """Return for every rank which of `representatives`, by position, does the same."""
+        return [int(place) for place in self._places[:, AXES.index("pipeline")]]
+
     def groups(self, *axes: str) -> list[tuple[int, ...]]:
         """Every group along `axes`, each once."""
         return sorted({self.group(rank, *axes) for rank in range(self.world_size)})

@@ -18,38 +18,47 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from simulator.program.bucket import Bucket
+from simulator.program.digest import ListDigests
 from simulator.program.instruction import Instruction
 from simulator.program.meetings import match_rendezvous
-from simulator.program.task import Task
 
 
 @dataclass(eq=False)
 class Program:
-    """The instruction lists of all ranks and the bytes each rank holds throughout.
+    """The instruction lists of all ranks and the bytes that each rank holds throughout.
 
-    `resident` maps, per list, a name (parameters, gradients, …) to bytes, `buckets` lists,
-    per list, its parameters. `num_stages` counts virtual stages over the whole pipeline.
+    A *folded* program has lists of some ranks only; every other rank does the same as one of
+    them, with partners at the same distance. Peers, groups and `Instruction.rank` are global
+    ranks there, too.
 
-    A *folded* program has the lists of some of `world_size` ranks only, and every other
-    rank does the same as one of them. `members` are the global ranks of the lists; peers,
-    groups and `Instruction.rank` are global too. Not given: all ranks.
+    Attributes:
+        ranks: the instructions of each list, in an order in which the rank can execute them.
+        resident: per list, bytes by name (parameters, gradients, …).
+        buckets: per list, its parameters.
+        num_stages: virtual stages over the whole pipeline.
+        list_of: for every global rank the position of the list that says what it does; not
+            given: every rank has its own.
+        members: per list, the global rank whose partners it names: the first that it is for.
     """
 
     ranks: list[list[Instruction]]
     resident: list[dict[str, int]] = field(default_factory=list)
     buckets: list[list[Bucket]] = field(default_factory=list)
     num_stages: int = 1
-    members: list[int] = field(default_factory=list)
-    world_size: int = 0
+    list_of: list[int] = field(default_factory=list)
+    members: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.resident:
             self.resident = [{} for _ in self.ranks]
         if not self.buckets:
             self.buckets = [[] for _ in self.ranks]
-        if not self.members:
-            self.members = list(range(len(self.ranks)))
-        self.world_size = self.world_size or len(self.ranks)
+        if not self.list_of:
+            self.list_of = list(range(len(self.ranks)))
+        first: dict[int, int] = {}
+        for rank, position in enumerate(self.list_of):
+            first.setdefault(position, rank)
+        self.members = [first[position] for position in range(len(self.ranks))]
         uid = 0
         for rank, instructions in zip(self.members, self.ranks, strict=True):
             for index, instruction in enumerate(instructions):
@@ -57,12 +66,18 @@ class Program:
                 uid += 1
 
     @property
+    def world_size(self) -> int:
+        """The number of ranks, those without a list of their own included."""
+        return len(self.list_of)
+
+    @property
     def num_ranks(self) -> int:
-        """Lists, one a rank: fewer than `world_size` if the program is folded."""
+        """The number of lists: fewer than `world_size` if the program is folded."""
         return len(self.ranks)
 
     @property
     def is_folded(self) -> bool:
+        """Whether some ranks have no list of their own."""
         return self.num_ranks < self.world_size
 
     def __len__(self) -> int:
@@ -74,28 +89,20 @@ class Program:
 
     @cached_property
     def meetings(self) -> list[tuple[Instruction, ...]]:
-        """See :func:`match_rendezvous`."""
+        """The participants of every message and collective: see :func:`match_rendezvous`."""
         return match_rendezvous(self.ranks, self.members, self.world_size)
 
     def hash(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the whole program: equal programs,
-        equal hashes, on every machine and in every process.
+        """Return the first 16 hex digits of the SHA-256 of what all ranks do.
+
+        Equal programs have equal hashes, on every machine and in every process, and a folded
+        program has the hash of the whole one: it is made of a digest for every rank.
         """
-        digest = hashlib.sha256(repr((self.num_stages, self.resident, self.buckets)).encode())
-        if self.is_folded:
-            digest.update(f"{self.world_size} ranks\n".encode())
-        numbers: dict[int, int] = {}  # by identity: hashing a task's fields is slow
-        by_value: dict[Task, int] = {}
-        for instructions in self.ranks:
-            text: list[str] = []
-            for instruction in instructions:
-                rank, task, microbatch = instruction.rank, instruction.task, instruction.microbatch
-                if id(task) not in numbers:
-                    if task not in by_value:
-                        by_value[task] = len(by_value)
-                        text.append(repr(task))
-                    numbers[id(task)] = by_value[task]
-                after = ",".join([str(other.index) for other in instruction.after])
-                text.append(f"{rank} {numbers[id(task)]} {microbatch} {after}\n")
-            digest.update("".join(text).encode())
-        return digest.hexdigest()[:16]
+        digests = ListDigests()
+        of_list = [
+            digests.digest(*what)
+            for what in zip(self.ranks, self.resident, self.buckets, strict=True)
+        ]
+        whole = hashlib.sha256(f"{self.num_stages} stages\n".encode())
+        whole.update(b"".join([of_list[position] for position in self.list_of]))
+        return whole.hexdigest()[:16]

@@ -156,7 +156,7 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
         lists.append(zero.gather_updated(instructions, buckets))
         resident.append(zero.resident_bytes(buckets, states))
         held.append(buckets)
-    return Program(lists, resident, held, len(ranges), ranks, mesh.world_size)
+    return Program(lists, resident, held, len(ranges), mesh.represented_by() if fold else [])
 
 
 def _cut(

@@ -71,7 +71,7 @@ def build(
     ]
     if swap:
         rank[1:] = rank[:0:-1]
-    return Program([rank], [{"parameters": resident}], num_stages)
+    return Program([rank], [{"parameters": resident}], num_stages=num_stages)
 
 
 def test_equal_programs_have_equal_hashes() -> None:
