@@ -128,7 +128,6 @@ def test_nothing_imports_what_is_below_it(module: str) -> None:
     assert [name for name in GRAPH[module] if ROOMS.index(room_of(name)) > floor] == []
 
 
-@pytest.mark.xfail(strict=True, reason="operations know the executor that calls them")
 def test_no_modules_import_each_other() -> None:
     left = {module: set(names) for module, names in GRAPH.items()}
     while ends := {module for module, names in left.items() if not names & left.keys()}:
@@ -136,7 +135,6 @@ def test_no_modules_import_each_other() -> None:
     assert sorted(left) == [], "these are in a circle, or import one that is"
 
 
-@pytest.mark.xfail(strict=True, reason="operations know the executor that calls them")
 def test_no_import_is_hidden_from_the_interpreter() -> None:
     hidden = [name for name, path in MODULES.items() if "TYPE_CHECKING" in path.read_text("utf-8")]
     assert hidden == []

@@ -19,18 +19,16 @@ from runtime.calibration.machine import cores, machine, matmul_flops
 from runtime.calibration.pass_meter import PassMeter, Samples
 from runtime.calibration.transfer_meter import TransferMeter
 from runtime.executor.groups import Groups
+from runtime.executor.rank import Rank
 from runtime.measurement.clock import Clock
 from runtime.models.dtypes import TORCH_DTYPE
-from runtime.progress import Progress
 from simulator.cluster.profile import Profile, Timing, middle_mean
-from simulator.experiment.experiment import Experiment
-from simulator.program.program import Program
 
 ROUND_S, TURN_S = 0.2, 0.06
 
 
 class Calibrator:
-    """Measures one rank of `program`; every rank must make the same calls together.
+    """Measures one rank of a program; every rank must make the same calls together.
 
     `begin` once, then `round` as often as wanted (in turn with the measured steps), then
     `profile`, and `close` in any case.
@@ -39,36 +37,24 @@ class Calibrator:
         wide: measure transfers of other sizes, too, so that the profile serves others.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        program: Program,
-        rank: int,
-        device: torch.device,
-        clock: Clock,
-        progress: Progress,
-        wide: bool = False,
-    ):
-        self.experiment, self.program, self.rank = experiment, program, rank
-        self.device, self.clock, self.progress = device, clock, progress
+    def __init__(self, rank: Rank, clock: Clock, wide: bool = False):
+        self.rank, self.clock = rank, clock
+        device, ranks = rank.device, range(rank.program.num_ranks)
         self.rounds: list[Samples] = []
-        sharing = experiment.cluster.ranks_per_device if device.type != "cpu" else None
-        mates = [mates_of(other, clock.hosts, sharing) for other in range(program.num_ranks)]
+        sharing = rank.experiment.cluster.ranks_per_device if device.type != "cpu" else None
+        mates = [mates_of(other, clock.hosts, sharing) for other in ranks]
         # Of this rank its place among those it shares cores or a device with; the most that
         # do so; for how many there is room.
-        self.place = mates[rank].index(rank)
+        self.place = mates[rank.number].index(rank.number)
         self.mates = max(map(len, mates))
         fewest_cores = _fewest_cores()
         self.room = min(sharing, self.mates) if sharing else fewest_cores
         # Beside passes that leave cores free a transfer is as fast as alone.
         crowded = sharing is not None or self.mates >= self.room
-        self.transfers = TransferMeter(
-            experiment, program, rank, device, clock, progress, wide, crowded, fewest_cores
-        )
+        self.transfers = TransferMeter(rank, clock, wide, crowded, fewest_cores)
         self.alone: Samples = {}
         self.peak_flops = 0.0
-        seconds = self.transfers.usual_seconds
-        self.passes = PassMeter(experiment, program, rank, device, progress, seconds)
+        self.passes = PassMeter(rank, self.transfers.usual_seconds)
 
     # Segment passes ------------------------------------------------------------------
 
@@ -80,7 +66,7 @@ class Calibrator:
         short, because the machine's speed may change from one second to the next; in company
         they add up to a step or more, so that rounds differ as much as steps do.
         """
-        self.progress.leave()
+        self.rank.progress.leave()
         self.rounds.append({})
         self.passes.warm_up()
         longest, step = self._agreed(self.passes.longest_s, self.passes.step_s)
@@ -95,9 +81,9 @@ class Calibrator:
             if at_once == self.room > 1:
                 for place in range(self.mates):
                     self._time_for(turn / 4, range(place, place + 1), self.alone)
-        if self.rank == 0:  # the machine is not as fast in every round
-            dtype = TORCH_DTYPE[self.experiment.workload.dtype]
-            self.peak_flops = max(self.peak_flops, matmul_flops(dtype, self.device))
+        if self.rank.number == 0:  # the machine is not as fast in every round
+            dtype = TORCH_DTYPE[self.rank.experiment.workload.dtype]
+            self.peak_flops = max(self.peak_flops, matmul_flops(dtype, self.rank.device))
         self.transfers.round()
 
     def _time_for(self, seconds: float, places: range, into: Samples, company: float = 0.0) -> None:
@@ -144,7 +130,8 @@ class Calibrator:
         self.rounds.append({})
         self.passes.fill(self.rounds[-1], together.keys())
         sent = self.transfers.found()
-        everything: list[Any] | None = [None] * self.program.num_ranks if self.rank == 0 else None
+        ranks, first = self.rank.program.num_ranks, self.rank.number == 0
+        everything: list[Any] | None = [None] * ranks if first else None
         dist.gather_object((self.rounds, slower), everything)
         if everything is None:
             return None
@@ -168,8 +155,8 @@ class Calibrator:
         ratios = [ratio for _, ratio in everything if ratio is not None]
         slowdown = min(max(float(np.median(ratios)), 1.0), float(self.room)) if ratios else 1.0
         profile = Profile(
-            machine=machine(self.device),
-            device=self.device.type,
+            machine=machine(self.rank.device),
+            device=self.rank.device.type,
             passes={
                 key: Timing.of([time / slowdown for time in seconds])
                 for key, seconds in sorted(steady.items())
@@ -178,8 +165,8 @@ class Calibrator:
             capacity=self.room / slowdown if ratios else None,
             **vars(sent),
             busy_ranks=self.mates,
-            ranks_per_device=self.experiment.cluster.ranks_per_device,
-            peak_flops={self.experiment.workload.dtype: self.peak_flops},
+            ranks_per_device=self.rank.experiment.cluster.ranks_per_device,
+            peak_flops={self.rank.experiment.workload.dtype: self.peak_flops},
         )
         return asdict(profile)
 

@@ -8,17 +8,15 @@ a pass that waited finds its core idle and its caches cold.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
+from dataclasses import replace
 
-import torch
-
+from runtime.executor.context import RankContext
 from runtime.executor.executor import Executor
-from runtime.executor.groups import Silence
+from runtime.executor.groups import NullGroups
+from runtime.executor.rank import Rank
 from runtime.models.batches import microbatch
-from runtime.progress import Progress
 from simulator.engine.costs import pass_key
-from simulator.experiment.experiment import Experiment
 from simulator.program.operations import COMPUTE_STREAM, Op
-from simulator.program.program import Program
 from simulator.workloads.describe import describe
 
 Samples = dict[str, list[float]]
@@ -30,31 +28,24 @@ class PassMeter:
     its own, without the others.
 
     Args:
-        seconds: how long transfers last, see `runtime.executor.groups.Silence`.
+        seconds: how long transfers last, see `runtime.executor.groups.NullGroups`.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        program: Program,
-        rank: int,
-        device: torch.device,
-        progress: Progress,
-        seconds: Callable[[Op, int, int], float],
-    ):
-        self.progress = progress
+    def __init__(self, rank: Rank, seconds: Callable[[Op, int, int], float]):
+        self.progress, experiment = rank.progress, rank.experiment
         layers = describe(experiment)
         self.key_of = {
             id(task): pass_key(
                 task.op, layers[slice(*task.layers)], experiment.workload, experiment.parallel
             )
-            for task in {id(i.task): i.task for i in program.ranks[rank]}.values()
+            for task in {id(i.task): i.task for i in rank.instructions}.values()
             if task.stream == COMPUTE_STREAM and experiment.workload.model != "unit"
         }
         still = experiment.run.model_copy(update={"learning_rate": 1e-9})  # weights stay near
         calm = experiment.model_copy(update={"run": still})
-        self.executor = Executor(calm, program, rank, device, Silence(seconds, device), progress)
-        self.batch = microbatch(experiment, 0, 0, device) if self.key_of else None
+        nobody = NullGroups(seconds, rank.device)
+        self.executor = Executor(RankContext(replace(rank, experiment=calm), nobody))
+        self.batch = microbatch(experiment, 0, 0, rank.device) if self.key_of else None
         self._walk = self._forever()
         self._took: dict[str, float] = {}
 

@@ -20,14 +20,14 @@ import torch.distributed as dist
 
 from runtime.calibration.busy_work import Products
 from runtime.calibration.transfer_cases import Case, Cases, Runs
+from runtime.executor.context import RankContext
 from runtime.executor.executor import Executor
 from runtime.executor.groups import Groups
+from runtime.executor.rank import Rank
 from runtime.measurement.clock import Clock
 from runtime.measurement.merge import RankRecord, aligned
 from runtime.models.dtypes import TORCH_DTYPE
-from runtime.progress import Progress
 from simulator.cluster.profile import Points, Timing, middle_mean
-from simulator.experiment.experiment import Experiment
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.timeline.timeline import Floats
@@ -63,25 +63,13 @@ class TransferMeter:
         cores: of a host.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        program: Program,
-        rank: int,
-        device: torch.device,
-        clock: Clock,
-        progress: Progress,
-        wide: bool,
-        beside: bool,
-        cores: int,
-    ):
-        self.experiment, self.program, self.rank = experiment, program, rank
-        self.device, self.clock, self.progress = device, clock, progress
-        cases = Cases(experiment, program, wide, cores)
+    def __init__(self, rank: Rank, clock: Clock, wide: bool, beside: bool, cores: int):
+        self.rank, self.clock = rank, clock
+        cases = Cases(rank.experiment, rank.program, wide, cores)
         self.hosts, self.transfers = cases.hosts, cases.transfers
         self.cases = [*self.hosts, *self.transfers]
-        self.beside = beside and program.num_ranks > 1
-        self._products = Products(device)
+        self.beside = beside and rank.program.num_ranks > 1
+        self._products = Products(rank.device)
         self._usual: dict[tuple[Op | None, int, int], float] = {}
         self._next = 0
 
@@ -96,9 +84,8 @@ class TransferMeter:
         """Run every case both ways, after a run to get warm."""
         for number, case in enumerate(self.cases):
             report(number / len(self.cases), case.name)
-            case.executor = Executor(
-                self.experiment, case.program, self.rank, self.device, groups, self.progress
-            )
+            context = RankContext(replace(self.rank, program=case.program), groups)
+            case.executor = Executor(context)
             self._run(case, Runs())
             self._run_both_ways(case)
         recorded = self._recorded(self.transfers, _alone)
@@ -109,7 +96,7 @@ class TransferMeter:
 
     def usual_seconds(self, op: Op, size: int, nbytes: int) -> float:
         """About how long a transfer of the program takes on idle cores (see
-        `runtime.executor.groups.Silence`).
+        `runtime.executor.groups.NullGroups`).
         """
         return self._usual.get((op, size, nbytes), 0.0)
 
@@ -129,17 +116,17 @@ class TransferMeter:
 
     def _run(self, case: Case, runs: Runs) -> None:
         assert case.executor is not None
-        executor, dtype = case.executor, TORCH_DTYPE[self.experiment.workload.dtype]
-        for instruction in case.program.ranks[self.rank]:
+        executor, dtype = case.executor, TORCH_DTYPE[self.rank.experiment.workload.dtype]
+        for instruction in executor.instructions:
             task = instruction.task
             nbytes = task.nbytes
             if task.op is Op.ALL_GATHER:
                 nbytes = task.allocates[0].nbytes // len(task.group)
             if task.sources:
                 values = torch.zeros(
-                    max(nbytes // dtype.itemsize, 1), dtype=dtype, device=self.device
+                    max(nbytes // dtype.itemsize, 1), dtype=dtype, device=self.rank.device
                 )
-                executor.tensors[task.tensor, instruction.microbatch] = values
+                executor.context.tensors[task.tensor, instruction.microbatch] = values
         origin = self.clock.common_start()
         cpu, begin = time.process_time(), time.perf_counter()
         if runs is case.busy:
@@ -153,11 +140,11 @@ class TransferMeter:
                 # In a ping-pong the other rank then computes as long, and this one waits.
                 begin += 2 * lasted if case.op is Op.SEND else lasted
                 cpu += time.process_time() - spent
-        if runs is case.alone and case.program.ranks[self.rank]:
+        if runs is case.alone and executor.instructions:
             case.cpu_s += time.process_time() - cpu
             case.wall_s += time.perf_counter() - begin
-        executor.forget()
-        self.progress.leave()
+        executor.context.forget()
+        self.rank.progress.leave()
         shift = self.clock.offset - origin
         runs.posted.append([time + shift for time in executor.posted])
         runs.end.append([time + shift for time in executor.end])
@@ -201,7 +188,7 @@ class TransferMeter:
     def _recorded(self, cases: list[Case], pick: Callable[[Case], Runs]) -> list[Columns]:
         """Per case, of all ranks."""
         mine = [(runs.posted, runs.end) for runs in map(pick, cases)]
-        everyone: list[Any] = [None] * self.program.num_ranks
+        everyone: list[Any] = [None] * self.rank.program.num_ranks
         dist.all_gather_object(everyone, mine)
         return [
             aligned(case.program, [RankRecord(posted, end, [], 0) for posted, end in ranks])

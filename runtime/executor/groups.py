@@ -116,8 +116,8 @@ def _bring(landed: Tensor, tensor: Tensor) -> None:
         tensor.copy_(landed)
 
 
-class Silence(Groups):
-    """Nobody else: nothing is sent, and what would come is noise.
+class NullGroups(Groups):
+    """Communicators without other ranks: nothing is sent, and what would come is noise.
 
     Args:
         seconds: how long a transfer lasts nevertheless, by operation (that of a message is

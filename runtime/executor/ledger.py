@@ -11,15 +11,26 @@ import torch
 from torch import Tensor
 
 Key = tuple[str, int]
+"""Logical name and microbatch of a tensor, see `simulator.program.tensors.tensor_key`."""
 
 
 class Ledger:
-    """Bytes held over time, from the sizes of the real tensors; safe across streams."""
+    """Counts the bytes held over time, from the sizes of the real tensors.
+
+    Safe across streams.
+
+    Args:
+        resident: bytes held throughout.
+
+    Attributes:
+        changes: (time in seconds of the host's clock, bytes more or less) of this step.
+        saved_bytes: what autograd keeps of a forward pass, by its first layer.
+    """
 
     def __init__(self, resident: int):
         self.resident = resident
         self._lock = threading.Lock()
-        self._held: dict[Key, int] = {}
+        self._held: dict[Key, tuple[int, Callable[[], None] | None]] = {}
         self.changes: list[tuple[float, int]] = []
         self.saved_bytes: dict[int, int] = {}
 
@@ -34,23 +45,44 @@ class Ledger:
         self.changes = []
 
     def clear(self) -> None:
+        """Forget what is held."""
         self._held.clear()
 
-    def hold(self, key: Key, nbytes: int, time: float) -> None:
-        with self._lock:
-            self._held[key] = nbytes
-            self.changes.append((time, nbytes))
+    def hold(
+        self, key: Key, nbytes: int, time_s: float, drop: Callable[[], None] | None = None
+    ) -> None:
+        """Count `nbytes` from `time_s` on.
 
-    def release(self, key: Key, time: float) -> None:
+        Args:
+            key: what they are of.
+            nbytes: how many.
+            time_s: seconds of the host's clock.
+            drop: gives them back when they are released; None: nobody else holds them.
+        """
         with self._lock:
-            self.changes.append((time, -self._held.pop(key)))
+            self._held[key] = (nbytes, drop)
+            self.changes.append((time_s, nbytes))
+
+    def release(self, key: Key, time_s: float) -> None:
+        """Give back what is held under `key`, and count it no longer."""
+        with self._lock:
+            nbytes, drop = self._held.pop(key)
+            self.changes.append((time_s, -nbytes))
+        if drop is not None:
+            drop()
 
 
 def refetched(
     tensors: Mapping[int, Tensor], fetch: Callable[[int], Tensor] | None
 ) -> contextlib.AbstractContextManager[Any]:
-    """Autograd keeps no hold of `tensors` inside the ``with`` block: where it would save one
-    (or a view), it notes which, and asks `fetch` when the backward pass needs it.
+    """Let autograd keep no hold of `tensors` inside the ``with`` block.
+
+    Where it would save one (or a view), it notes which, and asks `fetch` when the backward
+    pass needs it.
+
+    Args:
+        tensors: by a number that `fetch` knows.
+        fetch: returns the tensor of a number; None: autograd saves tensors as usual.
     """
     if not tensors or fetch is None:
         return contextlib.nullcontext()
@@ -73,8 +105,10 @@ def refetched(
 
 
 class SavedBytes:
-    """Counts what autograd saves inside the ``with`` block: each storage once, without the
-    tensors in `excluding` (parameters, buffers, the block's own input).
+    """Counts what autograd saves inside the ``with`` block, each storage once.
+
+    Args:
+        excluding: tensors that are counted elsewhere: parameters, buffers, the block's input.
 
     Attributes:
         active: the one whose block is running; other hooks inside it hide its own.
@@ -88,6 +122,7 @@ class SavedBytes:
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda tensor: tensor)
 
     def pack(self, tensor: Tensor) -> Tensor:
+        """Count a tensor that autograd saves."""
         address = tensor.untyped_storage().data_ptr()
         if address not in self._known:
             self._seen[address] = tensor.untyped_storage().nbytes()
@@ -95,6 +130,7 @@ class SavedBytes:
 
     @property
     def nbytes(self) -> int:
+        """The bytes counted so far."""
         return sum(self._seen.values())
 
     def exclude(self, tensors: Iterable[Tensor]) -> None:

@@ -7,16 +7,22 @@ of `torch.amp.GradScaler`.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 BACKOFF, GROWTH, GROWTH_INTERVAL = 0.5, 2.0, 2000
 
 
 class LossScale:
-    """What losses are multiplied with before the backward pass.
+    """The number that losses are multiplied with before the backward pass.
+
+    Args:
+        dtype: the scale of other types than fp16 is 1 and stays so.
+        initial: the value of the first step.
 
     Attributes:
-        value: of the current step; 1 for other types.
-        skipped: steps whose gradients had overflowed.
+        value: the number of the current step.
+        dynamic: it changes.
+        skipped: the number of steps whose gradients had overflowed.
     """
 
     def __init__(self, dtype: str, initial: float):
@@ -24,8 +30,12 @@ class LossScale:
         self.value = initial if self.dynamic else 1.0
         self.skipped = self._good = 0
 
+    def to_json(self) -> dict[str, Any] | None:
+        """Return ``loss_scale`` of ``twinline run``; None where it does not change."""
+        return {"value": self.value, "skipped_steps": self.skipped} if self.dynamic else None
+
     def update(self, norm: float) -> None:
-        """At the end of a step whose gradients had this norm."""
+        """Choose the value of the next step, after one whose gradients had this norm."""
         if not self.dynamic:
             return
         if not math.isfinite(norm):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from runtime.executor.observers import Observer
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, MESSAGES
 
@@ -19,12 +20,13 @@ Transfer = tuple[str, int]
 """Kind and bytes of a transfer."""
 
 
-class Pacing:
-    """Makes the instructions of one rank end when the model says, and keeps how much of that
-    time was real work.
+class Pacing(Observer):
+    """Makes the instructions of one rank end when the model says.
+
+    How much of that time was real work is kept.
 
     Args:
-        seconds: what an instruction is stretched to.
+        seconds: the time that an instruction is stretched to.
 
     Attributes:
         fastest: seconds of the fastest real transfer of each size; whoever comes last to it
@@ -32,6 +34,8 @@ class Pacing:
         known: the same of all ranks, once they have told each other: how long before its end
             a transfer began.
     """
+
+    takes_time = True
 
     def __init__(self, seconds: Callable[[Instruction], float]):
         self.seconds = seconds
@@ -44,42 +48,50 @@ class Pacing:
         self._instructions: dict[int, Instruction] = {}
 
     def begin_step(self) -> None:
+        """Begin a step: nothing is due before this moment."""
         self._origin = time.perf_counter()
         self._due.clear()
         self._free.clear()
 
-    def restart(self, everyones: Iterable[dict[Transfer, float]]) -> None:
-        """Forget what was measured so far, as warm-up, but for the fastest transfers."""
+    def end_warm_up(self, everyones: Iterable[dict[Transfer, float]]) -> None:
+        """Forget what was measured so far but the fastest transfers.
+
+        Args:
+            everyones: `fastest` of every rank.
+        """
         self._worked.clear()
         for fastest in everyones:
             for transfer, seconds in fastest.items():
                 self.known[transfer] = min(seconds, self.known.get(transfer, seconds))
 
-    def stretch(self, instruction: Instruction, posted: float) -> None:
-        """Sleep until `instruction`, which was posted at this time and is done, is due."""
+    def after(self, instruction: Instruction, begin: float) -> None:
+        """Sleep until `instruction` is due."""
         now, index, task = time.perf_counter(), instruction.index, instruction.task
-        begin = max(
+        ready = max(
             [self._origin, self._free.get(task.stream, 0.0)]
             + [self._due[other.index] for other in instruction.after]
         )
         if task.op in COMMUNICATION:  # begins when all are there
             transfer = ("message" if task.op in MESSAGES else task.op.value, task.nbytes)
-            took = now - posted
+            took = now - begin
             self.fastest[transfer] = min(took, self.fastest.get(transfer, took))
-            begin = max(begin, now - self.known.get(transfer, 0.0))
+            ready = max(ready, now - self.known.get(transfer, 0.0))
         self._instructions[index] = instruction
-        self._worked.setdefault(index, []).append(now - begin)
-        due = begin + self.seconds(instruction)
+        self._worked.setdefault(index, []).append(now - ready)
+        due = ready + self.seconds(instruction)
         self.is_due(instruction, max(due, now))
         if due > now:
             time.sleep(due - now)
 
     def is_due(self, instruction: Instruction, moment: float) -> None:
-        """What follows begins then."""
+        """Let what follows begin at `moment`, in seconds of the host's clock."""
         self._due[instruction.index] = self._free[instruction.task.stream] = moment
 
     def report(self) -> dict[str, Any]:
-        """Of this rank; see `combine`. What the model gives no time is left out."""
+        """Return the figures of this rank that `combine` reads.
+
+        Instructions to which the model gives no time are left out.
+        """
         executions = overran = 0
         longest, ratio, where = 0.0, 0.0, ""
         for index, samples in sorted(self._worked.items()):
@@ -103,13 +115,12 @@ class Pacing:
 
 
 def combine(ranks: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The reports of all ranks as one.
+    """Return the reports of all ranks as one.
 
-    Returns:
-        executions: of instructions, over ranks and measured iterations; overran: those whose
-        real work was not done when they were due; longest_overrun_s: the most that one was
-        late; largest_ratio: the largest ratio of real work (median over the iterations) to
-        modelled time, of the instruction `where`.
+    Its keys are `executions`, the number of executed instructions over ranks and measured
+    iterations; `overran`, those whose real work was not done when they were due;
+    `longest_overrun_s`, the most that one was late; `largest_ratio`, the largest ratio of real
+    work (median over the iterations) to modelled time; and `where`, the instruction with it.
     """
     reports = list(ranks)
     worst = max(reports, key=lambda report: float(report["largest_ratio"]))

@@ -67,7 +67,7 @@ class Parameters:
         self.gradients = torch.zeros_like(mine if sharded else flat)
         self.reduced = self.gradients if sharded else self.gradients[self._part]
         self._whole: dict[int, Tensor] = {}  # gradients of each microbatch, if they are sharded
-        self.newest = self._active = 0
+        self.newest = self.active = 0
         masters = experiment.workload.has_master_weights
         self._master = torch.empty_like(mine, dtype=torch.float32) if masters else None
         self.optimizer = Optimizer(
@@ -118,12 +118,12 @@ class Parameters:
     def _install(self, version: int) -> None:
         for (module, name), leaf in zip(self._slots, self._versions[version][1], strict=True):
             module._parameters[name] = leaf
-        self._active = version
+        self.active = version
 
     def use(self, version: int) -> int:
         """Let coming passes use the weights of `version` (-1: the newest); which it is."""
         version = self.newest if version < 0 else version
-        if version != self._active:
+        if version != self.active:
             self._install(version)
         return version
 

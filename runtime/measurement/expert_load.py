@@ -1,4 +1,4 @@
-"""What the mixtures of experts of a run have counted: the load of experts, and drops."""
+"""The load of experts in a run, and how many tokens they dropped."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from simulator.experiment.experiment import Experiment
 from simulator.workloads.describe import describe
 
 
-class Routing:
-    """The counters of the segments of a rank, by layer. Other models have none."""
+class ExpertLoad:
+    """Counts the tokens of each expert and those dropped; other models have no counters.
+
+    Args:
+        experiment: says how many experts there are.
+        segments: whose mixtures of experts are counted on this rank.
+    """
 
     def __init__(self, experiment: Experiment, segments: Iterable[Segment]):
         self._experiment = experiment
@@ -28,13 +33,14 @@ class Routing:
         ]
 
     def restart(self) -> None:
-        """Count from here."""
+        """Begin to count anew."""
         for _, counter in self._counters:
             counter.restart()
 
     def total(self) -> dict[str, Any] | None:
-        """``moe`` of ``twinline run`` (see ``docs/json.md``), over all ranks; None for models
-        without experts. Every rank must call it.
+        """Return ``moe`` of ``twinline run`` (see ``docs/json.md``), summed over all ranks.
+
+        None for models without experts. Every rank must call it.
         """
         if self._experiment.workload.model != "moe-gpt":
             return None

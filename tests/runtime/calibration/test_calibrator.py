@@ -10,6 +10,7 @@ import pytest
 from runtime.calibration.calibrator import Calibrator
 from runtime.execution import compare
 from runtime.executor.groups import Groups
+from runtime.executor.rank import Rank
 from runtime.launch.job import Job
 from runtime.measurement.clock import Clock
 from runtime.profiles import keep_profile
@@ -138,7 +139,7 @@ def test_the_best_product_seen_is_the_peak(tmp_path):
 def calibrated(experiment, device) -> Calibrator:
     """After one round."""
     program = lower(experiment)
-    calibrator = Calibrator(experiment, program, 0, device, Clock(), Progress())
+    calibrator = Calibrator(Rank(experiment, program, 0, device, Progress()), Clock())
     programs = [program, *calibrator.transfers.programs]
     calibrator.begin(Groups(programs, 60.0), lambda share, what: None)
     calibrator.round()

@@ -8,6 +8,7 @@ from runtime.calibration import transfer_meter as transfers
 from runtime.calibration.transfer_cases import Case, Cases
 from runtime.calibration.transfer_meter import PASS_S, TransferMeter
 from runtime.executor.groups import Groups
+from runtime.executor.rank import Rank
 from runtime.measurement.clock import Clock
 from runtime.progress import Progress
 from simulator.engine.engine import Costs, simulate
@@ -81,9 +82,8 @@ def test_transfers_last_from_the_last_arrival_to_the_end(cases):
 def test_ranks_compute_between_transfers(alone, experiment):
     """Not beside products, which never pause."""
     tiny = experiment(microbatches=2)
-    meter = TransferMeter(
-        tiny, lower(tiny), 0, alone, Clock(), Progress(), wide=False, beside=False, cores=1
-    )
+    rank = Rank(tiny, lower(tiny), 0, alone, Progress())
+    meter = TransferMeter(rank, Clock(), wide=False, beside=False, cores=1)
     meter.begin(Groups(meter.programs, 60.0), lambda share, what: None)
     meter.close()
     for case in meter.hosts:

@@ -8,8 +8,10 @@ import gc
 import pytest
 import torch
 
+from runtime.executor.context import RankContext
 from runtime.executor.executor import Executor
-from runtime.executor.groups import Silence
+from runtime.executor.groups import NullGroups
+from runtime.executor.rank import Rank
 from runtime.models.batches import microbatch
 from runtime.progress import Progress
 from simulator.strategies.lowering import lower
@@ -33,9 +35,9 @@ def tensors() -> int:
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: " ".join(map(str, plan.values())))
 def test_a_step_leaves_nothing_behind(alone, experiment, plan):
     tiny = experiment(**plan)
-    program = lower(tiny)
-    silence = Silence(lambda op, size, nbytes: 0.0, torch.device("cpu"))
-    executor = Executor(tiny, program, 0, alone, silence, Progress())
+    nobody = NullGroups(lambda op, size, nbytes: 0.0, torch.device("cpu"))
+    rank = Rank(tiny, lower(tiny), 0, alone, Progress())
+    executor = Executor(RankContext(rank, nobody))
     numbers = {i.microbatch for i in executor.instructions}
     batches = dict.fromkeys(numbers, microbatch(tiny, 0, 0, alone))
     try:

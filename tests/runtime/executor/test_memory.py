@@ -139,7 +139,7 @@ def test_an_output_is_let_go_once_it_is_sent(experiment):
     import gc
     import weakref
 
-    from runtime.executor.operations import backward_pass, forward_pass
+    from runtime.executor.graph import backward_pass, forward_pass
     from runtime.executor.parameters import Parameters
     from runtime.models.batches import microbatch
     from runtime.models.segment import Segment

@@ -56,9 +56,9 @@ def test_real_work_is_filled_up_and_what_overran_is_counted(clock, instructions)
         pacing.begin_step()
         posted = clock.now
         clock.now += worked
-        pacing.stretch(first, posted)
+        pacing.after(first, posted)
         if worked == 10.0:  # warm-up
-            pacing.restart([])
+            pacing.end_warm_up([])
     assert SLEPT == [0.75]
     assert pacing.report() == {
         "executions": 3,
@@ -73,11 +73,11 @@ def test_host_time_and_oversleeping_do_not_add_up(clock, instructions):
     pacing, (first, second, *_) = Pacing(lambda _: 1.0), compute(instructions)
     pacing.begin_step()
     clock.now += 0.25
-    pacing.stretch(first, 100.0)
+    pacing.after(first, 100.0)
     clock.now += 0.125  # slept too long, and time to get to the next
     posted = clock.now
     clock.now += 0.25
-    pacing.stretch(second, posted)
+    pacing.after(second, posted)
     assert clock.now == 102.0
     assert pacing.report()["overran"] == 0
 
@@ -86,8 +86,8 @@ def test_what_is_late_moves_what_follows(clock, instructions):
     pacing, (first, second, *_) = Pacing(lambda _: 1.0), compute(instructions)
     pacing.begin_step()
     clock.now += 1.5
-    pacing.stretch(first, 100.0)
-    pacing.stretch(second, clock.now)
+    pacing.after(first, 100.0)
+    pacing.after(second, clock.now)
     assert clock.now == 102.5
 
 
@@ -101,7 +101,7 @@ def test_a_transfer_begins_when_both_are_there_and_its_real_time_counts(clock, i
             pacing.is_due(other, began)
         pacing.known = {("message", send.task.nbytes): known}
         clock.now = began + 0.25  # the partner, or the transfer, takes that long
-        pacing.stretch(send, began)
+        pacing.after(send, began)
         # It began at most `known` before it was over, and not before it could.
         assert clock.now == began + max(0.25 - known, 0.0) + 1.0
     assert pacing.fastest == {("message", send.task.nbytes): 0.25}
@@ -109,7 +109,7 @@ def test_a_transfer_begins_when_both_are_there_and_its_real_time_counts(clock, i
 
 def test_the_fastest_transfer_of_all_ranks_is_its_real_time():
     pacing = Pacing(lambda _: 1.0)
-    pacing.restart([{("message", 8): 0.5, ("SHIFT", 4): 0.1}, {("message", 8): 0.2}])
+    pacing.end_warm_up([{("message", 8): 0.5, ("SHIFT", 4): 0.1}, {("message", 8): 0.2}])
     assert pacing.known == {("message", 8): 0.2, ("SHIFT", 4): 0.1}
 
 
@@ -124,7 +124,7 @@ def test_instructions_without_a_modelled_time_do_not_count(clock, instructions):
     free = Pacing(lambda _: 0.0)
     free.begin_step()
     clock.now += 1.0
-    free.stretch(compute(instructions)[0], 100.0)
+    free.after(compute(instructions)[0], 100.0)
     assert free.report()["executions"] == free.report()["overran"] == 0
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from runtime.executor.operations import forward_pass
+from runtime.executor.graph import forward_pass
 from runtime.models.batches import MASK, corpus, microbatch, windows
 from runtime.models.segment import Segment, build_layer
 from simulator.experiment_file import parse

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from runtime.executor.graph import backward_pass, forward_pass
 from runtime.executor.ledger import SavedBytes
-from runtime.executor.operations import backward_pass, forward_pass
 from runtime.models.batches import microbatch
 from runtime.models.segment import Segment, boundary
 from runtime.models.transformer import CrossEntropy, Exponentials, Maximum, Share

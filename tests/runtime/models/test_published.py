@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from runtime.executor.graph import backward_pass, forward_pass
 from runtime.executor.ledger import SavedBytes
-from runtime.executor.operations import backward_pass, forward_pass
 from runtime.executor.parameters import Parameters
 from runtime.models.batches import microbatch
 from runtime.models.segment import Segment, boundary, build_layer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime.executor.operations import backward_pass, forward_pass
+from runtime.executor.graph import backward_pass, forward_pass
 from runtime.executor.parameters import Parameters
 from runtime.launch.job import Job
 from runtime.models.batches import microbatch

@@ -1,0 +1,220 @@
+"""What the operations of one rank may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runtime.executor.graph import Graph
+from runtime.executor.groups import Groups
+from runtime.executor.ledger import Ledger
+from runtime.executor.loss_scale import LossScale
+from runtime.executor.parameters import Parameters, parameters_of
+from runtime.executor.rank import Rank
+from runtime.models.deferral import Deferred
+from runtime.models.dtypes import TORCH_DTYPE
+from runtime.models.segment import Segment, boundary
+from simulator.program.instruction import Instruction
+from simulator.program.operations import Op
+from simulator.program.program import Program
+from simulator.program.task import Task
+from simulator.program.tensors import boundary_of, gradient, tensor_key
+from simulator.strategies.stages.dataflow import Flow
+from simulator.workloads.describe import describe
+
+Batches = dict[int, tuple[Tensor, Tensor]]
+"""Input and target by microbatch."""
+
+NORM = "norm"
+"""The tensor in which the square of the gradients' norm is summed."""
+
+
+@dataclass(frozen=True)
+class BoundaryNames:
+    """What the program calls the tensors at the boundaries of one segment.
+
+    Attributes:
+        activations: by boundary: those that the segment reads and makes.
+        outputs: by the name of a part of a gradient: the boundary it belongs to.
+    """
+
+    activations: dict[int, str]
+    outputs: dict[str, int]
+
+    @classmethod
+    def of(cls, segment: Segment, flow: Flow) -> BoundaryNames:
+        """Return the names at the boundaries of `segment`."""
+        outputs = {gradient(b): b for b in segment.outputs}
+        outputs |= {name: b for b in segment.outputs for name in flow.gradients(b)}
+        both = (*segment.inputs, *segment.outputs)
+        return cls({b: flow.activation(b) for b in both}, outputs)
+
+
+class RankContext:
+    """The tensors, graphs, parameters and communicators of one rank.
+
+    Args:
+        rank: whose they are.
+        groups: communicators of the program.
+
+    Attributes:
+        segments: the modules, by layer range; names: those of their tensors.
+        parameters: flat buffers by the name of their bucket.
+        tensors: boundary tensors by (logical name, microbatch).
+        graphs: what a backward pass starts from, by (first layer, microbatch).
+        split: (layers, microbatch) whose backward pass is split; deferred: their weight
+            gradients to come, by (first layer, microbatch).
+        batches: those of the current step.
+        losses: of the microbatches of the current step, on the rank that computes them.
+        loss_share: the weight of a microbatch's loss in the mean that an update follows.
+        square: of the norm of the model's gradients, as far as the program has summed it.
+        ledger: the bytes that this rank holds.
+        keep_gradients: copy each bucket's reduced gradients to `last_gradients` before an
+            update.
+    """
+
+    def __init__(self, rank: Rank, groups: Groups):
+        self.rank, self.groups = rank, groups
+        experiment, device = rank.experiment, rank.device
+        passes = [i for i in rank.instructions if i.task.op is Op.FORWARD]
+        self.segments = {
+            layers: Segment(experiment, *layers, device, rank.coordinate)
+            for layers in sorted({i.task.layers for i in passes})
+        }
+        flow = Flow(describe(experiment))
+        self.names = {
+            layers: BoundaryNames.of(segment, flow) for layers, segment in self.segments.items()
+        }
+        self.parameters = parameters_of(experiment, rank.buckets, self.segments, rank.number)
+        self._of_layers = {
+            layers: parameters
+            for parameters in self.parameters.values()
+            for layers in parameters.segments
+        }
+        self._of_tensor = self.parameters | {
+            parameters.bucket.weights: parameters for parameters in self.parameters.values()
+        }
+        self._shapes: dict[int, tuple[tuple[int, ...], torch.dtype]] = {}
+        self.tensors: dict[tuple[str, int], Tensor] = {}
+        self.graphs: dict[tuple[int, int], Graph] = {}
+        self.deferred: dict[tuple[int, int], Deferred] = {}
+        self.split = {
+            (i.task.layers, i.microbatch)
+            for i in rank.instructions
+            if i.task.op is Op.BACKWARD_WEIGHT
+        }
+        self.batches: Batches = {}
+        self.losses: list[Tensor] = []
+        self.loss_scale = LossScale(experiment.workload.dtype, experiment.workload.loss_scale)
+        # Each loss is a mean over this rank's tokens of a microbatch; an update follows the
+        # mean over all tokens of its microbatches.
+        shares = experiment.parallel.batch_shares * experiment.parallel.context
+        self.loss_share = 1.0 / (shares * microbatches_per_update(rank.program))
+        self.square = torch.zeros(1, dtype=torch.float64, device=device)
+        self.ledger = Ledger(sum(self.resident_bytes().values()))
+        self.keep_gradients = False
+        self.last_gradients: dict[str, Tensor] = {}
+
+    def begin_step(self, batches: Batches) -> None:
+        """Begin a step: nothing is left of the one before."""
+        self.batches = batches
+        self.losses.clear()
+        self.square.zero_()
+        self.ledger.restart()
+        for parameters in self.parameters.values():
+            parameters.restart()
+
+    def end_step(self) -> None:
+        """End a step: the loss scale follows what became of its gradients."""
+        self.loss_scale.update(self.gradient_norm())
+
+    def resident_bytes(self) -> dict[str, int]:
+        """Return the bytes that this rank really holds throughout, by what they are for."""
+        held = self.parameters.values()
+        return {
+            "parameters": sum(p.resident_bytes for p in held),
+            "gradients": sum(p.gradients.nbytes for p in held),
+            "optimizer": sum(p.optimizer_bytes for p in held),
+        }
+
+    @property
+    def loss_factor(self) -> float:
+        """What the loss of a microbatch is multiplied with before its backward pass."""
+        return self.loss_share * self.loss_scale.value
+
+    def gradient_norm(self) -> float:
+        """Return the norm of the whole model's gradients, 0 if the program does not sum it."""
+        return float(self.square.sqrt()) / self.loss_scale.value
+
+    # Parameters ----------------------------------------------------------------------
+
+    def parameters_of(self, layers: tuple[int, int]) -> Parameters | None:
+        """Return the parameters of a segment; None if it has none."""
+        return self._of_layers.get(layers)
+
+    def parameters_named(self, tensor: str) -> Parameters | None:
+        """Return the parameters that a tensor is, or holds the gradients of; None for others."""
+        return self._of_tensor.get(tensor)
+
+    def updated_by(self, task: Task) -> list[Parameters]:
+        """Return the parameters of the stage that an optimizer step, or a norm, is about."""
+        return [p for p in self.parameters.values() if p.within(task.layers)]
+
+    # Tensors -------------------------------------------------------------------------
+
+    def empty(self, name: str, nbytes: int) -> Tensor:
+        """Return a buffer for what communication brings."""
+        kind, _, _ = name.partition(":")
+        if kind in ("act", "grad"):
+            index = boundary_of(name)
+            if index not in self._shapes:
+                self._shapes[index] = boundary(self.rank.experiment, index)
+            shape, dtype = self._shapes[index]
+        else:
+            dtype = TORCH_DTYPE[self.rank.experiment.workload.dtype]
+            shape = (-(-nbytes // dtype.itemsize),)
+        return torch.empty(shape, dtype=dtype, device=self.rank.device)
+
+    def add_up(self, names: Sequence[str], microbatch: int) -> Tensor:
+        """Return the sum of tensors, in the first of them."""
+        first, *others = (self.tensors[name, microbatch] for name in names)
+        for other in others:
+            first += other
+        return first
+
+    def put(self, name: str, microbatch: int, tensor: Tensor, time_s: float) -> None:
+        """Hold a boundary tensor under its logical name."""
+        self.tensors[name, microbatch] = tensor
+        self.ledger.hold((name, microbatch), tensor.nbytes, time_s)
+
+    def release(self, instruction: Instruction, time_s: float) -> None:
+        """Let go of what the program says the instruction frees."""
+        for name in instruction.task.frees:
+            key = tensor_key(name, instruction.microbatch)
+            self.tensors.pop(key, None)
+            self.ledger.release(key, time_s)
+
+    def forget(self) -> None:
+        """Drop every boundary tensor (calibration programs free nothing)."""
+        self.tensors.clear()
+        self.ledger.clear()
+
+
+def microbatches_per_update(program: Program) -> int:
+    """Return how many microbatches an update of the weights averages over.
+
+    A step that updates once does so at its end, for all its microbatches; asynchronous ones
+    name the microbatch after which each update comes.
+    """
+    first = min(_microbatches(program, Op.OPTIMIZER_STEP), default=-1)
+    if first >= 0:
+        return first + 1
+    return max(len(_microbatches(program, Op.FORWARD)), 1)
+
+
+def _microbatches(program: Program, op: Op) -> set[int]:
+    instructions: Iterable[Instruction] = program
+    return {i.microbatch for i in instructions if i.task.op is op}

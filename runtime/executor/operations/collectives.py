@@ -1,0 +1,56 @@
+"""Collectives, on real tensors: of activations, of flat parameters, of the gradients' norm."""
+
+from __future__ import annotations
+
+import time
+
+from runtime.executor.context import NORM, RankContext
+from runtime.executor.parameters import Parameters
+from simulator.program.instruction import Instruction
+from simulator.program.operations import Op
+from simulator.program.tensors import tensor_key
+
+
+def collective(context: RankContext, instruction: Instruction) -> None:
+    """Execute a collective, in place or into a new tensor: what the task allocates."""
+    task = instruction.task
+    parameters = context.parameters_named(task.tensor)
+    if parameters is not None:
+        _on_parameters(context, instruction, parameters)
+    elif task.tensor == NORM:
+        context.groups.collective(task, context.square, context.square)
+    else:
+        _on_activations(context, instruction)
+
+
+def _on_activations(context: RankContext, instruction: Instruction) -> None:
+    """Execute a collective on the sum of the tensors that the task reads."""
+    task, begin = instruction.task, time.perf_counter()
+    tensor = context.add_up(task.sources, instruction.microbatch).contiguous()
+    if task.op is Op.ALL_REDUCE:
+        context.groups.collective(task, tensor, tensor)
+        return
+    (made,) = task.allocates
+    result = context.empty(made.name, made.nbytes)
+    context.put(made.name, instruction.microbatch, result, begin)
+    context.groups.collective(task, result.view(-1), tensor.view(-1))
+
+
+def _on_parameters(context: RankContext, instruction: Instruction, parameters: Parameters) -> None:
+    """Execute a collective on flat buffers, in place.
+
+    This rank's part of a whole buffer is what it gives to a gather, or gets of a scatter.
+    """
+    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    if task.op is Op.ALL_REDUCE:
+        context.groups.collective(task, parameters.reduced, parameters.reduced)
+    elif task.op is Op.REDUCE_SCATTER:
+        whole = parameters.whole_gradients(microbatch)
+        context.groups.collective(task, parameters.part_of(whole), whole)
+        parameters.keep_reduced(microbatch)
+    else:
+        with parameters.gathering() as whole:
+            for tensor in task.allocates:
+                key = tensor_key(tensor.name, microbatch)
+                context.ledger.hold(key, whole.nbytes, begin, parameters.drop_whole)
+            context.groups.collective(task, whole, parameters.part_of(whole))

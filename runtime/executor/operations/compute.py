@@ -1,0 +1,136 @@
+"""Forward and backward passes, on real tensors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from torch import Tensor
+
+from runtime.executor.context import RankContext
+from runtime.executor.graph import backward_pass, forward_pass, pass_without_graph
+from runtime.executor.ledger import SavedBytes
+from simulator.program.instruction import Instruction
+from simulator.program.operations import Op
+from simulator.program.task import Task
+from simulator.program.tensors import activation, gradient
+
+
+def forward(context: RankContext, instruction: Instruction) -> None:
+    """Execute `F`, or `R`, which runs it again with the same weights and keeps its graph."""
+    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    segment, parameters = context.segments[task.layers], context.parameters_of(task.layers)
+    batch, target = context.batches[microbatch]
+    if parameters is not None:
+        parameters.use(task.version)
+    segment.count(task.op is Op.FORWARD)
+    names = dict(zip(segment.inputs, task.sources, strict=True))
+    given = {b: context.tensors[name, microbatch] for b, name in names.items()}
+    if keeps_graph(task):
+        outputs = _keeping_graph(context, instruction, {0: batch, **given}, target, begin)
+    else:
+        outputs = pass_without_graph(segment, {0: batch, **given}, target)
+    made = {tensor.name for tensor in task.allocates}
+    for boundary, output in outputs.items():
+        if segment.is_loss and task.op is Op.FORWARD:
+            context.losses.append(output)
+        elif activation(boundary) in made:
+            context.put(activation(boundary), microbatch, output, begin)
+
+
+def keeps_graph(task: Task) -> bool:
+    """Tell whether a forward pass keeps what its backward pass needs; else it runs again."""
+    return any(tensor.name.startswith("saved:") for tensor in task.allocates)
+
+
+def _keeping_graph(
+    context: RankContext,
+    instruction: Instruction,
+    given: dict[int, Tensor],
+    target: Tensor,
+    begin: float,
+) -> dict[int, Tensor]:
+    """Run a segment and keep its graph; returns its outputs by boundary."""
+    task, microbatch = instruction.task, instruction.microbatch
+    segment, saved_bytes = context.segments[task.layers], context.ledger.saved_bytes
+    first, split = task.layers[0], (task.layers, microbatch) in context.split
+    names = dict(zip(segment.inputs, task.sources, strict=True))
+
+    def held(boundary: int) -> Tensor:
+        return context.tensors[names[boundary], microbatch]
+
+    arguments = (segment, given, target, context.loss_factor, split, held)
+    if first in saved_bytes:  # counted once; every microbatch saves the same
+        outputs, graph = forward_pass(*arguments)
+    else:
+        inputs = [given[boundary] for boundary in names]
+        with SavedBytes([*inputs, *segment.parameters(), *segment.buffers()]) as saved:
+            outputs, graph = forward_pass(*arguments)
+        saved.exclude([] if segment.is_loss else outputs.values())
+        saved_bytes[first] = saved.nbytes
+    context.graphs[first, microbatch] = graph
+    context.ledger.hold((f"saved:{first}", microbatch), saved_bytes[first], begin)
+    return outputs
+
+
+def backward(context: RankContext, instruction: Instruction) -> None:
+    """Execute `B`: gradients of the inputs and, unless the pass is split, of the weights."""
+    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    graph = context.graphs.pop((task.layers[0], microbatch))
+    outputs = context.names[task.layers].outputs
+    parts: dict[int, list[str]] = {}
+    for name in task.sources:  # besides these, activations that were gathered again
+        if outputs.get(name) in graph.roots:
+            parts.setdefault(outputs[name], []).append(name)
+    gradients = {b: context.add_up(names, microbatch) for b, names in parts.items()}
+    into = {
+        boundary: context.tensors[gradient(boundary), microbatch]
+        for boundary in graph.entries
+        if (gradient(boundary), microbatch) in context.tensors
+    }
+    with collecting(context, instruction, begin):
+        results = backward_pass(graph, gradients, into)
+    for boundary in sorted(graph.entries.keys() - into.keys()):
+        if boundary not in results:
+            raise RuntimeError(f"boundary {boundary} has no gradient")
+        context.put(gradient(boundary), microbatch, results[boundary], begin)
+
+
+def backward_input(context: RankContext, instruction: Instruction) -> None:
+    """Execute `I`: gradients of the inputs; those of the weights are left to `W`."""
+    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    first, _ = task.layers
+    graph = context.graphs[first, microbatch]
+    backward(context, instruction)
+    if graph.deferred is not None:
+        context.deferred[first, microbatch] = graph.deferred
+        names = context.names[task.layers].activations.values()
+        held = [context.tensors.get((name, microbatch)) for name in names]
+        nbytes = graph.deferred.nbytes(excluding=[x for x in held if x is not None])
+        context.ledger.hold((f"deferred:{first}", microbatch), nbytes, begin)
+
+
+def backward_weight(context: RankContext, instruction: Instruction) -> None:
+    """Execute `W`: the gradients of the weights that `I` has left."""
+    work = context.deferred.pop((instruction.task.layers[0], instruction.microbatch))
+    with collecting(context, instruction, time.perf_counter()):
+        work.run()
+
+
+@contextmanager
+def collecting(context: RankContext, instruction: Instruction, begin: float) -> Iterator[None]:
+    """Let parameter gradients go where those of this microbatch are, or begin there."""
+    task, microbatch = instruction.task, instruction.microbatch
+    parameters = context.parameters_of(task.layers)
+    if parameters is None:
+        yield
+        return
+    for tensor in task.allocates:
+        if tensor.name == parameters.bucket.name:
+            nbytes = parameters.begin_gradients(microbatch).nbytes
+            drop = partial(parameters.drop_gradients, microbatch)
+            context.ledger.hold((tensor.name, microbatch), nbytes, begin, drop)
+    with parameters.collecting(microbatch):
+        yield

@@ -1,0 +1,26 @@
+"""The table of operations: one function for each word of the program language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runtime.executor.context import RankContext
+from runtime.executor.operations.collectives import collective
+from runtime.executor.operations.compute import backward, backward_input, backward_weight, forward
+from runtime.executor.operations.messages import receive, send
+from runtime.executor.operations.optimizer import gradient_norm, optimizer_step
+from simulator.program.instruction import Instruction
+from simulator.program.operations import COLLECTIVES, Op
+
+OPERATIONS: dict[Op, Callable[[RankContext, Instruction], None]] = {
+    Op.FORWARD: forward,
+    Op.RECOMPUTE: forward,
+    Op.BACKWARD: backward,
+    Op.BACKWARD_INPUT: backward_input,
+    Op.BACKWARD_WEIGHT: backward_weight,
+    Op.SEND: send,
+    Op.RECV: receive,
+    **dict.fromkeys(COLLECTIVES, collective),
+    Op.GRADIENT_NORM: gradient_norm,
+    Op.OPTIMIZER_STEP: optimizer_step,
+}

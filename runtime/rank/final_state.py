@@ -1,0 +1,49 @@
+"""The parameters of the model at the end of a run, put together from all ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from runtime.executor.context import RankContext
+from simulator.strategies.lowering import model_ranks
+
+
+def parameters_norm(context: RankContext) -> float:
+    """Return the L2 norm over the whole model, each parameter counted once, on every rank."""
+    square = torch.zeros(1, dtype=torch.float64)
+    counted = context.rank.number in model_ranks(context.rank.experiment, 0)
+    for parameters in context.parameters.values() if counted else ():
+        square += parameters.shard.double().square().sum().cpu() / parameters.bucket.copies
+    dist.all_reduce(square)
+    return float(square.sqrt()[0])
+
+
+def gathered_tensors(context: RankContext) -> dict[str, Any] | None:
+    """Return parameters and last gradients by rank and layer range on rank 0, None elsewhere.
+
+    They are put together from the shards that each rank sends.
+    """
+    mine = {
+        name: (parameters.shard.double().cpu(), context.last_gradients[name].double().cpu())
+        for name, parameters in context.parameters.items()
+    }
+    slices = {name: parameters.segments for name, parameters in context.parameters.items()}
+    program = context.rank.program
+    first = context.rank.number == 0
+    everyone: list[Any] | None = [None] * program.num_ranks if first else None
+    dist.gather_object((mine, slices), everyone)
+    if everyone is None:
+        return None
+    tensors: dict[str, Any] = {}
+    for rank, buckets in enumerate(program.buckets):
+        found = tensors[str(rank)] = {}
+        for bucket in buckets:
+            parts = [everyone[member][0][bucket.name] for member in bucket.shards or (rank,)]
+            whole = [torch.cat(shards) for shards in zip(*parts, strict=True)]
+            for (first_layer, last_layer), part in everyone[rank][1][bucket.name].items():
+                values = tuple(flat[part].tolist() for flat in whole)
+                found[f"{first_layer}:{last_layer}"] = values
+    return tensors

@@ -1,0 +1,129 @@
+"""The steps of one rank, and what all ranks together report of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from runtime.executor.context import Batches, RankContext
+from runtime.executor.executor import Executor
+from runtime.executor.faults import Fault
+from runtime.executor.groups import Groups
+from runtime.executor.observers import Observer, StalenessObserver
+from runtime.executor.pacing import Pacing, combine
+from runtime.executor.rank import Rank
+from runtime.launch.job import Job
+from runtime.measurement.clock import Clock
+from runtime.measurement.expert_load import ExpertLoad
+from runtime.measurement.merge import Measurement, merge
+from runtime.models.batches import microbatch
+from runtime.rank.final_state import parameters_norm
+from runtime.rank.recorder import StepRecorder
+from simulator.cluster.resolve import resolve
+from simulator.engine.costs import CostModel
+
+
+class MeasuredRun:
+    """The steps of one rank; every rank must make the same calls together.
+
+    Args:
+        job: what the launching process asks for.
+        rank: whose steps they are.
+        groups: communicators of the program.
+        clock: common to all ranks.
+    """
+
+    def __init__(self, job: Job, rank: Rank, groups: Groups, clock: Clock):
+        self._rank, self._returns_tensors = rank, job.return_tensors
+        self.context = RankContext(rank, groups)
+        self._staleness, self._pacing = StalenessObserver(self.context), pacing_of(rank)
+        observers: list[Observer] = [self._staleness]
+        if self._pacing is not None:
+            observers.append(self._pacing)
+        if job.fault and job.fault[0] == rank.number:
+            observers.append(Fault(*job.fault[1:], self._pacing))
+        self._executor = Executor(self.context, observers)
+        self._recorder = StepRecorder(self._executor, clock)
+        # Tensor-parallel ranks route the same tokens: the first of them counts.
+        counted = self.context.segments.values() if rank.coordinate["tensor"] == 0 else ()
+        self._expert_load = ExpertLoad(rank.experiment, counted)
+
+    def run(self, before_step: Callable[[float, str], None]) -> Measurement | None:
+        """Run all steps; returns what was measured on rank 0, None elsewhere.
+
+        Args:
+            before_step: called with the share of the steps that is done and what comes next.
+        """
+        keys = self._rank.experiment.run
+        total = keys.warmup + keys.iterations
+        for number in range(total):
+            before_step(number / total, "warm-up" if number < keys.warmup else "step")
+            batches = self._batches(number)
+            if number == keys.warmup:
+                self._end_warm_up()
+            self.context.keep_gradients = self._returns_tensors and number == total - 1
+            self._recorder.step(batches, keep=number >= keys.warmup)
+        self._rank.progress.leave()
+        return self._measurement()
+
+    def close(self) -> None:
+        """End the executor's threads."""
+        self._executor.close()
+
+    def _batches(self, step: int) -> Batches:
+        """Return the microbatches of this rank's replica."""
+        rank, experiment = self._rank, self._rank.experiment
+        count = experiment.parallel.microbatches
+        first = experiment.mesh.replica(rank.number) * count
+        return {i: microbatch(experiment, step, first + i, rank.device) for i in range(count)}
+
+    def _end_warm_up(self) -> None:
+        """Let what is summed over steps begin here."""
+        self._expert_load.restart()
+        if self._pacing is not None:
+            self._pacing.end_warm_up(self._everyones(self._pacing.fastest))
+
+    def _measurement(self) -> Measurement | None:
+        record = self._recorder.record
+        norm, experts = parameters_norm(self.context), self._expert_load.total()
+        staleness = self._everyones(self._staleness_rows())
+        paced = self._everyones(self._pacing.report()) if self._pacing is not None else None
+        first = self._rank.number == 0
+        records: list[Any] | None = [None] * self._rank.program.num_ranks if first else None
+        dist.gather_object(record, records)
+        if records is None:
+            return None
+        timeline, times = merge(self._rank.program, records)
+        return Measurement(
+            timeline,
+            times,
+            self._recorder.losses,
+            norm,
+            sorted((row for rows in staleness for row in rows), key=lambda row: int(row["stage"])),
+            experts,
+            self.context.loss_scale.to_json(),
+            combine(paced) if paced else None,
+            [int(np.median(record.allocated)) for record in records if record.allocated],
+        )
+
+    def _staleness_rows(self) -> list[dict[str, Any]]:
+        """Return the staleness of this rank's stages, if it is the first that has them."""
+        others = (at for axis, at in self._rank.coordinate.items() if axis != "pipeline")
+        return [] if any(others) else self._staleness.staleness.to_json()
+
+    def _everyones(self, mine: Any) -> list[Any]:
+        """Return what every rank gives, in order of ranks."""
+        everyone: list[Any] = [None] * self._rank.program.num_ranks
+        dist.all_gather_object(everyone, mine)
+        return everyone
+
+
+def pacing_of(rank: Rank) -> Pacing | None:
+    """Return what stretches instructions: of `unit` always, of others if run.pace is set."""
+    experiment = rank.experiment
+    if experiment.workload.model != "unit" and experiment.run.pace is None:
+        return None
+    return Pacing(CostModel(rank.program, experiment, resolve(experiment)).seconds)

@@ -1,0 +1,63 @@
+"""What the steps of one rank took, held and lost."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+from runtime.executor.context import Batches
+from runtime.executor.devices import AllocatorPeak
+from runtime.executor.executor import Executor
+from runtime.measurement.clock import Clock
+from runtime.measurement.merge import RankRecord
+
+
+class StepRecorder:
+    """Runs steps of one rank and records them; every rank must make the same calls together.
+
+    Attributes:
+        record: times and memory of the steps that were kept.
+        losses: of those steps, the mean over the whole batch.
+    """
+
+    def __init__(self, executor: Executor, clock: Clock):
+        self._executor, self._clock = executor, clock
+        resident = executor.context.ledger.resident
+        self.record = RankRecord([], [], [], resident)
+        self.losses: list[float] = []
+        self._allocator = AllocatorPeak(executor.rank.device, resident)
+
+    def step(self, batches: Batches, keep: bool) -> None:
+        """Run a step that begins on all ranks at once.
+
+        Args:
+            batches: see `Executor.step`.
+            keep: record it; a step to get warm is not.
+        """
+        executor, context = self._executor, self._executor.context
+        context.batches = batches  # the step before gives its own back before bytes are counted
+        self._allocator.restart()
+        origin = self._clock.common_start()
+        executor.step(batches)
+        peak, loss = self._allocator.nbytes(), self._mean_loss()
+        if not keep:
+            return
+        shift = self._clock.offset - origin
+        record, changes = self.record, context.ledger.changes
+        record.posted.append([time + shift for time in executor.posted])
+        record.end.append([time + shift for time in executor.end])
+        record.memory.append([(time + shift, change) for time, change in changes])
+        record.allocated += [] if peak is None else [peak]
+        self.losses.append(loss)
+
+    def _mean_loss(self) -> float:
+        """Return the loss of the step, the same on every rank."""
+        rank = self._executor.rank
+        parallel = rank.experiment.parallel
+        terms = parallel.batch_shares * parallel.context * parallel.microbatches
+        total = torch.zeros(1, dtype=torch.float64)
+        if rank.coordinate["tensor"] == 0:  # tensor-parallel ranks compute the same loss
+            for loss in self._executor.context.losses:
+                total += loss.double().cpu() / terms
+        dist.all_reduce(total)
+        return float(total[0])
