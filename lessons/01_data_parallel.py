@@ -40,7 +40,6 @@ Lesson 1: data parallel
 from lessons import support
 from runtime import Workers
 from simulator import Program, lower, parse, predict
-from simulator.charts.timeline import bubble_fraction
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.collectives import ring_seconds
 from simulator.program.instruction import Instruction
@@ -110,7 +109,7 @@ for name, bucket_mb in (("one bucket", ONE_BUCKET), ("buckets of 100 MB", 100.0)
     rows.append(
         [name, str(len(sizes)), nbytes(sum(sizes)), seconds(compute), seconds(step),
          f"{16 * compute / (compute + exposed):.2f}", f"{16 * compute / step:.2f}",
-         f"{bubble_fraction(prediction.timeline):.2f}"]
+         f"{prediction.result['bubble_fraction']:.2f}"]
     )  # fmt: skip
 
 support.draw("01-simulated.png", "Data parallel on 16 H100: where does the sum go?", *timelines)

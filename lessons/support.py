@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime import Outcome, Workers, compare
 from simulator import Experiment, Prediction, Program, Timeline
-from simulator.charts.timeline import draw_comparison, draw_timeline
+from simulator.charts.timeline import comparison_figure, timeline_figure
 from simulator.engine.costs import CostModel
 from simulator.experiment.describe import describe_plan
 from simulator.program.check import check_program
@@ -75,9 +75,10 @@ def draw(name: str, title: str, *timelines: Timeline) -> None:
     """Draw one timeline, or two one above the other, to ``twinline-out/lessons/NAME``."""
     path = PICTURES / name
     if len(timelines) == 1:
-        draw_timeline(timelines[0], path, title=title)
+        figure = timeline_figure(timelines[0], title=title)
     else:
-        draw_comparison(*timelines, path, title=title)
+        figure = comparison_figure(*timelines, title=title)
+    figure.save(path)
     print(f"wrote {path}")
 
 

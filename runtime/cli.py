@@ -100,9 +100,9 @@ def report_run(executed: Execution, as_json: bool, gantt: Path | None, trace: Pa
     timeline = executed.measurement.timeline
     save_trace(timeline, trace)
     if gantt:
-        from simulator.charts.timeline import draw_timeline
+        from simulator.charts.timeline import timeline_figure
 
-        draw_timeline(timeline, gantt, title=describe_plan(executed.experiment))
+        timeline_figure(timeline, title=describe_plan(executed.experiment)).save(gantt)
     if as_json:
         print(json.dumps(executed.result))
         return
@@ -195,10 +195,10 @@ def calibrate(
     check_outputs(plot, path, options=("--plot", "--output"), inputs=[file])
     with progress_bar() as on_progress:
         profile = execution.calibrate(experiment, path, on_progress)
-    from simulator.charts.profile import draw_profile
+    from simulator.charts.profile import profile_figure
 
     show_profile(Console(highlight=False), profile)
-    draw_profile(profile, plot)
+    profile_figure(profile).save(plot)
     print(f"wrote {path}\nwrote {plot}", file=sys.stderr)
 
 
@@ -298,10 +298,10 @@ def validate(
         fail(f"interrupted; no process is left; {kept}", 130)
     pictures = [output / "scatter.png", output / "errors.png"]
     if found.done:
-        from simulator.charts.validation import draw_errors, draw_scatter
+        from simulator.charts.validation import errors_figure, scatter_figure
 
-        draw_scatter(found.done, pictures[0])
-        draw_errors(found.done, pictures[1])
+        scatter_figure(found.done).save(pictures[0])
+        errors_figure(found.done).save(pictures[1])
     if as_json:
         print(json.dumps(found.to_json()))
     else:

@@ -1,23 +1,23 @@
-"""A calibrated profile as a picture: what was measured, its spread, and the fitted curves."""
+"""A calibrated profile as a figure: what was measured, its spread, and the fitted curves."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from simulator.charts.style import DPI, save
+from simulator.charts.chart import DPI, Chart, styled
 from simulator.cluster.profile import Points, Profile, Timing
 from simulator.timeline.timeline import Floats
 from simulator.units import nbytes, seconds, shortened
 
 
 def fit(points: Points) -> tuple[float, float]:
-    """(latency in seconds, bandwidth in bytes/s) of the line through the points whose relative
-    errors have the least squares; infinite bandwidth: larger ones take no longer.
+    """Return (latency in seconds, bandwidth in bytes/s) of the line that fits the points best.
+
+    The squares of the relative errors are least. Infinite bandwidth means that larger
+    transfers take no longer.
     """
     sizes = np.array([size for size, _ in points], dtype=float)
     times = np.maximum([timing.mean_s for _, timing in points], 1e-12)
@@ -35,17 +35,13 @@ MOST_PASSES = 24
 WIDTH, ROW, TRANSFERS, MARGINS = 12.0, 0.28, 4.6, 2.0  # inches
 
 
-def draw_profile(profile: Profile, path: str | Path) -> None:
-    """Draw transfers by size above, the longest passes below, to the picture `path`.
+@styled
+def profile_figure(profile: Profile) -> Chart:
+    """Return the picture of a profile: transfers by size above, the longest passes below.
 
     Raises:
-        ValueError: nothing was measured, or a suffix that matplotlib cannot write.
-        OSError: `path` cannot be written.
+        ValueError: nothing was measured.
     """
-    save(path, lambda: _figure(profile))
-
-
-def _figure(profile: Profile) -> Figure:
     sent = {"message": profile.messages} if profile.messages else {}
     for op, sizes in sorted(profile.collectives.items()):
         for size, points in sorted(sizes.items()):
@@ -54,8 +50,9 @@ def _figure(profile: Profile) -> Figure:
     if not sent and not longest:
         raise ValueError("nothing to draw: the profile is empty")
     heights = [TRANSFERS] * bool(sent) + [ROW * len(longest) + 0.5] * bool(longest)
-    figure = Figure(figsize=(WIDTH, sum(heights) + MARGINS), dpi=DPI, layout="constrained")
-    rows = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    figure = Chart(figsize=(WIDTH, sum(heights) + MARGINS), dpi=DPI, layout="constrained")
+    # Subfigures have margins of their own: long names of passes leave no gap beside transfers.
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     machine = profile.machine
     figure.suptitle(
         f"Calibration of {machine.get('hostname', 'a machine')}, {machine['cores']} cores, "
@@ -64,9 +61,9 @@ def _figure(profile: Profile) -> Figure:
         fontweight="bold",
     )
     if sent:
-        _transfers(rows[0], sent)
+        _transfers(parts[0].subplots(), sent)
     if longest:
-        _passes(rows[-1], longest, len(profile.passes))
+        _passes(parts[-1].subplots(), longest, len(profile.passes))
     return figure
 
 
@@ -113,7 +110,7 @@ def _passes(axes: Axes, passes: list[tuple[str, Timing]], count: int) -> None:
 
 
 def _bars(axes: Axes, at: Floats, timings: list[Timing], color: str, across: bool) -> None:
-    """A dot at the mean, a bar from the 10th to the 90th percentile."""
+    """Draw a dot at each mean and a bar from the 10th to the 90th percentile."""
     means = np.array([timing.mean_s for timing in timings])
     low = np.array([timing.p10_s for timing in timings])
     high = np.array([timing.p90_s for timing in timings])

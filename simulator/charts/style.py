@@ -1,23 +1,15 @@
-"""Colours, hatches and sizes that all charts of timelines share."""
+"""Colours and hatches that all charts of timelines share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
 from simulator.timeline.timeline import Floats, Kind, Timeline
-
-DPI = 150
-STYLE: dict[Any, Any] = {"hatch.linewidth": 0.7, "font.size": 9.0, "font.family": "DejaVu Sans"}
-STYLE |= {"text.parse_math": False, "axes.axisbelow": True, "legend.frameon": False}
-UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 # Okabe & Ito and Paul Tol's "muted", so ordered that neighbours differ to any colour vision.
 CYCLE = (
@@ -30,7 +22,7 @@ LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear red, green, blue
 
 
 class Look(NamedTuple):
-    """How an operation is drawn; `luminance` is the range its colours are brought into."""
+    """The way an operation is drawn; its colours are brought into the range `luminance`."""
 
     label: str
     luminance: tuple[float, float]
@@ -60,7 +52,7 @@ IDLE = Look("idle", (0.83, 0.83))
 
 
 def shade(colour: str, luminance: float) -> Floats:
-    """`colour` mixed with white or black to a relative luminance (gamma 2.2), RGB 0 to 1."""
+    """Mix `colour` with white or black to a relative luminance (gamma 2.2); RGB from 0 to 1."""
     linear = np.array(to_rgb(colour)) ** 2.2
     now = float(linear @ LUMINANCE)
     white = max(luminance - now, 0.0) / (1.0 - now)
@@ -69,7 +61,10 @@ def shade(colour: str, luminance: float) -> Floats:
 
 
 def palette(look: Look) -> Floats:
-    """RGB per colour of the cycle, bright ones brighter, then the grey for no microbatch."""
+    """Return one RGB row for each colour of the cycle, then the grey for no microbatch.
+
+    Colours that are bright in the cycle stay the brighter ones.
+    """
     brightness = np.array([to_rgb(colour) for colour in CYCLE]) ** 2.2 @ LUMINANCE
     steps = np.linspace(*look.luminance, len(CYCLE))[brightness.argsort().argsort()]
     hues = CYCLE if look.coloured else [GREY] * len(CYCLE)
@@ -77,28 +72,17 @@ def palette(look: Look) -> Floats:
 
 
 def look_of(kind: Kind) -> Look:
-    """The look of a span; an operation this module does not know is plain grey."""
+    """Return the look of a span; an operation without a row in `LOOKS` is plain grey."""
     return LOOKS.get(kind.op) or Look(kind.op.lower().replace("_", "-"), (0.18, 0.18), "xx")
 
 
 def part_of(timeline: Timeline, spans: Any) -> Timeline:
+    """Return `timeline` with the chosen spans only (a mask, indices or a slice)."""
     names = ("rank", "kind", "microbatch", "posted", "start", "end")
     return replace(timeline, **{name: getattr(timeline, name)[spans] for name in names})
 
 
 def looks_of(timelines: Sequence[Timeline]) -> list[Look]:
-    """The looks that occur, in the order of `LOOKS`, unknown operations last."""
+    """Return the looks that occur, in the order of `LOOKS`, unknown operations last."""
     used = {look_of(t.kinds[kind]) for t in timelines for kind in np.unique(t.kind).tolist()}
     return [look for look in LOOKS.values() if look in used] + sorted(used - {*LOOKS.values()})
-
-
-def save(path: str | Path, draw: Callable[[], Figure]) -> None:
-    path = Path(path)
-    known = Figure().canvas.get_supported_filetypes().keys() - {"pgf", "raw", "rgba"}
-    allowed = sorted(f".{name}" for name in known)
-    if path.suffix.lower() not in allowed:
-        raise ValueError(f"{path}: not a picture's suffix; allowed: {', '.join(allowed)}")
-    with matplotlib.rc_context(STYLE):
-        figure = draw()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format=path.suffix.lower()[1:], dpi=DPI)

@@ -1,19 +1,18 @@
-"""Pictures of a validation: predicted against measured times, and the errors with their noise."""
+"""A validation as figures: predicted against measured times, and the errors with their noise."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from simulator.charts.style import CYCLE, DPI, GREY, save
+from simulator.charts.chart import DPI, Chart, styled
+from simulator.charts.style import CYCLE, GREY
 from simulator.units import seconds
 
 Rows = Sequence[dict[str, Any]]
@@ -28,27 +27,17 @@ BIN = 0.02
 GROUPS = {"1 rank": CYCLE[4], "2 ranks": CYCLE[0], "4 ranks": CYCLE[1], "paced": CYCLE[3]}
 
 
-def draw_scatter(rows: Rows, path: str | Path) -> None:
-    """Predicted over measured iteration times, a mark per case, the worst with their names.
+@styled
+def scatter_figure(rows: Rows) -> Chart:
+    """Return the picture of predicted over measured iteration times.
+
+    Every case is a mark; those with the largest errors have their names beside them.
 
     Raises:
-        ValueError: no case, or a suffix that matplotlib cannot write.
-        OSError: `path` cannot be written.
+        ValueError: there is no case.
     """
-    save(path, lambda: _scatter(rows))
-
-
-def draw_errors(rows: Rows, path: str | Path) -> None:
-    """A histogram of the errors, and below it each with its noise floor.
-
-    Raises as `draw_scatter` does.
-    """
-    save(path, lambda: _errors(rows))
-
-
-def _scatter(rows: Rows) -> Figure:
     _check(rows)
-    figure = Figure(figsize=(9.5, 7.7), dpi=DPI)
+    figure = Chart(figsize=(9.5, 7.7), dpi=DPI)
     axes = figure.add_axes((0.09, 0.19, 0.62, 0.765))
     measured = np.array([row["measured_s"] for row in rows])
     predicted = np.array([row["predicted_s"] for row in rows])
@@ -82,7 +71,7 @@ def _scatter(rows: Rows) -> Figure:
 
 
 def _name_worst(axes: Axes, rows: Rows, predicted: Any, measured: Any) -> None:
-    """Names of the largest errors in a column beside the axes, in the order of their marks."""
+    """Write the names of the largest errors beside the axes, in the order of their marks."""
     worst = sorted(range(len(rows)), key=lambda n: -abs(rows[n]["error"]))[:MOST_LABELS]
     worst.sort(key=lambda number: predicted[number])
     for place, number in enumerate(worst):
@@ -108,14 +97,20 @@ def _name(row: dict[str, Any]) -> str:
     return f"{row['strategy']}, {row['ranks']} rank{'s' if row['ranks'] > 1 else ''}"
 
 
-def _errors(rows: Rows) -> Figure:
+@styled
+def errors_figure(rows: Rows) -> Chart:
+    """Return the picture of the errors: a histogram, and below it each with its noise floor.
+
+    Raises:
+        ValueError: there is no case.
+    """
     _check(rows)
     below = min(0.15 * len(rows) + 1.0, 9.5)  # inches of the lower panel
     named = len(rows) <= MOST_NAMES
     left = 0.26 if named else 0.09
     over, gap, under, above = 0.5, 0.75, 1.05, 2.4
     height = over + above + gap + below + under
-    figure = Figure(figsize=(9.5, height), dpi=DPI)
+    figure = Chart(figsize=(9.5, height), dpi=DPI)
     errors = np.array([row["error"] for row in rows])
     noise = np.array([row["noise_floor"] for row in rows])
     groups = [row["group"] for row in rows]

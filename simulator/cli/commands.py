@@ -23,7 +23,7 @@ from simulator.experiment.describe import describe_plan
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load, parse
-from simulator.planner.schedules import Case, compare_schedules, parse_costs, to_json
+from simulator.planner.schedules import Case, axis_end, compare_schedules, parse_costs, to_json
 from simulator.prediction import predict as simulated
 from simulator.program.csv_text import to_csv
 from simulator.program.program import Program
@@ -134,9 +134,9 @@ def predict(
     prediction = simulated(experiment)
     timeline, cluster = prediction.timeline, prediction.cluster.name
     if gantt:
-        from simulator.charts.timeline import draw_timeline
+        from simulator.charts.timeline import timeline_figure
 
-        draw_timeline(timeline, gantt, title=f"{describe_plan(experiment)} on {cluster}")
+        timeline_figure(timeline, title=f"{describe_plan(experiment)} on {cluster}").save(gantt)
     if trace:
         save_trace(timeline, trace)
     if as_json:
@@ -223,9 +223,12 @@ def schedules(
     if gantt:
         timelines = {row.name: row.timeline for row in rows if row.timeline is not None}
         unit = "F" if case.in_forwards else None
-        from simulator.charts.schedules import draw_schedules
+        from simulator.charts.schedules import schedules_figure
 
-        draw_schedules(timelines, gantt, title=describe_case(case), unit=unit)
+        figure = schedules_figure(
+            timelines, title=describe_case(case), unit=unit, until=axis_end(rows)
+        )
+        figure.save(gantt)
     if as_json:
         print(json.dumps(to_json(case, rows)))
         return
@@ -278,16 +281,16 @@ def show_comparison(
     """Draw and print a comparison."""
     if gantt:
         error = comparison.iteration_time_error
-        from simulator.charts.timeline import draw_comparison
+        from simulator.charts.timeline import comparison_figure
 
-        draw_comparison(
+        figure = comparison_figure(
             timelines["predicted"],
             timelines["measured"],
-            gantt,
             title=f"{describe_plan(experiment)}: iteration time predicted "
             f"{seconds(results['predicted']['iteration_time_s'])}, measured "
             f"{seconds(results['measured']['iteration_time_s'])} (error {error:+.1%})",
         )
+        figure.save(gantt)
     if as_json:
         print(json.dumps(results | comparison.to_json()))
         return

@@ -17,6 +17,9 @@ from simulator.strategies.lowering import lower
 from simulator.strategies.schedules.registry import SCHEDULES, Plan
 from simulator.timeline.timeline import Timeline
 
+LONGEST = 2.0
+"""How many times as long as the fastest schedule the picture shows one."""
+
 
 class Case(NamedTuple):
     """What the schedules are compared on.
@@ -167,6 +170,15 @@ def compare_schedules(case: Case) -> list[Row]:
         return row.refused, time, max(row.in_flight, default=0.0)
 
     return sorted(rows, key=place)
+
+
+def axis_end(rows: list[Row]) -> float | None:
+    """Return where a picture of all schedules ends, seconds: twice the fastest of them.
+
+    A schedule that takes longer is cut off there, unless all fit.
+    """
+    times = [row.iteration_time for row in rows if not row.refused]
+    return max((time for time in times if time <= LONGEST * min(times)), default=None)
 
 
 def _row(case: Case, name: str, virtual_stages: int) -> Row:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from simulator.charts import validation as plot_validation
 
@@ -35,33 +32,23 @@ def many(count=100):
     return rows
 
 
-def overlapping(figure: Figure, monkeypatch) -> list[tuple[str, str]]:
+def overlapping(texts) -> list[tuple[str, str]]:
     """Pairs of texts on the picture that cover each other."""
-    drawn, draw = [], Text.draw
-    monkeypatch.setattr(Text, "draw", lambda text, to: (drawn.append(text), draw(text, to)))
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    texts = [text for text in drawn if text.get_text().strip() and text.get_visible()]
-    boxes = [Text.get_window_extent(text, renderer).padded(-1) for text in texts]
-    width, height = figure.canvas.get_width_height()
-    for text, box in zip(texts, boxes, strict=True):
-        assert box.x0 >= -1 and box.x1 <= width + 1, text.get_text()
-        assert box.y0 >= -1 and box.y1 <= height + 1, text.get_text()
-    pairs = [(a, b) for a in range(len(boxes)) for b in range(a)]
-    return [
-        (texts[a].get_text(), texts[b].get_text()) for a, b in pairs if boxes[a].overlaps(boxes[b])
-    ]
+    pairs = [(a, b) for a in range(len(texts)) for b in range(a)]
+    return [(texts[a][0], texts[b][0]) for a, b in pairs if texts[a][1].overlaps(texts[b][1])]
 
 
 @pytest.mark.parametrize("rows", [many(), many(60), [row()], [row(error=0.9)]])
-@pytest.mark.parametrize("draw", [plot_validation._scatter, plot_validation._errors])
-def test_no_text_covers_another(rows, draw, monkeypatch):
-    assert overlapping(draw(rows), monkeypatch) == []
+@pytest.mark.parametrize("draw", [plot_validation.scatter_figure, plot_validation.errors_figure])
+def test_no_text_covers_another(rows, draw, lines):
+    figure = draw(rows)
+    assert lines.outside(figure) == []
+    assert overlapping(lines.written(figure)) == []
 
 
 def test_the_worst_are_named_and_all_are_drawn():
     rows = many()
-    figure = plot_validation._scatter(rows)
+    figure = plot_validation.scatter_figure(rows)
     axes = figure.axes[0]
     assert sum(len(marks.get_offsets()) for marks in axes.collections[1:]) == len(rows)
     worst = sorted(rows, key=lambda r: -abs(r["error"]))[: plot_validation.MOST_LABELS]
@@ -70,10 +57,10 @@ def test_the_worst_are_named_and_all_are_drawn():
 
 def test_the_histogram_counts_every_case():
     rows = many()
-    top = plot_validation._errors(rows).axes[0]
+    top = plot_validation.errors_figure(rows).axes[0]
     assert sum(bar.get_height() for bar in top.patches) == len(rows)
 
 
-def test_nothing_to_draw_is_refused(tmp_path):
+def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match="no case"):
-        plot_validation.draw_scatter([], tmp_path / "x.png")
+        plot_validation.scatter_figure([])

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, load
-from simulator.charts.profile import draw_profile, fit
 from simulator.cluster.collectives import ring_seconds
 from simulator.cluster.profile import Points, Profile, Timing, interpolate
 from simulator.cluster.profile_file import default_path, load_profile, save_profile
@@ -247,28 +246,6 @@ def test_all_reduces_of_a_group_size_that_was_not_measured() -> None:
         "ALL_REDUCE", 2, 44, 1e-4, 1e9
     )
     assert seconds("ALL_REDUCE", 3, 44) == pytest.approx(1e-4 * scale)
-
-
-@given(st.floats(0, 1e-2), st.floats(1e3, 1e12), st.sets(st.integers(1, 10**9), min_size=2))
-def test_a_line_is_found_again(latency: float, bandwidth: float, sizes: set[int]) -> None:
-    line = timed([(size, latency + size / bandwidth) for size in sorted(sizes)])
-    found_latency, found_bandwidth = fit(line)
-    for size, timing in line:
-        assert found_latency + size / found_bandwidth == pytest.approx(timing.mean_s, rel=1e-3)
-
-
-def test_what_gets_no_slower_has_no_end_of_bandwidth() -> None:
-    assert fit(timed([(1, 2.0)])) == (2.0, float("inf"))
-    latency, bandwidth = fit(timed([(1, 2.0), (10, 1.0)]))
-    assert bandwidth == float("inf")
-    assert 1.0 < latency < 2.0
-
-
-def test_the_picture_is_written_and_nothing_is_refused(tmp_path: Path) -> None:
-    draw_profile(PROFILE, tmp_path / "p.png")
-    assert (tmp_path / "p.png").stat().st_size > 10_000
-    with pytest.raises(ValueError, match="nothing to draw"):
-        draw_profile(Profile({"cores": 1}), tmp_path / "q.png")
 
 
 def test_a_timing_is_its_percentiles_and_tenths() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from simulator import Prediction, load, lower, predict
 from simulator.analysis.metrics import rank_metrics
-from simulator.charts.timeline import draw_timeline
+from simulator.charts.timeline import timeline_figure
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.resolve import resolve
 from simulator.engine.replica_folding import COMPLETE_UP_TO, folds, peers_are_placed_alike
@@ -272,7 +272,7 @@ def test_figures_pictures_and_notes_name_global_ranks(
     ]
     (note,) = memory_notes(every_16th, load_preset("dgx-h100").resized(nodes=5))
     assert note.startswith("does not fit: rank 32: 3072.0 GiB")
-    draw_timeline(every_16th, tmp_path / "out.svg")
+    timeline_figure(every_16th).save(tmp_path / "out.svg")
     picture = (tmp_path / "out.svg").read_text()
     assert [f"<!-- rank {n} -->" in picture for n in (0, 1, 2, 16, 32)] == [1, 0, 0, 1, 1]
 

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 import simulator.cli.commands
 from simulator import ExperimentError
 from simulator.analysis.metrics import rank_metrics
-from simulator.charts import schedules as plot_schedules
 from simulator.planner.schedules import Case, Row, compare_schedules, parse_costs, to_json
 from simulator.strategies.schedules.registry import SCHEDULES
 
@@ -160,34 +159,9 @@ def test_costs() -> None:
         parse_costs("1,2,3,4,5")
 
 
-def test_one_panel_a_schedule_on_one_axis() -> None:
-    rows = compare_schedules(Case(3, 6))
-    timelines = {row.name: row.timeline for row in rows if row.timeline is not None}
-    figure = plot_schedules._figure(timelines, "title", "F")
-    assert len(figure.axes) == len(timelines) == len(rows)
-    assert len({axes.get_xlim() for axes in figure.axes}) == 1
-    titles = [axes.get_title("left") for axes in figure.axes]
-    for title, row in zip(titles, rows, strict=True):
-        assert title.startswith(f"{row.name} — {row.iteration_time:g} F")
-        assert ("underlined" in title) == (row.virtual_stages > 1)
-        assert ("cut off" in title) == (row.schedule == "naive")
-    assert figure.axes[-1].get_xlabel() == "time (F)"
-    assert plot_schedules._figure(timelines, "", None).axes[-1].get_xlabel() == "time (s)"
-    drawn = sum(len(axes.texts) for axes in figure.axes)
-    assert drawn > 14 * 2 * 3 * 6  # numbers in almost all bars
-    for axes in figure.axes:
-        assert all(text.get_position()[0] <= axes.get_xlim()[1] for text in axes.texts)
-
-
 def test_the_picture_is_written(tmp_path) -> None:
     path = tmp_path / "all.png"
     result = call("--stages", 2, "--microbatches", 2, "--gantt", path)
     assert result.exit_code == 0
     assert f"wrote {path}" in result.output.replace("\n", "")
     assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_nothing_to_draw_is_refused(tmp_path) -> None:
-    with pytest.raises(ValueError, match="nothing to draw"):
-        plot_schedules.draw_schedules({}, tmp_path / "a.png", title="")
-    assert not list(tmp_path.iterdir())
