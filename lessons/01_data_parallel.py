@@ -40,8 +40,8 @@ Lesson 1: data parallel
 from lessons import support
 from runtime import Workers
 from simulator import Program, lower, parse, predict
+from simulator.cluster.algorithms import ring_seconds
 from simulator.cluster.catalogue import load_preset
-from simulator.cluster.collectives import ring_seconds
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.task import Task

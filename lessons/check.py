@@ -17,7 +17,7 @@ from typing import Any
 
 from lessons import support
 from simulator import Prediction, parse, predict
-from simulator.cluster.collectives import ring_seconds
+from simulator.cluster.algorithms import ring_seconds
 from simulator.experiment.section import ExperimentError
 
 H100 = {"preset": "dgx-h100"}

@@ -26,8 +26,9 @@ from runtime.validation.validation import Row, finished, identity
 from simulator.cli import commands as cli
 from simulator.cli.commands import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
 from simulator.cli.tables import print_result
-from simulator.cluster.profile import Profile, Timing
+from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import default_path
+from simulator.cluster.timing import Timing
 from simulator.experiment.describe import describe_plan
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from simulator.cluster.profile import Points, Profile
+from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import load_profile, save_profile
+from simulator.cluster.timing import Points
 from simulator.experiment.section import ExperimentError
 
 OF_TRANSFERS = ("transfer_cores", "transfer_loss", "busy_ranks", "queue_s", "wake_s", "wake_busy_s")

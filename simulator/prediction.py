@@ -133,7 +133,7 @@ def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
     """
     held: dict[str, dict[int, int]] = {}
     for rank, sample in zip(timeline.members, timeline.memory, strict=False):
-        held.setdefault(cluster.seat(rank), {})[rank] = sample.peak
+        held.setdefault(cluster.compute_resource(rank), {})[rank] = sample.peak
 
     def excess(peaks: dict[int, int]) -> float:
         return sum(peaks.values()) - cluster.device_of(min(peaks)).memory_bytes

@@ -22,7 +22,8 @@ from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
 from runtime.measurement.clock import Clock
 from runtime.models.dtypes import TORCH_DTYPE
-from simulator.cluster.profile import Profile, Timing, middle_mean
+from simulator.cluster.profile import Profile
+from simulator.cluster.timing import Timing, middle_mean
 
 ROUND_S, TURN_S = 0.2, 0.06
 

@@ -27,7 +27,7 @@ from runtime.executor.rank import Rank
 from runtime.measurement.clock import Clock
 from runtime.measurement.merge import RankRecord, aligned
 from runtime.models.dtypes import TORCH_DTYPE
-from simulator.cluster.profile import Points, Timing, middle_mean
+from simulator.cluster.timing import Points, Timing, middle_mean
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.timeline.timeline import Floats

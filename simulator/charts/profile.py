@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from simulator.charts.chart import DPI, Chart, styled
-from simulator.cluster.profile import Points, Profile, Timing
+from simulator.cluster.profile import Profile
+from simulator.cluster.timing import Points, Timing
 from simulator.timeline.timeline import Floats
 from simulator.units import nbytes, seconds, shortened
 

@@ -13,7 +13,7 @@ from simulator.cluster.cluster import Cluster
 
 def describe_cluster(cluster: Cluster) -> dict[str, Any]:
     """Of the first node: devices by name, links in the units of the file, the source."""
-    topology, node = cluster.topology, cluster.topology.nodes[0]
+    topology, node = cluster.topology, cluster.topology.nodes.first
     island = topology.island if node.per_island > 1 else None
     joined = topology.network is not None
     return {

@@ -1,20 +1,22 @@
-"""From the tables of a cluster file to a cluster in seconds, bytes, bytes/s and FLOP/s."""
+"""Building a cluster from the tables of its file, in seconds, bytes, bytes/s and FLOP/s."""
 
 from __future__ import annotations
 
 from simulator.cluster.cluster import Cluster
-from simulator.cluster.collectives import InNetwork, Library
 from simulator.cluster.device import device_of
-from simulator.cluster.file import ClusterFile, NodesTable, ProtocolTable
-from simulator.cluster.topology import Link, Node, Protocol, Tier, Topology
+from simulator.cluster.library import InNetwork, Library
+from simulator.cluster.links import Link, Protocol
+from simulator.cluster.nodes import Node, Nodes
+from simulator.cluster.tables import ClusterFile, NodesTable, ProtocolTable
+from simulator.cluster.topology import Tier, Topology
 
 
 def cluster_of(file: ClusterFile) -> Cluster:
-    """What a cluster file describes, in seconds, bytes, bytes/s and FLOP/s."""
+    """Return the cluster that a file describes, in seconds, bytes, bytes/s and FLOP/s."""
     host, library, island = file.host, file.collectives, file.island
     switched = library.in_network
-    nodes = tuple(
-        _node(entry, joined=island is not None) for entry in file.nodes for _ in range(entry.count)
+    nodes = Nodes(
+        tuple((_node(entry, joined=island is not None), entry.count) for entry in file.nodes)
     )
     pcie = _link(file.pcie.bandwidth_gbyte, file.pcie.protocols) if file.pcie else None
     return Cluster(

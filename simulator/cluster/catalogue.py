@@ -15,13 +15,14 @@ PRESETS = resources.files("simulator.cluster") / "presets"
 
 
 def preset_names() -> list[str]:
+    """Return the names of all presets, in order."""
     return sorted(
         entry.name[: -len(".toml")] for entry in PRESETS.iterdir() if entry.name.endswith(".toml")
     )
 
 
 def load_preset(name: str) -> Cluster:
-    """The preset `name`.
+    """Return the preset `name`.
 
     Raises:
         ExperimentError: there is no such preset.

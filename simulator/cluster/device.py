@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True)
 class Device:
-    """What `simulator.engine.kernels` computes with.
+    """Data-sheet rates of a device, from which `simulator.engine.kernels` computes durations.
 
     Attributes:
         memory_bandwidth: bytes/s, of the data sheet; `memory_efficiency` of it is reached by
@@ -49,7 +49,7 @@ class _Table(BaseModel):
 
 
 class PeakTable(_Table):
-    """10¹² FLOP/s of one device, per dtype."""
+    """The table ``peak_tflops``: 10¹² FLOP/s of one device, per dtype."""
 
     fp64: Rate
     fp32: Rate
@@ -58,7 +58,7 @@ class PeakTable(_Table):
 
 
 class DeviceTable(_Table):
-    """``[devices.NAME]`` of a cluster file: one kind of device."""
+    """The table ``[devices.NAME]`` of a cluster file: one kind of device."""
 
     name: str
     kind: Literal["gpu", "cpu"]
@@ -76,7 +76,7 @@ class DeviceTable(_Table):
 
 
 def device_of(table: DeviceTable) -> Device:
-    """The same in bytes, seconds and FLOP/s."""
+    """Return the device that a table describes, in bytes, seconds and FLOP/s."""
     return Device(
         name=table.name,
         kind=table.kind,

@@ -1,6 +1,7 @@
 """Islands without a switch: direct links between some pairs of devices.
 
-NCCL sends around rings that share no link; how many there are is the bandwidth of a group
+NCCL sends around rings that share no link; the bandwidth of a group is that of one link times
+the number of its rings
 (Jeaugey 2018, "Multi-GPU Training with NCCL"; Li et al. 2020, "Evaluating Modern GPU
 Interconnect", section 3, for the hybrid cube mesh of DGX-1).
 """
@@ -11,15 +12,18 @@ from collections import Counter
 from functools import cache
 from itertools import combinations, pairwise, permutations
 
-Mesh = tuple[tuple[int, ...], ...]
-"""Links between every two devices of an island."""
+LinkMatrix = tuple[tuple[int, ...], ...]
+"""The number of direct links between every two devices of an island."""
 
 Cycle = tuple[tuple[int, int], ...]
 
 
 @cache
-def ring_count(mesh: Mesh, members: tuple[int, ...]) -> int:
-    """Rings through all `members` that use every link once in each direction."""
+def ring_count(mesh: LinkMatrix, members: tuple[int, ...]) -> int:
+    """Return the number of rings through all `members`.
+
+    Together they use every link at most once in each direction.
+    """
     if len(members) == 2:
         return mesh[members[0]][members[1]]
     links = {pair: mesh[pair[0]][pair[1]] for pair in combinations(members, 2)}
@@ -28,7 +32,7 @@ def ring_count(mesh: Mesh, members: tuple[int, ...]) -> int:
 
 
 def _cycles(links: dict[tuple[int, int], int], members: tuple[int, ...]) -> list[Cycle]:
-    """Hamiltonian cycles, each in one direction."""
+    """Return all Hamiltonian cycles, each in one direction."""
     found = []
     start, *others = members
     for order in permutations(others):
@@ -41,7 +45,10 @@ def _cycles(links: dict[tuple[int, int], int], members: tuple[int, ...]) -> list
 
 
 def _packed(cycles: list[Cycle], links: dict[tuple[int, int], int], most: int) -> int:
-    """The largest number of `cycles`, repeats allowed, that fit into `links`; up to `most`."""
+    """Return the largest number of `cycles`, up to `most`, that fit into `links`.
+
+    A cycle may be taken several times.
+    """
     best = 0
     for index, cycle in enumerate(cycles):
         if best >= most:
@@ -53,10 +60,10 @@ def _packed(cycles: list[Cycle], links: dict[tuple[int, int], int], most: int) -
     return best
 
 
-def slowest_pair(mesh: Mesh, members: tuple[int, ...], link: float, pcie: float) -> float:
-    """Bytes/s that leave a device which sends equal parts to all other `members`.
+def slowest_pair(mesh: LinkMatrix, members: tuple[int, ...], link: float, pcie: float) -> float:
+    """Return the bytes/s that leave a device which sends equal parts to all other `members`.
 
-    Those that no link joins to it share its PCIe lanes of `pcie` bytes/s.
+    Devices that no link joins to it share its PCIe lanes of `pcie` bytes/s.
     """
     slowest = float("inf")
     for device in members:

@@ -9,7 +9,8 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
-from simulator.cluster.profile import Points, Profile, Timing, check_numbers
+from simulator.cluster.profile import Profile
+from simulator.cluster.timing import Points, Timing, check_numbers
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 
@@ -17,8 +18,9 @@ FORMAT = "twinline-profile-5"
 
 
 def default_path(experiment: Experiment) -> Path:
-    """Where this user's profile of this machine is kept: of its CPUs, or of its GPUs with so
-    many ranks each.
+    """Return where this user's profile of this machine is kept.
+
+    CPUs have one profile; GPUs have one for each number of ranks on a GPU.
     """
     device, sharing = experiment.run.device, experiment.cluster.ranks_per_device
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -27,7 +29,7 @@ def default_path(experiment: Experiment) -> Path:
 
 
 def save_profile(profile: Profile, path: str | Path) -> None:
-    """Write `profile` as JSON, whole or not at all."""
+    """Write `profile` as JSON, the whole file or none of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -38,10 +40,10 @@ def save_profile(profile: Profile, path: str | Path) -> None:
 
 
 def load_profile(path: str | Path) -> Profile:
-    """Read a profile.
+    """Return the profile that a file holds.
 
     Raises:
-        ExperimentError: unreadable or not a profile; one line.
+        ExperimentError: the file is unreadable or not a profile; one line.
     """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -62,7 +64,11 @@ def load_profile(path: str | Path) -> Profile:
 
 
 def parse_profile(data: dict[str, Any]) -> Profile:
-    """A profile from its JSON object; raises KeyError, TypeError or ValueError if damaged."""
+    """Return the profile of a JSON object.
+
+    Raises:
+        KeyError, TypeError, ValueError: the object is damaged.
+    """
     data = dict(data)
     data["passes"] = {key: Timing.parse(value) for key, value in data["passes"].items()}
     data["messages"] = _points(data["messages"])

@@ -6,17 +6,21 @@ from dataclasses import replace
 
 from simulator.cluster.build import cluster_of
 from simulator.cluster.catalogue import load_preset
-from simulator.cluster.cluster import Cluster, with_devices
+from simulator.cluster.cluster import Cluster
 from simulator.cluster.file import read_cluster
+from simulator.cluster.nodes import Nodes
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import load_profile
 from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 
+MOST_PROFILE_RANKS = 1 << 16
+"""The largest number of ranks on the machine of a profile."""
+
 
 def from_profile(profile: Profile) -> Cluster:
-    """The machine that `profile` was measured on, as a cluster of one node."""
+    """Return the machine that `profile` was measured on, as a cluster of one node."""
     base, loss = load_preset("laptop"), profile.transfer_loss or 0.0
     device = replace(
         base.device,
@@ -29,7 +33,10 @@ def from_profile(profile: Profile) -> Cluster:
         base,
         name=f"profile of {profile.machine.get('hostname', 'a machine')}",
         source=f"calibrated {profile.machine.get('date', '')}",
-        topology=replace(base.topology, nodes=(with_devices(base.topology.nodes[0], 1 << 16),)),
+        topology=replace(
+            base.topology,
+            nodes=Nodes.of([base.topology.nodes.first.with_devices(MOST_PROFILE_RANKS)]),
+        ),
         kinds={base.topology.kind(0): device},
         library=replace(base.library, transfer_share=loss / (1.0 - loss)),
         cores=profile.capacity or float(profile.machine["cores"])
@@ -45,11 +52,11 @@ def from_profile(profile: Profile) -> Cluster:
 
 
 def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
-    """The cluster that `experiment` names; without a name, `fallback` or the laptop preset.
+    """Return the cluster that `experiment` names; else `fallback`, else the laptop preset.
 
     Raises:
-        ExperimentError: unknown preset, unreadable profile, one of other numbers of ranks on a
-            device, or too few devices.
+        ExperimentError: unknown preset, unreadable profile, a profile that was measured with
+            another number of ranks on a device, or too few devices.
     """
     choice = experiment.cluster
     if choice.profile is not None:
@@ -69,10 +76,10 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
     cluster = _chosen(cluster, choice, experiment.world_size)
     available = cluster.topology.num_ranks
     if experiment.world_size > available:
-        each = sorted({len(node.devices) for node in cluster.topology.nodes})
+        each = sorted({len(node.devices) for node in cluster.topology.nodes.distinct})
         of_node = available // cluster.nodes
         advice = f"raise cluster.nodes to {-(-experiment.world_size // of_node)}"
-        if len(set(cluster.topology.nodes)) > 1 or cluster.topology.network is None:
+        if len(cluster.topology.nodes.distinct) > 1 or cluster.topology.network is None:
             advice = "describe more in its file"
         raise ExperimentError(
             f"parallel: data × pipeline × … = {experiment.world_size} ranks; cluster "
@@ -83,14 +90,16 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
 
 
 def _chosen(cluster: Cluster, choice: ClusterChoice, world_size: int) -> Cluster:
-    """With what the experiment says of nodes, cards and algorithm.
+    """Return `cluster` with the nodes, cards and algorithm that the experiment chooses.
 
     Where `nodes` is not given there are enough of them, if all are alike and joined.
     """
     per_node, sharing = choice.devices_per_node, choice.ranks_per_device
-    if cluster.cores is not None and per_node is None:  # ranks of one host share its cores
+    wired = cluster.topology.mesh is not None  # nodes of direct links cannot be grown
+    # ranks of one host share its cores, however many they are
+    if cluster.cores is not None and per_node is None and not wired:
         per_node = max(cluster.devices_per_node, world_size)
-    nodes, alike = choice.nodes, len({*cluster.topology.nodes}) == 1
+    nodes, alike = choice.nodes, len(cluster.topology.nodes.distinct) == 1
     if nodes is None and alike and cluster.topology.network is not None:
         filled = (per_node or cluster.devices_per_node) * sharing
         nodes = max(cluster.nodes, -(-world_size // filled))

@@ -9,7 +9,8 @@ from math import prod
 import numpy as np
 
 from simulator.cluster.cluster import Cluster
-from simulator.cluster.profile import TENTHS, Timing
+from simulator.cluster.timing import TENTHS, Timing
+from simulator.cluster.transfer_share import transfer_share, wake_weight
 from simulator.engine import kernels
 from simulator.engine.contention import Demand
 from simulator.engine.demands import Sharing
@@ -122,7 +123,7 @@ class CostModel:
 
     def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
         """Who wakes up waits for a core where others compute on all of them."""
-        weight = self.cluster.wake_weight
+        weight = wake_weight(self.cluster)
         if weight is None or self.sharing is None:
             return (), 1.0
         return self.sharing.presence(instruction.rank), weight
@@ -137,7 +138,7 @@ class CostModel:
         return self._share(participants)[1]
 
     def _share(self, participants: tuple[Instruction, ...]) -> tuple[float, float]:
-        """Of cores or devices, for every participant; see `Cluster.share_beside_passes`."""
+        """Of cores or devices, for every participant; see `transfer_share`."""
         rank, task = participants[0].rank, participants[0].task
         key = (rank, id(task))
         if key not in self._shares:
@@ -146,7 +147,7 @@ class CostModel:
             else:
                 size = 2 if task.op in MESSAGES else len(task.group)
                 timing = self._timing(rank, task)
-                self._shares[key] = self.cluster.share_beside_passes(timing, size)
+                self._shares[key] = transfer_share(self.cluster, timing, size)
         return self._shares[key]
 
     def _busy_share(self, rank: int, task: Task) -> float:
@@ -178,7 +179,7 @@ class CostModel:
         if op in COLLECTIVES:
             if profile is not None and not profile.collectives:
                 self.unmeasured.add("collectives")
-            return self.cluster.collective(op.value, task.group, nbytes)
+            return self.cluster.collective(op, task.group, nbytes)
         layers = self._layers_of(task)
         if self.fixed:
             return Timing.certain(sum(_fixed(op, layer) for layer in layers))

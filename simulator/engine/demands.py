@@ -54,8 +54,8 @@ class Sharing:
         if cluster.profile is None:
             self._share_links(program)
         if self._all_beside:
-            seats = {cluster.seat(rank) for rank in program.members}
-            self.capacities |= dict.fromkeys(sorted(seats), cluster.seat_capacity)
+            seats = {cluster.compute_resource(rank) for rank in program.members}
+            self.capacities |= dict.fromkeys(sorted(seats), cluster.compute_capacity)
         else:
             self._share_devices(program)
 
@@ -68,13 +68,13 @@ class Sharing:
         use: dict[str, float] = {}
         for member in participants if self._beside or self._all_beside else ():
             if self._all_beside or member.uid in self._beside:
-                seat = self.cluster.seat(member.rank)
+                seat = self.cluster.compute_resource(member.rank)
                 use[seat] = use.get(seat, 0.0) + amount
         return (*taken, *use.items())
 
     def presence(self, rank: int) -> Demand:
         """Of whoever waits for a moment on its cores or device, and takes nothing from others."""
-        seat = self.cluster.seat(rank)
+        seat = self.cluster.compute_resource(rank)
         return ((seat, PRESENCE),) if seat in self.capacities else ()
 
     def _share_links(self, program: Program) -> None:
@@ -95,8 +95,9 @@ class Sharing:
                 of_user = users.setdefault(name, {})
                 of_user[number] = max(of_user.get(number, 0.0), rate)
         columns: dict[str, dict[tuple[int, int], float]] = {}
+        limits = self.cluster.topology.capacities(range(program.world_size))
         for name, of_user in users.items():
-            capacity = self.cluster.topology.capacity(name.partition(":")[2])
+            capacity = limits[name.partition(":")[2]]
             if sum(of_user.values()) > capacity * (1 + ROUNDING):
                 self.capacities[name] = capacity
                 columns[name] = {}
@@ -112,19 +113,19 @@ class Sharing:
 
     def _taken_by(self, task: Task, group: Ranks) -> dict[str, float]:
         """Bytes through every resource, with those of the ranks that are left out."""
-        op = "SEND" if task.op in MESSAGES else task.op.value
+        op = Op.SEND if task.op in MESSAGES else task.op
         key = (op, group, task.nbytes)
         if key not in self._taken:
             mine = self._traffic(*key)
             taken = dict.fromkeys(mine, 0.0)
-            for image in self._images(group, op == "SEND"):
+            for image in self._images(group, op is Op.SEND):
                 for name, nbytes in self._traffic(op, image, task.nbytes).items():
                     if name in taken:
                         taken[name] += nbytes
             self._taken[key] = taken
         return self._taken[key]
 
-    def _traffic(self, op: str, group: Ranks, nbytes: int) -> dict[str, float]:
+    def _traffic(self, op: Op, group: Ranks, nbytes: int) -> dict[str, float]:
         traffic = self.cluster.collectives.traffic(op, group, nbytes)
         if self.cluster.cores is None:
             return traffic
@@ -167,9 +168,9 @@ class Sharing:
         device, taken = self.cluster.topology.device, self.cluster.library.transfer_share > 0
         ranks = Counter(map(device, program.members))
         for rank, instructions in zip(program.members, program.ranks, strict=True):
-            seat = self.cluster.seat(rank)
+            seat = self.cluster.compute_resource(rank)
             if ranks[device(rank)] > 1:
-                self.capacities[seat] = self.cluster.seat_capacity
+                self.capacities[seat] = self.cluster.compute_capacity
                 self._beside |= {
                     i.uid
                     for i in instructions
@@ -199,7 +200,7 @@ class Sharing:
                 depth += overlapped[index]
                 if depth:
                     self._beside.add(compute.uid)
-                    self.capacities[seat] = self.cluster.seat_capacity
+                    self.capacities[seat] = self.cluster.compute_capacity
 
 
 def _is_alone(task: Task) -> bool:

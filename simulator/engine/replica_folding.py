@@ -44,7 +44,7 @@ def peers_are_placed_alike(mesh: Mesh, cluster: Cluster) -> bool:
     if (kinds != kinds[:1, :, :1, :1, :1]).any():
         return False
     topology = cluster.topology
-    places = np.array([topology.places(rank) for rank in range(mesh.world_size)]).T
+    places = np.array([topology.location(rank) for rank in range(mesh.world_size)]).T
     alike = all(_divided_alike(mesh, units[mesh.ranks]) for units in np.unique(places, axis=0))
     return alike and (topology.mesh is None or _joined_alike(mesh, topology))
 

@@ -12,9 +12,10 @@ import pytest
 
 from simulator import Experiment, load, lower, parse, predict
 from simulator.cluster.catalogue import load_preset
-from simulator.cluster.profile import Profile, Timing
+from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import save_profile
 from simulator.cluster.resolve import from_profile
+from simulator.cluster.timing import Timing
 from simulator.engine.costs import pass_key
 from simulator.program.operations import COMMUNICATION, Op
 from simulator.workloads.describe import describe

@@ -15,9 +15,10 @@ from runtime.launch.job import Job
 from runtime.measurement.clock import Clock
 from runtime.profiles import keep_profile
 from runtime.progress import Progress
-from simulator.cluster.profile import Profile, Timing
+from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import load_profile, parse_profile
 from simulator.cluster.resolve import from_profile
+from simulator.cluster.timing import Timing
 from simulator.engine.costs import pass_key
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load

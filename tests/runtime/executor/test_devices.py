@@ -18,8 +18,9 @@ from runtime.executor.devices import AllocatorPeak, backend_of, device_of, patie
 from runtime.executor.groups import Groups
 from runtime.executor.streams import Stopwatch
 from simulator.cluster.catalogue import load_preset
-from simulator.cluster.profile import Profile, Timing
+from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import default_path, save_profile
+from simulator.cluster.timing import Timing
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load
 from simulator.program.operations import Op

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.charts.profile import fit, profile_figure
-from simulator.cluster.profile import Points, Profile, Timing
+from simulator.cluster.profile import Profile
+from simulator.cluster.timing import Points, Timing
 
 
 def timed(points: list[tuple[int, float]]) -> Points:

@@ -10,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import ExperimentError, load, predict
+from simulator.cluster.algorithms import OPERATIONS, obstacle
 from simulator.cluster.catalogue import load_preset, preset_names
-from simulator.cluster.collectives import OPERATIONS, Collectives, InNetwork, Library, obstacle
-from simulator.cluster.topology import NODE, PORT, Link, Node, Protocol, Tier, Topology
+from simulator.cluster.collectives import Collectives
+from simulator.cluster.library import InNetwork, Library
+from simulator.cluster.links import Link, Protocol
+from simulator.cluster.nodes import Node, Nodes
+from simulator.cluster.topology import NODE, PORT, Tier, Topology
 
 FAST, SLOW, START = 1e-6, 5e-6, 1e-5
 LIBRARY = Library(START, algorithms=tuple(OPERATIONS), in_network=InNetwork(2e-6, 0.5, devices=2))
@@ -20,8 +24,9 @@ LIBRARY = Library(START, algorithms=tuple(OPERATIONS), in_network=InNetwork(2e-6
 
 def topology(nodes: int = 4, devices: int = 4, nics: int = 4, tiers: tuple[Tier, ...] = ()):
     """Islands of 100 GB/s a device; network cards of 10 GB/s."""
+    node = Node(("gpu",) * devices, per_island=devices, nics=nics, nic_bandwidth=10e9)
     return Topology(
-        (Node(("gpu",) * devices, per_island=devices, nics=nics, nic_bandwidth=10e9),) * nodes,
+        Nodes(((node, nodes),)),
         island=Link(100e9, {"Simple": Protocol(FAST, 1.0)}),
         network=Link(0.0, {"Simple": Protocol(SLOW, 1.0)}),
         tiers=tiers,
@@ -141,7 +146,7 @@ def test_the_choice_is_the_fastest_and_grows_with_bytes(group, op, nbytes, prese
     every = replace(cluster.library, algorithms=tuple(OPERATIONS))
     collectives = Collectives(cluster.topology, every)
     chosen = collectives.cost(op, group, nbytes)
-    extent = cluster.topology.extent(group)
+    extent = cluster.collectives.extent(group)
     for name in OPERATIONS:
         if op in OPERATIONS[name] and not obstacle(name, extent, every):
             alone = Collectives(cluster.topology, every, name).cost(op, group, nbytes)
@@ -152,13 +157,14 @@ def test_the_choice_is_the_fastest_and_grows_with_bytes(group, op, nbytes, prese
 @given(groups, operations, st.sampled_from(sorted(OPERATIONS)))
 def test_no_link_carries_more_than_it_can_and_as_much_comes_as_goes(group, op, name) -> None:
     found = Collectives(topology(), LIBRARY, name)
-    if op not in OPERATIONS[name] or obstacle(name, found.topology.extent(group), LIBRARY):
+    if op not in OPERATIONS[name] or obstacle(name, found.extent(group), LIBRARY):
         return
     seconds = found.cost(op, group, S).seconds
     traffic = found.traffic(op, group, S)
+    capacities = found.topology.capacities(group)
     for resource, nbytes in traffic.items():
         way, _, link = resource.partition(":")
-        assert nbytes / seconds <= found.topology.capacity(link) * (1 + 1e-9)
+        assert nbytes / seconds <= capacities[link] * (1 + 1e-9)
         assert traffic[("in:" if way == "out" else "out:") + link] == nbytes
     out = sum(nbytes for resource, nbytes in traffic.items() if resource.startswith("out:island"))
     if len({rank // 4 for rank in group}) == 1 and name in ("ring", "halving-doubling", "pairwise"):
@@ -185,7 +191,7 @@ def test_every_preset_reaches_no_more_than_its_links(name: str) -> None:
     cluster = load_preset(name)
     group = tuple(range(cluster.devices_per_node))
     cost = cluster.collectives.cost("ALL_GATHER", group, 1e10)
-    extent = cluster.topology.extent(group)
+    extent = cluster.collectives.extent(group)
     link = cluster.topology.link(
         PORT if extent.members[PORT + 1] == extent.members[NODE] else NODE - 1
     )

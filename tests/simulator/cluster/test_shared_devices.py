@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from simulator import load, predict
 from simulator.cluster.catalogue import load_preset
-from simulator.cluster.profile import Profile, Timing
-from simulator.cluster.profile_file import save_profile
-from simulator.cluster.resolve import from_profile
+from simulator.cluster.extent import extent_of
 from simulator.cluster.topology import MEMORY, PORT
-from simulator.engine.contention import fair_rates
 from simulator.experiment.section import ExperimentError
 from simulator.prediction import Prediction
 
@@ -41,7 +37,7 @@ def test_ranks_are_placed_in_order_so_many_on_a_device() -> None:
     assert (level, [name for name, _ in path]) == (MEMORY, ["out:memory:1", "in:memory:1"])
     level, path = topology.path(1, 2)
     assert (level, [name for name, _ in path]) == (PORT, ["out:island:0", "in:island:1"])
-    extent = topology.extent((0, 1, 2, 3))
+    extent = extent_of(topology, (0, 1, 2, 3))
     assert extent.counts[:3] == (4, 2, 1)  # ranks, devices, islands
 
 
@@ -135,26 +131,6 @@ def test_large_plans_on_shared_devices_are_simulated_whole() -> None:
     assert not found.program.is_folded
 
 
-def profile_of(loss: float, **kwargs: float) -> Profile:
-    both = replace(Timing.certain(1.0), busy_s=3.0)
-    found = Profile({"cores": 16}, device="cuda", ranks_per_device=2, messages=[(8, both)])
-    return replace(found, transfer_loss=loss, busy_ranks=2, **kwargs)
-
-
-def test_a_calibrated_device_has_room_for_as_many_passes_as_were_seen_on_it() -> None:
-    """Capacity 1.5: two passes run at 0.75; beside both of them a message takes what it took."""
-    cluster = from_profile(profile_of(0.2, capacity=1.5)).shared_by(2)
-    assert cluster.seat_capacity == 1.5
-    amount, weight = cluster.share_beside_passes(cluster.message(0, 1, 8), 2)
-    demands = [
-        ((cluster.seat(0), 2 * amount),),
-        ((cluster.seat(0), 1.0),),
-        ((cluster.seat(1), 1.0),),
-    ]
-    rates = fair_rates(demands, {"device:0": 1.5}, [weight, 1.0, 1.0])
-    assert rates == pytest.approx([1 / 3, 0.75 * 0.8, 0.75 * 0.8])
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -167,10 +143,3 @@ def test_a_calibrated_device_has_room_for_as_many_passes_as_were_seen_on_it() ->
 def test_what_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ExperimentError, match=message):
         predict(load(None, ["cluster.ranks_per_device=2", *overrides]))
-
-
-def test_a_profile_serves_as_many_ranks_on_a_device_as_it_was_measured_with(tmp_path: Path) -> None:
-    path = tmp_path / "two.json"
-    save_profile(profile_of(0.2), path)
-    with pytest.raises(ExperimentError, match=r"cluster.ranks_per_device = 1: allowed .*: 2$"):
-        predict(load(None, [f"cluster.profile={path}", "run.device=cuda"]))

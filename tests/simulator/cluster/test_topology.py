@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 
 from simulator.cluster.catalogue import load_preset
-from simulator.cluster.nvlink import ring_count, slowest_pair
+from simulator.cluster.links import Link, Protocol
+from simulator.cluster.nodes import Node, Nodes
 from simulator.cluster.topology import (
     BRIDGE,
     LANE,
     NODE,
     PORT,
-    Link,
-    Node,
-    Protocol,
     Tier,
     Topology,
 )
@@ -26,7 +24,7 @@ def two_kinds() -> Topology:
     big = Node(("a",) * 2 + ("b",) * 2, per_island=2, per_switch=4, nics=2, nic_bandwidth=10.0)
     small = Node(("b",) * 2, per_island=2, per_switch=2, nics=1, nic_bandwidth=10.0)
     return Topology(
-        (big, small, small, big),
+        Nodes(((big, 1), (small, 2), (big, 1))),
         *(Link(100.0, WAY), None, Link(20.0, WAY), Link(0.0, WAY)),
         tiers=(Tier(2, 2.0), Tier(4, 1.0)),
     )
@@ -74,29 +72,8 @@ def test_paths(pair: tuple[int, int], level: int, names: set[str]) -> None:
 
 def test_each_device_with_a_root_port_of_its_own_has_no_bridge() -> None:
     node = Node(("a",) * 4, per_island=2)
-    topology = Topology((node,), Link(100.0, WAY), None, Link(20.0, WAY))
+    topology = Topology(Nodes.of([node]), Link(100.0, WAY), None, Link(20.0, WAY))
     assert topology.path(0, 2) == (BRIDGE, [("out:pcie:0", 20.0), ("in:pcie:2", 20.0)])
-
-
-CUBE = load_preset("dgx-v100").topology.mesh
-
-
-@pytest.mark.parametrize(
-    ("members", "rings"),
-    [(2, 1), (3, 2), (4, 4), (5, 0), (6, 2), (7, 4), (8, 6)],
-)
-def test_rings_of_the_hybrid_cube_mesh(members: int, rings: int) -> None:
-    """Measured bus bandwidths of 2 to 8 GPUs are these times 22.5 GB/s; five have no ring."""
-    assert CUBE
-    assert all(sum(row) == 6 for row in CUBE)
-    assert ring_count(CUBE, tuple(range(members))) == rings
-
-
-def test_the_slowest_pair_of_a_mesh() -> None:
-    assert CUBE
-    assert slowest_pair(CUBE, (0, 3), 25.0, 10.0) == 50.0
-    assert slowest_pair(CUBE, (0, 1, 3), 25.0, 10.0) == 2 * 25.0
-    assert slowest_pair(CUBE, (0, 4, 7), 25.0, 10.0) == 2 * 10.0  # no link from 0 to 7
 
 
 def test_in_a_mesh_devices_without_a_link_use_pcie() -> None:
@@ -104,11 +81,3 @@ def test_in_a_mesh_devices_without_a_link_use_pcie() -> None:
     assert topology.path(0, 3) == (PORT, [("out:island:0", 50e9), ("in:island:3", 50e9)])
     level, path = topology.path(0, 7)
     assert (level, path[0]) == (LANE, ("out:pcie:0", 15.75e9))
-
-
-def test_extent_of_an_uneven_group() -> None:
-    extent = two_kinds().extent((0, 1, 2, 4))
-    assert extent.counts == (4, 4, 3, 2, 2, 1, 1, 1)
-    assert extent.members[NODE] == 3
-    assert not extent.even
-    assert two_kinds().extent((0, 1, 4, 5)).even

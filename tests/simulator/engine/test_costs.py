@@ -9,8 +9,10 @@ import pytest
 from simulator import Experiment, Program, load, lower, predict
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.cluster import Cluster
-from simulator.cluster.profile import Profile, Timing
+from simulator.cluster.profile import Profile
 from simulator.cluster.resolve import from_profile, resolve
+from simulator.cluster.timing import Timing
+from simulator.cluster.transfer_share import transfer_share
 from simulator.engine.contention import fair_rates
 from simulator.engine.costs import CostModel, pass_key
 from simulator.experiment.workload import Workload
@@ -184,7 +186,7 @@ def test_transfers_beside_passes_are_as_measured(ranks: int, cores: float) -> No
     )
     cluster = from_profile(profile)
     timing = cluster.collective("ALL_REDUCE", tuple(range(ranks)), 8)
-    amount, weight = cluster.share_beside_passes(timing, ranks)
+    amount, weight = transfer_share(cluster, timing, ranks)
     transfer, one = (("cores", ranks * amount),), (("cores", 1.0),)
     rates = fair_rates([transfer, *[one] * ranks], {"cores": cores}, [weight, *[1.0] * ranks])
     assert rates[0] == pytest.approx(1 / 3)
@@ -219,10 +221,10 @@ def test_on_a_gpu_a_collective_shares_the_device_of_each_rank() -> None:
     profile = Profile(machine={"cores": 2}, device="cuda", collectives={"ALL_REDUCE": {4: points}})
     cluster = from_profile(replace(profile, transfer_loss=0.25))
     timing = cluster.collective("ALL_REDUCE", (0, 1, 2, 3), 8)
-    amount, weight = cluster.share_beside_passes(timing, 4)
+    amount, weight = transfer_share(cluster, timing, 4)
     both = [(("device:0", amount),), (("device:0", 1.0),)]
     assert fair_rates(both, {"device:0": 1.0}, [weight, 1.0]) == pytest.approx([1 / 1.5, 0.75])
-    assert from_profile(profile).share_beside_passes(alone, 4) == (0.0, 1.0)
+    assert transfer_share(from_profile(profile), alone, 4) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("loss", [0.01, 0.4, 0.9])
@@ -231,7 +233,7 @@ def test_a_transfer_by_itself_runs_at_full_speed(loss: float, stretch: float) ->
     """And beside passes of all ranks it takes what it took, whatever these lose."""
     timing = replace(Timing.certain(1.0), busy_s=stretch)
     profile = Profile(machine={"cores": 2}, transfer_loss=loss, busy_ranks=2)
-    amount, weight = from_profile(profile).share_beside_passes(timing, 2)
+    amount, weight = transfer_share(from_profile(profile), timing, 2)
     transfer, one = (("cores", 2 * amount),), (("cores", 1.0),)
     cores = {"cores": 2.0}
     assert fair_rates([transfer], cores, [weight]) == [1.0]
@@ -242,7 +244,7 @@ def test_a_transfer_by_itself_runs_at_full_speed(loss: float, stretch: float) ->
 
 def test_what_was_not_measured_beside_passes_shares_cores_evenly() -> None:
     cluster = from_profile(Profile(machine={"cores": 2}, transfer_cores=0.5))
-    assert cluster.share_beside_passes(Timing.certain(1.0), 2) == (0.5, 1.0)
+    assert transfer_share(cluster, Timing.certain(1.0), 2) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize("overrides", [[A100], ["run.pace=2"], ["workload.model=unit"]])

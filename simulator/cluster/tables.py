@@ -1,0 +1,157 @@
+"""The tables of a cluster file: device kinds, nodes, links and switches.
+
+Units are part of the key names; `simulator.cluster.build` turns them into seconds and bytes/s.
+``docs/clusters.md`` is the reference.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from simulator.cluster.device import DeviceTable, PeakTable
+from simulator.experiment.cluster_choice import Algorithm
+
+Count = Annotated[int, Field(ge=1, le=1 << 20)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Table(BaseModel):
+    """A table of a cluster file, in which unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class NodesTable(_Table):
+    """The table ``[[nodes]]``: a number of equal nodes.
+
+    Attributes:
+        count: number of nodes.
+        devices: number of devices of each kind, in the order in which ranks are placed.
+        devices_per_island: devices that one ``[island]`` joins; unset, all of the node.
+        devices_per_switch: devices behind one PCIe switch or host bridge; unset, each has its
+            own.
+        nics: network cards of a node.
+        nic_gbit: 10⁹ bit/s of each network card, each way.
+    """
+
+    count: Count = 1
+    devices: Annotated[dict[str, Count], Field(min_length=1)]
+    devices_per_island: Count | None = None
+    devices_per_switch: Count | None = None
+    nics: Count | None = None
+    nic_gbit: Rate | None = None
+
+
+class ProtocolTable(_Table):
+    """A protocol of a link: µs a step, and the share of the bandwidth that is reached."""
+
+    latency_us: Amount
+    efficiency: Share
+
+
+Protocols = Annotated[dict[str, ProtocolTable], Field(min_length=1)]
+
+
+class LinkTable(_Table):
+    """The table ``[pcie]``: bandwidth of one device, each way, in 10⁹ bytes/s."""
+
+    bandwidth_gbyte: Rate
+    protocols: Protocols
+
+
+class IslandTable(LinkTable):
+    """The table ``[island]``: bandwidth of one device; with `mesh`, of one link.
+
+    Attributes:
+        mesh: number of direct links between the devices of an island, row by row.
+    """
+
+    mesh: list[list[Annotated[int, Field(ge=0)]]] | None = None
+
+
+class TierTable(_Table):
+    """The table ``[[network.tiers]]``: one tier of switches, from the nodes upwards.
+
+    Attributes:
+        nodes_per_switch: nodes below one switch of this tier.
+        oversubscription: bandwidth of the nodes below it ÷ bandwidth of its uplinks.
+    """
+
+    nodes_per_switch: Count
+    oversubscription: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+
+
+class NetworkTable(_Table):
+    """The table ``[network]`` between nodes; its bandwidth is that of the network cards."""
+
+    protocols: Protocols
+    tiers: list[TierTable] = []
+
+
+class InNetworkTable(ProtocolTable):
+    """The table ``[collectives.in_network]``: a switch adds up, for `devices` or more."""
+
+    devices: Count = 2
+
+
+class CollectivesTable(_Table):
+    """The table ``[collectives]``: what the communication library does.
+
+    Attributes:
+        start_us: time before the first step of a collective or message.
+        copy_gbyte: 10⁹ bytes/s at which a device puts the payload in place; unset, no time.
+        algorithms: algorithms that the library has; the fastest is chosen.
+        in_network: switches that add up, if there are any.
+        transfer_share: share of a device that a transfer takes from passes beside it.
+    """
+
+    start_us: Amount = 0.0
+    copy_gbyte: Rate | None = None
+    algorithms: Annotated[list[Algorithm], Field(min_length=1)] = [
+        *("ring", "halving-doubling", "tree", "hierarchical", "pairwise")
+    ]
+    in_network: InNetworkTable | None = None
+    transfer_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class HostTable(_Table):
+    """The table ``[host]``: the ranks of a node share its cores."""
+
+    cores: Rate
+    issue_us: Amount = 0.0
+    queue_us: Amount = 0.0
+    wake_us: Amount = 0.0
+    transfer_cores: Amount = 0.0
+
+
+class ClusterFile(_Table):
+    """A whole cluster file; `parse_cluster` is the way to make one."""
+
+    name: str
+    source: str
+    devices: Annotated[dict[str, DeviceTable], Field(min_length=1)]
+    nodes: Annotated[list[NodesTable], Field(min_length=1)]
+    island: IslandTable | None = None
+    pcie: LinkTable | None = None
+    network: NetworkTable | None = None
+    collectives: CollectivesTable = CollectivesTable()
+    host: HostTable | None = None
+
+
+TABLES: dict[str, type[BaseModel]] = {
+    "peak_tflops": PeakTable,
+    "nodes": NodesTable,
+    "island": IslandTable,
+    "pcie": LinkTable,
+    "network": NetworkTable,
+    "tiers": TierTable,
+    "collectives": CollectivesTable,
+    "in_network": InNetworkTable,
+    "host": HostTable,
+}
+NAMED_TABLES: dict[str, type[BaseModel]] = {"devices": DeviceTable, "protocols": ProtocolTable}
+"""The tables whose names are the user's, by the table that they are in."""
