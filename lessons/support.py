@@ -9,7 +9,7 @@ from typing import Any
 from runtime import Outcome, Workers, compare
 from simulator import Experiment, Prediction, Program, Timeline
 from simulator.charts.timeline import comparison_figure, timeline_figure
-from simulator.engine.costs import CostModel
+from simulator.engine.costs import costs_of
 from simulator.experiment.describe import describe_plan
 from simulator.program.check import check_program
 from simulator.program.operations import COMPUTE_STREAM, Op
@@ -40,7 +40,7 @@ def run_here(name: str, experiment: Experiment, workers: Workers) -> Outcome:
 
 def work_seconds(prediction: Prediction) -> list[float]:
     """Per rank, the seconds its compute takes when nothing is communicated beside it."""
-    costs = CostModel(prediction.program, prediction.experiment, prediction.cluster)
+    costs = costs_of(prediction.program, prediction.experiment, prediction.cluster)
     return [
         sum(costs.seconds(i) for i in instructions if i.task.stream == COMPUTE_STREAM)
         for instructions in prediction.program.ranks

@@ -13,8 +13,9 @@ from simulator.cluster.cluster import Cluster
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import default_path, load_profile
 from simulator.cluster.resolve import resolve
-from simulator.engine.costs import CostModel
+from simulator.engine.costs import AnyCosts, costs_of
 from simulator.engine.engine import simulate
+from simulator.engine.measured_costs import MeasuredCosts
 from simulator.engine.replica_folding import folds
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
@@ -67,21 +68,12 @@ def predict(
         cluster = resolve(experiment, saved_profile(experiment, notes))
     mesh = experiment.mesh
     program = program or lower(experiment, fold=folds(mesh, cluster))
-    costs = CostModel(program, experiment, cluster)
+    costs = costs_of(program, experiment, cluster)
     timeline, times = simulated(program, costs, experiment.run.seed)
     timeline.meta = metadata("predicted", experiment, program) | {"cluster": cluster.name}
-    if costs.is_spread:
+    if isinstance(costs, MeasuredCosts):
         timeline.meta["statistics"] = iteration_statistics(times)
-    if costs.estimated:
-        notes.append(
-            f"{len(costs.estimated)} segment passes are not in the profile and were estimated; "
-            "`twinline calibrate` with this experiment measures them"
-        )
-    if costs.unmeasured:
-        notes.append(
-            f"no {' or '.join(sorted(costs.unmeasured))} in the profile: the laptop preset's were "
-            "taken; `twinline calibrate` with this experiment measures them"
-        )
+    notes += costs.durations.notes()
     if program.is_folded:
         notes.append(
             f"{program.world_size} ranks; {program.num_ranks} differ and were simulated, "
@@ -100,7 +92,7 @@ def predict(
     return Prediction(experiment, program, cluster, timeline, result, notes)
 
 
-def simulated(program: Program, costs: CostModel, seed: int) -> tuple[Timeline, list[float]]:
+def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, list[float]]:
     """The predicted timeline, and the iteration time of every step simulated, seconds.
 
     One step, if the costs are certain. Where they were measured and have a spread, many
@@ -108,12 +100,12 @@ def simulated(program: Program, costs: CostModel, seed: int) -> tuple[Timeline, 
     takes it: whoever waits for several waits for the slowest, so that a step of mean
     durations is shorter than the mean step.
     """
-    if not costs.is_spread:
+    if not isinstance(costs, MeasuredCosts):
         timeline = simulate(program, costs)
         return timeline, [timeline.iteration_time]
-    rounds = max(len(costs.cluster.profile.rounds) if costs.cluster.profile else 1, 1)
+    rounds = max(len(costs.rounds), 1)
     count = max(min(-(-STEPS // rounds) * rounds, INSTRUCTIONS // max(len(program), 1)), 1)
-    steps = [simulate(program, costs.drawn(seed, number)) for number in range(count)]
+    steps = [simulate(program, costs.sampled(seed, number)) for number in range(count)]
     posted, start, end = (
         np.median([getattr(step, column) for step in steps], axis=0)
         for column in ("posted", "start", "end")

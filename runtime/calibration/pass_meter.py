@@ -15,12 +15,12 @@ from runtime.executor.executor import Executor
 from runtime.executor.groups import NullGroups
 from runtime.executor.rank import Rank
 from runtime.models.batches import microbatch
-from simulator.engine.costs import pass_key
+from simulator.engine.pass_key import pass_key
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.workloads.describe import describe
 
 Samples = dict[str, list[float]]
-"""Seconds by `simulator.engine.costs.pass_key`."""
+"""Seconds by `simulator.engine.pass_key`."""
 
 
 class PassMeter:

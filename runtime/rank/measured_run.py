@@ -23,7 +23,7 @@ from runtime.models.batches import microbatch
 from runtime.rank.final_state import parameters_norm
 from runtime.rank.recorder import StepRecorder
 from simulator.cluster.resolve import resolve
-from simulator.engine.costs import CostModel
+from simulator.engine.costs import costs_of
 
 
 class MeasuredRun:
@@ -126,4 +126,4 @@ def pacing_of(rank: Rank) -> Pacing | None:
     experiment = rank.experiment
     if experiment.workload.model != "unit" and experiment.run.pace is None:
         return None
-    return Pacing(CostModel(rank.program, experiment, resolve(experiment)).seconds)
+    return Pacing(costs_of(rank.program, experiment, resolve(experiment)).seconds)

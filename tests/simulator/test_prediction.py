@@ -16,7 +16,7 @@ from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import save_profile
 from simulator.cluster.resolve import from_profile
 from simulator.cluster.timing import Timing
-from simulator.engine.costs import pass_key
+from simulator.engine.pass_key import pass_key
 from simulator.program.operations import COMMUNICATION, Op
 from simulator.workloads.describe import describe
 

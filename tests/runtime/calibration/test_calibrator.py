@@ -19,7 +19,7 @@ from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import load_profile, parse_profile
 from simulator.cluster.resolve import from_profile
 from simulator.cluster.timing import Timing
-from simulator.engine.costs import pass_key
+from simulator.engine.pass_key import pass_key
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load
 from simulator.prediction import predict

@@ -16,7 +16,7 @@ from runtime.models.batches import microbatch
 from runtime.models.segment import Segment
 from simulator.cluster.profile_file import parse_profile
 from simulator.cluster.resolve import from_profile
-from simulator.engine.costs import pass_key
+from simulator.engine.pass_key import pass_key
 from simulator.experiment_file import parse
 from simulator.prediction import predict
 from simulator.program.bucket import Bucket

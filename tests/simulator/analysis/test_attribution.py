@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from simulator import load, lower
 from simulator.analysis.comparison import Comparison, compare
 from simulator.cluster.resolve import resolve
-from simulator.engine.costs import CostModel
-from simulator.engine.engine import simulate
+from simulator.engine.costs import costs_of
+from simulator.engine.engine import Costs, simulate
 from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES
 from simulator.program.program import Program
 from simulator.timeline.timeline import Timeline
@@ -23,26 +23,30 @@ GPT = ["workload.layers=4", "workload.hidden=64", "cluster.preset=dgx-a100-80gb"
 DATA = [*GPT, "parallel.pipeline=1", "parallel.data=2", "parallel.microbatches=2"]
 
 
-class Planted(CostModel):
-    """The model's costs, some of them times `factor` plus `seconds`, or later by `gap`."""
+class Planted(Costs):
+    """Other costs, some of them times `factor` plus `seconds`, or later by `gap`."""
 
-    def __init__(self, *args, where, factor=1.0, seconds=0.0, gap=0.0):
-        super().__init__(*args)
+    def __init__(self, costs: Costs, where, factor=1.0, seconds=0.0, gap=0.0):
+        self.costs, self.capacities = costs, costs.capacities
         self.where, self.factor, self.extra, self.gap = where, factor, seconds, gap
+        self.delay_demand, self.demand = costs.delay_demand, costs.demand
+        self.weight = costs.weight
 
     def seconds(self, instruction):
-        alone = super().seconds(instruction)
+        alone = self.costs.seconds(instruction)
         return alone * self.factor + self.extra if self.where(instruction) else alone
 
     def delay(self, instruction):
-        return super().delay(instruction) + (self.gap if self.where(instruction) else 0.0)
+        return self.costs.delay(instruction) + (self.gap if self.where(instruction) else 0.0)
 
 
 def plant(settings: list[str], where, **change: float) -> Comparison:
     experiment = load(None, settings)
     program, cluster = lower(experiment), resolve(experiment)
-    predicted = simulate(program, CostModel(program, experiment, cluster))
-    measured = simulate(program, Planted(program, experiment, cluster, where=where, **change))
+    predicted = simulate(program, costs_of(program, experiment, cluster))
+    measured = simulate(
+        program, Planted(costs_of(program, experiment, cluster), where=where, **change)
+    )
     return compare(predicted, measured, program)
 
 
@@ -149,7 +153,7 @@ def test_a_busy_core_slows_the_compute_of_all():
     experiment = load(None, ["cluster.preset=laptop", *DATA[:2], *DATA[3:]])
     program, cluster = lower(experiment), resolve(experiment)
     timelines = [
-        simulate(program, CostModel(program, experiment, replace(cluster, cores=cores)))
+        simulate(program, costs_of(program, experiment, replace(cluster, cores=cores)))
         for cores in (2.0, 1.5)
     ]
     found = compare(*timelines, program)
@@ -178,9 +182,9 @@ def test_nothing_remains_where_participants_end_at_different_times():
     """On real machines each sees the end of an all-reduce when it wakes."""
     experiment = load(None, [*DATA, "parallel.tensor=2"])
     program, cluster = lower(experiment), resolve(experiment)
-    predicted = simulate(program, CostModel(program, experiment, cluster))
+    predicted = simulate(program, costs_of(program, experiment, cluster))
     everywhere = {"where": lambda _: True, "factor": 1.5, "gap": 1e-5}
-    costs = Planted(program, experiment, cluster, **everywhere)
+    costs = Planted(costs_of(program, experiment, cluster), **everywhere)
     measured = simulate(program, costs)
     early = np.random.default_rng(0).random(len(program)) * (measured.end - measured.start) / 2
     early[[i.uid for i in program if i.task.op not in COMMUNICATION]] = 0.0
@@ -195,7 +199,7 @@ def test_what_no_cause_explains_is_the_remainder():
     """The last instruction starts later than it was posted, and nobody was waited for."""
     experiment = load(None, UNIT)
     program = lower(experiment)
-    timeline = simulate(program, CostModel(program, experiment, resolve(experiment)))
+    timeline = simulate(program, costs_of(program, experiment, resolve(experiment)))
     late = np.where(np.arange(len(timeline)) == int(timeline.end.argmax()), 1.0, 0.0)
     measured = replace(timeline, start=timeline.start + late, end=timeline.end + late)
     found = compare(timeline, measured, program)
@@ -208,7 +212,7 @@ def late_in_turn(seconds: float) -> tuple[Timeline, Program]:
     or none, so their medians are on time and the median of the last arrival is not."""
     experiment = load(None, DATA)
     program, cluster = lower(experiment), resolve(experiment)
-    on_time = simulate(program, CostModel(program, experiment, cluster))
+    on_time = simulate(program, costs_of(program, experiment, cluster))
     meetings = {member.uid for members in program.meetings for member in members}
     late = np.array([float(i.uid in meetings) for i in program]) * seconds
     steps = {i.uid for i in program if i.task.op == "STEP"}

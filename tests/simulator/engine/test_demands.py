@@ -12,8 +12,7 @@ from simulator.cluster.catalogue import load_preset
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.resolve import resolve
 from simulator.cluster.topology import Tier
-from simulator.engine.costs import CostModel
-from simulator.engine.demands import _cosets
+from simulator.engine.costs import costs_of
 from simulator.engine.engine import simulate
 from simulator.engine.replica_folding import folds, peers_are_placed_alike
 from simulator.program.instruction import Instruction
@@ -49,7 +48,7 @@ def messages(*pairs: tuple[int, int], nbytes: int = 100 * MB) -> Program:
 
 def seconds(program: Program, cluster: Cluster) -> float:
     experiment = load(None, ["workload.model=gpt"])
-    costs = CostModel(program, experiment, cluster)
+    costs = costs_of(program, experiment, cluster)
     return float(simulate(program, costs).end.max())
 
 
@@ -103,12 +102,12 @@ def test_what_nothing_can_slow_is_left_out() -> None:
     """One message a card; and collectives of one communicator, which take turns."""
     experiment = load(None, [*MODEL, "parallel.pipeline=8", "cluster.preset=dgx-a100-80gb"])
     program = lower(experiment)
-    assert CostModel(program, experiment, resolve(experiment)).capacities == {}
+    assert costs_of(program, experiment, resolve(experiment)).capacities == {}
     experiment = load(
         None,
         [*MODEL, "parallel.pipeline=1", "parallel.tensor=4", "cluster.preset=dgx-a100-80gb"],
     )
-    costs = CostModel(lower(experiment), experiment, resolve(experiment))
+    costs = costs_of(lower(experiment), experiment, resolve(experiment))
     assert not any(name.startswith(("in", "out")) for name in costs.capacities)
 
 
@@ -123,7 +122,7 @@ def test_a_pass_beside_a_collective_is_slower() -> None:
     )
     prediction = predict(experiment)
     program, timeline = prediction.program, prediction.timeline
-    costs = CostModel(program, experiment, prediction.cluster)
+    costs = costs_of(program, experiment, prediction.cluster)
     stretched = {
         i.label: (timeline.end[i.uid] - timeline.start[i.uid]) / costs.seconds(i)
         for i in program.ranks[0]
@@ -133,19 +132,6 @@ def test_a_pass_beside_a_collective_is_slower() -> None:
     assert stretched["0F0.0"] == pytest.approx(1)
     share = prediction.cluster.library.transfer_share
     assert 1 < stretched["0B0.0"] <= 1 + share + 1e-9
-
-
-@pytest.mark.parametrize(
-    ("places", "count", "expected"),
-    [
-        ([0, 1], 4, [[0, 1], [2, 3]]),
-        ([1, 3], 4, [[0, 2], [1, 3]]),
-        ([0, 1, 2], 3, [[0, 1, 2]]),
-        ([0, 2], 8, [[0, 2], [1, 3], [4, 6], [5, 7]]),
-    ],
-)
-def test_groups_that_divide_alike(places, count, expected) -> None:
-    assert sorted(_cosets(places, count)) == expected
 
 
 @pytest.mark.parametrize(
@@ -167,7 +153,7 @@ def test_folded_is_unfolded_with_contention(preset: str, parallel: tuple[str, ..
     assert peers_are_placed_alike(experiment.mesh, cluster)
     whole = predict(experiment, cluster, lower(experiment))
     folded = predict(experiment, cluster, lower(experiment, fold=True))
-    costs = CostModel(whole.program, experiment, cluster)
+    costs = costs_of(whole.program, experiment, cluster)
     assert costs.capacities
     assert folded.program.is_folded
     for row, rank in enumerate(folded.program.members):

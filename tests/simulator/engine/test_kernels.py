@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, load
 from simulator.cluster.catalogue import load_preset, preset_names
-from simulator.engine.costs import work_of
 from simulator.engine.kernels import Work, attention_seconds, product_seconds, times
+from simulator.engine.layer_work import work_of
 from simulator.program.operations import Op
 from simulator.workloads.describe import Layer, describe
 from simulator.workloads.layer import Product, flops

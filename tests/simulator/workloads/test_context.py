@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from simulator.cluster.catalogue import load_preset
-from simulator.engine.costs import CostModel
+from simulator.engine.costs import costs_of
 from simulator.engine.engine import simulate
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
@@ -79,7 +79,7 @@ def test_keys_travel_while_a_rank_attends_to_those_it_has(context):
     """Every shift starts with the block of a step and ends before it, forward and back."""
     plan = make(context=context, layers=1, hidden=1024, heads=8, sequence=8192, microbatches=2)
     program = lower(plan)
-    timeline = simulate(program, CostModel(program, plan, load_preset("dgx-h100")))
+    timeline = simulate(program, costs_of(program, plan, load_preset("dgx-h100")))
     of_first = timeline.rank == 0
     computes = np.flatnonzero(of_first & timeline.is_compute)
     shifts = np.flatnonzero(of_first & timeline.of_kind(lambda kind: kind.stream == "context"))

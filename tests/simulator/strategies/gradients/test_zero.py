@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from simulator import Experiment, ExperimentError, Program, load, lower, predict
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.resolve import resolve
-from simulator.engine.costs import CostModel, pass_key
+from simulator.engine.costs import costs_of
+from simulator.engine.pass_key import pass_key
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.workload import Workload
 from simulator.program.csv_text import to_csv
@@ -281,7 +282,7 @@ def test_costs_of_shards() -> None:
         program = lower(experiment)
         cluster = resolve(experiment)
         free = replace(cluster, kinds={"a100": replace(cluster.device, launch_s=0.0)})
-        costs = CostModel(program, experiment, free)
+        costs = costs_of(program, experiment, free)
         seconds[zero] = {i.label: costs.seconds(i) for i in program.ranks[0]}
     assert seconds[2]["0STEP"] == seconds[3]["0STEP"] < seconds[1]["0STEP"] < seconds[0]["0STEP"]
     assert seconds[1]["0B0.1"] == seconds[0]["0B0.1"] < seconds[2]["0B0.1"]

@@ -11,7 +11,8 @@ import pytest
 from simulator import predict
 from simulator.analysis.metrics import model_flops, recomputed_flops
 from simulator.cluster.resolve import resolve
-from simulator.engine.costs import CostModel, pass_key
+from simulator.engine.costs import costs_of
+from simulator.engine.pass_key import pass_key
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import parse
@@ -139,7 +140,7 @@ def test_flops_in_closed_form(plan) -> None:
 def test_a_pass_that_runs_again_costs_what_it_cost() -> None:
     experiment = make(recompute="full")
     program, cluster = lower(experiment), resolve(experiment)
-    costs = CostModel(program, experiment, cluster)
+    costs = costs_of(program, experiment, cluster)
     seconds = {(i.task.op, i.task.layers): costs.seconds(i) for i in program}
     again = {layers: s for (op, layers), s in seconds.items() if op is Op.RECOMPUTE}
     assert len(again) == 4

@@ -1,0 +1,62 @@
+"""How long tasks take alone, whatever the source of their durations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.timing import Timing
+from simulator.experiment.experiment import Experiment
+from simulator.program.operations import COLLECTIVES, MESSAGES
+from simulator.program.task import Task
+from simulator.workloads.describe import Layer, describe
+
+
+class Durations(ABC):
+    """How long the tasks of one experiment take alone on one cluster.
+
+    Messages and collectives take what the cluster says; passes what a subclass says.
+    """
+
+    def __init__(self, experiment: Experiment, cluster: Cluster) -> None:
+        self.experiment, self.cluster = experiment, cluster
+        self.layers = describe(experiment)
+        self._timings: dict[tuple[int, int], Timing] = {}
+
+    def timing(self, rank: int, task: Task) -> Timing:
+        """Return the duration of a task on a rank, and its spread if it was measured."""
+        key = (rank, id(task))
+        timing = self._timings.get(key)
+        if timing is None:
+            if task.op in MESSAGES:
+                timing = self.message(rank, task)
+            elif task.op in COLLECTIVES:
+                timing = self.collective(task)
+            else:
+                timing = self.compute(rank, task)
+            self._timings[key] = timing
+        return timing
+
+    def seconds(self, rank: int, task: Task) -> float:
+        """Return the mean duration of a task on a rank."""
+        return self.timing(rank, task).mean_s
+
+    def layers_of(self, task: Task) -> list[Layer]:
+        """Return the layers that a task works on."""
+        return self.layers[task.layers[0] : task.layers[1]]
+
+    def notes(self) -> list[str]:
+        """Return what the reader of a prediction should know of the durations given so far."""
+        return []
+
+    @abstractmethod
+    def compute(self, rank: int, task: Task) -> Timing:
+        """Return the duration of a task that computes."""
+
+    def message(self, rank: int, task: Task) -> Timing:
+        """Return the duration of a message once both ranks are ready."""
+        return self.cluster.message(rank, task.peer, task.nbytes)
+
+    def collective(self, task: Task) -> Timing:
+        """Return the duration of a collective once all ranks of its group are ready."""
+        return self.cluster.collective(task.op, task.group, task.nbytes)

@@ -1,0 +1,148 @@
+"""Costs from the shapes of kernels, for machines that were not measured."""
+
+from __future__ import annotations
+
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.timing import Timing
+from simulator.cluster.transfer_share import transfer_share, wake_weight
+from simulator.engine import kernels
+from simulator.engine.contention import Demand
+from simulator.engine.demands import Demands
+from simulator.engine.durations import Durations
+from simulator.engine.engine import Costs
+from simulator.engine.layer_work import work_of
+from simulator.experiment.experiment import Experiment
+from simulator.program.instruction import Instruction
+from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES, Op
+from simulator.program.program import Program
+from simulator.program.task import Task
+from simulator.workloads.layer import Layer
+
+
+class EstimatedDurations(Durations):
+    """Durations of passes from the shapes of their kernels (see `simulator.engine.kernels`)."""
+
+    def __init__(self, experiment: Experiment, cluster: Cluster) -> None:
+        super().__init__(experiment, cluster)
+        self._estimates: dict[tuple[Op, int, str], tuple[float, float]] = {}  # by id of the layer
+
+    def compute(self, rank: int, task: Task) -> Timing:
+        """Return the estimate of a pass: the sum over its layers."""
+        layers = self.layers_of(task)
+        return Timing.certain(sum(max(self._times(task.op, layer, rank)) for layer in layers))
+
+    def busy_share(self, rank: int, task: Task) -> float:
+        """Return the share of its time in which a pass computes.
+
+        A device is idle where launching the kernels takes longer than the kernels.
+        """
+        if self.cluster.cores is not None:
+            return 1.0
+        times = [self._times(task.op, layer, rank) for layer in self.layers_of(task)]
+        lasts = sum(max(both) for both in times)
+        return sum(device_s for device_s, _ in times) / lasts if lasts > 0 else 1.0
+
+    def _times(self, op: Op, layer: Layer, rank: int) -> tuple[float, float]:
+        """Return seconds on the device, and of the host that launches."""
+        kind = self.cluster.topology.kind(rank)
+        key = (op, id(layer), kind)
+        if key not in self._estimates:
+            workload = self.experiment.workload
+            work = work_of(op, layer, workload, self.experiment.parallel)
+            device = self.cluster.kinds[kind]
+            times = kernels.times(device, workload.dtype, workload.dtype_bytes, work)
+            self._estimates[key] = times
+        return self._estimates[key]
+
+
+class EstimatedCosts(Costs):
+    """Estimated durations, host time to issue instructions, and shared links and devices.
+
+    Presets of GPUs have no host time: it is in the time of their kernels.
+    """
+
+    def __init__(self, program: Program, durations: EstimatedDurations) -> None:
+        cluster = self.cluster = durations.cluster
+        self.durations = durations
+        # Ranks that share cores must all be there.
+        assert cluster.cores is None or not program.is_folded
+        mesh = durations.experiment.mesh if program.is_folded else None
+        self.demands = Demands(program, cluster, mesh, durations.seconds)
+        self.capacities = self.demands.capacities
+        self._queued = _queued_before(program) if self.has_host else None
+        self._shares: dict[tuple[int, int], tuple[float, float]] = {}
+
+    @property
+    def has_host(self) -> bool:
+        """Whether the host that issues instructions takes time of its own."""
+        return self.cluster.cores is not None
+
+    def seconds(self, instruction: Instruction) -> float:
+        """Return the duration alone, and for compute also the host time spent on it.
+
+        The host issues it, and before that the communication that is queued ahead of it.
+        """
+        seconds = self.alone(instruction)
+        if self._queued is None or instruction.task.stream != COMPUTE_STREAM:
+            return seconds
+        queued = self._queued[instruction.uid]
+        return seconds + self.cluster.issue_s + self.cluster.queue_s * queued
+
+    def alone(self, instruction: Instruction) -> float:
+        """Return the duration of an instruction without host time."""
+        return self.durations.seconds(instruction.rank, instruction.task)
+
+    def delay(self, instruction: Instruction) -> float:
+        """Return the time in which a stream wakes that has waited for another one."""
+        if self._queued is None or not instruction.after:
+            return 0.0
+        return self.cluster.wake_s
+
+    def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
+        """Return what a waking stream needs: a core, where passes may occupy all of them."""
+        weight = wake_weight(self.cluster)
+        if weight is None:
+            return (), 1.0
+        return self.demands.presence(instruction.rank), weight
+
+    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
+        """Return what `participants` take of links, cores and devices at full speed."""
+        amount, _ = self._share(participants)
+        return self.demands.demand(participants, amount)
+
+    def weight(self, participants: tuple[Instruction, ...]) -> float:
+        """Return the weight with which a transfer competes with passes."""
+        return self._share(participants)[1]
+
+    def _share(self, participants: tuple[Instruction, ...]) -> tuple[float, float]:
+        """Return each participant's share of its cores or device, and the weight.
+
+        See `simulator.cluster.transfer_share`.
+        """
+        rank, task = participants[0].rank, participants[0].task
+        key = (rank, id(task))
+        if key not in self._shares:
+            if task.op not in COMMUNICATION:
+                self._shares[key] = self.durations.busy_share(rank, task), 1.0
+            else:
+                size = 2 if task.op in MESSAGES else len(task.group)
+                timing = self.durations.timing(rank, task)
+                self._shares[key] = transfer_share(self.cluster, timing, size)
+        return self._shares[key]
+
+
+def _queued_before(program: Program) -> list[int]:
+    """Return, by uid of a compute instruction, the communication queued since the last one.
+
+    The thread that queues it runs the passes, so this time is compute time.
+    """
+    counts = [0] * len(program)
+    for instructions in program.ranks:
+        queued = 0
+        for instruction in instructions:
+            if instruction.task.op in COMMUNICATION:
+                queued += 1
+            else:
+                counts[instruction.uid] = queued
+                queued = 0
+    return counts

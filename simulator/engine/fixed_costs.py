@@ -1,0 +1,50 @@
+"""Costs that nothing changes: durations an experiment states, or those a run is paced to."""
+
+from __future__ import annotations
+
+from simulator.cluster.timing import Timing
+from simulator.engine.durations import Durations
+from simulator.engine.engine import Costs
+from simulator.program.instruction import Instruction
+from simulator.program.operations import Op
+from simulator.program.task import Task
+from simulator.workloads.layer import Layer
+
+
+class UnitDurations(Durations):
+    """Durations of the model `unit`: the seconds that the experiment states."""
+
+    def compute(self, rank: int, task: Task) -> Timing:
+        """Return the stated seconds of all layers of a pass."""
+        return Timing.certain(sum(_stated(task.op, layer) for layer in self.layers_of(task)))
+
+    def message(self, rank: int, task: Task) -> Timing:
+        """Return ``workload.p2p``, whatever the message holds."""
+        return Timing.certain(self.experiment.workload.p2p)
+
+
+class FixedCosts(Costs):
+    """Durations times `pace`, with no host time and nothing shared.
+
+    A paced run stretches instructions until these limits of its own machine do not show, so its
+    prediction has none.
+    """
+
+    def __init__(self, durations: Durations, pace: float = 1.0) -> None:
+        self.durations, self.pace = durations, pace
+        self.capacities: dict[str, float] = {}
+
+    def seconds(self, instruction: Instruction) -> float:
+        """Return the stretched duration of an instruction."""
+        return self.pace * self.durations.seconds(instruction.rank, instruction.task)
+
+
+def _stated(op: Op, layer: Layer) -> float:
+    forward, backward_input, backward_weight = layer.seconds or (0.0, 0.0, 0.0)
+    return {
+        Op.FORWARD: forward,
+        Op.RECOMPUTE: forward,
+        Op.BACKWARD: backward_input + backward_weight,
+        Op.BACKWARD_INPUT: backward_input,
+        Op.BACKWARD_WEIGHT: backward_weight,
+    }[op]

@@ -1,0 +1,55 @@
+"""The work of one operation on one layer, as the kernels that do it see it."""
+
+from __future__ import annotations
+
+from math import prod
+
+from simulator.engine.kernels import Work
+from simulator.experiment.parallel import Parallel
+from simulator.experiment.workload import Workload
+from simulator.program.operations import FORWARDS, Op
+from simulator.workloads.layer import Layer
+
+BACKWARD_BYTES = 1.5
+"""Bytes that a backward pass moves for one that the forward pass moved. An element-wise operator
+reads its input and writes its output; its backward pass reads the input and the output's gradient
+and writes the input's: three tensors in place of two."""
+
+
+def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Work:
+    """Return the matrix products, bytes and kernels of an operation on a layer.
+
+    Raises:
+        ValueError: the operation is not one that computes.
+    """
+    if layer.exchange is not None:
+        return Work()
+    if op in FORWARDS:
+        return Work(layer.products, layer.moved_bytes, layer.kernels)
+    size = float(layer.parameters * workload.dtype_bytes)
+    if op in (Op.BACKWARD, Op.BACKWARD_INPUT):
+        products = (*layer.recomputed, *layer.backward_input)
+        if op is Op.BACKWARD:
+            products += layer.backward_weight
+        nbytes = BACKWARD_BYTES * layer.moved_bytes + layer.recomputed_bytes
+        new = parallel.shards_gradients and size > 0  # gradients are zeroed for each microbatch
+        launched = layer.kernels + layer.recomputed_kernels + new
+        return Work(products, nbytes + new * size, launched)
+    if op is Op.BACKWARD_WEIGHT:
+        return Work(layer.backward_weight)
+    if not layer.parameters:
+        return Work()
+    ranks = prod(getattr(parallel, axis) for axis in layer.sums_over)
+    shards = min(parallel.shards, ranks)  # experts have fewer ranks to share them
+    mine, part = layer.parameters / shards, size / shards
+    if op is Op.GRADIENT_NORM:
+        return Work((), part, 1)
+    if op is not Op.OPTIMIZER_STEP:
+        raise ValueError(f"no cost for {op.value}")
+    # Reads parameter, gradient and state, writes all of them; the gradient is zeroed.
+    # Of master weights the fp32 ones are read and written, and the copy is written.
+    clips = workload.clip_norm is not None
+    whole = parallel.shards_optimizer and not parallel.shards_gradients
+    weights = part if workload.has_master_weights else 2.0 * part
+    moved = weights + (1.0 + 2.0 * clips) * part + (size if whole else part)
+    return Work((), moved + 2.0 * workload.optimizer_bytes * mine, 2 + clips)

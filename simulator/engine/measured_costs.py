@@ -1,0 +1,127 @@
+"""Costs from a profile: what this machine took when it was calibrated."""
+
+from __future__ import annotations
+
+from copy import copy
+
+import numpy as np
+
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.profile import Profile
+from simulator.cluster.timing import TENTHS, Timing
+from simulator.engine.estimated_costs import EstimatedCosts, EstimatedDurations
+from simulator.engine.pass_key import pass_key
+from simulator.experiment.experiment import Experiment
+from simulator.program.instruction import Instruction
+from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.program import Program
+from simulator.program.task import Task
+
+
+class MeasuredDurations(EstimatedDurations):
+    """Durations of a profile; passes that it does not have are estimated.
+
+    Attributes:
+        estimated: keys of the passes asked for so far that the profile does not have.
+    """
+
+    def __init__(self, experiment: Experiment, cluster: Cluster, profile: Profile) -> None:
+        super().__init__(experiment, cluster)
+        self.profile = profile
+        self.estimated: set[str] = set()
+        self._unmeasured: set[str] = set()
+
+    def compute(self, rank: int, task: Task) -> Timing:
+        """Return the measured duration of a pass, else its estimate."""
+        key = self._measured_key(task)
+        if key is not None:
+            return self.profile.passes[key]
+        self.estimated.add(self._key(task.op, task))
+        return super().compute(rank, task)
+
+    def message(self, rank: int, task: Task) -> Timing:
+        """Return the measured duration of a message, else that of the laptop preset."""
+        if not self.profile.messages:
+            self._unmeasured.add("messages")
+        return super().message(rank, task)
+
+    def collective(self, task: Task) -> Timing:
+        """Return the measured duration of a collective, else that of the laptop preset."""
+        if not self.profile.collectives:
+            self._unmeasured.add("collectives")
+        return super().collective(task)
+
+    def busy_share(self, rank: int, task: Task) -> float:
+        """Return the share of its time in which a pass computes: all of a measured one."""
+        if self._measured_key(task) is not None:
+            return 1.0
+        return super().busy_share(rank, task)
+
+    def notes(self) -> list[str]:
+        """Return which durations are not measured ones."""
+        notes = []
+        if self.estimated:
+            notes.append(
+                f"{len(self.estimated)} segment passes are not in the profile and were estimated; "
+                "`twinline calibrate` with this experiment measures them"
+            )
+        if self._unmeasured:
+            notes.append(
+                f"no {' or '.join(sorted(self._unmeasured))} in the profile: the laptop preset's "
+                "were taken; `twinline calibrate` with this experiment measures them"
+            )
+        return notes
+
+    def _key(self, op: Op, task: Task) -> str:
+        experiment = self.experiment
+        return pass_key(op, self.layers_of(task), experiment.workload, experiment.parallel)
+
+    def _measured_key(self, task: Task) -> str | None:
+        """Return the key under which a pass was measured; None: it was not."""
+        ops = (Op.RECOMPUTE, Op.FORWARD) if task.op is Op.RECOMPUTE else (task.op,)
+        keys = (self._key(op, task) for op in ops)
+        return next((key for key in keys if key in self.profile.passes), None)
+
+
+class MeasuredCosts(EstimatedCosts):
+    """Measured durations, which have a spread, and the host time of a profile.
+
+    Attributes:
+        rounds: rounds of calibration, in each of which ranks had a speed of their own.
+    """
+
+    def __init__(self, program: Program, durations: MeasuredDurations) -> None:
+        super().__init__(program, durations)
+        self.rounds = durations.profile.rounds
+        self._count = len(program)
+        self._draws: list[int] | None = None
+        self._slowness = [1.0]
+
+    @property
+    def has_host(self) -> bool:
+        """Whether the host takes time of its own, which calibration has measured: always."""
+        return True
+
+    def alone(self, instruction: Instruction) -> float:
+        """Return the mean duration of an instruction, or the sampled one."""
+        timing = self.durations.timing(instruction.rank, instruction.task)
+        if self._draws is None:
+            seconds = timing.mean_s
+        else:
+            seconds = timing.tenths[self._draws[instruction.uid]]
+        if instruction.task.stream == COMPUTE_STREAM:
+            seconds *= self._slowness[instruction.rank % len(self._slowness)]
+        return seconds
+
+    def sampled(self, seed: int, step: int) -> MeasuredCosts:
+        """Return the costs of one step, with every duration sampled from the measured ones.
+
+        The passes of each rank are as slow as in one round of calibration; steps that follow each
+        other take the rounds in turn, so that each is used equally often. Sampling matters because
+        whoever waits for several ranks waits for the slowest.
+        """
+        costs = copy(self)
+        costs._slowness = self.rounds[step % len(self.rounds)] if self.rounds else [1.0]
+        generator = np.random.default_rng((seed, step))
+        costs._draws = generator.integers(0, TENTHS, self._count).tolist()
+        return costs
