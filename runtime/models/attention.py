@@ -15,7 +15,7 @@ from simulator.workloads.attention import Form
 
 
 def split_heads(packed: Tensor, heads: int) -> Tensor:
-    """(batch, sequence, heads × width) → (batch × heads, sequence, width)."""
+    """Reshape (batch, sequence, heads × width) to (batch × heads, sequence, width)."""
     batch, sequence, hidden = packed.shape
     width = hidden // heads
     parted = packed.view(batch, sequence, heads, width).transpose(1, 2)
@@ -23,25 +23,27 @@ def split_heads(packed: Tensor, heads: int) -> Tensor:
 
 
 def merge_heads(parted: Tensor, heads: int) -> Tensor:
-    """The reverse of `split_heads`."""
+    """Undo `split_heads`: (batch × heads, sequence, width) to (batch, sequence, heads × width)."""
     batch, sequence, width = parted.shape[0] // heads, *parted.shape[1:]
     merged = parted.view(batch, heads, sequence, width).transpose(1, 2)
     return merged.reshape(batch, sequence, heads * width)
 
 
 def causal_mask(sequence: int) -> Tensor:
-    """0 where a row may attend to a column, else minus infinity, (sequence, sequence)."""
+    """Return the mask, (sequence, sequence): 0 where a row may attend to a column, else −∞."""
     future = torch.ones(sequence, sequence, dtype=torch.bool).triu(1)
     return torch.zeros(sequence, sequence).masked_fill(future, float("-inf"))
 
 
 def self_attention(qkv: Tensor, heads: int, mask: Tensor | None, form: Form) -> Tensor:
-    """(batch, sequence, 3 × hidden) → (batch, sequence, hidden).
+    """Attend within each sequence: (batch, sequence, 3 × hidden) → (batch, sequence, hidden).
 
     Args:
-        mask: added to the scores, (sequence, sequence), a causal one; None: every token
-            attends to all.
-        form: see `simulator.workloads.attention`.
+        qkv: Q, K and V side by side in the last dimension.
+        heads: number of heads in `qkv`.
+        mask: a causal mask, (sequence, sequence), that is added to the scores; None: every
+            token attends to all.
+        form: the implementation, see `simulator.workloads.attention`.
     """
     if form == "flash":
         return _flash_attention(qkv, heads, mask is not None)
@@ -55,7 +57,7 @@ def _self_attention(qkv: Tensor, heads: int, mask: Tensor | None) -> Tensor:
 
 
 def _flash_attention(qkv: Tensor, heads: int, causal: bool) -> Tensor:
-    """Keeps Q, K, V, the output and the log-sum-exp of every row of scores."""
+    """Attend in one kernel; the backward pass needs Q, K, V, output and log-sum-exp per row."""
     batch, sequence, _ = qkv.shape
     parts = (part.view(batch, sequence, heads, -1) for part in qkv.chunk(3, dim=2))
     q, k, v = (part.transpose(1, 2) for part in parts)
@@ -65,7 +67,7 @@ def _flash_attention(qkv: Tensor, heads: int, causal: bool) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Of every head: three times (batch × heads, sequence, width) → the same shape."""
+    """Return softmax(Q·Kᵀ / √width + mask)·V; all are (batch × heads, sequence, width)."""
     scale = 1 / math.sqrt(q.shape[2])
     if mask is None:  # beta = 0: the first argument is not even read
         scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=scale)

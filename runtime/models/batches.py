@@ -1,4 +1,4 @@
-"""Real text that is on every machine: the source files of Python's standard library."""
+"""Training data made of text that every machine has: the source files of Python's library."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from simulator.workloads.bert import masked_positions
 
 CORPUS_BYTES = 4 << 20
 MASK = 0
-"""The token of a hidden one: a byte that no text has."""
+"""The token that stands for a hidden token: a byte that occurs in no text."""
 
 
 @lru_cache(maxsize=1)
 def corpus() -> torch.Tensor:
-    """The first 4 MiB of the standard library's modules in alphabetical order, as bytes."""
+    """Return the first 4 MiB of the standard library's modules, in alphabetical order, as bytes."""
     text = bytearray()
     for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
         text += path.read_bytes()
@@ -35,15 +35,25 @@ def corpus() -> torch.Tensor:
 def microbatch(
     experiment: Experiment, step: int, index: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Input and target of one microbatch; `index` counts over all replicas of a step.
+    """Return input and target of one microbatch.
 
     Each sample is drawn from (seed, step, its number in the global batch), so a step has the
-    same data whatever the strategy and the size of a microbatch. gpt and moe-gpt: bytes
-    of shape (batch, sequence) and the bytes that follow each. bert: bytes of that shape, some
-    hidden (`hide`), and where and what those were, (2, batch, masked). mlp: windows of
-    `hidden` bytes, scaled to ±0.5, shape (batch, sequence, hidden), and the windows after
-    them. Image models: bytes scaled to ±0.5, shape (batch, 3, size, size), and for each
-    image a label, which is the byte that follows it modulo `classes`. unit: one number.
+    same data whatever the strategy and the size of a microbatch.
+
+    - gpt, moe-gpt: bytes of shape (batch, sequence), and the byte that follows each.
+    - bert: bytes of that shape, some of them hidden by `hide`; the target (2, batch, masked)
+      says where they are and what they were.
+    - mlp: windows of `hidden` bytes scaled to ±0.5, shape (batch, sequence, hidden), and the
+      windows that follow them.
+    - image models: bytes scaled to ±0.5, shape (batch, 3, size, size), and a label per image:
+      the byte that follows it, modulo `classes`.
+    - unit: one number, and no target.
+
+    Args:
+        experiment: names the model and its shapes.
+        step: number of the training step.
+        index: number of the microbatch, counted over all replicas of a step.
+        device: where the tensors are put.
     """
     w = experiment.workload
     if w.model == "unit":
@@ -69,8 +79,9 @@ def microbatch(
 
 
 def windows(random: Sequence[np.random.Generator], length: int) -> torch.Tensor:
-    """A piece of the corpus for each sample, (samples, length) bytes; one longer than the
-    corpus starts over at its end.
+    """Return a piece of the corpus per sample, (samples, length) bytes.
+
+    A piece that is longer than the corpus starts over at its end.
     """
     text = corpus()
     if length >= len(text):
@@ -80,19 +91,21 @@ def windows(random: Sequence[np.random.Generator], length: int) -> torch.Tensor:
 
 
 def scaled(values: torch.Tensor, dtype: str) -> torch.Tensor:
-    """Bytes as numbers from -0.5 to 0.5."""
+    """Map bytes to numbers from −0.5 to 0.5 in `dtype`."""
     return values.to(TORCH_DTYPE[dtype]) / 255 - 0.5
 
 
 def hide(
     random: Sequence[np.random.Generator], tokens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Masked-token task (Devlin et al. 2019, section 3.1): of the positions drawn in each
-    sequence 80 % become the mask, 10 % another byte, and 10 % stay as they are.
+    """Hide tokens for the masked-token task (Devlin et al. 2019, section 3.1).
+
+    Some positions of each sequence are drawn. 80 % of their tokens become the mask, 10 %
+    become another byte, and 10 % stay as they are.
 
     Returns:
-        The tokens so changed; positions (counted over the whole microbatch, row by row)
-        and what was there, (2, batch, masked).
+        The changed tokens, (batch, sequence), and the target, (2, batch, masked): positions
+        counted over the whole microbatch row by row, and the tokens that were there.
     """
     batch, sequence = tokens.shape
     count = masked_positions(sequence)

@@ -19,14 +19,16 @@ from simulator.workloads.bert import SEGMENTS
 
 STD = 0.02
 EPSILON = 1e-12
-"""Of weights at the start and in norms, as in the paper's code (google-research/bert)."""
+"""Both constants are those of the paper's code, google-research/bert."""
 
 
 def norm(hidden: int) -> nn.LayerNorm:
+    """Make a layer norm with BERT's epsilon."""
     return nn.LayerNorm(hidden, eps=EPSILON)
 
 
 def linear(inputs: int, outputs: int) -> Linear:
+    """Make a linear layer with BERT's initial weights."""
     module = Linear(inputs, outputs)
     nn.init.normal_(module.weight, std=STD)
     nn.init.zeros_(module.bias)
@@ -34,8 +36,9 @@ def linear(inputs: int, outputs: int) -> Linear:
 
 
 class Embedding(nn.Module):
-    """Tokens (batch, sequence) → (batch, sequence, hidden): norm of token plus learned
-    position plus segment, the second half of a sequence being its second segment.
+    """Norm of token + position + segment: (batch, sequence) → (batch, sequence, hidden).
+
+    The second half of a sequence is its second segment.
     """
 
     def __init__(self, vocab: int, sequence: int, hidden: int):
@@ -51,13 +54,14 @@ class Embedding(nn.Module):
             nn.init.normal_(table.weight, std=STD)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Embed tokens, (batch, sequence)."""
         placed = self.position(self.places) + self.segment(self.segments)
         embedded: Tensor = self.norm(self.token(tokens) + placed)
         return embedded
 
 
 class Attention(nn.Module):
-    """norm(x + multi-head self-attention of x), every token attending to all."""
+    """norm(x + multi-head self-attention of x), in which every token attends to all."""
 
     def __init__(self, hidden: int, heads: int, form: Form):
         super().__init__()
@@ -67,6 +71,7 @@ class Attention(nn.Module):
         self.norm = norm(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, sequence, hidden) to the same shape."""
         attended = self_attention(self.qkv(x), self.heads, None, self.form)
         projected: Tensor = self.projection(attended)
         normed: Tensor = self.norm(x + projected)
@@ -83,12 +88,13 @@ class Mlp(nn.Module):
         self.norm = norm(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (…, hidden) to the same shape."""
         normed: Tensor = self.norm(x + self.fc2(functional.gelu(self.fc1(x))))
         return normed
 
 
 class Head(nn.Module):
-    """Mean cross-entropy of the masked tokens: a scalar.
+    """The head with its loss: the mean cross-entropy of the masked tokens, a scalar.
 
     The target is (2, batch, masked): positions, counted over the whole microbatch row by
     row, and the tokens there.
@@ -101,6 +107,7 @@ class Head(nn.Module):
         self.logits = linear(hidden, vocab)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of (batch, sequence, hidden) for a target of (2, batch, masked)."""
         positions, tokens = target.flatten(1)
         masked = self.transform(x).flatten(0, 1).index_select(0, positions)
         logits: Tensor = self.logits(self.norm(functional.gelu(masked)))
@@ -120,7 +127,7 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
 
 
 class Places(nn.Module):
-    """Adds position and segment embedding of the tokens here, and norms."""
+    """The part of the embedding that adds position and segment of this rank's tokens, and norms."""
 
     def __init__(self, whole: Embedding, places: Tensor, sequence: int):
         super().__init__()
@@ -129,14 +136,17 @@ class Places(nn.Module):
         self.register_buffer("segments", places * SEGMENTS // sequence, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map token embeddings (batch, tokens here, hidden) to the same shape."""
         placed = self.position(self.places) + self.segment(self.segments)
         normed: Tensor = self.norm(x + placed)
         return normed
 
 
 class Transform(nn.Module):
-    """The head up to the logits: (batch, sequence, hidden) → (masked tokens, hidden); of
-    masked tokens that are elsewhere it takes the first one here in their stead.
+    """The head up to the logits: (batch, sequence, hidden) → (masked tokens, hidden).
+
+    The rows of masked tokens that are on another context rank are filled with the first token
+    here; `CrossEntropy` does not count them.
     """
 
     reads_target = True
@@ -147,6 +157,7 @@ class Transform(nn.Module):
         self.answers = Answers(share)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Pick the masked tokens and transform them: (masked tokens, hidden)."""
         rows = self.answers.rows(target).clamp_(min=0)
         masked = self.transform(x).flatten(0, 1).index_select(0, rows)
         out: Tensor = self.norm(functional.gelu(masked))
@@ -156,7 +167,7 @@ class Transform(nn.Module):
 def shard_module(
     whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
 ) -> nn.Module:
-    """What a rank has of `whole`: see `simulator.workloads.bert.split_layers`."""
+    """Return what one rank has of `whole`; see `simulator.workloads.bert.split_layers`."""
     share = Share(experiment, place)
     if name == "places":
         assert isinstance(whole, Embedding)

@@ -1,4 +1,4 @@
-"""Modules of `simulator.workloads.context`: attention over a sequence that is split over ranks."""
+"""Attention over a sequence that is split over ranks, as in `simulator.workloads.context`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL = slice(None)
 
 
 class Queries(nn.Module):
-    """One of Q, K and V of this rank's heads, or several side by side."""
+    """The linear layer for one of Q, K and V of this rank's heads, or for several side by side."""
 
     def __init__(self, whole: nn.Linear, share: Share, begin: int, end: int):
         super().__init__()
@@ -29,37 +29,50 @@ class Queries(nn.Module):
         self.linear = share.columns(linear_of(whole.weight[rows], whole.bias[rows]), end - begin)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, tokens, hidden) to (batch, tokens, columns of this rank)."""
         made: Tensor = self.linear(x)
         return made
 
 
 class Projection(nn.Module):
-    """(batch, sequence, heads × width) → a part of the sum over tensor ranks."""
+    """The output projection: (batch, tokens, heads × width) → an addend of the output."""
 
     def __init__(self, whole: nn.Linear, share: Share):
         super().__init__()
         self.linear = share.rows(whole)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, tokens, heads × width) to (batch, tokens, hidden), without bias."""
         made: Tensor = self.linear(x)
         return made
 
 
 class Block(nn.Module):
-    """Step `step` of ring attention: this rank's queries and what keys and values it has then.
+    """One step of ring attention: this rank's queries and the keys and values that it holds.
 
     Args:
-        heads: of this rank.
-        rank, ranks: place in the context group, and its size.
-        again: keep the log-sum-exp of the scores instead of their exponentials, and compute
-            these again in the backward pass.
+        heads: number of this rank's heads.
+        tokens: tokens of a sequence that this rank has.
+        step: number of the step; in step 0 the keys and values are this rank's own.
+        rank: position in the context group.
+        ranks: size of the context group.
+        causal: whether a token attends only to earlier ones.
+        recomputed: keep the log-sum-exp of the scores instead of their exponentials, which the
+            backward pass then computes again.
     """
 
     def __init__(
-        self, heads: int, tokens: int, step: int, rank: int, ranks: int, causal: bool, again: bool
+        self,
+        heads: int,
+        tokens: int,
+        step: int,
+        rank: int,
+        ranks: int,
+        causal: bool,
+        recomputed: bool,
     ):
         super().__init__()
-        self.heads, self.last, self.again = heads, step == ranks - 1, again
+        self.heads, self.last, self.recomputed = heads, step == ranks - 1, recomputed
         self.queries = self.keys = ALL
         source = (rank - step) % ranks  # of the keys and values
         if causal and step and source < rank:  # its second chunk is later than both of ours
@@ -70,14 +83,15 @@ class Block(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, queries: Tensor, keys: Tensor, state: Tensor | None = None) -> Tensor:
+        """Merge this step into `state`; the last one returns (batch, tokens, hidden)."""
         made: Tensor = _Block.apply(queries, keys, state, self.mask, self)  # type: ignore[no-untyped-call]
         return made
 
 
 class _Block(torch.autograd.Function):
-    """Attention to some keys, merged with the state (O, L): the output of the keys before and
-    the logarithm of their sum of exponentials.
+    """Attention to some of the keys, merged with the state (O, L).
 
+    O is the output for the keys before, L the logarithm of their sum of exponentials.
     With scores S: L' = log(e^L + Σ e^S), P = e^(S - L'), a = e^(L - L'), O' = a·O + P·V. Back,
     with D = dO'·O' - dL' per row (compare Dao 2023, "FlashAttention-2", section 3.1):
     dV = Pᵀ·dO', dS = P ∘ (dO'·Vᵀ - D), dO = a·dO', dL = a·(dO'·O - D).
@@ -104,7 +118,7 @@ class _Block(torch.autograd.Function):
             kept = (state[..., -1:] - made[..., -1:]).exp_()
             made[..., :-1] *= kept
             made[:, how.queries, :-1] += mixed
-        if how.again:
+        if how.recomputed:
             ctx.save_for_backward(q, kv, state, mask, made[..., -1:].clone())
         else:
             ctx.save_for_backward(q, kv, state, kept, probabilities)
@@ -120,7 +134,7 @@ class _Block(torch.autograd.Function):
         q, kv, state, *saved = ctx.saved_tensors
         kept: Any
         query, key, value = _operands(q, kv, how)
-        if how.again:
+        if how.recomputed:
             mask, total = saved
             probabilities = (_scores(query, key, mask) - total[:, how.queries]).exp_().to(q.dtype)
             kept = None if state is None else (state[..., -1:] - total).exp_()
@@ -159,13 +173,13 @@ def _scores(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _operands(q: Tensor, kv: Tensor, how: Block) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of the step, each (batch × heads, tokens, width)."""
+    """Return the queries, keys and values of the step, each (batch × heads, tokens, width)."""
     key, value = (split_heads(part, how.heads)[:, how.keys] for part in kv.chunk(2, dim=2))
     return split_heads(q, how.heads)[:, how.queries], key, value
 
 
 def _whole(part: Tensor, places: slice, tokens: int, heads: int) -> Tensor:
-    """Of all tokens of this rank, 0 elsewhere: (batch, tokens, heads × width)."""
+    """Fill the gradient of some tokens up with zeros: (batch, tokens, heads × width)."""
     if places == ALL:
         return merge_heads(part, heads)
     whole = part.new_zeros(part.shape[0], tokens, part.shape[2])
@@ -174,8 +188,9 @@ def _whole(part: Tensor, places: slice, tokens: int, heads: int) -> Tensor:
 
 
 class Packed(Queries):
-    """Q, K and V, sorted by the rank whose heads they are of:
-    (batch, sequence, hidden) → (context, batch, sequence, 3, heads × width).
+    """Q, K and V, sorted by the context rank that has their heads.
+
+    (batch, tokens, hidden) → (context, batch, tokens, 3, heads × width).
     """
 
     def __init__(self, whole: nn.Linear, share: Share, ranks: int):
@@ -183,6 +198,7 @@ class Packed(Queries):
         self.ranks = ranks
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, tokens, hidden) to (context, batch, tokens, 3, heads × width)."""
         made: Tensor = self.linear(x)
         batch, sequence, _ = made.shape
         sorted_ = made.view(batch, sequence, 3, self.ranks, -1).permute(3, 0, 1, 2, 4)
@@ -190,17 +206,20 @@ class Packed(Queries):
 
 
 class Core(nn.Module):
-    """Attention of this rank's heads over the whole sequence: (context, batch, sequence of a
-    rank, 3, heads × width) → (context, batch, sequence of a rank, heads × width).
+    """Attention of this rank's heads over the whole sequence.
+
+    (context, batch, tokens of a rank, 3, heads × width) → (context, batch, tokens of a rank,
+    heads × width).
     """
 
-    def __init__(self, heads: int, mask: Tensor | None, again: bool):
+    def __init__(self, heads: int, mask: Tensor | None, recomputed: bool):
         super().__init__()
-        self.heads, self.again = heads, again
+        self.heads, self.recomputed = heads, recomputed
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, packed: Tensor) -> Tensor:
-        return run_again(self._mix, packed) if self.again else self._mix(packed)
+        """Attend, keeping the scores for the backward pass or computing them again."""
+        return run_again(self._mix, packed) if self.recomputed else self._mix(packed)
 
     def _mix(self, packed: Tensor) -> Tensor:
         mask: Tensor | None = self.mask  # type: ignore[assignment]
@@ -213,9 +232,10 @@ class Core(nn.Module):
 
 
 class Merged(Projection):
-    """The same of heads that came from each rank: (context, batch, sequence, heads × width)."""
+    """The output projection of heads from all ranks: (context, batch, tokens, heads × width)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (context, batch, tokens, heads × width) to (batch, tokens, hidden), without bias."""
         merged = x.permute(1, 2, 0, 3).clone(memory_format=torch.contiguous_format)
         made: Tensor = self.linear(merged.flatten(2))
         return made
@@ -224,18 +244,18 @@ class Merged(Projection):
 def shard_attention(
     whole: nn.Module, part: str, experiment: Experiment, place: Mapping[str, int]
 ) -> nn.Module | None:
-    """What a rank has of a whole attention layer; None if `part` is not of this file."""
+    """Return what a rank has of an attention layer; None: `part` is not one of this file's."""
     share, ranks = Share(experiment, place), experiment.parallel.context
     attributes = dict(whole.named_children())
     name, _, step = part.partition("-")
-    again = form(experiment) == "recomputed"
+    recomputed = form(experiment) == "recomputed"
     if name == "block":
         workload, rank = experiment.workload, place.get("context", 0)
         heads, tokens = workload.heads // share.count, workload.sequence // ranks
-        return Block(heads, tokens, int(step), rank, ranks, zigzag(experiment), again)
+        return Block(heads, tokens, int(step), rank, ranks, zigzag(experiment), recomputed)
     if name == "core":
         heads = experiment.workload.heads // share.count // ranks
-        return Core(heads, getattr(whole, "mask", None), again)
+        return Core(heads, getattr(whole, "mask", None), recomputed)
     if name in ("projection", "merged"):
         projection = attributes["projection"]
         assert isinstance(projection, nn.Linear)

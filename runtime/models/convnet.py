@@ -1,4 +1,4 @@
-"""The modules of `simulator.workloads.alexnet` and `vgg16`."""
+"""The layers of `simulator.workloads.alexnet` and `simulator.workloads.vgg16`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from simulator.workloads.convolution import Block, Conv
 
 
 def rectify(x: Tensor) -> Tensor:
-    """ReLU that keeps a byte per value for the backward pass instead of its output.
+    """Apply a ReLU that keeps one byte per value for the backward pass instead of its output.
 
-    For the end of a layer: what it hands on belongs to the next layer, and is freed by
-    whoever sends it away.
+    It stands at the end of a layer, whose output belongs to the next layer and may be freed
+    by whoever sends it away.
     """
     apply: Callable[..., Tensor] = _Rectify.apply
     return apply(x)
@@ -40,7 +40,7 @@ class _Rectify(torch.autograd.Function):
 
 
 def convolution(conv: Conv) -> Conv2d:
-    """As described, its weights drawn as He et al. 2015 do."""
+    """Make the described convolution, with weights drawn as in He et al. 2015."""
     kernel, stride, padding = conv.window.kernel, conv.window.stride, conv.window.padding
     module = Conv2d(conv.inputs, conv.outputs, kernel, stride, padding, bias=conv.bias)
     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -50,13 +50,14 @@ def convolution(conv: Conv) -> Conv2d:
 
 
 class ConvBlock(nn.Module):
-    """Convolution, ReLU and perhaps a max-pool."""
+    """Convolution, ReLU and, if the block has one, a max-pool."""
 
     def __init__(self, block: Block):
         super().__init__()
         self.conv, self.pool = convolution(block.conv), block.pool
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, side, side) to the channels and side of the block."""
         x = self.conv(x)
         pool = self.pool
         if pool is None:
@@ -65,7 +66,7 @@ class ConvBlock(nn.Module):
 
 
 class FullyConnected(nn.Module):
-    """Everything of a sample → outputs, and ReLU."""
+    """A linear layer over all values of a sample, and ReLU."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -74,11 +75,12 @@ class FullyConnected(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, …) to (batch, outputs)."""
         return rectify(self.linear(x.flatten(1)))
 
 
 class Classifier(nn.Module):
-    """Logits and mean cross-entropy: a scalar."""
+    """The logits and their mean cross-entropy: a scalar."""
 
     def __init__(self, inputs: int, classes: int):
         super().__init__()
@@ -87,16 +89,17 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of (batch, inputs) for labels (batch,)."""
         return cross_entropy(self.linear(x), target)
 
 
 def alexnet(experiment: Experiment, index: int) -> nn.Module:
-    """Layer `index` of `simulator.workloads.alexnet.layers`, freshly initialised."""
+    """Build layer `index` of `simulator.workloads.alexnet.layers`, freshly initialised."""
     return _layer(alexnet_description.BLOCKS, alexnet_description.HIDDEN, experiment, index)
 
 
 def vgg16(experiment: Experiment, index: int) -> nn.Module:
-    """Layer `index` of `simulator.workloads.vgg16.layers`, freshly initialised."""
+    """Build layer `index` of `simulator.workloads.vgg16.layers`, freshly initialised."""
     return _layer(vgg16_description.BLOCKS, vgg16_description.HIDDEN, experiment, index)
 
 

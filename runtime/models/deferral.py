@@ -1,8 +1,9 @@
-"""Backward split in two: gradients of inputs now, gradients of weights later.
+"""Backward passes in two halves: gradients of inputs now, gradients of weights later.
 
 Layers whose weight gradients are matrix products or convolutions note what those need
 while autograd computes the gradients of inputs, and run them when told to (Qi et al. 2023,
-"Zero Bubble Pipeline Parallelism", section 2). Small parameters (norms) get theirs with the inputs.
+"Zero Bubble Pipeline Parallelism", section 2). Small parameters (norms) get their gradients
+together with those of the inputs.
 """
 
 from __future__ import annotations
@@ -23,19 +24,22 @@ class Deferred:
         self.held: list[Tensor] = []
 
     def add(self, work: Callable[[], None], *held: Tensor) -> None:
+        """Keep `work` for later, and with it the tensors that it reads."""
         self._work.append(work)
         self.held += held
 
     def nbytes(self, excluding: Iterable[Tensor] = ()) -> int:
-        """Of the storages held, each once, without those of `excluding`."""
+        """Return the bytes of all storages held, each once, without those of `excluding`."""
         sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self.held}
         for tensor in excluding:
             sizes.pop(tensor.untyped_storage().data_ptr(), None)
         return sum(sizes.values())
 
     def run(self) -> None:
-        """Compute them, and let go of what they needed: the graph refers to this object and
-        these tensors to the graph, so nothing else would.
+        """Compute the kept weight gradients and let go of the tensors that they needed.
+
+        The tensors must be dropped here: the autograd graph refers to this object and this object
+        to tensors of the graph, so nothing else would free them.
         """
         with torch.no_grad():
             for work in self._work:
@@ -50,6 +54,7 @@ class Linear(nn.Linear):
     deferred: Deferred | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (…, inputs) to (…, outputs)."""
         if self.deferred is None:
             return super().forward(x)
         apply: Callable[..., Tensor] = _SplitLinear.apply
@@ -79,10 +84,10 @@ class _SplitLinear(torch.autograd.Function):
 
 
 class BatchedLinear(nn.Module):
-    """One linear layer for each of `num` parts of the input, (num, rows, inputs) → (num, rows,
-    outputs), that can defer its weight gradients: set `deferred` to do so.
+    """One linear layer per part of the input: (num, rows, inputs) → (num, rows, outputs).
 
-    Weights are (num, inputs, outputs) and drawn as those of `torch.nn.Linear`.
+    It can defer its weight gradients: set `deferred` to do so. Weights are (num, inputs,
+    outputs) and drawn as those of `torch.nn.Linear`.
     """
 
     deferred: Deferred | None = None
@@ -97,13 +102,14 @@ class BatchedLinear(nn.Module):
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> BatchedLinear:
-        """With these values."""
+        """Make a layer of a weight (num, inputs, outputs) and a bias (num, outputs) or None."""
         made = cls(0, 1, 1)
         made.weight = nn.Parameter(weight)
         made.bias = None if bias is None else nn.Parameter(bias)
         return made
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (num, rows, inputs) to (num, rows, outputs)."""
         if self.deferred is None:
             return _batched(x, self.weight, self.bias)
         apply: Callable[..., Tensor] = _SplitBatchedLinear.apply
@@ -139,12 +145,13 @@ class _SplitBatchedLinear(torch.autograd.Function):
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` that can defer its weight gradient: set `deferred` to do so.
 
-    For zero padding given as a number, without dilation or groups.
+    It supports zero padding given as a number, without dilation or groups.
     """
 
     deferred: Deferred | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, inputs, height, width) to (batch, outputs, height, width)."""
         if self.deferred is None:
             return super().forward(x)
         apply: Callable[..., Tensor] = _SplitConv2d.apply
@@ -173,9 +180,7 @@ class _SplitConv2d(torch.autograd.Function):
         stride, padding = ctx.stride, ctx.padding
 
         def part(which: list[bool]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-            """The parts of the backward pass that torch computes in one call: gradients of
-            input, weight and bias.
-            """
+            """Return the gradients of input, weight and bias that `which` asks for."""
             sizes = None if bias is None else bias.shape
             dilation, transposed, output_padding, groups = [1, 1], False, [0, 0], 1
             found: tuple[Tensor | None, Tensor | None, Tensor | None]

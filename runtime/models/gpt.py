@@ -18,7 +18,7 @@ from simulator.workloads.attention import Form, form
 
 
 class Embedding(nn.Module):
-    """Bytes (batch, sequence) → (batch, sequence, hidden): token plus learned position."""
+    """Token plus learned position: bytes (batch, sequence) → (batch, sequence, hidden)."""
 
     def __init__(self, vocab: int, sequence: int, hidden: int):
         super().__init__()
@@ -29,6 +29,7 @@ class Embedding(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Embed tokens, (batch, sequence)."""
         embedded: Tensor = self.token(tokens) + self.position(self.places)
         return embedded
 
@@ -45,6 +46,7 @@ class Attention(nn.Module):
         self.register_buffer("mask", causal_mask(sequence), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, sequence, hidden) to the same shape."""
         mask: Tensor = self.mask  # type: ignore[assignment]
         attended = self_attention(self.qkv(self.norm(x)), self.heads, mask, self.form)
         projected: Tensor = self.projection(attended)
@@ -61,12 +63,13 @@ class Mlp(nn.Module):
         self.fc2 = Linear(ffn, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (…, hidden) to the same shape."""
         out: Tensor = self.fc2(functional.gelu(self.fc1(self.norm(x))))
         return x + out
 
 
 class Head(nn.Module):
-    """Final norm, logits and mean cross-entropy: a scalar."""
+    """Final norm, logits and their mean cross-entropy: a scalar."""
 
     def __init__(self, hidden: int, vocab: int):
         super().__init__()
@@ -74,12 +77,13 @@ class Head(nn.Module):
         self.logits = Linear(hidden, vocab, bias=False)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of (batch, sequence, hidden) for the next tokens (batch, sequence)."""
         logits: Tensor = self.logits(self.norm(x))
         return cross_entropy(logits.flatten(0, 1), target.flatten())
 
 
 def layer(experiment: Experiment, index: int) -> nn.Module:
-    """Layer `index` of `simulator.workloads.gpt.layers`, freshly initialised."""
+    """Build layer `index` of `simulator.workloads.gpt.layers`, freshly initialised."""
     w = experiment.workload
     if index == 0:
         return Embedding(w.vocab, w.sequence, w.hidden)
@@ -91,7 +95,7 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
 
 
 class Positions(nn.Module):
-    """Adds the learned positions of the tokens here."""
+    """The part of the embedding that adds the learned positions of this rank's tokens."""
 
     def __init__(self, whole: Embedding, places: Tensor):
         super().__init__()
@@ -99,6 +103,7 @@ class Positions(nn.Module):
         self.register_buffer("places", places, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map token embeddings (batch, tokens here, hidden) to the same shape."""
         out: Tensor = x + self.position(self.places)
         return out
 
@@ -106,7 +111,7 @@ class Positions(nn.Module):
 def shard_module(
     whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
 ) -> nn.Module:
-    """What a rank has of `whole`: see `simulator.workloads.gpt.split_layers`."""
+    """Return what one rank has of `whole`; see `simulator.workloads.gpt.split_layers`."""
     share = Share(experiment, place)
     if name == "positions":
         assert isinstance(whole, Embedding)

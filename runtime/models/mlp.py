@@ -1,4 +1,4 @@
-"""The modules of `simulator.workloads.mlp`."""
+"""The layers of `simulator.workloads.mlp`, whole and split over tensor ranks."""
 
 from __future__ import annotations
 
@@ -22,26 +22,30 @@ class Perceptron(nn.Module):
         self.fc2 = Linear(ffn, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, sequence, hidden) to the same shape."""
         out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
         return x + out
 
 
 class SquaredError(nn.Module):
-    """Mean squared error: a scalar."""
+    """The mean squared error as a layer: a scalar."""
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of (batch, sequence, hidden) for a target of the same shape."""
         return squared_error(x, target)
 
 
 def layer(experiment: Experiment, index: int) -> nn.Module:
-    """Layer `index` of `simulator.workloads.mlp.layers`, freshly initialised."""
+    """Build layer `index` of `simulator.workloads.mlp.layers`, freshly initialised."""
     w = experiment.workload
     return SquaredError() if index == w.layers else Perceptron(w.hidden, w.ffn)
 
 
 class First(nn.Module):
-    """fc1 of a part: (batch, sequence, hidden), or columns as they were gathered, to this
-    rank's columns, or to a part of the sum of all.
+    """One tensor rank's share of fc1.
+
+    It reads (batch, sequence, hidden), or the gathered columns of all ranks. By columns it
+    returns this rank's columns of the output; by rows its addend of the whole output.
     """
 
     def __init__(self, whole: Perceptron, share: Share, style: str):
@@ -50,6 +54,7 @@ class First(nn.Module):
         self.fc1 = share.columns(whole.fc1) if style == "column" else share.rows(whole.fc1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map the input to (batch, sequence, columns of this rank or all of them)."""
         if self.style == "column":
             return functional.gelu(self.fc1(together(x)))
         out: Tensor = self.fc1(x.chunk(self.share.count, -1)[self.share.index].contiguous())
@@ -57,7 +62,11 @@ class First(nn.Module):
 
 
 class Second(nn.Module):
-    """fc2 of a part: its columns with bias and residual, or a part of the sum of all."""
+    """One tensor rank's share of fc2.
+
+    By columns it returns this rank's columns of the output, with bias and residual; by rows
+    its addend of the whole output.
+    """
 
     def __init__(self, whole: Perceptron, share: Share, style: str):
         super().__init__()
@@ -69,10 +78,11 @@ class Second(nn.Module):
             self.fc2 = share.rows(whole.fc2)
 
     def mine(self, x: Tensor) -> Tensor:
-        """This rank's columns."""
+        """Return this rank's columns of `x`."""
         return x.chunk(self.share.count, -1)[self.share.index]
 
     def forward(self, inner: Tensor, x: Tensor | None = None) -> Tensor:
+        """Map the inner activations, and by columns the residual `x`, to the output."""
         out: Tensor
         if x is not None:
             out = self.fc2(together(inner))
@@ -82,12 +92,12 @@ class Second(nn.Module):
 
 
 def together(x: Tensor) -> Tensor:
-    """Columns of all ranks, (ranks, batch, sequence, columns), side by side."""
+    """Put the columns of all ranks, (ranks, batch, sequence, columns), side by side."""
     return x if x.dim() == 3 else x.movedim(0, 2).flatten(2)
 
 
 class Error(nn.Module):
-    """This rank's part of the mean squared error, (1,)."""
+    """This rank's addend of the mean squared error, (1,)."""
 
     reads_target = True
 
@@ -96,23 +106,25 @@ class Error(nn.Module):
         self.share = share
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Return the error of this rank's columns, divided by the number of ranks."""
         mine = target.chunk(self.share.count, -1)[self.share.index]
         return squared_error(x, mine).view(1) / self.share.count
 
 
 class Total(nn.Module):
-    """The loss from the sum of the parts: a scalar."""
+    """The loss as the sum of the ranks' addends: a scalar."""
 
     reads_target = False
 
     def forward(self, x: Tensor) -> Tensor:
+        """Sum (ranks,) up."""
         return x.sum()
 
 
 def shard_module(
     whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
 ) -> nn.Module:
-    """What a rank has of `whole`: see `simulator.workloads.mlp.split_layers`."""
+    """Return what one rank has of `whole`; see `simulator.workloads.mlp.split_layers`."""
     share, style = Share(experiment, place), experiment.parallel.tensor_style
     if name == "error":
         return Error(share)

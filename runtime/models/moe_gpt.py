@@ -1,5 +1,7 @@
-"""The modules of `simulator.workloads.moe_gpt`: those of gpt, with a mixture of experts in
-the place of its MLP, made of parts that hand tensors to each other and share nothing else.
+"""The layers of `simulator.workloads.moe_gpt`: gpt with a mixture of experts for its MLP.
+
+A mixture is made of parts that hand tensors to each other and share nothing else, so that
+ranks can have different parts.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from simulator.workloads.moe_gpt import capacity
 
 
 class Router(nn.Module):
-    """(…, hidden) → gates (tokens, experts): positive for the `top_k` experts that a token
-    chooses, and 0 for the others.
+    """The gates of each token: (…, hidden) → (tokens, experts).
+
+    A gate is positive for the `top_k` experts that the token chooses, and 0 for the others.
     """
 
     def __init__(self, hidden: int, experts: int, top_k: int):
@@ -28,6 +31,7 @@ class Router(nn.Module):
         self.scores = Linear(hidden, experts, bias=False)
 
     def forward(self, n: Tensor) -> Tensor:
+        """Return the gates, (tokens, experts)."""
         scores: Tensor = self.scores(n.flatten(0, -2))
         others = torch.ones_like(scores, dtype=torch.bool)
         others.scatter_(1, scores.detach().topk(self.top_k).indices, False)
@@ -40,16 +44,16 @@ class Router(nn.Module):
 
 @torch.no_grad()
 def assign(gates: Tensor, top_k: int, slots_each: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Who gets a slot, from nothing but the gates: the same whoever asks.
+    """Give slots to choices; the result depends on nothing but the gates, whoever asks.
 
     First come, first served: the first choices of all tokens in their order, then all second
     choices and so on (Lepikhin et al. 2020, algorithm 1). A token's first choice has its
     largest gate.
 
     Returns:
-        For each choice in that order, (top_k × tokens): its place in the flattened gates,
-        and its slot, counted over all experts. A slot behind the last: dropped.
-        Then the choices of each expert, (experts,).
+        Per choice in that order, (top_k × tokens): its index in the flattened gates, and its
+        slot, counted over all experts; a slot behind the last one means dropped. Then the
+        number of choices per expert, (experts,).
     """
     tokens, experts = gates.shape
     ranked = gates.argsort(dim=1, descending=True, stable=True)
@@ -66,13 +70,12 @@ def assign(gates: Tensor, top_k: int, slots_each: int) -> tuple[Tensor, Tensor, 
 
 
 class Dispatch(nn.Module):
-    """(n, gates) → what the experts' slots hold, (experts, slots each, hidden); 0 where none
-    is taken.
+    """Fill the experts' slots: (tokens, gates) → (experts, slots each, hidden), 0 in empty slots.
 
     Attributes:
-        load: choices per expert since the last `restart`; dropped: those of all experts that
-            got no slot.
-        counts: this forward pass is not one that runs again.
+        load: choices per expert since the last `restart`.
+        dropped: choices of all experts that got no slot since then.
+        counts: whether forward passes are counted; one that recomputes is not.
     """
 
     load: Tensor
@@ -86,10 +89,12 @@ class Dispatch(nn.Module):
         self.register_buffer("dropped", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def restart(self) -> None:
+        """Set the counts to 0."""
         self.load.zero_()
         self.dropped.zero_()
 
     def forward(self, n: Tensor, gates: Tensor) -> Tensor:
+        """Return the slots, (experts, slots each, hidden), of tokens (…, hidden)."""
         rows, experts = n.flatten(0, -2), gates.shape[1]
         entry, slot, load = assign(gates, self.top_k, self.slots_each)
         if self.counts:
@@ -105,7 +110,7 @@ class Dispatch(nn.Module):
 
 
 class Experts(nn.Module):
-    """(experts, slots, hidden) → the same shape: fc2(GELU(fc1(·))) of each expert."""
+    """The MLP of each expert, fc2(GELU(fc1(·))): (experts, slots, hidden) → the same shape."""
 
     def __init__(self, experts: int, hidden: int, ffn: int):
         super().__init__()
@@ -113,17 +118,21 @@ class Experts(nn.Module):
         self.fc2 = BatchedLinear(experts, ffn, hidden)
 
     def forward(self, slots: Tensor) -> Tensor:
+        """Map (experts, slots, hidden) to the same shape."""
         out: Tensor = self.fc2(functional.gelu(self.fc1(slots)))
         return out
 
 
 def combine(out: Tensor, gates: Tensor, top_k: int) -> Tensor:
-    """For each token the sum of gate × the expert's output over the choices with a slot,
-    (tokens, hidden).
+    """Return each token's sum of gate × expert's output over its choices that got a slot.
 
     Args:
-        out: of the experts, (experts, slots each, hidden).
-        gates: as the dispatch had them.
+        out: outputs of the experts, (experts, slots each, hidden).
+        gates: the gates that the dispatch had, (tokens, experts).
+        top_k: choices of a token.
+
+    Returns:
+        (tokens, hidden).
     """
     entry, slot, _ = assign(gates, top_k, out.shape[1])
     rows = out.flatten(0, 1)
@@ -145,6 +154,7 @@ class Mixture(nn.Module):
         self.experts = Experts(experts, hidden, ffn)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, sequence, hidden) to the same shape."""
         n = self.norm(x)
         gates = self.router(n)
         out = self.experts(self.dispatch(n, gates))
@@ -152,7 +162,7 @@ class Mixture(nn.Module):
 
 
 def layer(experiment: Experiment, index: int) -> nn.Module:
-    """Layer `index` of `simulator.workloads.moe_gpt.layers`, freshly initialised."""
+    """Build layer `index` of `simulator.workloads.moe_gpt.layers`, freshly initialised."""
     w = experiment.workload
     if index == 0 or index % 2:
         return gpt.layer(experiment, index)
@@ -160,11 +170,11 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
 
 
 class ExpertsPart(nn.Module):
-    """This rank's experts, or its share of them: what every rank of the expert axis has in its
-    slots for them → a part of the sum over tensor ranks, in the same order, (experts, slots
-    each, hidden).
+    """This rank's experts, or its tensor share of them.
 
-    Each rank has a share of fc1's columns, of fc2's rows and of the bias of fc2's outputs.
+    Input are the slots for these experts from every rank of the expert axis, (experts, slots
+    each, hidden); output is an addend of the sum over tensor ranks, in the same order. A rank
+    has a share of fc1's columns, of fc2's rows and of the bias of fc2's outputs.
     """
 
     def __init__(self, whole: Experts, over: Share, share: Share):
@@ -180,6 +190,7 @@ class ExpertsPart(nn.Module):
         self.margins = before, whole.fc2.bias.shape[1] - before - self.bias.shape[1]
 
     def forward(self, slots: Tensor) -> Tensor:
+        """Map (experts, slots each, hidden) to the same shape."""
         _, each, hidden = slots.shape
         from_ranks = slots.view(self.ranks, -1, each, hidden).transpose(0, 1)
         mine = from_ranks.contiguous().view(-1, self.ranks * each, hidden)
@@ -189,27 +200,29 @@ class ExpertsPart(nn.Module):
 
 
 class Combine(nn.Module):
-    """(out of the experts, gates) → (batch, sequence, hidden), without the residual."""
+    """The combination as a layer, without residual: (batch, sequence, hidden)."""
 
     def __init__(self, top_k: int, sequence: int):
         super().__init__()
         self.top_k, self.sequence = top_k, sequence
 
     def forward(self, out: Tensor, gates: Tensor) -> Tensor:
+        """Return the tokens' outputs, (batch, sequence, hidden)."""
         return combine(out, gates, self.top_k).view(-1, self.sequence, out.shape[2])
 
 
 class Residual(nn.Module):
-    """Sum."""
+    """The sum with the residual."""
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Add two tensors of the same shape."""
         return residual + x
 
 
 def shard_module(
     whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
 ) -> nn.Module:
-    """What a rank has of `whole`: see `simulator.workloads.moe_gpt.split_layers`."""
+    """Return what one rank has of `whole`; see `simulator.workloads.moe_gpt.split_layers`."""
     if not isinstance(whole, Mixture):
         return gpt.shard_module(whole, name, experiment, place)
     if name == "experts":

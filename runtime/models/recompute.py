@@ -1,4 +1,4 @@
-"""Run part of a forward pass again in the backward pass instead of keeping what it makes."""
+"""Functions that run again in the backward pass, so that only their input is kept."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor
 
 
 def run_again(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`function(x)`, of which only x is kept (Chen et al. 2016, "Training Deep Nets with
-    Sublinear Memory Cost", section 4).
+    """Return `function(x)`, keeping only x for the backward pass.
 
-    A function without parameters: the backward pass gives the gradient of x alone.
+    The backward pass calls the function again (Chen et al. 2016, "Training Deep Nets with
+    Sublinear Memory Cost", section 4). The function must have no parameters: only the
+    gradient of x is returned.
     """
     apply: Callable[..., Tensor] = _Again.apply
     return apply(x, function)

@@ -1,6 +1,4 @@
-"""The torch modules of the workloads, one file a model, layer by layer as described in
-`simulator.workloads`.
-"""
+"""A segment of a model as a torch module, built as `simulator.workloads` describes it."""
 
 from __future__ import annotations
 
@@ -28,10 +26,11 @@ MODELS: dict[str, Callable[[Experiment, int], nn.Module]] = {
     "vgg16": convnet.vgg16,
     "resnet50": resnet50.layer,
 }
+"""Builds layer `index` of a model, whole and freshly initialised."""
 
 
 Place = Mapping[str, int]
-"""Where a rank is on each axis of the mesh; an axis that is not named: at 0."""
+"""A rank's coordinate on each axis of the mesh; 0 on an axis that is not named."""
 
 SHARD_MODULE: dict[str, Callable[[nn.Module, str, Experiment, Place], nn.Module]] = {
     "mlp": mlp.shard_module,
@@ -45,8 +44,9 @@ SHARD_MODULE: dict[str, Callable[[nn.Module, str, Experiment, Place], nn.Module]
 def build_layer(
     experiment: Experiment, index: int, device: torch.device, place: Place = MappingProxyType({})
 ) -> nn.Module:
-    """Layer `index`, initialised from (seed, index) alone: the same in every partition. A
-    part of a layer is cut out of the whole, so that ranks start from the same model.
+    """Build layer `index`, initialised from (seed, index) alone: the same in every partition.
+
+    A part of a layer is cut out of the whole, so that all ranks start from the same model.
     """
     whole, part = describe(experiment)[index].whole
     state = torch.get_rng_state()
@@ -60,7 +60,7 @@ def build_layer(
 
 
 def boundary(experiment: Experiment, index: int) -> tuple[tuple[int, ...], torch.dtype]:
-    """Shape and dtype of the tensor that enters layer `index` (index > 0)."""
+    """Return shape and dtype of the tensor that enters layer `index` (index > 0)."""
     layer = describe(experiment)[index - 1]
     count = layer.output_bytes // math.prod(layer.output_shape)
     dtype = TORCH_DTYPE[experiment.workload.dtype]
@@ -69,10 +69,11 @@ def boundary(experiment: Experiment, index: int) -> tuple[tuple[int, ...], torch
 
 
 class Segment(nn.Module):
-    """Consecutive layers [first, last), with nothing to exchange between them.
+    """Consecutive layers [first, last) between which nothing is exchanged with other ranks.
 
     Attributes:
-        inputs, outputs: boundaries that it reads from, and hands on to, other segments.
+        inputs: boundaries that it reads and other segments wrote.
+        outputs: boundaries that it writes and other segments read.
         differentiable: inputs that have a gradient.
         again: inputs that are dropped after the forward pass and gathered again.
     """
@@ -104,24 +105,24 @@ class Segment(nn.Module):
         )
 
     def defer_weight_gradients(self, into: Deferred | None) -> None:
-        """Leave the weight gradients of coming passes to `into` (None: compute them)."""
+        """Leave the weight gradients of later passes to `into`; None: compute them at once."""
         self.deferred = into
         for module in self.modules():
             if isinstance(module, Linear | BatchedLinear | Conv2d):
                 module.deferred = into
 
     def count(self, flag: bool) -> None:
-        """Coming passes are counted by those modules that count, or are not: they run again."""
+        """Set whether later passes are counted; a pass that recomputes is not."""
         for module in self.modules():
             if isinstance(module, moe_gpt.Dispatch):
                 module.counts = flag
 
     def forward(self, tensors: dict[int, Tensor], target: Tensor) -> dict[int, Tensor]:
-        """The tensors at `outputs`, or for the last segment the loss of the microbatch (a
-        scalar) at its end.
+        """Return the tensors at `outputs`; the last segment returns the loss, a scalar.
 
         Args:
-            tensors: by boundary: `inputs`, and the batch at 0.
+            tensors: the `inputs` by boundary, and the batch at boundary 0.
+            target: the target of the microbatch.
         """
         held = dict(tensors)
         for number, layer in enumerate(self.layers):

@@ -1,5 +1,6 @@
-"""Modules of `simulator.workloads.transformer`: what one rank has of a transformer layer, cut
-out of the whole layer of `runtime.models.gpt` or `runtime.models.bert`.
+"""Parts of transformer layers that one rank has, cut out of the layers of gpt or bert.
+
+`simulator.workloads.transformer` describes the same parts.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from simulator.workloads.attention import Form
 from simulator.workloads.context import zigzag
 
 IGNORED = -100
-"""A token that is none."""
+"""The target of a row that has none here; torch's cross-entropy skips it."""
 
 
 class Share:
-    """This rank's share of rows or columns: number `index` of `count` equal ones, along an
-    axis of the mesh.
+    """One rank's share of rows or columns: number `index` of `count` equal ones along a mesh axis.
 
     Attributes:
+        index: position of the share.
+        count: number of shares.
         places: positions in a sequence of the tokens that this rank has.
-        sequence, ranks: length of a whole sequence, and over how many ranks it is split.
+        sequence: length of a whole sequence.
+        ranks: number of context ranks that a sequence is split over.
     """
 
     def __init__(self, experiment: Experiment, place: Mapping[str, int], axis: str = "tensor"):
@@ -41,21 +44,25 @@ class Share:
             self.places = torch.cat([chunks[rank], chunks[2 * self.ranks - 1 - rank]])
 
     def of(self, weight: Tensor, dim: int = 0, groups: int = 1) -> Tensor:
-        """Along `dim`, of each of `groups` equal groups (Q, K and V, say)."""
+        """Return this share of `weight` along `dim`, taken from each of `groups` equal groups.
+
+        Q, K and V in one matrix are such groups.
+        """
         parts = [group.chunk(self.count, dim)[self.index] for group in weight.chunk(groups, dim)]
         return torch.cat(parts, dim).detach().clone()
 
     def columns(self, whole: nn.Linear, groups: int = 1) -> Linear:
-        """A linear layer with this share of the outputs."""
+        """Return a linear layer with this share of the outputs."""
         bias = None if whole.bias is None else self.of(whole.bias, 0, groups)
         return linear_of(self.of(whole.weight, 0, groups), bias)
 
     def rows(self, whole: nn.Linear) -> Linear:
-        """A linear layer with this share of the inputs; its bias is added elsewhere."""
+        """Return a linear layer with this share of the inputs; its bias is added elsewhere."""
         return linear_of(self.of(whole.weight, 1), None)
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> Linear:
+    """Make a linear layer with these values: weight (outputs, inputs), bias (outputs,) or None."""
     made = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     made.weight = nn.Parameter(weight)
     if bias is not None:
@@ -64,7 +71,7 @@ def linear_of(weight: Tensor, bias: Tensor | None) -> Linear:
 
 
 class AttentionPart(nn.Module):
-    """The heads of one rank: (batch, sequence, hidden) → a part of the sum over ranks."""
+    """The heads of one rank: (batch, sequence, hidden) → its addend of the output."""
 
     def __init__(self, whole: nn.Module, share: Share):
         super().__init__()
@@ -77,6 +84,7 @@ class AttentionPart(nn.Module):
         self.register_buffer("mask", getattr(whole, "mask", None), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, sequence, hidden) to the same shape."""
         mask: Tensor | None = self.mask  # type: ignore[assignment]
         attended = self_attention(self.qkv(x), self.heads, mask, self.form)
         out: Tensor = self.projection(attended)
@@ -84,31 +92,34 @@ class AttentionPart(nn.Module):
 
 
 class MlpPart(nn.Module):
-    """Columns of fc1 and rows of fc2: (…, hidden) → a part of the sum over ranks."""
+    """Columns of fc1 and rows of fc2: (…, hidden) → an addend of the sum over tensor ranks."""
 
     def __init__(self, fc1: nn.Linear, fc2: nn.Linear, share: Share):
         super().__init__()
         self.fc1, self.fc2 = share.columns(fc1), share.rows(fc2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (…, hidden) to the same shape."""
         out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
         return out
 
 
 class Add(nn.Module):
-    """Sum, bias and residual."""
+    """The end of a split layer: the sum over ranks plus bias plus residual."""
 
     def __init__(self, whole: nn.Linear):
         super().__init__()
         self.bias = nn.Parameter(whole.bias.detach().clone())
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Map (…, hidden), twice, to the same shape."""
         return residual + (x + self.bias)
 
 
 class EmbeddingPart(nn.Module):
-    """A share of the vocabulary: (batch, sequence) → (batch, sequence here, hidden), 0 for
-    tokens of other shares.
+    """A share of the vocabulary: (batch, sequence) → (batch, sequence here, hidden).
+
+    Tokens of other shares give 0, so that the sum over ranks is the embedding.
     """
 
     def __init__(self, whole: nn.Embedding, share: Share):
@@ -118,6 +129,7 @@ class EmbeddingPart(nn.Module):
         self.register_buffer("places", share.places, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Embed this rank's positions of tokens (batch, sequence)."""
         places: Tensor = self.places  # type: ignore[assignment]
         row = tokens[:, places] - self.begin
         elsewhere = (row < 0) | (row >= len(self.weight))
@@ -126,26 +138,28 @@ class EmbeddingPart(nn.Module):
 
 
 class LogitsPart(nn.Module):
-    """A share of the vocabulary: (…, hidden) → (tokens, share of the vocabulary)."""
+    """The logits of a share of the vocabulary: (…, hidden) → (tokens, share of the vocabulary)."""
 
     def __init__(self, whole: nn.Linear, share: Share):
         super().__init__()
         self.linear = share.columns(whole)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (…, hidden) to (tokens, share of the vocabulary)."""
         logits: Tensor = self.linear(x)
         return logits.flatten(0, -2)
 
 
 class Maximum(nn.Module):
-    """Of the logits here: (tokens, share) → (tokens,)."""
+    """The largest logit of each token in this share: (tokens, share) → (tokens,)."""
 
     def forward(self, logits: Tensor) -> Tensor:
+        """Return the maximum per token, in fp32 at least."""
         return wide(logits.detach().amax(dim=1))
 
 
 class Exponentials(nn.Module):
-    """What this rank has of the sum of exponentials and of the target's logit, (2, tokens)."""
+    """This share's sum of exponentials and, if it is here, the target's logit: (2, tokens)."""
 
     reads_target = True
 
@@ -154,6 +168,7 @@ class Exponentials(nn.Module):
         self.share, self.answers = share, Answers(share)
 
     def forward(self, maximum: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        """Return (2, tokens) from the maximum over all shares and the logits of this one."""
         shifted = wide(logits) - maximum.unsqueeze(1)
         place = self.answers(target)[0] - self.share.index * logits.shape[1]
         elsewhere = (place < 0) | (place >= logits.shape[1])
@@ -164,10 +179,10 @@ class Exponentials(nn.Module):
 
 
 class Answers(nn.Module):
-    """The tokens of a target, and which of them only other context ranks can tell (None: none).
+    """The tokens of a target, and which of them only other context ranks can predict.
 
-    Of gpt's target those at the places here. Of bert's, (2, batch, masked), all: how many are
-    here differs from rank to rank, and shapes must not.
+    From gpt's target it takes the tokens at this rank's positions. From bert's, (2, batch,
+    masked), it takes all: how many are here differs from rank to rank, and shapes must not.
     """
 
     def __init__(self, share: Share):
@@ -179,7 +194,7 @@ class Answers(nn.Module):
         self.register_buffer("slots", slots, persistent=False)
 
     def rows(self, target: Tensor) -> Tensor:
-        """Of bert's masked tokens among the tokens here, row by row; -1 for those elsewhere."""
+        """Return the row of each masked token among the tokens here; −1 for those elsewhere."""
         slots: Tensor = self.slots  # type: ignore[assignment]
         here = len(slots) // self.ranks
         row, column = target[0].flatten() // len(slots), target[0].flatten() % len(slots)
@@ -187,6 +202,7 @@ class Answers(nn.Module):
         return torch.where(slot < 0, -1, row * here + slot)
 
     def forward(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens, and a mask of those that are elsewhere (None if all are here)."""
         places: Tensor = self.places  # type: ignore[assignment]
         if target.dim() == 2:
             return target[:, places].flatten(), None
@@ -194,8 +210,9 @@ class Answers(nn.Module):
 
 
 class CrossEntropy(nn.Module):
-    """Mean over tokens from the sums over the vocabulary: a scalar, of which the mean over the
-    context ranks is that over all tokens.
+    """The mean over tokens, computed from the sums over the vocabulary: a scalar.
+
+    The mean of the context ranks' scalars is the mean over all tokens.
     """
 
     def __init__(self, share: Share):
@@ -203,6 +220,7 @@ class CrossEntropy(nn.Module):
         self.answers = Answers(share)
 
     def forward(self, sums: Tensor, target: Tensor) -> Tensor:
+        """Return the loss from the sums (2, tokens) over all shares."""
         losses = sums[0].log() - sums[1]
         _, elsewhere = self.answers(target)
         if elsewhere is None:
@@ -211,9 +229,10 @@ class CrossEntropy(nn.Module):
 
 
 class Loss(CrossEntropy):
-    """The same from the logits of the whole vocabulary, (tokens, vocab)."""
+    """The same loss computed from the logits of the whole vocabulary, (tokens, vocab)."""
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (tokens, vocab)."""
         tokens, elsewhere = self.answers(target)
         if elsewhere is None:
             return cross_entropy(logits, tokens)
@@ -225,7 +244,7 @@ class Loss(CrossEntropy):
 
 
 def shard_block(whole: nn.Module, part: str, share: Share) -> nn.Module:
-    """The parts that gpt and bert have in common."""
+    """Return one rank's `part` of a layer that gpt and bert have in common."""
     attributes = dict(whole.named_children())
     if part == "norm":
         return attributes["norm"]
@@ -259,8 +278,10 @@ def shard_block(whole: nn.Module, part: str, share: Share) -> nn.Module:
 
 
 def tokens_here(experiment: Experiment, share: Share) -> Tensor:
-    """Positions of the tokens whose norms and residuals this rank computes: of a sequence, or
-    with sequence parallelism of a share of all tokens of a microbatch, row by row.
+    """Return the positions of the tokens whose norms and residuals this rank computes.
+
+    They are positions in a sequence or, with sequence parallelism, in a share of all tokens
+    of a microbatch, row by row.
     """
     if not experiment.parallel.sequence_parallel:
         return share.places
