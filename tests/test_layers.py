@@ -31,6 +31,7 @@ ROOMS = (
     "simulator",
     "simulator.__main__",
     "runtime.progress",
+    "runtime.host",
     "runtime.models",
     "runtime.executor",
     "runtime.measurement",
@@ -49,6 +50,7 @@ ROOMS = (
 
 TORCH_FREE = (
     "runtime.progress",
+    "runtime.host",
     "runtime.launch",
     "runtime.profiles",
     "runtime.execution",

@@ -1,1 +1,1 @@
-"""Measures what this machine takes for passes and transfers."""
+"""Calibration: measure what this machine takes for the passes and transfers of a program."""

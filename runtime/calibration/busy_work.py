@@ -13,16 +13,17 @@ from runtime.executor.streams import on_cuda_stream, own_cuda_stream, synchroniz
 from runtime.measurement.clock import meet
 
 SIDES = {"cpu": 256, "cuda": 2048}
-"""Of the matrices: products take about 0.05 ms, and what they read stays in the caches."""
+"""Side of the matrices per device: a product takes about 0.05 ms and stays in the caches."""
 
 LEAST_LOSS = 0.01
+"""The smallest loss that is reported: a measured 0 is noise."""
 
 
-class Products:
-    """Matrix products one after the other, beside something and alone in turn.
+class BusyWork:
+    """Matrix products, one after the other: beside something else and alone, in turn.
 
-    What a transfer takes from passes is measured with these and not with passes: they are
-    so many and so equal that a few tenths of a second tell.
+    They stand for passes when we measure what a transfer takes from passes. Passes are long
+    and few; the products are so many and so equal that a few tenths of a second are enough.
     """
 
     def __init__(self, device: torch.device):
@@ -35,11 +36,10 @@ class Products:
         self._product()  # the first loads libraries
 
     def beside(self, work: Callable[[], object]) -> None:
-        """Run `work` in a thread, and products until it has ended on all ranks; then as long
-        again nothing but products.
+        """Run `work` in a thread; multiply until it ended on all ranks, then as long again alone.
 
         Raises:
-            BaseException: what `work` raised.
+            BaseException: whatever `work` raised.
         """
         errors: list[BaseException] = []
         done = threading.Event()
@@ -64,7 +64,7 @@ class Products:
         self._multiply(lambda: time.perf_counter() > end, self._alone)
 
     def compute(self, seconds: float) -> None:
-        """For so long, as a pass would; counts neither way."""
+        """Multiply for `seconds`, as a pass would; these products are not counted."""
         end = time.perf_counter() + seconds
         self._multiply(lambda: time.perf_counter() > end, [0.0, 0.0])
 
@@ -80,8 +80,9 @@ class Products:
         synchronize(self.device)
 
     def loss(self) -> float:
-        """Share of the speed of products that transfers beside them take, over all ranks; not
-        nothing, though noise may say so: what needs no core could not wait for one.
+        """Return the share of speed that the products lose beside transfers, over all ranks.
+
+        It is at least LEAST_LOSS: a measured 0 is noise.
         """
         total = torch.tensor(self._beside + self._alone, dtype=torch.float64)
         dist.all_reduce(total)

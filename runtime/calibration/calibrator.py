@@ -1,7 +1,7 @@
-"""Calibration: what this machine needs for each distinct piece of a program.
+"""Calibration of one rank: what this machine needs for each distinct piece of a program.
 
-Segment passes are timed while the other ranks compute as well, as many at once as there
-are cores, or ranks on a device; for transfers see `runtime.calibration.transfer_meter`.
+Passes are timed while other ranks compute as well, as many at once as there are cores, or
+as share a device. Transfers are measured by `runtime.calibration.transfer_meter`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from runtime.calibration.machine import cores, machine, matmul_flops
+from runtime import host
+from runtime.calibration.machine import machine, matmul_flops
 from runtime.calibration.pass_meter import PassMeter, Samples
 from runtime.calibration.transfer_meter import TransferMeter
 from runtime.executor.groups import Groups
@@ -26,16 +27,17 @@ from simulator.cluster.profile import Profile
 from simulator.cluster.timing import Timing, middle_mean
 
 ROUND_S, TURN_S = 0.2, 0.06
+"""Seconds of passes in a round, and of one turn; both grow with the program's passes."""
 
 
 class Calibrator:
-    """Measures one rank of a program; every rank must make the same calls together.
+    """The calibration of one rank of a program; all ranks must make the same calls together.
 
     `begin` once, then `round` as often as wanted (in turn with the measured steps), then
     `profile`, and `close` in any case.
 
     Args:
-        wide: measure transfers of other sizes, too, so that the profile serves others.
+        wide: measure transfers of other sizes, too, so that the profile serves other plans.
     """
 
     def __init__(self, rank: Rank, clock: Clock, wide: bool = False):
@@ -43,15 +45,15 @@ class Calibrator:
         device, ranks = rank.device, range(rank.program.num_ranks)
         self.rounds: list[Samples] = []
         sharing = rank.experiment.cluster.ranks_per_device if device.type != "cpu" else None
-        mates = [mates_of(other, clock.hosts, sharing) for other in ranks]
-        # Of this rank its place among those it shares cores or a device with; the most that
-        # do so; for how many there is room.
-        self.place = mates[rank.number].index(rank.number)
-        self.mates = max(map(len, mates))
+        sharers = [sharers_of(other, clock.hosts, sharing) for other in ranks]
+        # This rank's position among the ranks that share its cores or its device, the size of
+        # the largest such set, and how many of a set can compute at once.
+        self.position = sharers[rank.number].index(rank.number)
+        self.sharers = max(map(len, sharers))
         fewest_cores = _fewest_cores()
-        self.room = min(sharing, self.mates) if sharing else fewest_cores
-        # Beside passes that leave cores free a transfer is as fast as alone.
-        crowded = sharing is not None or self.mates >= self.room
+        self.slots = min(sharing, self.sharers) if sharing else fewest_cores
+        # A transfer beside passes that leave cores free is as fast as alone.
+        crowded = sharing is not None or self.sharers >= self.slots
         self.transfers = TransferMeter(rank, clock, wide, crowded, fewest_cores)
         self.alone: Samples = {}
         self.peak_flops = 0.0
@@ -60,47 +62,52 @@ class Calibrator:
     # Segment passes ------------------------------------------------------------------
 
     def round(self) -> None:
-        """Time passes: all ranks at once, as many as there is room for, then one alone; and some
-        transfers.
+        """Time passes and some transfers once more.
 
-        The two in turn tell how much ranks that compute together slow each other. Turns are
-        short, because the machine's speed may change from one second to the next; in company
-        they add up to a step or more, so that rounds differ as much as steps do.
+        All ranks time their passes together, as many at once as have a core, and then one rank
+        alone. The two in turn tell how much ranks that compute together slow each other. Turns are
+        short, because the machine's speed may change from one second to the next; together they
+        add up to a step or more, so that rounds differ as much as steps do.
         """
         self.rank.progress.leave()
         self.rounds.append({})
         self.passes.warm_up()
         longest, step = self._agreed(self.passes.longest_s, self.passes.step_s)
         turn, left = max(TURN_S, 4 * longest), max(ROUND_S, step)
-        at_once = min(self.room, self.mates)
+        at_once = min(self.slots, self.sharers)
         while left > 0:
-            for end in range(at_once, self.mates + at_once, at_once):
-                last = min(end, self.mates)  # the last lot is as large as the others
-                lot = range(last - at_once, last)
-                self._time_for(turn, lot, self.rounds[-1], longest if at_once > 1 else 0.0)
+            for end in range(at_once, self.sharers + at_once, at_once):
+                last = min(end, self.sharers)  # the last batch is as large as the others
+                batch = range(last - at_once, last)
+                self._time_for(turn, batch, self.rounds[-1], longest if at_once > 1 else 0.0)
                 left -= turn
-            if at_once == self.room > 1:
-                for place in range(self.mates):
-                    self._time_for(turn / 4, range(place, place + 1), self.alone)
+            if at_once == self.slots > 1:
+                for position in range(self.sharers):
+                    self._time_for(turn / 4, range(position, position + 1), self.alone)
         if self.rank.number == 0:  # the machine is not as fast in every round
             dtype = TORCH_DTYPE[self.rank.experiment.workload.dtype]
             self.peak_flops = max(self.peak_flops, matmul_flops(dtype, self.rank.device))
         self.transfers.round()
 
-    def _time_for(self, seconds: float, places: range, into: Samples, company: float = 0.0) -> None:
-        """Time this rank's passes, at least one, if it is at one of `places`.
+    def _time_for(
+        self, seconds: float, positions: range, into: Samples, company: float = 0.0
+    ) -> None:
+        """Time this rank's passes, at least one, if its position is among `positions`.
 
         Args:
-            company: seconds to go on after that, not counted, so that nobody ends a pass alone.
+            seconds: length of the turn.
+            positions: whose turn it is.
+            into: where durations go.
+            company: seconds to go on afterwards, not counted, so that nobody ends a pass alone.
         """
         end = self.clock.common_start() + seconds
-        if self.place in places:
+        if self.position in positions:
             self.passes.time(into, partial(self._before, end))
             if self._before(end + company):
                 self.passes.time({}, partial(self._before, end + company))
 
     def _agreed(self, *mine: float) -> list[float]:
-        """Of each the largest over all ranks."""
+        """Return the largest of each value over all ranks."""
         largest = torch.tensor(mine, dtype=torch.float64)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return list(map(float, largest))
@@ -114,18 +121,20 @@ class Calibrator:
         """Measure transfers a first time.
 
         Args:
-            groups: also of the programs of `transfers`.
+            groups: the process groups, also those of the programs in `transfers`.
+            report: called with the share done, 0 to 1, and the current case.
         """
         self.transfers.begin(groups, report)
 
     def close(self) -> None:
+        """Release what the executors hold."""
         self.transfers.close()
         self.passes.close()
 
     # Result --------------------------------------------------------------------------
 
     def profile(self) -> dict[str, Any] | None:
-        """The profile as JSON on rank 0, None elsewhere."""
+        """Return the profile as JSON on rank 0, and None on other ranks."""
         together = _merged(self.rounds)
         slower = _ratio(together, self.alone) if together.keys() & self.alone.keys() else None
         self.rounds.append({})
@@ -141,20 +150,19 @@ class Calibrator:
         ]
         merged = _merged(samples for of_ranks in rounds for samples in of_ranks)
         means = {key: float(np.mean(found)) for key, found in merged.items()}
-        # More ranks than there is room for are moved about, and none is at a slow place for long.
-        crowded = self.mates > self.room
+        # Ranks that outnumber their slots are moved about, so none stays on a slow core for long.
+        crowded = self.sharers > self.slots
         speeds = [_speeds([_merged(of)] * len(of) if crowded else of, means) for of in rounds]
         steady = _merged(
             {key: [time / speed for time in times] for key, times in found.items()}
             for of_ranks, of_speeds in zip(rounds, speeds, strict=True)
             for found, speed in zip(of_ranks, of_speeds, strict=True)
         )
-        # Together ÷ alone, in turn: passes are stated alone, and what ranks that compute
-        # together lose is that they share fewer cores, or less of a device, than they are
-        # given. With fewer ranks than cores there is nothing to share: passes are stated as
-        # they were together.
+        # The slowdown is a pass's time together ÷ its time alone. The profile states passes as
+        # if alone, and a capacity below the number of slots, which the engine shares out. With
+        # fewer ranks than cores there is nothing to share: passes are stated as measured.
         ratios = [ratio for _, ratio in everything if ratio is not None]
-        slowdown = min(max(float(np.median(ratios)), 1.0), float(self.room)) if ratios else 1.0
+        slowdown = min(max(float(np.median(ratios)), 1.0), float(self.slots)) if ratios else 1.0
         profile = Profile(
             machine=machine(self.rank.device),
             device=self.rank.device.type,
@@ -162,19 +170,23 @@ class Calibrator:
                 key: Timing.of([time / slowdown for time in seconds])
                 for key, seconds in sorted(steady.items())
             },
-            rounds=speeds[:-1],  # the last is of what was missing
-            capacity=self.room / slowdown if ratios else None,
+            rounds=speeds[:-1],  # the last has only the passes that were missing
+            capacity=self.slots / slowdown if ratios else None,
             **vars(sent),
-            busy_ranks=self.mates,
+            busy_ranks=self.sharers,
             ranks_per_device=self.rank.experiment.cluster.ranks_per_device,
             peak_flops={self.rank.experiment.workload.dtype: self.peak_flops},
         )
         return asdict(profile)
 
 
-def mates_of(rank: int, hosts: Sequence[str], sharing: int | None) -> list[int]:
-    """The ranks, with itself, that share with `rank` the cores of its host or, `sharing` ranks
-    each, a device of it.
+def sharers_of(rank: int, hosts: Sequence[str], sharing: int | None) -> list[int]:
+    """Return the ranks, with itself, that share with `rank` the cores of its host or a device.
+
+    Args:
+        rank: the rank in question.
+        hosts: host name of every rank.
+        sharing: how many ranks share one device; None: ranks share the cores of their host.
     """
     here = [other for other, host in enumerate(hosts) if host == hosts[rank]]
     if sharing is None:
@@ -184,9 +196,9 @@ def mates_of(rank: int, hosts: Sequence[str], sharing: int | None) -> list[int]:
 
 
 def _fewest_cores() -> int:
-    """Of all hosts: so that ranks take the same turns everywhere."""
+    """Return the smallest core count of all hosts, so that turns are the same everywhere."""
     everywhere = [0] * dist.get_world_size()
-    dist.all_gather_object(everywhere, cores())
+    dist.all_gather_object(everywhere, host.cores())
     return min(everywhere)
 
 
@@ -199,7 +211,7 @@ def _merged(parts: Iterable[Samples]) -> Samples:
 
 
 def _speeds(of_ranks: Iterable[Samples], means: dict[str, float]) -> list[float]:
-    """Per rank, what its passes took ÷ what they take in the mean; 1 if there were none."""
+    """Return per rank the time of its passes ÷ their mean time over all ranks; 1 if it had none."""
     speeds = []
     for samples in of_ranks:
         took = sum(sum(times) for times in samples.values())
@@ -209,7 +221,7 @@ def _speeds(of_ranks: Iterable[Samples], means: dict[str, float]) -> list[float]
 
 
 def _ratio(these: Samples, those: Samples) -> float:
-    """Of the means of what both have, in sum."""
+    """Return the ratio of the summed means of the passes that both have."""
     both = sorted(these.keys() & those.keys())
     return _total(these, both) / _total(those, both)
 

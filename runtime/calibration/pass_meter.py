@@ -1,5 +1,4 @@
-"""What the passes of a rank cost: timed in the order of its program, again and again, so
-that caches and memory are as they are in a step.
+"""Times the passes of one rank, in the order of its program, so that caches are as in a step.
 
 Between them the rank waits for its transfers as it does in a step, though nothing is sent:
 a pass that waited finds its core idle and its caches cold.
@@ -24,8 +23,9 @@ Samples = dict[str, list[float]]
 
 
 class PassMeter:
-    """Rehearses the program of one rank: the executor runs it as in a step, with weights of
-    its own, without the others.
+    """The program of one rank, rehearsed without the other ranks.
+
+    The executor runs it as in a step, with weights of its own.
 
     Args:
         seconds: how long transfers last, see `runtime.executor.groups.NullGroups`.
@@ -50,7 +50,7 @@ class PassMeter:
         self._took: dict[str, float] = {}
 
     def time(self, into: Samples, goes_on: Callable[[], bool]) -> None:
-        """Go on with the walk, at least one pass, while `goes_on`."""
+        """Go on with the walk, for at least one pass, while `goes_on`, and keep the durations."""
         self.executor.stopwatch.restart()
         while self.key_of:
             key, seconds = next(self._walk)
@@ -61,7 +61,7 @@ class PassMeter:
                 return
 
     def warm_up(self) -> None:
-        """Every pass of the program once, not counted; the first time only."""
+        """Run every pass of the program once, not counted; only the first call does anything."""
         if not self._took:
             passes = sum(id(i.task) in self.key_of for i in self.executor.instructions)
             count = iter(range(passes - 1))
@@ -69,22 +69,23 @@ class PassMeter:
 
     @property
     def longest_s(self) -> float:
-        """Of the distinct passes, as long as each took the last time."""
+        """The longest pass, by the last duration of each."""
         return max(self._took.values(), default=0.0)
 
     @property
     def step_s(self) -> float:
-        """Of all passes of a step."""
+        """The sum of all passes of a step, by the last duration of each."""
         keys = (self.key_of.get(id(i.task)) for i in self.executor.instructions)
         return sum(self._took.get(key, 0.0) for key in keys if key is not None)
 
     def fill(self, into: Samples, known: Container[str]) -> None:
-        """Go on until every distinct pass is in `into`, or `known`."""
+        """Go on until every distinct pass is in `into` or in `known`."""
         keys = {key for key in self.key_of.values() if key not in known}
         if keys:
             self.time(into, lambda: not keys <= into.keys())
 
     def close(self) -> None:
+        """Release what the executor holds."""
         self.executor.close()
 
     def _forever(self) -> Iterator[tuple[str, float]]:

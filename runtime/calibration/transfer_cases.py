@@ -1,4 +1,4 @@
-"""Small programs by which `transfer_meter` measures transfers and the host."""
+"""Small programs that `transfer_meter` runs to measure transfers and the host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simulator.program.tensors import Tensor
 SMALLEST = 8
 SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 24)
 PASSES = 30
-"""Of the programs that tell what the host takes."""
+"""Passes in each of the programs that measure the host."""
 
 
 @dataclass
@@ -28,12 +28,20 @@ class Runs:
 
 
 @dataclass
-class Case:
-    """A small program that is run again and again; `op` None: what tells of the host.
+class TransferCase:
+    """A small program that is run again and again.
 
     Attributes:
-        alone, busy: its runs, the latter beside products.
-        cpu_s: CPU time of all threads of this process in the `wall_s` that `alone` took.
+        name: what it measures, for people.
+        program: its instructions; ranks that take no part have none.
+        op: the operation measured; None: the program measures the host.
+        size: number of ranks in the transfer.
+        nbytes: bytes of the transfer.
+        alone: the runs in which nothing else ran.
+        busy: the runs beside `BusyWork`.
+        cpu_s: CPU time of all threads of this process in the runs alone.
+        wall_s: wall time of the same runs.
+        executor: runs the program on this rank.
     """
 
     name: str
@@ -48,17 +56,19 @@ class Case:
     executor: Executor | None = None
 
 
-class Cases:
-    """Those for what `program` sends.
+class TransferCases:
+    """The cases that measure what `program` sends, and the host.
 
     Attributes:
-        hosts: of passes alone, and of passes with a communication behind each.
-        transfers: of messages and collectives, by size.
+        hosts: passes alone, and passes with a communication behind each.
+        transfers: messages and collectives, by size.
 
     Args:
-        wide: other sizes, too.
-        cores: of a host. So many ranks at most tell of the host's time: a prediction has it
-            wait for a core where there are more.
+        experiment: the experiment.
+        program: the program whose transfers are measured.
+        wide: measure other sizes, too.
+        cores: cores of a host. At most so many ranks measure the host's time; if there were
+            more, their waiting for a core would be measured, which the engine models itself.
     """
 
     def __init__(self, experiment: Experiment, program: Program, wide: bool, cores: int):
@@ -67,32 +77,33 @@ class Cases:
         self.hosts = [self._host(), self._queueing()]
         self.transfers = [*self._messages(wide), *self._collectives(wide)]
 
-    def _host(self) -> Case:
-        """Host time from one pass to the next."""
+    def _host(self) -> TransferCase:
+        """Make the case for host time from one pass to the next."""
         return self._of_host("host overhead", [])
 
-    def _queueing(self) -> Case:
-        """Host time that a communication takes from the pass behind it: of passes, each with one
-        that nobody waits for.
+    def _queueing(self) -> TransferCase:
+        """Make the case for host time that a queued communication takes from the next pass.
+
+        Nobody waits for the communication.
         """
         reduce = self._collective_task(Op.ALL_REDUCE, "data", self.at_once, SMALLEST)
         return self._of_host("queueing", [reduce])
 
-    def _of_host(self, name: str, behind: list[Task]) -> Case:
+    def _of_host(self, name: str, behind: list[Task]) -> TransferCase:
         lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
         for rank in self.at_once:
             for number in range(PASSES):
                 lists[rank] += [_pass(number), *(Instruction(task, number) for task in behind)]
-        return Case(name, Program(lists))
+        return TransferCase(name, Program(lists))
 
-    def _messages(self, wide: bool) -> list[Case]:
+    def _messages(self, wide: bool) -> list[TransferCase]:
         if self.program.num_ranks < 2:
             return []
         sizes = {SMALLEST, *(i.task.nbytes for i in self.program if i.task.op is Op.SEND)}
         return [self._message(nbytes) for nbytes in sorted(sizes | set(SIZES if wide else ()))]
 
-    def _message(self, nbytes: int) -> Case:
-        """Ping-pong between ranks 0 and 1, with a pass behind every message."""
+    def _message(self, nbytes: int) -> TransferCase:
+        """Make a ping-pong between ranks 0 and 1, with a pass behind every message."""
         lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
         last = {0: _pass(-1)}
         lists[0].append(last[0])
@@ -103,10 +114,10 @@ class Cases:
             last[target] = _pass(number, receive)
             lists[source].append(send)
             lists[target] += [receive, last[target]]
-        return Case(f"messages of {nbytes} bytes", Program(lists), Op.SEND, 2, nbytes)
+        return TransferCase(f"messages of {nbytes} bytes", Program(lists), Op.SEND, 2, nbytes)
 
-    def _collectives(self, wide: bool) -> list[Case]:
-        """Of each operation, size and group size that of one group, the first."""
+    def _collectives(self, wide: bool) -> list[TransferCase]:
+        """Make a case for each operation, size and group size; the first such group runs it."""
         everyone = tuple(range(self.program.num_ranks))
         wanted: dict[tuple[Op, int, int], tuple[str, tuple[int, ...]]] = {}
         for task in {id(i.task): i.task for i in self.program}.values():
@@ -138,7 +149,7 @@ class Cases:
             allocates=() if op is Op.ALL_REDUCE else (Tensor("calibrated", part),),
         )
 
-    def _collective(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Case:
+    def _collective(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> TransferCase:
         task = self._collective_task(op, stream, group, nbytes)
         lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
         for mine in (lists[rank] for rank in group):
@@ -146,11 +157,11 @@ class Cases:
                 before = _pass(number, *mine[-1:])
                 mine += [before, Instruction(task, number, [before])]
         name = f"{op.value.lower().replace('_', '-')} of {nbytes} bytes, {len(group)} ranks"
-        return Case(name, Program(lists), op, len(group), nbytes)
+        return TransferCase(name, Program(lists), op, len(group), nbytes)
 
 
 def _pass(number: int, *after: Instruction) -> Instruction:
-    """An instruction without work of its own, see `runtime.calibration.transfer_meter.PASS_S`."""
+    """Return an instruction in the place of a pass; it lasts `transfer_meter.PASS_S`."""
     return Instruction(Task(op=Op.OPTIMIZER_STEP, stage=0), number, after)
 
 

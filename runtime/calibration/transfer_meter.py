@@ -1,10 +1,10 @@
-"""What transfers between ranks cost, and the host beside them: measured by running small
-programs through the executor itself, so that what is measured is what a program pays.
+"""Measures transfers between ranks, and the host's time, by running small programs.
 
-Each transfer is run by itself; between two of them every rank computes for a moment, as between
-those of a plan: threads that slept meanwhile are slow to wake. And it is run beside matrix
-products that keep every rank busy all the time: threads that have to wait for their turn on a
-core make a transfer longer, and the products slower.
+They run through the executor itself, so that what is measured is what a program pays. Each
+transfer runs by itself; between two of them every rank computes for a moment, as in a plan,
+because threads that slept meanwhile are slow to wake. Then it runs beside matrix products
+that keep every rank busy: threads that wait for a core make a transfer longer, and the
+products slower.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from runtime.calibration.busy_work import Products
-from runtime.calibration.transfer_cases import Case, Cases, Runs
+from runtime.calibration.busy_work import BusyWork
+from runtime.calibration.transfer_cases import Runs, TransferCase, TransferCases
 from runtime.executor.context import RankContext
 from runtime.executor.executor import Executor
 from runtime.executor.groups import Groups
@@ -34,7 +34,7 @@ from simulator.timeline.timeline import Floats
 
 ROUND_S = 0.3
 PASS_S = 0.001
-"""Of the passes between transfers, which multiply matrices."""
+"""Seconds of matrix products between two transfers, in the place of a pass."""
 
 Columns = tuple[Floats, Floats, Floats]
 """posted, start and end of every instruction in every run."""
@@ -42,7 +42,7 @@ Columns = tuple[Floats, Floats, Floats]
 
 @dataclass
 class Transfers:
-    """Fields of `simulator.cluster.profile.Profile`, under the same names."""
+    """The part of a `simulator.cluster.profile.Profile` that is measured by transfers."""
 
     messages: Points = field(default_factory=list)
     collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
@@ -55,33 +55,38 @@ class Transfers:
 
 
 class TransferMeter:
-    """Measures what `program` sends; every rank must make the same calls together.
+    """The measurement of what `program` sends; all ranks must make the same calls together.
 
     Args:
         wide: measure other sizes, too, so that the profile serves other experiments.
-        beside: measure transfers beside products, too.
-        cores: of a host.
+        beside: measure transfers beside `BusyWork`, too.
+        cores: cores of a host.
     """
 
     def __init__(self, rank: Rank, clock: Clock, wide: bool, beside: bool, cores: int):
         self.rank, self.clock = rank, clock
-        cases = Cases(rank.experiment, rank.program, wide, cores)
+        cases = TransferCases(rank.experiment, rank.program, wide, cores)
         self.hosts, self.transfers = cases.hosts, cases.transfers
         self.cases = [*self.hosts, *self.transfers]
         self.beside = beside and rank.program.num_ranks > 1
-        self._products = Products(rank.device)
+        self._busy_work = BusyWork(rank.device)
         self._usual: dict[tuple[Op | None, int, int], float] = {}
         self._next = 0
 
     @property
     def programs(self) -> list[Program]:
-        """That will be run: their groups must exist."""
+        """The programs that will be run; their process groups must exist."""
         return [case.program for case in self.cases]
 
     # Measuring -----------------------------------------------------------------------
 
     def begin(self, groups: Groups, report: Callable[[float, str], None]) -> None:
-        """Run every case both ways, after a run to get warm."""
+        """Run every case both ways, after a run to get warm.
+
+        Args:
+            groups: the process groups of `programs`.
+            report: called with the share done, 0 to 1, and the current case.
+        """
         for number, case in enumerate(self.cases):
             report(number / len(self.cases), case.name)
             context = RankContext(replace(self.rank, program=case.program), groups)
@@ -95,13 +100,14 @@ class TransferMeter:
         }
 
     def usual_seconds(self, op: Op, size: int, nbytes: int) -> float:
-        """About how long a transfer of the program takes on idle cores (see
-        `runtime.executor.groups.NullGroups`).
+        """Return how long a transfer of the program takes on idle cores; 0 if it was not measured.
+
+        `runtime.executor.groups.NullGroups` sleeps as long.
         """
         return self._usual.get((op, size, nbytes), 0.0)
 
     def round(self) -> None:
-        """Run some cases once more, all in turn."""
+        """Run the next few cases once more."""
         begin = self.clock.common_start()
         for _ in self.cases:
             self._run_both_ways(self.cases[self._next % len(self.cases)])
@@ -109,12 +115,12 @@ class TransferMeter:
             if self.clock.common_start() > begin + ROUND_S:
                 break
 
-    def _run_both_ways(self, case: Case) -> None:
+    def _run_both_ways(self, case: TransferCase) -> None:
         self._run(case, case.alone)
         if self.beside and case.op is not None:
             self._run(case, case.busy)
 
-    def _run(self, case: Case, runs: Runs) -> None:
+    def _run(self, case: TransferCase, runs: Runs) -> None:
         assert case.executor is not None
         executor, dtype = case.executor, TORCH_DTYPE[self.rank.experiment.workload.dtype]
         for instruction in executor.instructions:
@@ -130,11 +136,11 @@ class TransferMeter:
         origin = self.clock.common_start()
         cpu, begin = time.process_time(), time.perf_counter()
         if runs is case.busy:
-            self._products.beside(lambda: executor.step({}))
+            self._busy_work.beside(lambda: executor.step({}))
         else:
             for instruction in executor.walk({}):
                 paused, spent = time.perf_counter(), time.process_time()
-                self._products.compute(PASS_S)
+                self._busy_work.compute(PASS_S)
                 executor.end[instruction.index] = time.perf_counter()
                 lasted = executor.end[instruction.index] - paused
                 # In a ping-pong the other rank then computes as long, and this one waits.
@@ -150,6 +156,7 @@ class TransferMeter:
         runs.end.append([time + shift for time in executor.end])
 
     def close(self) -> None:
+        """Release what the executors hold."""
         for case in self.cases:
             if case.executor is not None:
                 case.executor.close()
@@ -157,7 +164,7 @@ class TransferMeter:
     # Result --------------------------------------------------------------------------
 
     def found(self) -> Transfers:
-        """What was measured; the same on every rank."""
+        """Return what was measured; it is the same on every rank."""
         transfers = self.transfers
         host, queueing = map(_between_passes, self.hosts, self._recorded(self.hosts, _alone))
         found = Transfers(issue_s=float(np.median(host)))
@@ -169,7 +176,7 @@ class TransferMeter:
         if ping_pong is not None:
             found.wake_s = _wake_seconds(transfers[ping_pong], *alone[ping_pong])
         if self.beside and ping_pong is not None:
-            found.transfer_loss = self._products.loss()
+            found.transfer_loss = self._busy_work.loss()
             busy = self._recorded(transfers, _busy)
             found.wake_busy_s = _wake_seconds(transfers[ping_pong], *busy[ping_pong])
             for number, case in enumerate(transfers):
@@ -185,8 +192,10 @@ class TransferMeter:
                 sizes.setdefault(case.size, []).append((case.nbytes, timing))
         return found
 
-    def _recorded(self, cases: list[Case], pick: Callable[[Case], Runs]) -> list[Columns]:
-        """Per case, of all ranks."""
+    def _recorded(
+        self, cases: list[TransferCase], pick: Callable[[TransferCase], Runs]
+    ) -> list[Columns]:
+        """Gather the picked runs of all ranks, per case."""
         mine = [(runs.posted, runs.end) for runs in map(pick, cases)]
         everyone: list[Any] = [None] * self.rank.program.num_ranks
         dist.all_gather_object(everyone, mine)
@@ -196,7 +205,7 @@ class TransferMeter:
         ]
 
     def _cores(self) -> float:
-        """Of a core, what a transfer occupies on each rank: CPU time ÷ time."""
+        """Return the share of a core that a transfer occupies per rank: CPU time ÷ wall time."""
         sent = [case for case in self.cases if case.op is not None]
         spent = [sum(case.cpu_s for case in sent), sum(case.wall_s for case in sent)]
         total = torch.tensor(spent, dtype=torch.float64)
@@ -204,30 +213,32 @@ class TransferMeter:
         return float(total[0] / total[1]) if total[1] > 0 else 0.0
 
 
-def _alone(case: Case) -> Runs:
+def _alone(case: TransferCase) -> Runs:
     return case.alone
 
 
-def _busy(case: Case) -> Runs:
+def _busy(case: TransferCase) -> Runs:
     return case.busy
 
 
-def _between_passes(case: Case, columns: Columns) -> list[float]:
-    """Of rank 0, from the end of each to the post of the next."""
+def _between_passes(case: TransferCase, columns: Columns) -> list[float]:
+    """Return rank 0's seconds from the end of each pass to the post of the next."""
     posted, _, end = columns
     passes = [i.uid for i in case.program.ranks[0] if i.task.op is Op.OPTIMIZER_STEP]
     return list(map(float, (posted[:, passes[1:]] - end[:, passes[:-1]]).ravel()))
 
 
-def _timing(case: Case, posted: Floats, start: Floats, end: Floats) -> Timing:
-    """Of what it transfers."""
+def _timing(case: TransferCase, posted: Floats, start: Floats, end: Floats) -> Timing:
+    """Return the durations of the case's transfers."""
     ended = [i.uid for i in case.program if i.task.op not in (Op.SEND, Op.OPTIMIZER_STEP)]
     return Timing.of((end - start)[:, ended].ravel().tolist())
 
 
-def _wake_seconds(case: Case, posted: Floats, start: Floats, end: Floats) -> float:
-    """In a ping-pong, from the end of a message to the post of the pass that waited for it, and
-    from there to that of the message that waited for the pass.
+def _wake_seconds(case: TransferCase, posted: Floats, start: Floats, end: Floats) -> float:
+    """Return the mean delay in a ping-pong from an end to what waited for it.
+
+    These are a message's end and the pass that waited for it, and that pass's end and the
+    message that waited for it.
     """
     waited = [(i.uid, i.after[0].uid) for i in case.program if i.after]
     later, before = zip(*waited, strict=True)

@@ -1,1 +1,1 @@
-"""The suite of cases that predictions are validated with; imports no torch."""
+"""The validation suite: its cases, how they are run and kept, and what is printed."""

@@ -1,4 +1,4 @@
-"""What ``twinline validate`` prints."""
+"""The text that ``twinline validate`` prints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ largest cause: what adds most on the way from predicted to measured, and in
 
 
 def line_of(row: Row) -> str:
-    """One finished case, in one line."""
+    """Describe one case, finished or failed, in one line."""
     name = f"{row['strategy']}, {row['ranks']} ranks, {row['size']}"
     if row["failure"] is not None:
         return f"{name}: failed: {row['failure']}"
@@ -42,7 +42,7 @@ def line_of(row: Row) -> str:
 
 
 def print_validation(console: Console, found: Validation) -> None:
-    """A row per case, the figures of every group, and the targets."""
+    """Print a row per case, the figures of every group, and the targets."""
     _print_cases(console, found.rows)
     _print_groups(console, found)
     _print_targets(console, found)
@@ -59,7 +59,7 @@ def print_validation(console: Console, found: Validation) -> None:
 
 
 def _print_cases(console: Console, rows: list[Row]) -> None:
-    """Causes beside the figures where there is room, else below them."""
+    """Print the cases; their causes stand beside the figures if the console is wide enough."""
     wide = console.width >= WIDE
     right = ("ranks", "predicted", "measured", "error", "noise", "starts", "memory")
     narrow: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
@@ -114,12 +114,10 @@ def _print_targets(console: Console, found: Validation) -> None:
         value, limit = target["value"], target["limit"]
         verdict = "[green]met[/green]"
         if not target["met"]:
-            verdict = f"[red]missed[/red] by {100 * (value - limit):.1f} points"
+            verdict = f"[yellow]not met[/yellow], {100 * (value - limit):.1f} points above it"
             if "within_or_noise" in target:
-                of = found.summary(target["group"])["cases"]
-                verdict += f"; within it or their noise floor: {target['within_or_noise']} of {of}"
+                within, of = target["within_or_noise"], found.summary(target["group"])["cases"]
+                verdict += f"; {within} of {of} cases are within it or their noise floor"
         where = "all cases" if target["group"] == "all" else target["group"]
-        console.print(
-            f"{where}: {FIGURES[target['figure']]} {percent(value)}, target ≤ {limit:.0%}: "
-            f"{verdict}"
-        )
+        found_value = f"{FIGURES[target['figure']]} {percent(value)}"
+        console.print(f"{where}: {found_value}; Twinline's target ≤ {limit:.0%}: {verdict}")

@@ -1,4 +1,4 @@
-"""The cases of ``twinline validate``: every strategy, at several sizes, for real."""
+"""The cases of ``twinline validate``: every strategy at several sizes, run on real processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simulator.prediction import predict
 from simulator.strategies.schedules.registry import SCHEDULES
 
 Keys = dict[str, Any]
-"""Keys of an experiment, as in ``--set``: ``parallel.data``: 2."""
+"""The keys of an experiment, as in ``--set``: ``parallel.data``: 2."""
 
 SUITES = ("quick", "full")
 SMALL: Keys = {"workload.hidden": 128, "workload.sequence": 64, "run.iterations": 10}
@@ -40,18 +40,20 @@ PACED: Keys = {
     "run.iterations": 3,
 }
 STEP_S, LONG_STEP_S = 4.0, 10.0
-"""Of paced steps, and of those with many small instructions, as those of tensor parallelism:
-long enough to hide the real work of eight ranks on two cores."""
+"""Length of a paced step; the long one is for plans of many small instructions (tensor).
+
+Both are long enough to hide the real work of eight ranks on two cores.
+"""
 
 
 @dataclass(frozen=True)
-class Case:
+class SuiteCase:
     """One experiment of a suite.
 
     Attributes:
-        strategy: a short name of what it is.
-        family: of strategies that are drawn alike.
-        size: ``small``, ``large``, or the cluster that it is paced to.
+        strategy: a short name of the strategy.
+        family: strategies of one family are drawn alike.
+        size: ``small``, ``large``, or the cluster that the run is paced to.
     """
 
     strategy: str
@@ -61,21 +63,23 @@ class Case:
 
     @property
     def ranks(self) -> int:
+        """The number of ranks."""
         return self.experiment.world_size
 
     @property
     def group(self) -> str:
-        """What it is summed up with."""
+        """The name of the cases that it is summed up with."""
         if self.experiment.run.pace is not None:
             return "paced"
         return f"{self.ranks} rank{'s' if self.ranks > 1 else ''}"
 
     @property
     def name(self) -> str:
-        """``1f1b/2/small``; unique in a suite."""
+        """A name that is unique in its suite, such as ``1f1b/2/small``."""
         return f"{self.strategy}/{self.ranks}/{self.size}"
 
     def has(self, pattern: str) -> bool:
+        """Tell whether the name contains `pattern`, in which ``*`` stands for anything."""
         return fnmatchcase(self.name, f"*{pattern}*")
 
 
@@ -108,7 +112,7 @@ def _inside_layers(ranks: int) -> Iterable[tuple[str, str, Keys]]:
 
 
 def _variants() -> Iterable[tuple[str, str, Keys]]:
-    """Of what a rank does, on two ranks."""
+    """Yield plans for two ranks that differ in what each rank does, not in how work is split."""
     pipeline, data = {"parallel.pipeline": 2}, {"parallel.data": 2}
     for what in ("selective", "full"):
         yield f"recompute {what}", "recomputation", pipeline | {"parallel.recompute": what}
@@ -120,7 +124,7 @@ def _variants() -> Iterable[tuple[str, str, Keys]]:
 
 
 def _hybrids() -> Iterable[tuple[str, str, Keys]]:
-    """Products of two degrees, on four ranks."""
+    """Yield products of two degrees, on four ranks."""
     axes: dict[str, Keys] = {
         "data": {"parallel.data": 2},
         "pipeline": {"parallel.pipeline": 2},
@@ -158,10 +162,10 @@ QUICK = (
     "data parallel", "zero 3", "gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "tensor",
     "context, ring", "experts", "recompute full",
 )  # fmt: skip
-"""Strategies of the quick suite: one of each family that differs in what it communicates."""
+"""The strategies of the quick suite: one per family, each with another kind of communication."""
 
 SLOW = ("bf16", "fp16")
-"""Which CPUs compute so slowly that a large model takes minutes a step."""
+"""The dtypes in which CPUs are so slow that a step of a large model takes minutes."""
 
 
 def cases_of(
@@ -169,16 +173,18 @@ def cases_of(
     ranks: Sequence[int] = (),
     patterns: Sequence[str] = (),
     settings: Sequence[str] = (),
-) -> list[Case]:
-    """The cases of a suite, fewest ranks first.
+) -> list[SuiteCase]:
+    """Return the cases of a suite, fewest ranks first.
 
     Args:
-        ranks: only those with so many; none: all.
-        patterns: only those whose name has one of these in it, ``*`` for anything; none: all.
-        settings: ``section.key=value`` for all of them but the paced ones.
+        suite: ``quick`` or ``full``.
+        ranks: keep only cases of these numbers of ranks; empty: all.
+        patterns: keep only cases whose name contains one of these, in which ``*`` stands for
+            anything; empty: all.
+        settings: ``section.key=value`` for all cases but the paced ones.
 
     Raises:
-        ExperimentError: there is no such suite, or no such case in it, or one is impossible
+        ExperimentError: there is no such suite, or no such case in it, or a case is impossible
             with these settings.
     """
     if suite not in SUITES:
@@ -213,11 +219,11 @@ def cases_of(
     return [_set(case, settings) for case in chosen]
 
 
-def _case(strategy: str, family: str, size: str, keys: Keys) -> Case:
-    return Case(strategy, family, size, _experiment(BASE | SIZES[size] | keys))
+def _case(strategy: str, family: str, size: str, keys: Keys) -> SuiteCase:
+    return SuiteCase(strategy, family, size, _experiment(BASE | SIZES[size] | keys))
 
 
-def _set(case: Case, settings: Sequence[str]) -> Case:
+def _set(case: SuiteCase, settings: Sequence[str]) -> SuiteCase:
     if case.experiment.run.pace is not None or not settings:
         return case
     try:
@@ -226,13 +232,13 @@ def _set(case: Case, settings: Sequence[str]) -> Case:
         raise ExperimentError(f"case {case.name}: {error}") from None
 
 
-def _paced_case(strategy: str, family: str, preset: str, keys: Keys) -> Case:
-    """With the pace that makes a step `STEP_S` or `LONG_STEP_S` long."""
+def _paced_case(strategy: str, family: str, preset: str, keys: Keys) -> SuiteCase:
+    """Make a case whose pace stretches a step to `STEP_S` or `LONG_STEP_S`."""
     keys = BASE | PACED | keys | {"cluster.preset": preset}
     plan = _experiment(keys)
     seconds = STEP_S if plan.parallel.tensor == 1 else LONG_STEP_S
     pace = seconds / predict(plan).timeline.iteration_time
-    return Case(strategy, family, preset, _experiment(keys | {"run.pace": float(round(pace))}))
+    return SuiteCase(strategy, family, preset, _experiment(keys | {"run.pace": float(round(pace))}))
 
 
 def _experiment(keys: Keys) -> Experiment:

@@ -1,7 +1,7 @@
 """``twinline validate``: predict and run every case of a suite, and sum the errors up.
 
 Every case is kept in ``cases.jsonl`` as soon as it is done; a second call with the same
-folder goes on with those that are missing.
+folder goes on with the cases that are missing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -18,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime import execution
+from runtime import execution, host
 from runtime.launch.launcher import LaunchError, OnProgress, Workers
-from runtime.validation.suite import Case
+from runtime.validation.suite import SuiteCase
 from simulator.experiment.describe import describe_plan
 from simulator.experiment.section import ExperimentError
 
@@ -28,8 +27,9 @@ Row = dict[str, Any]
 """One case as JSON, see docs/json.md."""
 
 OnCase = Callable[[Row], None]
+"""Called with the row of every case when it is done."""
 
-FIGURES = (
+TARGETS = (
     ("1 rank", "median_abs_error", 0.03),
     ("2 ranks", "median_abs_error", 0.03),
     ("2 ranks", "p90_abs_error", 0.08),
@@ -38,15 +38,15 @@ FIGURES = (
     ("all", "mean_start_error", 0.03),
     ("all", "worst_memory_error", 0.02),
 )
-"""Targets: a group of cases, a figure of its summary, and what it may be at most."""
+"""Each target: a group of cases, a figure of its summary, and the largest value allowed."""
 
 
 @dataclass
 class Validation:
-    """What `validate` found.
+    """The result of `validate`.
 
     Attributes:
-        rows: of the cases in the order of the suite, finished or failed.
+        rows: the cases in the order of the suite, finished or failed.
         resumed: how many of them an earlier call had done.
     """
 
@@ -55,17 +55,19 @@ class Validation:
 
     @property
     def done(self) -> list[Row]:
+        """The cases that were predicted and run."""
         return [row for row in self.rows if row["failure"] is None]
 
     @property
     def failed(self) -> list[Row]:
+        """The cases that failed."""
         return [row for row in self.rows if row["failure"] is not None]
 
     def _of(self, group: str) -> list[Row]:
         return [row for row in self.done if group in ("all", row["group"])]
 
     def summary(self, group: str = "all") -> dict[str, Any]:
-        """Figures over the cases of a group; all are None where it has none."""
+        """Return the figures over the cases of a group; all are None if it has no case."""
         rows = self._of(group)
         errors = np.array([abs(row["error"]) for row in rows])
         if not rows:
@@ -80,15 +82,18 @@ class Validation:
         }
 
     def groups(self) -> dict[str, dict[str, Any]]:
+        """Return the summary of every group that has a finished case."""
         names = dict.fromkeys(row["group"] for row in self.done)
         return {name: self.summary(name) for name in names}
 
     def targets(self) -> list[dict[str, Any]]:
-        """Each with the value found; ``met`` is None where no case tells. For errors of the step
-        also how many cases are within the limit or, where that is higher, their noise floor.
+        """Return every target with the value found; ``met`` is None if its group has no case.
+
+        Targets for errors of the iteration time also say how many cases are within the limit or,
+        where that is higher, their noise floor.
         """
         found = []
-        for group, figure, limit in FIGURES:
+        for group, figure, limit in TARGETS:
             value = self.summary(group)[figure]
             met = None if value is None else value <= limit
             target = {"group": group, "figure": figure, "limit": limit, "value": value, "met": met}
@@ -100,7 +105,7 @@ class Validation:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object of ``twinline validate``."""
+        """Return the JSON object that ``twinline validate --json`` prints."""
         everything = self.summary()
         return {
             "cases": self.rows,
@@ -121,21 +126,22 @@ STATISTICS = (
 
 
 def validate(
-    cases: Sequence[Case],
+    cases: Sequence[SuiteCase],
     folder: Path,
     on_case: OnCase | None = None,
     on_progress: OnProgress | None = None,
     workers: Workers | None = None,
 ) -> Validation:
-    """Predict and run `cases` (see `suite.cases_of`), but not those that `folder` has.
+    """Predict and run `cases` (see `suite.cases_of`) that `folder` does not have yet.
 
     No prediction uses the run it is compared with: passes and transfers are calibrated in
     turn with the measured steps, on the same machine, and the steps are no part of it.
 
     Args:
-        folder: keeps ``cases.jsonl`` and ``profile.json``; made if it is not there.
+        cases: the cases, in the order of the result.
+        folder: keeps ``cases.jsonl`` and ``profile.json``; created if it does not exist.
         on_case: called with the row of every case when it is done or has failed.
-        on_progress: called with the share of all that is done, 0 to 1, and what is being done.
+        on_progress: called with the share of all work that is done, 0 to 1, and the current step.
         workers: processes to use for all cases; None: new ones for each number of ranks.
 
     Raises:
@@ -151,11 +157,13 @@ def validate(
                 found.rows.append(known[name])
                 continue
 
-            def report(share: float, what: str, number: int = number, case: Case = case) -> None:
-                tell((number + share) / len(cases), f"{number + 1}/{len(cases)} {case.name} {what}")
+            def report(
+                share: float, what: str, number: int = number, name: str = case.name
+            ) -> None:
+                tell((number + share) / len(cases), f"{number + 1}/{len(cases)} {name} {what}")
 
             report(0.0, "starting")
-            row = {"id": name, "machine": machine()} | _measured(case, pool, folder, report)
+            row = {"id": name, "machine": _this_host()} | _measured(case, pool, folder, report)
             _append(folder, row)
             found.rows.append(row)
             if on_case:
@@ -163,7 +171,7 @@ def validate(
     return found
 
 
-def _measured(case: Case, pool: _Pool, folder: Path, report: OnProgress) -> Row:
+def _measured(case: SuiteCase, pool: _Pool, folder: Path, report: OnProgress) -> Row:
     row: Row = {
         "strategy": case.strategy,
         "family": case.family,
@@ -192,7 +200,7 @@ def _measured(case: Case, pool: _Pool, folder: Path, report: OnProgress) -> Row:
 
 
 class _Pool:
-    """The processes of one number of ranks, which take one case after the other."""
+    """The processes for one number of ranks, which take one case after the other."""
 
     def __init__(self, given: Workers | None):
         self._given = given
@@ -207,7 +215,7 @@ class _Pool:
         return self._own
 
     def drop(self) -> None:
-        """After a failure they are gone; the next case gets new ones."""
+        """Give the processes up: after a failure they are gone, and the next case gets new ones."""
         self._given = None
         if self._own is not None:
             self._own.close()
@@ -224,9 +232,10 @@ class _Pool:
 # What is kept ------------------------------------------------------------------------
 
 
-def identity(case: Case) -> str:
-    """Of a case and of what it was measured with: the experiment, and the versions of this
-    project and of torch.
+def identity(case: SuiteCase) -> str:
+    """Return a hash of a case and of the versions of this project and of torch.
+
+    A result is used again only under the same hash.
     """
     versions = [_version("twinline"), _version("torch")]
     what = [case.name, case.experiment.model_dump(mode="json", exclude_unset=True), versions]
@@ -240,14 +249,8 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def machine() -> dict[str, Any]:
-    """What results may not be mixed of."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"hostname": socket.gethostname(), "cores": cores}
-
-
 def finished(folder: Path) -> dict[str, Row]:
-    """The cases in `folder` that did not fail, by `identity`.
+    """Return the cases in `folder` that did not fail, by `identity`.
 
     Raises:
         ExperimentError: the folder cannot be used, or has cases of another machine.
@@ -263,7 +266,7 @@ def finished(folder: Path) -> dict[str, Row]:
         raise ExperimentError(f"{folder}: is not a folder") from None
     except (OSError, ValueError) as error:
         raise ExperimentError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    here, rows = machine(), {}
+    here, rows = _this_host(), {}
     for number, line in enumerate(lines[:-1], start=1):
         try:
             row = json.loads(line)
@@ -280,6 +283,11 @@ def finished(folder: Path) -> dict[str, Row]:
     return rows
 
 
+def _this_host() -> dict[str, Any]:
+    """Return what tells hosts apart whose results may not be mixed."""
+    return {"hostname": host.hostname(), "cores": host.cores()}
+
+
 def _describe(there: Any) -> str:
     try:
         return f"{there['hostname']} with {there['cores']} cores"
@@ -288,7 +296,7 @@ def _describe(there: Any) -> str:
 
 
 def _append(folder: Path, row: Row) -> None:
-    """Keep a row whatever happens next."""
+    """Write a row to disk at once, so that it is kept whatever happens next."""
     with (folder / "cases.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
         file.flush()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from runtime import host
 from runtime.calibration.calibrator import Calibrator
 from runtime.execution import compare
 from runtime.executor.groups import Groups
@@ -159,7 +160,7 @@ def test_passes_longer_than_a_round_are_measured_too(alone, experiment, monkeypa
 
 
 def test_fewer_ranks_than_cores_share_nothing(alone, experiment, monkeypatch):
-    monkeypatch.setattr(sys.modules[Calibrator.__module__], "cores", lambda: 16)
+    monkeypatch.setattr(host, "cores", lambda: 16)
     tiny = experiment(microbatches=2)
     calibrator = calibrated(tiny, alone)
     profile = calibrator.profile()

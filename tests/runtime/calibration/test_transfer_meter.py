@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runtime.calibration import transfer_meter as transfers
-from runtime.calibration.transfer_cases import Case, Cases
+from runtime.calibration.transfer_cases import TransferCase, TransferCases
 from runtime.calibration.transfer_meter import PASS_S, TransferMeter
 from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
@@ -39,12 +39,12 @@ class Known(Costs):
 
 
 @pytest.fixture(scope="module")
-def cases() -> Cases:
+def cases() -> TransferCases:
     experiment = load(None, PLAN)
-    return Cases(experiment, lower(experiment), wide=True, cores=2)
+    return TransferCases(experiment, lower(experiment), wide=True, cores=2)
 
 
-def columns(case: Case, queues: bool = False):
+def columns(case: TransferCase, queues: bool = False):
     timeline = simulate(case.program, Known(queues))
     return tuple(column[None, :] for column in (timeline.posted, timeline.start, timeline.end))
 

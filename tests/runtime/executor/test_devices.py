@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from runtime.calibration.calibrator import mates_of
+from runtime.calibration.calibrator import sharers_of
 from runtime.execution import peak_flops_of
 from runtime.executor import devices, groups, streams
 from runtime.executor.devices import AllocatorPeak, backend_of, device_of, patience
@@ -130,9 +130,9 @@ def test_ranks_agree_on_the_host_whatever_carries_tensors(two_gpus, monkeypatch,
 
 def test_those_who_share_cores_or_a_device() -> None:
     hosts = ["a", "a", "a", "b", "b"]
-    assert [mates_of(rank, hosts, None) for rank in (0, 3)] == [[0, 1, 2], [3, 4]]
-    assert [mates_of(rank, hosts, 2) for rank in (1, 2, 4)] == [[0, 1], [2], [3, 4]]
-    assert mates_of(4, hosts, 1) == [4]
+    assert [sharers_of(rank, hosts, None) for rank in (0, 3)] == [[0, 1, 2], [3, 4]]
+    assert [sharers_of(rank, hosts, 2) for rank in (1, 2, 4)] == [[0, 1], [2], [3, 4]]
+    assert sharers_of(4, hosts, 1) == [4]
 
 
 class Elsewhere:

@@ -11,19 +11,19 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from runtime import cli
+from runtime import cli, host
 from runtime.launch.launcher import LaunchError
 from runtime.validation import validation
 from runtime.validation.report import line_of, print_validation
-from runtime.validation.suite import Case
+from runtime.validation.suite import SuiteCase
 from runtime.validation.validation import Validation, finished, identity, validate
 from simulator.experiment.section import ExperimentError
 
 UNIT = {"model": "unit", "pipeline": 2, "microbatches": 2, "iterations": 1, "p2p": 0.001}
 
 
-def tiny(experiment, name="1f1b", **keys) -> Case:
-    return Case(name, "pipeline", "small", experiment(**UNIT | keys))
+def tiny(experiment, name="1f1b", **keys) -> SuiteCase:
+    return SuiteCase(name, "pipeline", "small", experiment(**UNIT | keys))
 
 
 @pytest.fixture
@@ -152,7 +152,8 @@ def test_processes_are_started_once_for_a_number_of_ranks(experiment, tmp_path, 
 
 def test_results_of_another_machine_are_not_mixed_in(workers, three, tmp_path, monkeypatch):
     validate(three[:1], tmp_path, workers=workers)
-    monkeypatch.setattr(validation, "machine", lambda: {"hostname": "elsewhere", "cores": 64})
+    monkeypatch.setattr(host, "hostname", lambda: "elsewhere")
+    monkeypatch.setattr(host, "cores", lambda: 64)
     with pytest.raises(ExperimentError, match=r"cores, this is elsewhere with 64 cores; give"):
         validate(three, tmp_path)
 
@@ -212,8 +213,11 @@ def test_the_report_has_every_case_whole(width):
     for part in ("context, ring", "-12.0%", "880 ms", "compute of rank 1 (+38%)", "3 of 40"):
         assert part in text
     assert "…" not in text
-    assert "2 ranks: median |error| 31.0%, target ≤ 3%: missed by 28.0 points" in text
-    assert "; within it or their noise floor: 0 of 2" in " ".join(text.split())
+    text = " ".join(text.split())
+    expected = (
+        "2 ranks: median |error| 31.0%; Twinline's target ≤ 3%: not met, 28.0 points above it"
+    )
+    assert expected + "; 0 of 2 cases are within it or their noise floor" in text
 
 
 PACING = {"executions": 40, "overran": 3, "longest_overrun_s": 0.01, "largest_ratio": 2.0}
