@@ -103,7 +103,7 @@ for name, bucket_mb in (("one bucket", ONE_BUCKET), ("buckets of 100 MB", 100.0)
     prediction = predict(parse({"workload": workload, "parallel": plan, "cluster": CLUSTER}))
     prediction.timeline.meta["source"] = name
     timelines.append(prediction.timeline)
-    step, compute = prediction.result["iteration_time_s"], support.work_seconds(prediction)[0]
+    step, compute = prediction.iteration_time_s, support.work_seconds(prediction)[0]
     sizes = support.buckets(prediction.program)
     exposed = prediction.cluster.collective("ALL_REDUCE", tuple(range(16)), sizes[-1]).mean_s
     rows.append(
@@ -157,15 +157,15 @@ for (name, outcome), guess in zip(outcomes.items(), (f"{MY_GUESS:.2f}", "–"), 
     formula = 2 * compute / (compute + exposed)
 
     compute = support.work_seconds(outcome.prediction)[0]
-    step = outcome.execution.result["iteration_time_s"]
-    simulated = 2 * compute / outcome.prediction.result["iteration_time_s"]
+    step = outcome.execution.iteration_time_s
+    simulated = 2 * compute / outcome.prediction.iteration_time_s
     measured = 2 * compute / step
     rows.append(
         [name, guess, f"{formula:.2f}", f"{simulated:.2f}", f"{measured:.2f}",
          percent((simulated - measured) / measured, signed=True),
          percent(outcome.comparison.noise_floor), seconds(compute), seconds(step)]
     )  # fmt: skip
-    pair = outcome.prediction.timeline, outcome.execution.measurement.timeline
+    pair = outcome.prediction.timeline, outcome.execution.timeline
     support.draw(f"01-compare-{len(rows)}.png", f"Two ranks on this machine, {name}", *pair)
 
 support.show_table(

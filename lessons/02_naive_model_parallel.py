@@ -91,11 +91,11 @@ print("one H100:", *on_h100(1).notes)
 rows = []
 for stages in (1, 2, 4, 8):
     prediction = on_h100(stages)
-    result = prediction.result
+    result = prediction
     rows.append(
-        [str(stages), support.gib(support.peak_memory(result)),
-         "yes" if support.fits(prediction) else "no", seconds(result["iteration_time_s"]),
-         f"{(stages - 1) / stages:.3f}", f"{result['bubble_fraction']:.3f}"]
+        [str(stages), support.gib(result.peak_memory_bytes),
+         "yes" if support.fits(prediction) else "no", seconds(result.iteration_time_s),
+         f"{(stages - 1) / stages:.3f}", f"{result.bubble_fraction:.3f}"]
     )  # fmt: skip
 
 support.show_table(["H100s", "peak memory", "fits", "step", "bubble: formula", "simulated"], *rows)
@@ -124,18 +124,18 @@ with Workers(2) as workers:
 # as it is. ``noise`` is the noise floor of the measured step in the same unit; bytes are
 # counted, not timed, and have none.
 
-predicted, measured = outcome.prediction.result, outcome.execution.result
+predicted, measured = outcome.prediction, outcome.execution
 support.draw(
     "02-compare.png",
     "Naive model parallel, two ranks on this machine",
     outcome.prediction.timeline,
-    outcome.execution.measurement.timeline,
+    outcome.execution.timeline,
 )
 
 noise = outcome.comparison.noise_floor
-bubbles = [MY_GUESS, 1 / 2, predicted["bubble_fraction"], measured["bubble_fraction"]]
+bubbles = [MY_GUESS, 1 / 2, predicted.bubble_fraction, measured.bubble_fraction]
 speedups = [2 * (1 - bubble) for bubble in bubbles]
-peaks = [support.peak_memory(predicted), support.peak_memory(measured)]
+peaks = [predicted.peak_memory_bytes, measured.peak_memory_bytes]
 support.show_table(
     ["naive, 2 ranks", "guess", "formula", "simulated", "measured", "error", "noise"],
     ["bubble fraction", *(f"{value:.3f}" for value in bubbles),
@@ -145,7 +145,7 @@ support.show_table(
     ["peak memory", "–", "–", *map(nbytes, peaks),
      percent((peaks[0] - peaks[1]) / peaks[1], signed=True), "none"],
 )  # fmt: skip
-alone = support.peak_memory(predict(here()).result)
+alone = predict(here()).peak_memory_bytes
 print(f"one rank with the whole model would need {nbytes(alone)} (predicted)")
 
 # %%

@@ -100,11 +100,11 @@ rows, timelines = [], []
 for microbatches in (1, 8, 16, 64):
     for schedule in ("gpipe", "1f1b"):
         prediction = on_h100(schedule, microbatches)
-        result = prediction.result
+        result = prediction
         rows.append(
-            [f"{schedule}, m = {microbatches}", seconds(result["iteration_time_s"]),
-             f"{7 / (microbatches + 7):.3f}", f"{result['bubble_fraction']:.3f}",
-             support.in_flight(result), support.gib(support.peak_memory(result)),
+            [f"{schedule}, m = {microbatches}", seconds(result.iteration_time_s),
+             f"{7 / (microbatches + 7):.3f}", f"{result.bubble_fraction:.3f}",
+             support.in_flight(result), support.gib(result.peak_memory_bytes),
              "yes" if support.fits(prediction) else "no"]
         )  # fmt: skip
         if microbatches == 16:
@@ -155,11 +155,11 @@ with Workers(2) as workers:
 
 rows = []
 for name, outcome in outcomes.items():
-    predicted, measured = outcome.prediction.result, outcome.execution.result
-    bubbles = [r["bubble_fraction"] for r in (predicted, measured)]
+    predicted, measured = outcome.prediction, outcome.execution
+    bubbles = [r.bubble_fraction for r in (predicted, measured)]
     noise = (1 - bubbles[1]) * outcome.comparison.noise_floor
     held = [support.in_flight(r) for r in (predicted, measured)]
-    peaks = [support.peak_memory(r) for r in (predicted, measured)]
+    peaks = [r.peak_memory_bytes for r in (predicted, measured)]
     rows += [
         [f"{name}: bubble fraction", f"{MY_GUESS[name]:.3f}", f"{1 / 5:.3f}",
          *(f"{value:.3f}" for value in bubbles), f"{bubbles[0] - bubbles[1]:+.3f}",
@@ -172,7 +172,7 @@ for name, outcome in outcomes.items():
         f"03-compare-{name}.png",
         f"{name} on two ranks of this machine",
         outcome.prediction.timeline,
-        outcome.execution.measurement.timeline,
+        outcome.execution.timeline,
     )
 
 support.show_table(

@@ -45,7 +45,7 @@ def simulated(
 
 
 def milliseconds(prediction: Prediction) -> float:
-    return 1e3 * float(prediction.result["iteration_time_s"])
+    return 1e3 * prediction.iteration_time_s
 
 
 # Lesson 1 ----------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def accumulation(answers: ModuleType) -> str:
         plan = {"data": 16, "microbatches": microbatches, "bucket_mb": 100.0}
         prediction = simulated(workload, cluster, **plan)
         compute = support.work_seconds(prediction)[0]
-        return 16 * compute / float(prediction.result["iteration_time_s"])
+        return 16 * compute / prediction.iteration_time_s
 
     return smallest(answers.microbatches(), lambda m: speedup(m) >= 12, "a speed-up of 12")
 
@@ -104,13 +104,11 @@ def smallest(answer: Any, enough: Callable[[int], bool], what: str) -> str:
 
 def naive_bubble(answers: ModuleType) -> str:
     for ranks in (8, 2, 3, 1):
-        result = simulated(
-            {"model": "unit"}, pipeline=ranks, microbatches=2, schedule="naive"
-        ).result
+        result = simulated({"model": "unit"}, pipeline=ranks, microbatches=2, schedule="naive")
         value = answers.bubble_fraction(ranks)
         expect(
-            abs(float(value) - result["bubble_fraction"]) < 1e-6,
-            f"{ranks} ranks: {value!r}, the simulator has {result['bubble_fraction']:.4f}",
+            abs(float(value) - result.bubble_fraction) < 1e-6,
+            f"{ranks} ranks: {value!r}, the simulator has {result.bubble_fraction:.4f}",
         )
     return "8 ranks: 0.875"
 
@@ -143,7 +141,7 @@ def enough_microbatches(answers: ModuleType) -> str:
 
         def enough(microbatches: int, ranks: int = ranks, bubble: float = bubble) -> bool:
             plan = {"pipeline": ranks, "microbatches": microbatches, "schedule": "1f1b"}
-            fraction = simulated({"model": "unit"}, **plan).result["bubble_fraction"]
+            fraction = simulated({"model": "unit"}, **plan).bubble_fraction
             return float(fraction) <= bubble + 1e-9
 
         smallest(value, enough, f"a bubble fraction of at most {bubble} on {ranks} ranks")
@@ -154,10 +152,10 @@ def own_schedule(answers: ModuleType) -> str:
     for ranks, microbatches in ((2, 4), (4, 8), (4, 2), (1, 3)):
         case = f"p = {ranks}, m = {microbatches}"
         rows = [answers.order(ranks, rank, microbatches) for rank in range(ranks)]
-        result = of_order(rows, microbatches).result
-        time, target = 1e3 * result["iteration_time_s"], 30 * (microbatches + ranks - 1)
+        result = of_order(rows, microbatches)
+        time, target = 1e3 * result.iteration_time_s, 30 * (microbatches + ranks - 1)
         expect(near(time, target), f"{case}: {time:.0f} ms, the formula has {target} ms")
-        held = [row["peak_inflight_microbatches"] for row in result["ranks"]]
+        held = [rank.peak_inflight_microbatches for rank in result.ranks]
         limit = [min(microbatches, ranks - rank) for rank in range(ranks)]
         expect(held == limit, f"{case}: in flight {held}, 1F1B has {limit}")
     return "the step time of the formula, min(m, p − rank) in flight"
@@ -188,8 +186,8 @@ def plan_that_fits(answers: ModuleType) -> str:
     )
     workload = support.GPT_30B | {"global_batch": plan["microbatches"]}
     prediction = simulated(workload, pipeline=8, **plan)
-    bubble = prediction.result["bubble_fraction"]
-    peak = support.gib(support.peak_memory(prediction.result))
+    bubble = prediction.bubble_fraction
+    peak = support.gib(prediction.peak_memory_bytes)
     expect(support.fits(prediction), f"{peak} does not fit into 80 GiB; bubble {bubble:.3f}")
     expect(bubble <= 0.16, f"bubble fraction {bubble:.3f}, the target is 0.16; {peak}")
     return f"{peak}, bubble fraction {bubble:.3f}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from runtime import Outcome, Workers, compare
 from simulator import Experiment, Prediction, Program, Timeline
+from simulator.analysis.results import Result
 from simulator.charts.timeline import comparison_figure, timeline_figure
 from simulator.engine.costs import costs_of
 from simulator.experiment.describe import describe_plan
@@ -52,14 +52,9 @@ def buckets(program: Program) -> list[int]:
     return [i.task.nbytes for i in program.ranks[0] if i.task.op is Op.ALL_REDUCE]
 
 
-def peak_memory(result: dict[str, Any]) -> int:
-    """Bytes on the rank that needs the most."""
-    return max(rank["peak_memory_bytes"] for rank in result["ranks"])
-
-
-def in_flight(result: dict[str, Any]) -> str:
+def in_flight(result: Result) -> str:
     """Per rank, the most microbatches held at once."""
-    return "/".join(str(rank["peak_inflight_microbatches"]) for rank in result["ranks"])
+    return "/".join(str(rank.peak_inflight_microbatches) for rank in result.ranks)
 
 
 def gib(nbytes: float) -> str:
@@ -68,7 +63,7 @@ def gib(nbytes: float) -> str:
 
 def fits(prediction: Prediction) -> bool:
     """Whether every rank's peak memory is within its device's."""
-    return peak_memory(prediction.result) <= prediction.cluster.device.memory_bytes
+    return prediction.peak_memory_bytes <= prediction.cluster.device.memory_bytes
 
 
 def draw(name: str, title: str, *timelines: Timeline) -> None:
@@ -108,10 +103,10 @@ def show_gap(name: str, outcome: Outcome) -> None:
     """The error of the step time against the noise, and what it consists of."""
     comparison = outcome.comparison
     error, noise = comparison.iteration_time_error, comparison.noise_floor or 0.0
-    predicted, measured = outcome.prediction.result, outcome.execution.result
+    predicted, measured = outcome.prediction, outcome.execution
     print(
-        f"{name}: step simulated {seconds(predicted['iteration_time_s'])}, measured "
-        f"{seconds(measured['iteration_time_s'])}, error {percent(error, signed=True)}, "
+        f"{name}: step simulated {seconds(predicted.iteration_time_s)}, measured "
+        f"{seconds(measured.iteration_time_s)}, error {percent(error, signed=True)}, "
         f"noise {percent(noise)}: "
         + ("nothing to explain" if abs(error) <= noise else "more than noise")
     )

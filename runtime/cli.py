@@ -23,6 +23,7 @@ from runtime.validation import validation
 from runtime.validation.report import line_of, print_validation
 from runtime.validation.suite import cases_of
 from runtime.validation.validation import Row, finished, identity
+from simulator.analysis.results import Result
 from simulator.cli import commands as cli
 from simulator.cli.commands import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
 from simulator.cli.tables import print_result
@@ -105,10 +106,12 @@ def report_run(executed: Execution, as_json: bool, gantt: Path | None, trace: Pa
 
         timeline_figure(timeline, title=describe_plan(executed.experiment)).save(gantt)
     if as_json:
-        print(json.dumps(executed.result))
+        print(json.dumps(executed.to_json()))
         return
     console = Console(highlight=False)
-    print_result(console, str(timeline.meta["source"]), executed.result)
+    print_result(console, str(timeline.meta["source"]), executed)
+    for note in executed.notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
     for path in filter(None, (gantt, trace)):
         console.print(f"wrote {path}")
 
@@ -155,17 +158,16 @@ def compare(
     experiment = load(file, set_ or ())
     with progress_bar() as on_progress:
         outcome = execution.compare(experiment, on_progress)
-    timelines = {
-        "predicted": outcome.prediction.timeline,
-        "measured": outcome.execution.measurement.timeline,
+    results: dict[str, Result] = {
+        "predicted": outcome.prediction,
+        "measured": outcome.execution,
     }
     for name, path in paths.items():
-        save_trace(timelines[name], path)
-    results = {"predicted": outcome.prediction.result, "measured": outcome.execution.result}
-    cli.show_comparison(experiment, timelines, results, outcome.comparison, as_json, gantt)
+        save_trace(results[name].timeline, path)
+    cli.show_comparison(experiment, results, outcome.comparison, as_json, gantt)
     if not as_json:
         console = Console(highlight=False)
-        for note in outcome.prediction.notes:
+        for note in (*outcome.prediction.notes, *outcome.execution.notes):
             console.print(f"[yellow]note:[/yellow] {escape(note)}")
         console.print(f"predicted for: {outcome.prediction.cluster.name}")
         for path in (gantt, *paths.values()):

@@ -14,7 +14,8 @@ from runtime.measurement.merge import Measurement, from_json
 from runtime.profiles import keep_profile
 from simulator.analysis.comparison import Comparison
 from simulator.analysis.comparison import compare as compare_timelines
-from simulator.analysis.metrics import iteration_statistics, summarize, with_statistics
+from simulator.analysis.metrics import metrics_of
+from simulator.analysis.results import Result
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import default_path, parse_profile
@@ -25,20 +26,25 @@ from simulator.experiment.section import ExperimentError
 from simulator.prediction import Prediction, metadata, predict, saved_profile
 from simulator.program.program import Program
 from simulator.strategies.lowering import lower
+from simulator.timeline.statistics import Statistics, over_iterations
 from simulator.workloads.expert_load import loads_of
 
 SPARE = 1.1  # of a pace that is advised
 LEAST_LAG = 0.01  # of a paced run; less is not worth a slower one
 
 
-@dataclass
-class Execution:
-    """A real run; `result` is the JSON object of ``twinline run``."""
+@dataclass(kw_only=True)
+class Execution(Result):
+    """A real run.
+
+    Attributes:
+        experiment, program: what was run.
+        measurement: what the ranks recorded.
+    """
 
     experiment: Experiment
     program: Program
     measurement: Measurement
-    result: dict[str, Any]
 
 
 @dataclass
@@ -52,9 +58,14 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """The JSON object of ``twinline compare``."""
         return {
-            "predicted": self.prediction.result,
-            "measured": self.execution.result,
+            "predicted": self.prediction.to_json(),
+            "measured": self.execution.to_json(),
         } | self.comparison.to_json()
+
+    def _repr_html_(self) -> str:
+        """Both timelines' figures and their difference, for notebooks."""
+        parts = (self.prediction, self.execution, self.comparison)
+        return "".join(part._repr_html_() for part in parts)
 
 
 def execute(
@@ -157,39 +168,46 @@ def calibrate(
 def execution_of(
     experiment: Experiment, program: Program, peak_flops: float | None, answer: dict[str, Any]
 ) -> Execution:
-    """What rank 0 answered, with its figures; completes the timeline's metadata.
+    """Return what rank 0 answered with its figures, and complete the timeline's metadata.
 
     Args:
         peak_flops: see `peak_flops_of`.
     """
     measurement = from_json(program, answer["measurement"])
     timeline = measurement.timeline
-    statistics: dict[str, Any] = dict(iteration_statistics(measurement.iteration_times))
-    result = summarize(timeline, experiment, peak_flops, program.hash(), len(program))
-    statistics |= {
+    figures = over_iterations(measurement.iteration_times).to_json() | {
         "losses": measurement.losses,
         "parameters_norm": measurement.parameters_norm,
         "staleness": measurement.staleness,
     }
     if measurement.moe is not None:
-        statistics["moe"] = measurement.moe
+        figures["moe"] = measurement.moe
     if measurement.allocated:
-        statistics["allocator_peak_bytes"] = measurement.allocated
+        figures["allocator_peak_bytes"] = measurement.allocated
     if measurement.pacing is not None:
         pace = experiment.run.pace
-        statistics["pacing"] = measurement.pacing | {
+        figures["pacing"] = measurement.pacing | {
             "needed_pace": pace and _round_up(pace * measurement.pacing["largest_ratio"] * SPARE)
         }
     if measurement.loss_scale is not None:
-        statistics["loss_scale"] = measurement.loss_scale
+        figures["loss_scale"] = measurement.loss_scale
+    statistics = timeline.statistics = Statistics.from_json(figures)
     source = "measured" if experiment.run.pace is None else "paced"
     timeline.meta = metadata(source, experiment, program) | {
         "iterations": len(measurement.iteration_times),
         "noise_floor": measurement.noise_floor,
         "peak_flops": peak_flops,
-        "statistics": statistics,
     }
-    return Execution(experiment, program, measurement, with_statistics(result, statistics))
+    return Execution(
+        experiment=experiment,
+        program=program,
+        measurement=measurement,
+        timeline=timeline,
+        metrics=metrics_of(timeline, experiment, peak_flops, program.hash(), len(program)),
+        staleness=statistics.staleness or [],
+        moe=statistics.moe,
+        notes=statistics.notes,
+    )
 
 
 def _round_up(value: float) -> float:

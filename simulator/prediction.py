@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from simulator.analysis.metrics import iteration_statistics, summarize, with_statistics
+from simulator.analysis.metrics import metrics_of
+from simulator.analysis.results import Result
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import default_path, load_profile
@@ -23,6 +24,7 @@ from simulator.program.program import Program
 from simulator.program.staleness import staleness_of
 from simulator.strategies.lowering import lower
 from simulator.timeline.memory import usual_samples
+from simulator.timeline.statistics import over_iterations
 from simulator.timeline.timeline import Timeline
 from simulator.workloads.expert_load import predicted_routing
 
@@ -31,21 +33,27 @@ INSTRUCTIONS = 1_000_000
 """Where durations have a spread: how many steps are simulated, and how much in all."""
 
 
-@dataclass
-class Prediction:
+@dataclass(kw_only=True)
+class Prediction(Result):
     """A simulated training step.
 
     Attributes:
-        result: the JSON object of ``twinline predict``.
-        notes: what the reader should know of it (also in `result`).
+        experiment, program, cluster: what was simulated, and on what.
     """
 
     experiment: Experiment
     program: Program
     cluster: Cluster
-    timeline: Timeline
-    result: dict[str, Any]
-    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object of ``twinline predict`` (see ``docs/json.md``)."""
+        plain = self.metrics.to_json() | {"ranks_simulated": self.program.num_ranks}
+        if self.statistics:
+            plain |= self.statistics.to_json()
+        plain["staleness"] = [stage.to_json() for stage in self.staleness]
+        if self.moe:
+            plain["moe"] = dict(vars(self.moe))
+        return plain | {"cluster": self.cluster.name, "notes": self.notes}
 
 
 def predict(
@@ -72,7 +80,7 @@ def predict(
     timeline, times = simulated(program, costs, experiment.run.seed)
     timeline.meta = metadata("predicted", experiment, program) | {"cluster": cluster.name}
     if isinstance(costs, MeasuredCosts):
-        timeline.meta["statistics"] = iteration_statistics(times)
+        timeline.statistics = over_iterations(times)
     notes += costs.durations.notes()
     if program.is_folded:
         notes.append(
@@ -81,15 +89,16 @@ def predict(
         )
     notes += memory_notes(timeline, cluster)
     peak_flops = cluster.peak_flops(experiment.workload.dtype, experiment.world_size)
-    result = summarize(timeline, experiment, peak_flops, timeline.meta["hash"], len(program))
-    result["ranks_simulated"] = program.num_ranks
-    result = with_statistics(result, timeline.meta.get("statistics", {}))
-    pipeline = mesh.group(0, "pipeline")
-    result["staleness"] = staleness_of(program, list(pipeline))
-    if experiment.workload.model == "moe-gpt":
-        result["moe"] = predicted_routing(experiment)
-    result |= {"cluster": cluster.name, "notes": notes}
-    return Prediction(experiment, program, cluster, timeline, result, notes)
+    return Prediction(
+        experiment=experiment,
+        program=program,
+        cluster=cluster,
+        timeline=timeline,
+        metrics=metrics_of(timeline, experiment, peak_flops, timeline.meta["hash"], len(program)),
+        staleness=staleness_of(program, list(mesh.group(0, "pipeline"))),
+        moe=predicted_routing(experiment) if experiment.workload.model == "moe-gpt" else None,
+        notes=notes,
+    )
 
 
 def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, list[float]]:

@@ -212,7 +212,7 @@ def test_unknown_lesson(capsys):
 
 def step_ms(workload, **parallel) -> float:
     experiment = {"workload": workload, "parallel": parallel, "cluster": check.RINGS}
-    return 1e3 * predict(parse(experiment)).result["iteration_time_s"]
+    return 1e3 * predict(parse(experiment)).iteration_time_s
 
 
 def test_numbers_quoted_in_the_prose():
@@ -222,8 +222,8 @@ def test_numbers_quoted_in_the_prose():
     whole = parse(
         {"workload": check.GPT_3 | {"global_batch": 1}, "cluster": {"preset": "dgx-h100"}}
     )
-    assert support.gib(support.peak_memory(predict(whole).result)) == "1450.2 GiB"
+    assert support.gib(predict(whole).peak_memory_bytes) == "1450.2 GiB"
     cluster = check.RINGS | {"node_bandwidth_gbit": 100.0}
     workload = support.GPT_1B | {"global_batch": 64}
     slow = predict(parse({"workload": workload, "parallel": {"data": 16}, "cluster": cluster}))
-    assert 5 < 16 * support.work_seconds(slow)[0] / slow.result["iteration_time_s"] < 7
+    assert 5 < 16 * support.work_seconds(slow)[0] / slow.iteration_time_s < 7

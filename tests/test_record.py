@@ -23,7 +23,7 @@ RECORD = json.loads(Path(__file__).with_name("record.json").read_text(encoding="
 def test_a_prediction_is_as_recorded(name: str) -> None:
     plan = RECORD[name]
     prediction = predict(load(None, plan["set"]))
-    result: dict[str, Any] = prediction.result
+    result: dict[str, Any] = prediction.to_json()
     for key, expected in plan["figures"].items():
         if key == "ranks":
             found = {field: sum(rank[field] for rank in result["ranks"]) for field in expected}

@@ -112,7 +112,9 @@ class MeasuredRun:
     def _staleness_rows(self) -> list[dict[str, Any]]:
         """Return the staleness of this rank's stages, if it is the first that has them."""
         others = (at for axis, at in self._rank.coordinate.items() if axis != "pipeline")
-        return [] if any(others) else self._staleness.staleness.to_json()
+        if any(others):
+            return []
+        return [stage.to_json() for stage in self._staleness.staleness.stages()]
 
     def _everyones(self, mine: Any) -> list[Any]:
         """Return what every rank gives, in order of ranks."""

@@ -189,11 +189,11 @@ def _measured(case: SuiteCase, pool: _Pool, folder: Path, report: OnProgress) ->
         return row | {"failure": str(error)}
     found = outcome.comparison.to_json()
     return row | {
-        "predicted_s": outcome.prediction.result["iteration_time_s"],
-        "measured_s": outcome.execution.result["iteration_time_s"],
+        "predicted_s": outcome.prediction.iteration_time_s,
+        "measured_s": outcome.execution.iteration_time_s,
         "error": found.pop("iteration_time_error"),
         **found,
-        "pacing": outcome.execution.result.get("pacing"),
+        "pacing": outcome.execution.to_json().get("pacing"),
         "program": outcome.execution.program.hash(),
         "notes": outcome.prediction.notes,
     }

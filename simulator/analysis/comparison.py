@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from simulator.analysis.attribution import Cause, attribute
+from simulator.analysis.results import html_table
 from simulator.program.program import Program
 from simulator.timeline.timeline import Timeline
+from simulator.units import percent, seconds
 
 
 @dataclass
@@ -57,6 +59,18 @@ class Comparison:
             "causes": [asdict(cause) for cause in self.causes],
         }
 
+    def _repr_html_(self) -> str:
+        """The errors and the reason, for notebooks."""
+        title = f"iteration time: error {percent(self.iteration_time_error, signed=True)}"
+        if self.noise_floor is not None:
+            title += f", noise floor {percent(self.noise_floor)}"
+        rows = [
+            (name, str(count), seconds(mine), seconds(theirs))
+            for name, count, mine, theirs in self.rows
+        ]
+        notes = [f"largest cause: {self.cause}"] if self.cause else []
+        return html_table(title, ("operation", "count", "predicted", "measured"), rows, notes)
+
 
 def compare(
     predicted: Timeline,
@@ -93,9 +107,9 @@ def compare(
 
 
 def _iteration_time(timeline: Timeline) -> float:
-    return float(
-        timeline.meta.get("statistics", {}).get("iteration_time_s") or timeline.iteration_time
-    )
+    if timeline.statistics is not None and timeline.statistics.iteration_time_s > 0:
+        return timeline.statistics.iteration_time_s
+    return timeline.iteration_time
 
 
 def _join(predicted: Timeline, measured: Timeline) -> Any:
@@ -122,7 +136,7 @@ def _join(predicted: Timeline, measured: Timeline) -> Any:
 
 def _memory_errors(predicted: Timeline, measured: Timeline) -> list[float]:
     """Per rank; 0 where nothing was held."""
-    held = measured.meta.get("statistics", {}).get("allocator_peak_bytes")
+    held = measured.statistics.allocator_peak_bytes if measured.statistics else None
     held = held or [sample.peak for sample in measured.memory]
     return [
         (mine.peak - theirs) / theirs if theirs > 0 else 0.0

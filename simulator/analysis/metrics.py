@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from simulator.analysis.results import Metrics, ProgramSummary, RankMetrics
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.workload import IMAGE_MODELS
 from simulator.timeline.timeline import Floats, Timeline
@@ -24,7 +23,7 @@ def union_length(starts: Floats, ends: Floats) -> float:
     return float(np.maximum(ends - np.maximum(starts, reached), 0.0).sum())
 
 
-def rank_metrics(timeline: Timeline) -> list[dict[str, Any]]:
+def rank_metrics(timeline: Timeline) -> list[RankMetrics]:
     """Per rank: seconds of compute, exposed communication and idleness, which add up to the
     iteration time; first start and last end; peak memory; peak microbatches in flight.
     """
@@ -38,16 +37,16 @@ def rank_metrics(timeline: Timeline) -> list[dict[str, Any]]:
         busy = union_length(timeline.start[work], timeline.end[work])
         either = union_length(timeline.start[mine], timeline.end[mine])
         rows.append(
-            {
-                "rank": rank,
-                "compute_s": busy,
-                "exposed_comm_s": max(either - busy, 0.0),
-                "idle_s": max(total - either, 0.0),
-                "first_start_s": float(timeline.start[mine].min()) if mine.any() else 0.0,
-                "last_end_s": float(timeline.end[mine].max()) if mine.any() else 0.0,
-                "peak_memory_bytes": timeline.memory[row].peak if timeline.memory else 0,
-                "peak_inflight_microbatches": in_flight[row],
-            }
+            RankMetrics(
+                rank=rank,
+                compute_s=busy,
+                exposed_comm_s=max(either - busy, 0.0),
+                idle_s=max(total - either, 0.0),
+                first_start_s=float(timeline.start[mine].min()) if mine.any() else 0.0,
+                last_end_s=float(timeline.end[mine].max()) if mine.any() else 0.0,
+                peak_memory_bytes=timeline.memory[row].peak if timeline.memory else 0,
+                peak_inflight_microbatches=in_flight[row],
+            )
         )
     return rows
 
@@ -114,13 +113,14 @@ def recomputed_flops(experiment: Experiment) -> float:
     return sum(layer.recomputed_flops + full * layer.forward_flops for layer in layers) * replicas
 
 
-def summarize(
+def metrics_of(
     timeline: Timeline, experiment: Experiment, peak_flops: float | None, hash_: str, count: int
-) -> dict[str, Any]:
-    """The JSON object of ``twinline predict`` (see ``docs/json.md``).
+) -> Metrics:
+    """Return the figures of `timeline`.
 
     Args:
-        peak_flops: of one device in the workload's dtype, FLOP/s; None: MFU is null.
+        timeline: of a training step of `experiment`.
+        peak_flops: of one device in the workload's dtype, FLOP/s; None: MFU is None.
         hash_, count: of the program, count its instructions; a folded one counts in full.
     """
     world_size = experiment.world_size
@@ -135,38 +135,15 @@ def summarize(
         possible, needed = unpaced * world_size * peak_flops, model_flops(experiment)
         mfu, hfu = needed / possible, (needed + recomputed_flops(experiment)) / possible
     tokens = experiment.global_batch * workload.tokens_per_sample
-    return {
-        "program": {"hash": hash_, "ranks": world_size, "instructions": count * peers},
-        "iteration_time_s": total,
-        "bubble_fraction": fraction,
-        "bubble_ratio": ratio,
-        "mfu": mfu,
-        "hfu": hfu,
-        "tokens_per_s": tokens / unpaced if timed else None,
-        "token": "image" if workload.model in IMAGE_MODELS else "token",
-        "ranks": rank_metrics(timeline),
-    }
-
-
-def iteration_statistics(times: Sequence[float]) -> dict[str, float]:
-    """Median, 10th and 90th percentile of the iteration times of a run, seconds."""
-    low, middle, high = (float(value) for value in np.percentile(times, [10, 50, 90]))
-    return {
-        "iteration_time_s": middle,
-        "iteration_time_p10_s": low,
-        "iteration_time_p90_s": high,
-    }
-
-
-def with_statistics(result: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
-    """`result` of a median timeline with the statistics over all iterations of its run; the
-    rates become those of the iteration time there.
-    """
-    seconds = statistics.get("iteration_time_s", 0.0)
-    scale = result["iteration_time_s"] / seconds if seconds > 0 else 1.0
-    rates = {
-        key: result[key] * scale
-        for key in ("mfu", "hfu", "tokens_per_s")
-        if result[key] is not None
-    }
-    return result | rates | statistics
+    found = Metrics(
+        program=ProgramSummary(hash_, world_size, count * peers),
+        iteration_time_s=total,
+        bubble_fraction=fraction,
+        bubble_ratio=ratio,
+        mfu=mfu,
+        hfu=hfu,
+        tokens_per_s=tokens / unpaced if timed else None,
+        token="image" if workload.model in IMAGE_MODELS else "token",
+        ranks=rank_metrics(timeline),
+    )
+    return found.over_iterations(timeline.statistics)

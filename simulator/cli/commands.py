@@ -13,8 +13,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from simulator.analysis.comparison import Comparison
 from simulator.analysis.comparison import compare as compare_timelines
-from simulator.analysis.metrics import summarize, with_statistics
+from simulator.analysis.metrics import metrics_of
+from simulator.analysis.results import Result
 from simulator.cli.clusters import describe_cluster, print_clusters
 from simulator.cli.mesh import print_mesh
 from simulator.cli.tables import describe_case, print_comparison, print_result, print_schedules
@@ -29,7 +31,6 @@ from simulator.program.csv_text import to_csv
 from simulator.program.program import Program
 from simulator.strategies.catalogue import catalogue
 from simulator.strategies.lowering import lower
-from simulator.timeline.timeline import Timeline
 from simulator.timeline.trace import TraceError, load_trace, save_trace
 from simulator.units import seconds
 
@@ -140,10 +141,10 @@ def predict(
     if trace:
         save_trace(timeline, trace)
     if as_json:
-        print(json.dumps(prediction.result))
+        print(json.dumps(prediction.to_json()))
         return
     console = Console(highlight=False)
-    print_result(console, f"predicted on {cluster}", prediction.result)
+    print_result(console, f"predicted on {cluster}", prediction)
     for note in prediction.notes:
         console.print(f"[yellow]note:[/yellow] {escape(note)}")
     for path in filter(None, (gantt, trace)):
@@ -263,18 +264,23 @@ def compare_saved(predicted: Path, measured: Path, as_json: bool, gantt: Path | 
         raise TraceError(f"{predicted} and {measured}: {error}") from None
     results = {}
     for name, timeline in timelines.items():
-        result = summarize(
+        metrics = metrics_of(
             timeline, experiment, peak, str(timeline.meta.get("hash")), len(timeline)
         )
-        results[name] = with_statistics(result, timeline.meta.get("statistics", {}))
-    show_comparison(experiment, timelines, results, comparison, as_json, gantt)
+        statistics = timeline.statistics
+        results[name] = Result(
+            timeline=timeline,
+            metrics=metrics,
+            moe=statistics.moe if statistics else None,
+            notes=statistics.notes if statistics else [],
+        )
+    show_comparison(experiment, results, comparison, as_json, gantt)
 
 
 def show_comparison(
     experiment: Experiment,
-    timelines: dict[str, Timeline],
-    results: dict[str, dict[str, Any]],
-    comparison: Any,
+    results: dict[str, Result],
+    comparison: Comparison,
     as_json: bool,
     gantt: Path | None,
 ) -> None:
@@ -284,15 +290,16 @@ def show_comparison(
         from simulator.charts.timeline import comparison_figure
 
         figure = comparison_figure(
-            timelines["predicted"],
-            timelines["measured"],
+            results["predicted"].timeline,
+            results["measured"].timeline,
             title=f"{describe_plan(experiment)}: iteration time predicted "
-            f"{seconds(results['predicted']['iteration_time_s'])}, measured "
-            f"{seconds(results['measured']['iteration_time_s'])} (error {error:+.1%})",
+            f"{seconds(results['predicted'].iteration_time_s)}, measured "
+            f"{seconds(results['measured'].iteration_time_s)} (error {error:+.1%})",
         )
         figure.save(gantt)
     if as_json:
-        print(json.dumps(results | comparison.to_json()))
+        plain = {name: result.to_json() for name, result in results.items()}
+        print(json.dumps(plain | comparison.to_json()))
         return
     console = Console(highlight=False)
     print_result(console, "measured", results["measured"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from simulator.analysis.comparison import Comparison
+from simulator.analysis.results import Result
 from simulator.planner.schedules import Case, Row
+from simulator.timeline.statistics import PacingReport, Statistics
 from simulator.units import nbytes, percent, seconds
 
 WIDEST_LIST = 11  # letters
@@ -23,79 +23,85 @@ behind: updates between the weights of a gradient and those that it changes.
 async: needs no drain after a step; over many steps the bubble is less than here."""
 
 
-def print_result(console: Console, title: str, result: dict[str, Any]) -> None:
+def print_result(console: Console, title: str, result: Result) -> None:
     """One timeline: its figures, then a row per rank."""
-    program = result["program"]
+    metrics, statistics, program = result.metrics, result.statistics, result.metrics.program
     console.print(
-        f"[bold]{title}[/bold]  program {program['hash']}: {program['ranks']} ranks, "
-        f"{program['instructions']:,} instructions"
+        f"[bold]{title}[/bold]  program {program.hash}: {program.ranks} ranks, "
+        f"{program.instructions:,} instructions"
     )
-    line = f"iteration {seconds(result['iteration_time_s'])}"
-    if "iteration_time_p10_s" in result:
-        low, high = result["iteration_time_p10_s"], result["iteration_time_p90_s"]
+    line = f"iteration {seconds(metrics.iteration_time_s)}"
+    if statistics:
+        low, high = statistics.iteration_time_p10_s, statistics.iteration_time_p90_s
         line += f" (p10 {seconds(low)}, p90 {seconds(high)})"
-    line += f"   bubble fraction {result['bubble_fraction']:.3f}"
-    if result["tokens_per_s"] is not None:
-        line += f"   {result['tokens_per_s']:,.0f} {result['token']}s/s"
-    if result["mfu"] is not None:
-        line += f"   MFU {percent(result['mfu'])}"
-        if result["hfu"] != result["mfu"]:
-            line += f"   HFU {percent(result['hfu'])}"
+    line += f"   bubble fraction {metrics.bubble_fraction:.3f}"
+    if metrics.tokens_per_s is not None:
+        line += f"   {metrics.tokens_per_s:,.0f} {metrics.token}s/s"
+    if metrics.mfu is not None and metrics.hfu is not None:
+        line += f"   MFU {percent(metrics.mfu)}"
+        if metrics.hfu != metrics.mfu:
+            line += f"   HFU {percent(metrics.hfu)}"
     console.print(line)
     table = Table("rank", "compute", "exposed comm", "idle", "peak memory", "in flight")
     for column in table.columns:
         column.justify = "right"
-    shown = result["ranks"][:16]
+    shown = metrics.ranks[:16]
     for row in shown:
         table.add_row(
-            str(row["rank"]),
-            seconds(row["compute_s"]),
-            seconds(row["exposed_comm_s"]),
-            seconds(row["idle_s"]),
-            nbytes(row["peak_memory_bytes"]),
-            str(row["peak_inflight_microbatches"]),
+            str(row.rank),
+            seconds(row.compute_s),
+            seconds(row.exposed_comm_s),
+            seconds(row.idle_s),
+            nbytes(row.peak_memory_bytes),
+            str(row.peak_inflight_microbatches),
         )
     console.print(table)
-    if len(shown) < len(result["ranks"]):
-        console.print(f"… and {len(result['ranks']) - len(shown)} more ranks (all in --json)")
-    if "pacing" in result:
-        _print_pacing(console, result["pacing"])
-    if "allocator_peak_bytes" in result:
-        held = ", ".join(map(nbytes, result["allocator_peak_bytes"][:16]))
-        console.print(f"allocators held at most {held} (ranks in order)")
-    if "loss_scale" in result:
-        scale = result["loss_scale"]
-        console.print(f"loss scale {scale['value']:g}, {scale['skipped_steps']} steps skipped")
-    if "moe" in result:
-        loads = result["moe"]["load_of_blocks"]
+    if len(shown) < len(metrics.ranks):
+        console.print(f"… and {len(metrics.ranks) - len(shown)} more ranks (all in --json)")
+    if result.moe:
+        loads = result.moe.load_of_blocks
         low, high = min(map(min, loads)), max(map(max, loads))
         console.print(
-            f"experts: dropped share {result['moe']['dropped_share']:.3f}, load of an expert "
+            f"experts: dropped share {result.moe.dropped_share:.3f}, load of an expert "
             f"of a block {low:.3f} to {high:.3f}"
         )
-    if "losses" in result:
-        losses = result["losses"]
+    if statistics:
+        _print_statistics(console, statistics)
+
+
+def _print_statistics(console: Console, statistics: Statistics) -> None:
+    """What was counted over all iterations of a run."""
+    if statistics.pacing:
+        _print_pacing(console, statistics.pacing)
+    if statistics.allocator_peak_bytes:
+        held = ", ".join(map(nbytes, statistics.allocator_peak_bytes[:16]))
+        console.print(f"allocators held at most {held} (ranks in order)")
+    if statistics.loss_scale:
+        scale = statistics.loss_scale
+        console.print(f"loss scale {scale.value:g}, {scale.skipped_steps} steps skipped")
+    if statistics.losses:
+        losses = statistics.losses
         console.print(
             f"loss {losses[0]:.4f} → {losses[-1]:.4f} over {len(losses)} iterations, "
-            f"parameters norm {result['parameters_norm']:.6f}"
+            f"parameters norm {statistics.parameters_norm:.6f}"
         )
 
 
-def _print_pacing(console: Console, pacing: dict[str, Any]) -> None:
+def _print_pacing(console: Console, pacing: PacingReport) -> None:
     """Whether real work was hidden behind modelled times."""
-    if not pacing["overran"]:
+    if not pacing.overran:
         console.print(
             f"paced: real work of every instruction was within its modelled time (at most "
-            f"{pacing['largest_ratio']:.0%} of it, {pacing['where']})"
+            f"{pacing.largest_ratio:.0%} of it, {pacing.where})"
         )
         return
-    many = f"{pacing['overran']} of {pacing['executions']} instructions"
+    many = f"{pacing.overran} of {pacing.executions} instructions"
     line = f"paced: {many} overran their modelled time, by up to "
-    console.print(f"{line}{seconds(pacing['longest_overrun_s'])}")
-    if pacing["largest_ratio"] > 1 and pacing["needed_pace"]:
+    console.print(f"{line}{seconds(pacing.longest_overrun_s)}")
+    if pacing.largest_ratio > 1 and pacing.needed_pace:
         console.print(
-            f"pace too fast: real work of {pacing['where']} takes {pacing['largest_ratio']:.3g} "
-            f"times its modelled time, raise run.pace to {pacing['needed_pace']:g}"
+            f"pace too fast: real work of {pacing.where} takes {pacing.largest_ratio:.3g} "
+            f"times its modelled time, raise run.pace to {pacing.needed_pace:g}"
         )
 
 
@@ -104,10 +110,7 @@ def _relative(mine: float, theirs: float) -> float:
 
 
 def print_comparison(
-    console: Console,
-    predicted: dict[str, Any],
-    measured: dict[str, Any],
-    comparison: Comparison,
+    console: Console, predicted: Result, measured: Result, comparison: Comparison
 ) -> None:
     """Predicted beside measured, the errors with the noise floor, and the reasons."""
     table = Table("", "predicted", "measured", "error", title="predicted against measured")
@@ -115,27 +118,28 @@ def print_comparison(
         column.justify = "right"
     table.add_row(
         "iteration time",
-        seconds(predicted["iteration_time_s"]),
-        seconds(measured["iteration_time_s"]),
+        seconds(predicted.iteration_time_s),
+        seconds(measured.iteration_time_s),
         percent(comparison.iteration_time_error, signed=True),
     )
     table.add_row(
         "bubble fraction",
-        f"{predicted['bubble_fraction']:.3f}",
-        f"{measured['bubble_fraction']:.3f}",
-        f"{predicted['bubble_fraction'] - measured['bubble_fraction']:+.3f}",
+        f"{predicted.bubble_fraction:.3f}",
+        f"{measured.bubble_fraction:.3f}",
+        f"{predicted.bubble_fraction - measured.bubble_fraction:+.3f}",
     )
-    peaks = [[row["peak_memory_bytes"] for row in r["ranks"]] for r in (predicted, measured)]
-    peaks[1] = measured.get("allocator_peak_bytes", peaks[1])
-    worst = max(range(len(peaks[1])), key=lambda rank: _relative(peaks[0][rank], peaks[1][rank]))
+    mine, theirs = ([rank.peak_memory_bytes for rank in r.ranks] for r in (predicted, measured))
+    if measured.statistics and measured.statistics.allocator_peak_bytes:
+        theirs = measured.statistics.allocator_peak_bytes
+    worst = max(range(len(theirs)), key=lambda rank: _relative(mine[rank], theirs[rank]))
     table.add_row(
         f"peak memory (rank {worst})",
-        nbytes(peaks[0][worst]),
-        nbytes(peaks[1][worst]),
+        nbytes(mine[worst]),
+        nbytes(theirs[worst]),
         percent(comparison.peak_memory_error, signed=True),
     )
-    if "moe" in predicted and "moe" in measured:
-        shares = [result["moe"]["dropped_share"] for result in (predicted, measured)]
+    if predicted.moe and measured.moe:
+        shares = [result.moe.dropped_share for result in (predicted, measured) if result.moe]
         table.add_row(
             "dropped share", *(f"{s:.3f}" for s in shares), f"{shares[0] - shares[1]:+.3f}"
         )
@@ -143,9 +147,9 @@ def print_comparison(
         "instruction starts, mean |Δ|", "", "", percent(comparison.instruction_start_error)
     )
     table.add_section()
-    for name, count, mine, theirs in comparison.rows:
-        error = percent((mine - theirs) / theirs, signed=True) if theirs > 0 else "–"
-        table.add_row(f"{name} (median of {count})", seconds(mine), seconds(theirs), error)
+    for name, count, took, takes in comparison.rows:
+        error = percent((took - takes) / takes, signed=True) if takes > 0 else "–"
+        table.add_row(f"{name} (median of {count})", seconds(took), seconds(takes), error)
     console.print(table)
     if comparison.noise_floor is not None:
         console.print(

@@ -184,8 +184,7 @@ def axis_end(rows: list[Row]) -> float | None:
 def _row(case: Case, name: str, virtual_stages: int) -> Row:
     experiment = case.experiment(name, virtual_stages)
     prediction = predict(experiment, resolve(experiment))
-    result = prediction.result
-    in_flight = [rank["peak_inflight_microbatches"] / virtual_stages for rank in result["ranks"]]
+    in_flight = [rank.peak_inflight_microbatches / virtual_stages for rank in prediction.ranks]
     asynchronous = hasattr(SCHEDULES[name], "updates")
     versions_behind = _versions_behind(case, name, virtual_stages) if asynchronous else 0
     notes = ["async"] if asynchronous else []
@@ -195,8 +194,8 @@ def _row(case: Case, name: str, virtual_stages: int) -> Row:
         name,
         virtual_stages,
         prediction.timeline,
-        result["iteration_time_s"],
-        result["bubble_fraction"],
+        prediction.iteration_time_s,
+        prediction.bubble_fraction,
         tuple(in_flight),
         sum(instruction.task.op is Op.SEND for instruction in prediction.program),
         versions_behind,
@@ -210,7 +209,7 @@ def _versions_behind(case: Case, name: str, virtual_stages: int) -> int:
     model = {"model": "mlp", "layers": case.stages * virtual_stages, "hidden": 1, "sequence": 1}
     program = lower(case.experiment(name, virtual_stages, model))
     stages = staleness_of(program, list(range(case.stages)))
-    return max(int(stage["max_versions_behind"]) for stage in stages)
+    return max(stage.max_versions_behind for stage in stages)
 
 
 def to_json(case: Case, rows: list[Row]) -> dict[str, Any]:

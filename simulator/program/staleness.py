@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.program import Program
+
+
+@dataclass(frozen=True)
+class StageStaleness:
+    """The staleness of one stage: how old the weights of its gradients were.
+
+    Attributes:
+        stage: the number of the stage.
+        max_versions_behind: the largest of `versions_behind`.
+        versions_behind: per microbatch, updates between the weights its forward pass used and
+            the update its gradient went into.
+    """
+
+    stage: int
+    max_versions_behind: int
+    versions_behind: list[int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields under their names."""
+        return dict(vars(self))
 
 
 class Staleness:
@@ -30,21 +51,19 @@ class Staleness:
             behind = version - self._used[stage, microbatch]
             self.behind.setdefault(stage, {})[microbatch] = behind
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """Per stage: versions behind, the maximum and for every microbatch in order."""
+    def stages(self) -> list[StageStaleness]:
+        """Return what was collected, stage by stage."""
         return [
-            {
-                "stage": stage,
-                "max_versions_behind": max(behind.values()),
-                "versions_behind": [behind[microbatch] for microbatch in sorted(behind)],
-            }
+            StageStaleness(
+                stage, max(behind.values()), [behind[microbatch] for microbatch in sorted(behind)]
+            )
             for stage, behind in sorted(self.behind.items())
         ]
 
 
-def staleness_of(program: Program, ranks: list[int]) -> list[dict[str, Any]]:
-    """Of a program, as its lists say, over `ranks` (one replica of the pipeline)."""
-    result: list[dict[str, Any]] = []
+def staleness_of(program: Program, ranks: list[int]) -> list[StageStaleness]:
+    """Return the staleness of every stage on `ranks` (one replica of the pipeline)."""
+    result: list[StageStaleness] = []
     lists = dict(zip(program.members, program.ranks, strict=True))
     for rank in ranks:
         staleness = Staleness()
@@ -59,5 +78,5 @@ def staleness_of(program: Program, ranks: list[int]) -> list[dict[str, Any]]:
             elif task.op is Op.OPTIMIZER_STEP:
                 staleness.update(stage, newest.get(stage, 0))
                 newest[stage] = newest.get(stage, 0) + 1
-        result += staleness.to_json()
-    return sorted(result, key=lambda row: int(row["stage"]))
+        result += staleness.stages()
+    return sorted(result, key=lambda row: row.stage)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
 from simulator.program.task import Task, label_of
+from simulator.timeline.statistics import Statistics
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -66,6 +67,7 @@ class Timeline:
         memory: per rank, in the order of `members`.
         meta: what produced it: ``source`` (predicted, measured or paced), program hash,
             the experiment, and for a measurement its iterations.
+        statistics: figures over all iterations or simulated steps, where there were several.
     """
 
     num_ranks: int
@@ -79,6 +81,7 @@ class Timeline:
     memory: list[MemorySamples] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     members: list[int] = field(default_factory=list)
+    statistics: Statistics | None = None
 
     def __post_init__(self) -> None:
         if not self.members:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from simulator.program.operations import COMPUTE_STREAM
+from simulator.timeline.statistics import Statistics
 from simulator.timeline.timeline import Floats, Integers, Kind, MemorySamples, Timeline
 
 FORMAT = 1
@@ -27,13 +28,14 @@ class TraceError(ValueError):
 
 def save_trace(timeline: Timeline, path: str | Path) -> None:
     """Write `timeline` to `path`, whole or not at all."""
+    statistics = {"statistics": timeline.statistics.to_json()} if timeline.statistics else {}
     document = {
         "displayTimeUnit": "ms",
         "twinline": {
             "format": FORMAT,
             "num_ranks": timeline.num_ranks,
             "members": timeline.members,
-            "meta": timeline.meta,
+            "meta": timeline.meta | statistics,
             "kinds": [list(kind) for kind in timeline.kinds],
             "spans": {
                 name: getattr(timeline, name).tolist()
@@ -101,10 +103,20 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
     meta = ours["meta"]
     if not isinstance(meta, dict):
         raise ValueError("meta is not an object")
+    meta = dict(meta)
+    statistics = Statistics.from_json(meta.pop("statistics")) if "statistics" in meta else None
     members = _integers(ours.get("members", range(num_ranks))).tolist()
     if not len(members) == len(set(members)) == num_ranks:
         raise ValueError("members are not so many different ranks")
-    return Timeline(num_ranks, kinds, *columns, memory=memory, meta=meta, members=members)
+    return Timeline(
+        num_ranks,
+        kinds,
+        *columns,
+        memory=memory,
+        meta=meta,
+        members=members,
+        statistics=statistics,
+    )
 
 
 def _integers(values: list[Any]) -> Integers:

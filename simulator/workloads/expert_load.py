@@ -15,6 +15,7 @@ from typing import Any
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.experiment.workload import Workload
+from simulator.timeline.statistics import ExpertLoad
 from simulator.workloads.moe_gpt import capacity
 
 FILE = "file:"
@@ -81,7 +82,7 @@ def dropped_share(load: Sequence[float], capacity_share: float) -> float:
     return math.fsum(max(0.0, share - capacity_share) for share in load)
 
 
-def predicted_routing(experiment: Experiment) -> dict[str, Any]:
+def predicted_routing(experiment: Experiment) -> ExpertLoad:
     """``moe`` of ``twinline predict`` (see ``docs/json.md``).
 
     In a run the load differs between microbatches, and each that is over capacity drops. So
@@ -92,11 +93,11 @@ def predicted_routing(experiment: Experiment) -> dict[str, Any]:
     tokens = experiment.microbatch_size * w.sequence // experiment.parallel.context
     choices = tokens * w.top_k
     dropped = [dropped_share(load, capacity(experiment) / choices) for load in loads]
-    return {
-        "dropped_share": math.fsum(dropped) / w.layers,
-        "load": [math.fsum(shares) / w.layers for shares in zip(*loads, strict=True)],
-        "load_of_blocks": loads,
-    }
+    return ExpertLoad(
+        dropped_share=math.fsum(dropped) / w.layers,
+        load=[math.fsum(shares) / w.layers for shares in zip(*loads, strict=True)],
+        load_of_blocks=loads,
+    )
 
 
 def _read(workload: Workload) -> list[list[float]]:

@@ -93,8 +93,8 @@ def step_seconds(row: Row, place: Place) -> float:
     times = []
     for simulated in sorted({min(count, MICROBATCHES), min(count, MICROBATCHES - 1)}):
         experiment = experiment_of(row, simulated)
-        result = predict(experiment, place(experiment)).result
-        times.append(float(result["iteration_time_s"]))
+        result = predict(experiment, place(experiment))
+        times.append(result.iteration_time_s)
     return times[-1] + (count - MICROBATCHES) * (times[-1] - times[0]) * (count > MICROBATCHES)
 
 
@@ -213,7 +213,7 @@ def megatron_cases(rows: Iterable[Row], place: Place = resolve) -> list[Case]:
                 "cluster": {"preset": preset},
             }
         )
-        predicted = 1e3 * predict(experiment, place(experiment)).result["iteration_time_s"]
+        predicted = 1e3 * predict(experiment, place(experiment)).iteration_time_s
         name = f"Megatron-LM {row['case']}, {row['hardware']}, tensor {row['tp']}"
         cases.append(Case(name, "ms", predicted, float(row["iteration_time_ms"]), False))
     return cases

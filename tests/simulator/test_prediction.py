@@ -6,11 +6,10 @@ import json
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from simulator import Experiment, load, lower, parse, predict
+from simulator import Experiment, Prediction, load, lower, parse, predict
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import save_profile
@@ -63,7 +62,7 @@ def test_a_damaged_profile_is_ignored_and_said_so(home: Path) -> None:
     (note,) = prediction.notes
     assert note.startswith("ignored: ")
     assert "\n" not in note
-    assert prediction.result["notes"] == [note]
+    assert prediction.to_json()["notes"] == [note]
 
 
 def test_passes_that_were_not_measured_are_counted(home: Path) -> None:
@@ -92,14 +91,14 @@ def test_who_waits_for_several_waits_for_the_slowest() -> None:
     experiment = load(None, ["parallel.pipeline=1", "parallel.data=2", "parallel.microbatches=1"])
     timing = Timing.of([1.0, 3.0])
 
-    def step(timing: Timing) -> dict[str, Any]:
-        return predict(experiment, from_profile(spread(experiment, timing))).result
+    def step(timing: Timing) -> Prediction:
+        return predict(experiment, from_profile(spread(experiment, timing)))
 
     certain, drawn = step(Timing.certain(2.0)), step(timing)
-    assert certain["iteration_time_s"] == certain["iteration_time_p90_s"]
-    assert drawn["iteration_time_s"] > 1.05 * certain["iteration_time_s"]
-    assert drawn["iteration_time_p10_s"] < drawn["iteration_time_p90_s"]
-    assert step(timing) == drawn
+    assert certain.iteration_time_s == certain.statistics.iteration_time_p90_s
+    assert drawn.iteration_time_s > 1.05 * certain.iteration_time_s
+    assert drawn.statistics.iteration_time_p10_s < drawn.statistics.iteration_time_p90_s
+    assert step(timing).to_json() == drawn.to_json()
 
 
 def test_a_machine_that_drifts_is_slow_for_whole_steps() -> None:
@@ -107,9 +106,11 @@ def test_a_machine_that_drifts_is_slow_for_whole_steps() -> None:
     experiment = load(None, ["parallel.pipeline=1"])
     steady = spread(experiment, Timing.certain(1.0))
     drifting = replace(steady, rounds=[[1.0], [3.0], [1.0]])
-    usual, found = (predict(experiment, from_profile(p)).result for p in (steady, drifting))
-    assert found["iteration_time_s"] == usual["iteration_time_s"]
-    assert found["iteration_time_p90_s"] == pytest.approx(3 * usual["iteration_time_s"], rel=1e-3)
+    usual, found = (predict(experiment, from_profile(p)) for p in (steady, drifting))
+    assert found.iteration_time_s == usual.iteration_time_s
+    assert found.statistics.iteration_time_p90_s == pytest.approx(
+        3 * usual.iteration_time_s, rel=1e-3
+    )
 
 
 def test_every_step_is_as_slow_as_its_slowest_rank() -> None:
@@ -117,9 +118,9 @@ def test_every_step_is_as_slow_as_its_slowest_rank() -> None:
     experiment = load(None, ["parallel.pipeline=1", "parallel.data=2"])
     steady = spread(experiment, Timing.certain(1.0))
     uneven = replace(steady, rounds=[[1.0, 1.5], [1.5, 1.0]])
-    usual, found = (predict(experiment, from_profile(p)).result for p in (steady, uneven))
-    passes = usual["ranks"][0]["compute_s"]
-    longer = found["iteration_time_s"] - usual["iteration_time_s"]
+    usual, found = (predict(experiment, from_profile(p)) for p in (steady, uneven))
+    passes = usual.ranks[0].compute_s
+    longer = found.iteration_time_s - usual.iteration_time_s
     assert longer == pytest.approx(0.5 * passes, rel=0.02)
 
 
@@ -164,7 +165,7 @@ def test_the_result_is_json_and_names_its_program() -> None:
     program = lower(experiment)
     prediction = predict(experiment, load_preset("laptop"), program)
     assert prediction.program is program
-    result = json.loads(json.dumps(prediction.result, allow_nan=False))
+    result = json.loads(json.dumps(prediction.to_json(), allow_nan=False))
     assert result["program"] == {
         "hash": program.hash(),
         "ranks": 4,

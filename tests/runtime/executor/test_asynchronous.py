@@ -98,15 +98,15 @@ def test_same_stale_weights_as_one_process(keys: dict[str, Any], run: Callable[.
 def test_staleness_is_the_predicted_one(keys: dict[str, Any], run: Callable[..., Any]) -> None:
     ran = run(**keys)
     p, m = ran.experiment.parallel.pipeline, ran.experiment.parallel.microbatches
-    predicted = predict(ran.experiment).result["staleness"]
-    assert ran.measurement.staleness == predicted
+    predicted = predict(ran.experiment).staleness
+    assert ran.measurement.staleness == [stage.to_json() for stage in predicted]
     two_buffer = keys["schedule"] == "pipedream-2bw"
     for stage, row in enumerate(predicted):
         if two_buffer:
             expected = [min(index // p, 1) for index in range(m)]
         else:
             expected = [index - pipedream_version(p, stage, index) for index in range(m)]
-        assert row["versions_behind"] == expected
+        assert row.versions_behind == expected
 
 
 def test_stashes_are_counted_and_freed(run: Callable[..., Any]) -> None:

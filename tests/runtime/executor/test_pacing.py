@@ -141,15 +141,15 @@ def test_a_pace_that_is_too_fast_says_so_and_what_to_do(workers, experiment):
     data = experiment(**keys, pace=1.0).model_dump(exclude_unset=True)
     fast = type(experiment()).model_validate(data | {"cluster": {"preset": "dgx-h100"}})
     ran = execution.execute(fast, workers=workers)
-    pacing = ran.result["pacing"]
-    assert pacing["overran"] > 0
-    assert pacing["largest_ratio"] > 1
-    assert pacing["needed_pace"] > pacing["largest_ratio"]
+    pacing = ran.statistics.pacing
+    assert pacing.overran > 0
+    assert pacing.largest_ratio > 1
+    assert pacing.needed_pace > pacing.largest_ratio
     console = Console(record=True, width=300)
-    print_result(console, "paced", ran.result)
+    print_result(console, "paced", ran)
     text = console.export_text()
-    assert f"{pacing['overran']} of {pacing['executions']} instructions overran" in text
-    assert f"raise run.pace to {pacing['needed_pace']:g}" in text
+    assert f"{pacing.overran} of {pacing.executions} instructions overran" in text
+    assert f"raise run.pace to {pacing.needed_pace:g}" in text
 
 
 # Planted causes -----------------------------------------------------------------------

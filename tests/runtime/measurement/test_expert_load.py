@@ -66,21 +66,21 @@ def test_the_drop_of_a_recorded_load_is_the_drop_that_was_measured(
     """Of a single microbatch: its load is not an average of several."""
     tiny = experiment(**{"model": "moe-gpt", "layers": 3, "capacity_factor": 0.9, **keys})
     tiny = tiny.model_copy(update={"run": tiny.run.model_copy(update={"iterations": 1})})
-    measured = execute(tiny, workers=workers).result["moe"]
-    assert math.fsum(measured["load"]) == pytest.approx(1)
+    measured = execute(tiny, workers=workers).moe
+    assert math.fsum(measured.load) == pytest.approx(1)
     path = tmp_path / "load.json"
 
     def predicted(load):
         path.write_text(json.dumps(load))
         recorded = tiny.workload.model_copy(update={"routing": f"file:{path}"})
-        return predict(tiny.model_copy(update={"workload": recorded})).result["moe"]
+        return predict(tiny.model_copy(update={"workload": recorded})).moe
 
-    again = predicted(measured["load_of_blocks"])
-    assert again["load_of_blocks"] == measured["load_of_blocks"]
-    assert again["load"] == pytest.approx(measured["load"])
-    assert again["dropped_share"] == pytest.approx(measured["dropped_share"], abs=1e-12)
-    average = predicted(measured["load"])["dropped_share"]
-    assert 0 < average < again["dropped_share"] or len(again["load_of_blocks"]) == 1
+    again = predicted(measured.load_of_blocks)
+    assert again.load_of_blocks == measured.load_of_blocks
+    assert again.load == pytest.approx(measured.load)
+    assert again.dropped_share == pytest.approx(measured.dropped_share, abs=1e-12)
+    average = predicted(measured.load).dropped_share
+    assert 0 < average < again.dropped_share or len(again.load_of_blocks) == 1
 
 
 def test_models_without_experts_have_no_such_figures(run):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from runtime.measurement.merge import Measurement, RankRecord, from_json, merge, to_json
-from simulator.analysis.metrics import iteration_statistics
 from simulator.prediction import predict
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.task import Task
 from simulator.program.walk import predecessors
+from simulator.timeline.statistics import over_iterations
 from simulator.timeline.timeline import Timeline
 
 RUNS = [
@@ -121,8 +121,9 @@ def test_each_iteration_has_a_time_and_a_loss(run):
     measured = run(schedule="gpipe", pipeline=2, microbatches=4, iterations=3, warmup=1)
     measurement = measured.measurement
     assert len(measurement.iteration_times) == len(measurement.losses) == 3
-    statistics = iteration_statistics(measurement.iteration_times)
-    low, middle, high = (statistics[f"iteration_time{key}_s"] for key in ("_p10", "", "_p90"))
+    statistics = over_iterations(measurement.iteration_times)
+    low, high = statistics.iteration_time_p10_s, statistics.iteration_time_p90_s
+    middle = statistics.iteration_time_s
     assert min(measurement.iteration_times) <= low <= middle <= high
     assert high <= max(measurement.iteration_times)
     assert middle == sorted(measurement.iteration_times)[1]

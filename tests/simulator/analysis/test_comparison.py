@@ -10,6 +10,7 @@ import pytest
 from simulator import Program, load, lower, predict
 from simulator.analysis.comparison import compare
 from simulator.cluster.resolve import resolve
+from simulator.timeline.statistics import Statistics
 from simulator.timeline.timeline import MemorySamples, Timeline
 
 PLAN = [
@@ -114,9 +115,9 @@ def test_spans_are_joined_by_name_whatever_their_order() -> None:
 
 def test_a_given_iteration_time_is_what_errors_are_relative_to() -> None:
     _, timeline = run()
-    meta = timeline.meta | {"statistics": {"iteration_time_s": 8.0}}
-    assert compare(timeline, replace(timeline, meta=meta)).iteration_time_error == -0.25
-    found = compare(replace(timeline, meta=meta), timeline)
+    slower = replace(timeline, statistics=Statistics(8.0, 8.0, 8.0))
+    assert compare(timeline, slower).iteration_time_error == -0.25
+    found = compare(slower, timeline)
     assert found.iteration_time_error == pytest.approx(8 / 6 - 1)
 
 

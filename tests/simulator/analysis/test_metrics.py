@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from simulator import load, predict
 from simulator.analysis.metrics import (
     bubble,
+    metrics_of,
     model_flops,
     peak_inflight,
     rank_metrics,
-    summarize,
     union_length,
 )
+from simulator.analysis.results import ProgramSummary
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.resolve import resolve
 from simulator.timeline.timeline import Kind, MemorySamples, Timeline
@@ -71,9 +72,9 @@ def test_times_of_a_rank_by_hand() -> None:
             num_ranks=3,
         )
     )
-    times = [(row["compute_s"], row["exposed_comm_s"], row["idle_s"]) for row in rows]
+    times = [(row.compute_s, row.exposed_comm_s, row.idle_s) for row in rows]
     assert times == [(4, 3, 3), (6, 0, 4), (0, 0, 10)]
-    assert [(row["first_start_s"], row["last_end_s"]) for row in rows] == [(0, 8), (4, 10), (0, 0)]
+    assert [(row.first_start_s, row.last_end_s) for row in rows] == [(0, 8), (4, 10), (0, 0)]
 
 
 def test_bubble_by_hand() -> None:
@@ -130,16 +131,16 @@ def test_cutting_stages_into_segments_changes_nothing_in_flight(schedule, expect
 def test_the_time_of_every_rank_adds_up(preset: str, plan: list[str]) -> None:
     settings = [f"cluster.preset={preset}", "parallel.bucket_mb=0.2", "parallel.pipeline=1"]
     experiment = load(None, settings + [f"parallel.{setting}" for setting in plan])
-    result = predict(experiment, resolve(experiment)).result
-    total = result["iteration_time_s"]
-    for row in result["ranks"]:
-        parts = [row["compute_s"], row["exposed_comm_s"], row["idle_s"]]
+    result = predict(experiment, resolve(experiment))
+    total = result.iteration_time_s
+    for row in result.ranks:
+        parts = [row.compute_s, row.exposed_comm_s, row.idle_s]
         assert sum(parts) == pytest.approx(total, rel=1e-9)
         assert min(parts) >= 0
-        assert 0 <= row["first_start_s"] <= row["last_end_s"] <= total
-    busy = sum(row["compute_s"] for row in result["ranks"])
-    assert result["bubble_fraction"] == pytest.approx(1 - busy / total / len(result["ranks"]))
-    assert result["bubble_ratio"] == pytest.approx(len(result["ranks"]) * total / busy - 1)
+        assert 0 <= row.first_start_s <= row.last_end_s <= total
+    busy = sum(row.compute_s for row in result.ranks)
+    assert result.bubble_fraction == pytest.approx(1 - busy / total / len(result.ranks))
+    assert result.bubble_ratio == pytest.approx(len(result.ranks) * total / busy - 1)
 
 
 def test_mfu_and_tokens_by_hand() -> None:
@@ -155,25 +156,25 @@ def test_mfu_and_tokens_by_hand() -> None:
     tokens = 12 * 16
     flops = 2 * tokens * 32 * 128 * (2 + 1 + 2)  # forward, input of fc2, both weights
     assert model_flops(experiment) == flops
-    result = summarize(found, experiment, flops / 4, "abc", 7)
-    assert result["mfu"] == result["hfu"] == 0.5  # of two devices for 4 s
-    assert result["tokens_per_s"] == tokens / 4
-    assert result["program"] == {"hash": "abc", "ranks": 2, "instructions": 7}
-    assert summarize(found, experiment, None, "abc", 7)["mfu"] is None
+    result = metrics_of(found, experiment, flops / 4, "abc", 7)
+    assert result.mfu == result.hfu == 0.5  # of two devices for 4 s
+    assert result.tokens_per_s == tokens / 4
+    assert result.program == ProgramSummary("abc", 2, 7)
+    assert metrics_of(found, experiment, None, "abc", 7).mfu is None
 
 
 def test_no_device_is_faster_than_its_peak() -> None:
     experiment = load(None, ["cluster.preset=dgx-h100", "workload.dtype=bf16",
                              "workload.hidden=4096", "workload.sequence=2048",
                              "parallel.pipeline=1", "parallel.microbatches=1"])  # fmt: skip
-    result = predict(experiment, resolve(experiment)).result
-    assert 0.3 < result["mfu"] <= load_preset("dgx-h100").device.matmul_efficiency
+    result = predict(experiment, resolve(experiment))
+    assert 0.3 < result.mfu <= load_preset("dgx-h100").device.matmul_efficiency
 
 
 def test_a_unit_model_has_no_tokens_and_no_flops() -> None:
     experiment = load(None, ["workload.model=unit"])
-    result = summarize(timeline((0, "F", 0, 0, 2)), experiment, 1e12, "", 1)
-    assert (result["mfu"], result["hfu"], result["tokens_per_s"]) == (None, None, None)
+    result = metrics_of(timeline((0, "F", 0, 0, 2)), experiment, 1e12, "", 1)
+    assert (result.mfu, result.hfu, result.tokens_per_s) == (None, None, None)
 
 
 def test_peak_memory_is_the_largest_sample() -> None:
@@ -181,4 +182,4 @@ def test_peak_memory_is_the_largest_sample() -> None:
     for values in ([1, 9, 3], [4]):
         times = np.arange(len(values), dtype=float)
         found.memory.append(MemorySamples(times, np.array(values, dtype=np.int64)))
-    assert [row["peak_memory_bytes"] for row in rank_metrics(found)] == [9, 4]
+    assert [row.peak_memory_bytes for row in rank_metrics(found)] == [9, 4]

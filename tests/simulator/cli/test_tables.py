@@ -55,6 +55,6 @@ def test_the_load_of_experts_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
     settings = ["model=moe-gpt", "layers=2", "hidden=16", "sequence=8", "routing=zipf"]
     settings += ["capacity_factor=1.0"]
     prediction = predict(load(None, [f"workload.{setting}" for setting in settings]))
-    print_result(Console(width=100), "predicted", prediction.result)
+    print_result(Console(width=100), "predicted", prediction)
     line = "experts: dropped share 0.230, load of an expert of a block 0.120 to 0.480"
     assert line in capsys.readouterr().out

@@ -124,7 +124,7 @@ def test_what_does_not_apply_is_refused(algorithm: str, group, reason: str) -> N
 def test_a_forced_algorithm_is_used_for_what_it_is_for() -> None:
     plan = ["parallel.pipeline=1", "parallel.data=4", "cluster.preset=dgx-h100"]
     times = {
-        name: predict(load(None, [*plan, f"cluster.algorithm={name}"])).result["iteration_time_s"]
+        name: predict(load(None, [*plan, f"cluster.algorithm={name}"])).iteration_time_s
         for name in ("auto", "ring", "tree", "hierarchical", "pairwise")
     }
     assert times["auto"] == times["pairwise"] <= min(times.values())

@@ -94,16 +94,16 @@ def test_a_pipeline_on_one_device_has_no_bubble() -> None:
     shared = predicted(*overrides, *LARGE, ranks_per_device=2)
     compute = alone.timeline.is_compute
     work = float((alone.timeline.end - alone.timeline.start)[compute].sum())
-    assert shared.result["iteration_time_s"] == pytest.approx(work, rel=0.03)
-    assert shared.result["iteration_time_s"] >= work * (1 - 1e-9)
-    assert alone.result["iteration_time_s"] < 0.7 * work
+    assert shared.iteration_time_s == pytest.approx(work, rel=0.03)
+    assert shared.iteration_time_s >= work * (1 - 1e-9)
+    assert alone.iteration_time_s < 0.7 * work
 
 
 def test_what_two_passes_do_is_work_of_one_device() -> None:
     """MFU is of the devices there are."""
     overrides = ("parallel.pipeline=1", "parallel.data=2", "parallel.microbatches=1", *LARGE)
     alone, shared = predicted(*overrides), predicted(*overrides, ranks_per_device=2)
-    assert 0.8 < shared.result["mfu"] / alone.result["mfu"] < 1.05
+    assert 0.8 < shared.mfu / alone.mfu < 1.05
 
 
 def test_peaks_on_a_device_add_up() -> None:
@@ -111,7 +111,7 @@ def test_peaks_on_a_device_add_up() -> None:
     more = ("workload.layers=8", "workload.optimizer=adam")
     alone = predicted(*overrides, *more, preset="dgx-a100-80gb")
     shared = predicted(*overrides, *more, preset="dgx-a100-80gb", ranks_per_device=2)
-    peak = alone.result["ranks"][0]["peak_memory_bytes"]
+    peak = alone.ranks[0].peak_memory_bytes
     assert 40 * 2**30 < peak < 80 * 2**30
     assert not any("does not fit" in note for note in alone.notes)
     [note] = [note for note in shared.notes if "does not fit" in note]

@@ -160,9 +160,7 @@ def test_folded_is_unfolded_with_contention(preset: str, parallel: tuple[str, ..
         mine = folded.timeline.end[folded.timeline.rank == row]
         theirs = whole.timeline.end[whole.timeline.rank == rank]
         assert mine == pytest.approx(theirs, rel=1e-9)
-    assert folded.result["iteration_time_s"] == pytest.approx(
-        whole.result["iteration_time_s"], rel=1e-9
-    )
+    assert folded.iteration_time_s == pytest.approx(whole.iteration_time_s, rel=1e-9)
 
 
 def test_in_a_mesh_pairs_differ() -> None:

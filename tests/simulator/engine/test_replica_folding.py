@@ -48,6 +48,7 @@ def both(experiment) -> tuple[Prediction, Prediction]:
 def assert_same(whole: Prediction, folded: Prediction) -> None:
     """Exact, but for the rounding of the sum over ranks in the bubble."""
     mesh = whole.experiment.mesh
+    complete, partial = whole.to_json(), folded.to_json()
     for row, representative in enumerate(folded.program.members):
         mine = folded.timeline.rank == row
         place = mesh.coordinate(representative)["pipeline"]
@@ -61,14 +62,14 @@ def assert_same(whole: Prediction, folded: Prediction) -> None:
                     folded.timeline.memory[row], whole.timeline.memory[peer], strict=True
                 ):
                     assert mine_held.tobytes() == held.tobytes()
-        expected = whole.result["ranks"][representative]
-        assert folded.result["ranks"][row] == expected
+        expected = complete["ranks"][representative]
+        assert partial["ranks"][row] == expected
     assert folded.program.hash() == whole.program.hash()
     differ = {"bubble_fraction", "bubble_ratio", "ranks", "ranks_simulated", "notes"}
-    for key in whole.result.keys() - differ:
-        assert folded.result[key] == whole.result[key], key
+    for key in complete.keys() - differ:
+        assert partial[key] == complete[key], key
     for key in ("bubble_fraction", "bubble_ratio"):
-        assert folded.result[key] == pytest.approx(whole.result[key], rel=1e-12)
+        assert partial[key] == pytest.approx(complete[key], rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +124,9 @@ def test_where_peers_are_placed_otherwise_folding_would_be_wrong() -> None:
     )
     found = predict(experiment)
     assert not found.program.is_folded
-    assert found.result["ranks_simulated"] == len(found.result["ranks"]) == 99
+    assert found.program.num_ranks == len(found.ranks) == 99
     wrong = predict(experiment, program=lower(experiment, fold=True))
-    assert wrong.result["iteration_time_s"] < found.result["iteration_time_s"]
+    assert wrong.iteration_time_s < found.iteration_time_s
 
 
 @settings(max_examples=100, deadline=None)
@@ -156,13 +157,13 @@ def test_large_plans_are_folded_and_say_so(tmp_path: Path) -> None:
     experiment = plan("data=64", "pipeline=8", "microbatches=8")
     found = predict(experiment)
     assert found.program.members == list(range(8))
-    assert found.result["program"]["ranks"] == found.program.world_size == 512
-    assert found.result["program"]["instructions"] == 64 * len(found.program)
-    assert found.result["ranks_simulated"] == 8
+    assert found.metrics.program.ranks == found.program.world_size == 512
+    assert found.metrics.program.instructions == 64 * len(found.program)
+    assert found.to_json()["ranks_simulated"] == len(found.ranks) == 8
     note = "512 ranks; 8 differ and were simulated, the others equal them"
-    assert found.notes == json.loads(json.dumps(found.result))["notes"] == [note]
-    assert len(found.result["staleness"]) == 8
-    assert found.result["bubble_fraction"] > 0
+    assert found.notes == json.loads(json.dumps(found.to_json()))["notes"] == [note]
+    assert len(found.staleness) == 8
+    assert found.bubble_fraction > 0
 
 
 def test_what_costs_effort_does_not_depend_on_the_number_of_replicas() -> None:
@@ -186,7 +187,7 @@ def test_ranks_that_share_cores_are_all_simulated() -> None:
     experiment = plan("data=66", "pipeline=1", preset="laptop")
     assert not folds(experiment.mesh, resolve(experiment))
     found = predict(experiment)
-    assert found.result["ranks_simulated"] == len(found.result["ranks"]) == 66
+    assert found.program.num_ranks == len(found.ranks) == 66
     assert not any("simulated" in note for note in found.notes)
 
 
@@ -265,7 +266,7 @@ def test_figures_pictures_and_notes_name_global_ranks(
     every_16th: Timeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = rank_metrics(every_16th)
-    assert [(row["rank"], row["peak_memory_bytes"] >> 40) for row in rows] == [
+    assert [(row.rank, row.peak_memory_bytes >> 40) for row in rows] == [
         (0, 1),
         (16, 2),
         (32, 3),

@@ -77,7 +77,7 @@ def test_the_same_work_everywhere_and_nothing_is_an_error(p, m, v, f, i, w, p2p)
         assert (row.note != "") == (row.refused or row.asynchronous)
         if row.timeline is not None:
             for rank in rank_metrics(row.timeline):
-                assert rank["compute_s"] == pytest.approx(case.work)
+                assert rank.compute_s == pytest.approx(case.work)
     times = [row.iteration_time for row in rows if not row.refused]
     assert all(before <= after * (1 + 1e-8) for before, after in pairwise(times))
     assert [row.refused for row in rows] == sorted(row.refused for row in rows)

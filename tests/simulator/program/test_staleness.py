@@ -12,9 +12,9 @@ def behind(schedule: str, p: int, m: int) -> list[list[int]]:
     settings = [f"parallel.schedule={schedule}", f"parallel.pipeline={p}",
                 f"parallel.microbatches={m}", "workload.layers=4"]  # fmt: skip
     rows = staleness_of(lower(load(None, settings)), list(range(p)))
-    assert [row["stage"] for row in rows] == list(range(p))
-    assert all(row["max_versions_behind"] == max(row["versions_behind"]) for row in rows)
-    return [row["versions_behind"] for row in rows]
+    assert [row.stage for row in rows] == list(range(p))
+    assert all(row.max_versions_behind == max(row.versions_behind) for row in rows)
+    return [row.versions_behind for row in rows]
 
 
 @pytest.mark.parametrize("schedule", ["naive", "gpipe", "1f1b"])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, lower, parse, predict
+from simulator.timeline.statistics import ExpertLoad
 from simulator.workloads.expert_load import dropped_share, loads_of
 from simulator.workloads.moe_gpt import capacity
 
@@ -21,19 +22,19 @@ def experiment(**workload: object) -> Experiment:
 
 def test_uniform_drops_nothing_unless_slots_are_scarce() -> None:
     """Of 4 × 64 tokens with 2 choices each, 128 are an expert's."""
-    moe = predict(experiment()).result["moe"]
-    assert moe == {"dropped_share": 0, "load": [0.25] * 4, "load_of_blocks": [[0.25] * 4]}
-    scarce = predict(experiment(capacity_factor=0.75)).result["moe"]
-    assert scarce["dropped_share"] == pytest.approx(0.25)
+    moe = predict(experiment()).moe
+    assert moe == ExpertLoad(0.0, [0.25] * 4, [[0.25] * 4])
+    scarce = predict(experiment(capacity_factor=0.75)).moe
+    assert scarce.dropped_share == pytest.approx(0.25)
 
 
 def test_zipf_by_hand() -> None:
     """Shares 12, 6, 4, 3 of 25; an expert has slots for 5/16 of the choices."""
-    moe = predict(experiment(routing="zipf")).result["moe"]
-    assert moe["load"] == pytest.approx([12 / 25, 6 / 25, 4 / 25, 3 / 25])
-    assert moe["dropped_share"] == pytest.approx(12 / 25 - 5 / 16)
-    flat = predict(experiment(routing="zipf", zipf_exponent=0)).result["moe"]
-    assert flat["load"] == pytest.approx([0.25] * 4)
+    moe = predict(experiment(routing="zipf")).moe
+    assert moe.load == pytest.approx([12 / 25, 6 / 25, 4 / 25, 3 / 25])
+    assert moe.dropped_share == pytest.approx(12 / 25 - 5 / 16)
+    flat = predict(experiment(routing="zipf", zipf_exponent=0)).moe
+    assert flat.load == pytest.approx([0.25] * 4)
 
 
 def test_no_expert_gets_more_than_every_token_once() -> None:
@@ -67,9 +68,9 @@ def test_the_dropped_share_is_that_of_counting(counts: list[int], slots: int) ->
 def test_a_recorded_load_is_read(tmp_path: Path) -> None:
     path = tmp_path / "load.json"
     path.write_text("[0.5, 0.125, 0.375, 0]")
-    moe = predict(experiment(routing=f"file:{path}")).result["moe"]
-    assert moe["load"] == [0.5, 0.125, 0.375, 0.0]
-    assert moe["dropped_share"] == pytest.approx(0.5 + 0.375 - 2 * 5 / 16)
+    moe = predict(experiment(routing=f"file:{path}")).moe
+    assert moe.load == [0.5, 0.125, 0.375, 0.0]
+    assert moe.dropped_share == pytest.approx(0.5 + 0.375 - 2 * 5 / 16)
 
 
 def test_a_load_may_be_given_for_each_block(tmp_path: Path) -> None:
@@ -77,11 +78,11 @@ def test_a_load_may_be_given_for_each_block(tmp_path: Path) -> None:
     path = tmp_path / "load.json"
     path.write_text("[[0.5, 0.5, 0, 0], [0.0, 0.0, 0.5, 0.5]]")
     two = experiment(layers=2, routing=f"file:{path}", capacity_factor=1.75)
-    moe = predict(two).result["moe"]
-    assert moe["dropped_share"] == pytest.approx(2 * (0.5 - 1.75 / 4))
-    assert moe["load"] == [0.25] * 4
-    path.write_text(str(moe["load"]))
-    assert predict(two).result["moe"]["dropped_share"] == 0
+    moe = predict(two).moe
+    assert moe.dropped_share == pytest.approx(2 * (0.5 - 1.75 / 4))
+    assert moe.load == [0.25] * 4
+    path.write_text(str(moe.load))
+    assert predict(two).moe.dropped_share == 0
 
 
 @pytest.mark.parametrize(
@@ -103,12 +104,12 @@ def test_capacity(keys: dict[str, float], slots: int) -> None:
 def test_routing_does_not_change_the_time() -> None:
     """Capacity is static: every slot is computed, taken or not."""
     one, other = (predict(experiment(routing=routing)) for routing in ("uniform", "zipf"))
-    assert one.result["iteration_time_s"] == other.result["iteration_time_s"]
-    assert one.result["program"] == other.result["program"]
+    assert one.iteration_time_s == other.iteration_time_s
+    assert one.metrics.program == other.metrics.program
 
 
 def test_models_without_experts_have_no_such_figures() -> None:
-    assert "moe" not in predict(parse({"workload": {"layers": 1}})).result
+    assert "moe" not in predict(parse({"workload": {"layers": 1}})).to_json()
 
 
 @pytest.mark.parametrize(

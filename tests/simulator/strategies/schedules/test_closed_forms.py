@@ -41,12 +41,12 @@ def run(
 
 
 def in_flight(result: dict[str, Any]) -> list[int]:
-    return [row["peak_inflight_microbatches"] for row in result["ranks"]]
+    return [row.peak_inflight_microbatches for row in result.ranks]
 
 
 def idle_between(result: dict[str, Any]) -> list[float]:
     """Per rank, the time it does not compute between its first pass and its last."""
-    return [row["last_end_s"] - row["first_start_s"] - row["compute_s"] for row in result["ranks"]]
+    return [row.last_end_s - row.first_start_s - row.compute_s for row in result.ranks]
 
 
 def drawn(prediction: Prediction) -> list[str]:
@@ -144,13 +144,13 @@ def test_orders_by_hand(schedule: str, p: int, m: int, rank: int, expected: str)
 @pytest.mark.parametrize("p2p", [0.0, 0.25, 0.5])
 def test_eager_1f1b_hides_messages(p: int, m: int, seconds, p2p: float) -> None:
     """(m+p-1)(F+B) + 2(p-1)·p2p, as GPipe, with min(m, 2(p-r)-1) in flight."""
-    result = run("eager-1f1b", p, m, seconds=seconds, p2p=p2p).result
-    assert result["iteration_time_s"] == (m + p - 1) * sum(seconds) + 2 * (p - 1) * p2p
+    result = run("eager-1f1b", p, m, seconds=seconds, p2p=p2p)
+    assert result.iteration_time_s == (m + p - 1) * sum(seconds) + 2 * (p - 1) * p2p
     if p2p == 0:
         assert in_flight(result) == [min(m, 2 * (p - rank) - 1) for rank in range(p)]
     if p2p > 0 and p > 1 and m >= 2 * p:
-        plain = run("1f1b", p, m, seconds=seconds, p2p=p2p).result
-        assert plain["iteration_time_s"] > result["iteration_time_s"]
+        plain = run("1f1b", p, m, seconds=seconds, p2p=p2p)
+        assert plain.iteration_time_s > result.iteration_time_s
 
 
 @pytest.mark.parametrize("p", STAGES)
@@ -161,19 +161,19 @@ def test_interleaved(p: int, v: int, m: int, seconds) -> None:
     """(vm+p-1)(F+B) for both; with fewer microbatches than ranks a loop takes p of them."""
     size = m // max(1, m // p)
     makespan = ((v - 1) * max(m, p) + m + p - 1) * sum(seconds)
-    breadth = run("looped-bfs", p, m, v, seconds).result
-    assert breadth["iteration_time_s"] == makespan
+    breadth = run("looped-bfs", p, m, v, seconds)
+    assert breadth.iteration_time_s == makespan
     assert in_flight(breadth) == [v * m] * p
     if m % size:
         return
-    depth = run("interleaved-1f1b", p, m, v, seconds).result
-    assert depth["iteration_time_s"] == makespan
+    depth = run("interleaved-1f1b", p, m, v, seconds)
+    assert depth.iteration_time_s == makespan
     assert in_flight(depth) == [
         min(v * m, (v - 1) * size + 2 * (p - 1 - rank) + 1) for rank in range(p)
     ]
     if m >= p:
-        assert depth["bubble_fraction"] == pytest.approx((p - 1) / (v * m + p - 1), abs=1e-15)
-        assert depth["bubble_ratio"] == pytest.approx((p - 1) / m / v, abs=1e-15)
+        assert depth.bubble_fraction == pytest.approx((p - 1) / (v * m + p - 1), abs=1e-15)
+        assert depth.bubble_ratio == pytest.approx((p - 1) / m / v, abs=1e-15)
 
 
 @pytest.mark.parametrize("p", STAGES)
@@ -183,27 +183,27 @@ def test_interleaved(p: int, v: int, m: int, seconds) -> None:
 def test_zb_h1(p: int, v: int, rounds: int, seconds) -> None:
     """Bubble (p-1)(F+I-W), a third of 1F1B's for F = I = W, with 1F1B's peak memory."""
     m, (forward, backward_input, backward_weight) = p * rounds, seconds
-    result = run("zb-h1", p, m, v, seconds).result
+    result = run("zb-h1", p, m, v, seconds)
     work = v * m * sum(seconds)
     bubble = (p - 1) * (forward + backward_input - backward_weight)
-    assert result["iteration_time_s"] == work + bubble
+    assert result.iteration_time_s == work + bubble
     assert max(idle_between(result)) == bubble
     assert in_flight(result) == [v * p] * p
     if v == 1:
-        plain = run("1f1b", p, m, 1, seconds).result
+        plain = run("1f1b", p, m, 1, seconds)
         assert max(in_flight(result)) == max(in_flight(plain))
         if seconds in EQUAL:
-            assert 3 * bubble == plain["iteration_time_s"] - work
+            assert 3 * bubble == plain.iteration_time_s - work
 
 
 @pytest.mark.parametrize("p", STAGES)
 @pytest.mark.parametrize("m", [1, 3, 5, 9])
 def test_zb_h1_takes_any_number_of_microbatches(p: int, m: int) -> None:
-    result = run("zb-h1", p, m).result
-    plain = run("1f1b", p, m).result
+    result = run("zb-h1", p, m)
+    plain = run("1f1b", p, m)
     assert in_flight(result) == [min(m, p)] * p
-    assert result["iteration_time_s"] == 3 * m + (p - 1) + max(p - m, 0)
-    assert result["iteration_time_s"] <= plain["iteration_time_s"]
+    assert result.iteration_time_s == 3 * m + (p - 1) + max(p - m, 0)
+    assert result.iteration_time_s <= plain.iteration_time_s
 
 
 @pytest.mark.parametrize("p", STAGES)
@@ -212,15 +212,13 @@ def test_zb_h1_takes_any_number_of_microbatches(p: int, m: int) -> None:
 def test_zb_h2(p: int, extra: int, seconds) -> None:
     """Bubble (p-1)(F+I-2W) inside the parallelogram, none for F = I = W; 2p-1 in flight."""
     m, (forward, backward_input, backward_weight) = 2 * p - 1 + extra, seconds
-    result = run("zb-h2", p, m, 1, seconds).result
+    result = run("zb-h2", p, m, 1, seconds)
     bubble = (p - 1) * (forward + backward_input - 2 * backward_weight)
     assert max(idle_between(result)) == bubble
-    assert result["iteration_time_s"] == m * sum(seconds) + max((p - 1) * forward, bubble)
+    assert result.iteration_time_s == m * sum(seconds) + max((p - 1) * forward, bubble)
     assert in_flight(result) == [2 * p - 1] * p
     if seconds in EQUAL:
-        assert [row["first_start_s"] for row in result["ranks"]] == [
-            rank * forward for rank in range(p)
-        ]
+        assert [row.first_start_s for row in result.ranks] == [rank * forward for rank in range(p)]
 
 
 @pytest.mark.parametrize("p", STAGES)
@@ -229,18 +227,18 @@ def test_zb_h2(p: int, extra: int, seconds) -> None:
 def test_zb_v(p: int, extra: int, seconds) -> None:
     """No rank idles between its first pass and its last; 2p half-size activations."""
     m = 2 * p - 1 + extra
-    result = run("zb-v", p, m, 2, seconds).result
+    result = run("zb-v", p, m, 2, seconds)
     assert idle_between(result) == [0.0] * p
-    assert result["iteration_time_s"] == 2 * m * sum(seconds) + (p - 1) * seconds[0]
+    assert result.iteration_time_s == 2 * m * sum(seconds) + (p - 1) * seconds[0]
     assert in_flight(result) == [2 * p] * p
 
 
 @pytest.mark.parametrize("p", STAGES)
 @pytest.mark.parametrize("m", [1, 2, 3, 5])
 def test_zb_v_of_few_microbatches_stays_within_its_memory(p: int, m: int) -> None:
-    result = run("zb-v", p, m, 2).result
+    result = run("zb-v", p, m, 2)
     assert max(in_flight(result)) <= min(2 * m, 2 * p)
-    assert result["iteration_time_s"] <= run("looped-bfs", p, m, 2).result["iteration_time_s"]
+    assert result.iteration_time_s <= run("looped-bfs", p, m, 2).iteration_time_s
 
 
 @pytest.mark.parametrize("p", STAGES)
@@ -249,12 +247,12 @@ def test_zb_v_of_few_microbatches_stays_within_its_memory(p: int, m: int) -> Non
 def test_dualpipe_v(p: int, extra: int, seconds) -> None:
     """Published: bubble (p-1)(F&B+B-3W), here with F&B = F+B; 2p+1 half-size activations."""
     m, (forward, backward_input, backward_weight) = 2 * p + extra, seconds
-    result = run("dualpipe-v", p, m, 2, seconds).result
+    result = run("dualpipe-v", p, m, 2, seconds)
     work = 2 * m * sum(seconds)
     published = (p - 1) * (forward + 2 * (backward_input + backward_weight) - 3 * backward_weight)
-    assert result["iteration_time_s"] <= work + published
+    assert result.iteration_time_s <= work + published
     if backward_input == backward_weight:
-        assert result["iteration_time_s"] == work + (p - 1) * forward
+        assert result.iteration_time_s == work + (p - 1) * forward
     assert in_flight(result) == [2 * p + 1] * p
 
 
@@ -263,8 +261,8 @@ def test_dualpipe_v(p: int, extra: int, seconds) -> None:
 @pytest.mark.parametrize("seconds", SHORT_WEIGHTS[:4])
 def test_naive(p: int, m: int, seconds) -> None:
     """mp(F+B): one rank at a time."""
-    result = run("naive", p, m, seconds=seconds).result
-    assert result["iteration_time_s"] == m * p * sum(seconds)
+    result = run("naive", p, m, seconds=seconds)
+    assert result.iteration_time_s == m * p * sum(seconds)
     assert in_flight(result) == [1] * p
 
 
@@ -275,9 +273,9 @@ def test_naive(p: int, m: int, seconds) -> None:
 def test_one_stage_a_rank(schedule: str, p: int, rounds: int, seconds) -> None:
     """(m+p-1)(F+B) and bubble fraction (p-1)/(m+p-1); all but GPipe hold min(m, p-r)."""
     m = p * rounds
-    result = run(schedule, p, m, seconds=seconds).result
-    assert result["iteration_time_s"] == (m + p - 1) * sum(seconds)
-    assert result["bubble_fraction"] == pytest.approx((p - 1) / (m + p - 1), abs=1e-15)
+    result = run(schedule, p, m, seconds=seconds)
+    assert result.iteration_time_s == (m + p - 1) * sum(seconds)
+    assert result.bubble_fraction == pytest.approx((p - 1) / (m + p - 1), abs=1e-15)
     held = [m if schedule == "gpipe" else min(m, p - rank) for rank in range(p)]
     assert in_flight(result) == held
 

@@ -176,7 +176,7 @@ def test_better_schedules_are_no_slower(plan: Plan) -> None:
         keys = ("forward", "backward_input", "backward_weight")
         each = [f"workload.{key}={1 / stages}" for key in keys]
         one = experiment(schedule, plan._replace(virtual_stages=stages), *each)
-        return float(predict(one, resolve(one)).result["iteration_time_s"])
+        return predict(one, resolve(one)).iteration_time_s
 
     naive, gpipe = seconds("naive"), seconds("gpipe")
     assert naive >= gpipe == seconds("1f1b") == seconds("eager-1f1b") == seconds("looped-bfs")

@@ -133,8 +133,8 @@ def test_flops_in_closed_form(plan) -> None:
         extra = {"none": 0, "selective": 4 * batch * length * s * s * h, "full": model / 3}[how]
         assert model_flops(experiment) == pytest.approx(model, rel=1e-12)
         assert recomputed_flops(experiment) == pytest.approx(extra, rel=1e-12)
-        result = predict(experiment, resolve(experiment)).result
-        assert result["hfu"] / result["mfu"] == pytest.approx(1 + extra / model, rel=1e-12)
+        result = predict(experiment, resolve(experiment))
+        assert result.hfu / result.mfu == pytest.approx(1 + extra / model, rel=1e-12)
 
 
 def test_a_pass_that_runs_again_costs_what_it_cost() -> None:
