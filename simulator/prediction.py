@@ -75,7 +75,7 @@ def predict(
     if cluster is None:
         cluster = resolve(experiment, saved_profile(experiment, notes))
     mesh = experiment.mesh
-    program = program or lower(experiment, fold=folds(mesh, cluster))
+    program = program or lower(experiment, fold=folds(experiment, cluster))
     costs = costs_of(program, experiment, cluster)
     timeline, times = simulated(program, costs, experiment.run.seed)
     timeline.meta = metadata("predicted", experiment, program) | {"cluster": cluster.name}

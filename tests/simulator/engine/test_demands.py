@@ -14,7 +14,7 @@ from simulator.cluster.resolve import resolve
 from simulator.cluster.topology import Tier
 from simulator.engine.costs import costs_of
 from simulator.engine.engine import simulate
-from simulator.engine.replica_folding import folds, peers_are_placed_alike
+from simulator.engine.replica_folding import can_fold, folds
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
@@ -150,7 +150,7 @@ def test_folded_is_unfolded_with_contention(preset: str, parallel: tuple[str, ..
     settings = [f"parallel.{setting}" for setting in ("microbatches=4", *parallel)]
     experiment = load(None, [*MODEL, f"cluster.preset={preset}", *settings])
     cluster = resolve(experiment)
-    assert peers_are_placed_alike(experiment.mesh, cluster)
+    assert can_fold(experiment, cluster)
     whole = predict(experiment, cluster, lower(experiment))
     folded = predict(experiment, cluster, lower(experiment, fold=True))
     costs = costs_of(whole.program, experiment, cluster)
@@ -170,7 +170,7 @@ def test_in_a_mesh_pairs_differ() -> None:
         [*MODEL, "parallel.data=16", "parallel.tensor=4", "parallel.pipeline=2",
          "parallel.microbatches=4", "cluster.preset=dgx-v100"],
     )  # fmt: skip
-    assert not folds(experiment.mesh, resolve(experiment))
+    assert not folds(experiment, resolve(experiment))
 
 
 def test_peers_that_do_not_share_alike_are_not_folded() -> None:
@@ -181,4 +181,4 @@ def test_peers_that_do_not_share_alike_are_not_folded() -> None:
         [*MODEL, "parallel.data=24", "parallel.tensor=1", "parallel.pipeline=3",
          "parallel.microbatches=4", "cluster.preset=dgx-v100"],
     )  # fmt: skip
-    assert not folds(experiment.mesh, resolve(experiment))
+    assert not folds(experiment, resolve(experiment))

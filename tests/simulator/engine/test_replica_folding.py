@@ -16,7 +16,7 @@ from simulator.analysis.metrics import rank_metrics
 from simulator.charts.timeline import timeline_figure
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.resolve import resolve
-from simulator.engine.replica_folding import COMPLETE_UP_TO, folds, peers_are_placed_alike
+from simulator.engine.replica_folding import COMPLETE_UP_TO, can_fold, folds, peers_are_placed_alike
 from simulator.experiment.mesh import AXES, Mesh
 from simulator.prediction import memory_notes
 from simulator.program.instruction import Instruction
@@ -38,7 +38,7 @@ def plan(*parallel: str, preset: str = "dgx-a100-80gb", more: tuple[str, ...] = 
 def both(experiment) -> tuple[Prediction, Prediction]:
     """The prediction from all ranks and the one from the representatives."""
     cluster = resolve(experiment)
-    assert peers_are_placed_alike(experiment.mesh, cluster)
+    assert can_fold(experiment, cluster)
     whole, folded = lower(experiment), lower(experiment, fold=True)
     assert folded.is_folded
     assert not whole.is_folded
@@ -111,7 +111,7 @@ def test_nothing_changes_wherever_peers_are_placed_alike(devices_per_node: int) 
         *("data=4", "pipeline=3", "microbatches=4", "bucket_mb=0.05"),
         more=(f"cluster.devices_per_node={devices_per_node}", "workload.clip_norm=1"),
     )
-    alike = peers_are_placed_alike(experiment.mesh, resolve(experiment))
+    alike = can_fold(experiment, resolve(experiment))
     assert alike == (devices_per_node in (1, 3, 6, 12))  # a pipeline on one node, cards alike
     if alike:
         assert_same(*both(experiment))
@@ -127,6 +127,31 @@ def test_where_peers_are_placed_otherwise_folding_would_be_wrong() -> None:
     assert found.program.num_ranks == len(found.ranks) == 99
     wrong = predict(experiment, program=lower(experiment, fold=True))
     assert wrong.iteration_time_s < found.iteration_time_s
+
+
+@pytest.mark.parametrize(
+    ("parallel", "alike"),
+    [
+        (("data=66", "pipeline=1", "zero=1", "zero_group=2"), True),
+        (("data=64", "pipeline=2", "zero=3", "zero_group=4"), True),
+        # three neighbours are on one node of eight, or on two
+        (("data=66", "pipeline=1", "zero=1", "zero_group=3"), False),
+        (("data=66", "pipeline=1", "zero=3", "zero_group=6"), False),
+        # sets of three of 0, 1, 4, 5, 8, 9 are not equally spaced
+        (("data=36", "pipeline=2", "context=2", "zero=1", "zero_group=3"), False),
+    ],
+)
+def test_shard_sets_are_placed_alike_or_simulated_whole(
+    parallel: tuple[str, ...], alike: bool
+) -> None:
+    experiment = plan(*parallel, "microbatches=2")
+    cluster = resolve(experiment)
+    assert folds(experiment, cluster) == can_fold(experiment, cluster) == alike
+    whole = predict(experiment, cluster, lower(experiment))
+    if alike:
+        assert_same(whole, predict(experiment, cluster))
+    found = predict(experiment, cluster).timeline.iteration_time
+    assert found == whole.timeline.iteration_time
 
 
 @settings(max_examples=100, deadline=None)
@@ -174,18 +199,19 @@ def test_what_costs_effort_does_not_depend_on_the_number_of_replicas() -> None:
 
 
 def test_small_plans_stay_whole() -> None:
-    cluster = load_preset("dgx-a100-80gb").resized(nodes=9)
-    assert not folds(Mesh(data=COMPLETE_UP_TO), cluster)
-    assert folds(Mesh(data=COMPLETE_UP_TO + 1), cluster)
+    for ranks, folded in ((COMPLETE_UP_TO, False), (COMPLETE_UP_TO + 1, True)):
+        experiment = plan(f"data={ranks}", "pipeline=1", more=("cluster.nodes=9",))
+        assert folds(experiment, resolve(experiment)) == folded
 
 
 def test_without_peers_there_is_nothing_to_fold() -> None:
-    assert not folds(Mesh(pipeline=128), load_preset("dgx-a100-80gb"))
+    experiment = plan("pipeline=128", more=("workload.layers=128",))
+    assert not folds(experiment, resolve(experiment))
 
 
 def test_ranks_that_share_cores_are_all_simulated() -> None:
     experiment = plan("data=66", "pipeline=1", preset="laptop")
-    assert not folds(experiment.mesh, resolve(experiment))
+    assert not folds(experiment, resolve(experiment))
     found = predict(experiment)
     assert found.program.num_ranks == len(found.ranks) == 66
     assert not any("simulated" in note for note in found.notes)
