@@ -20,9 +20,9 @@ from runtime import execution
 from runtime.execution import Execution
 from runtime.launch.launcher import LaunchError, OnProgress
 from runtime.validation import validation
+from runtime.validation.kept import Row, finished, identity
 from runtime.validation.report import line_of, print_validation
 from runtime.validation.suite import cases_of
-from runtime.validation.validation import Row, finished, identity
 from simulator.analysis.results import Result
 from simulator.cli import commands as cli
 from simulator.cli.commands import AsJson, File, Gantt, Sets, Trace, check_outputs, fail

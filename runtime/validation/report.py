@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from runtime.validation.validation import Row, Validation
+from runtime.validation.kept import Row
+from runtime.validation.validation import Validation
 from simulator.units import percent, seconds
 
 FIGURES = {

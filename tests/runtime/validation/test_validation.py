@@ -4,42 +4,19 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from runtime import cli, host
+from runtime import cli
 from runtime.launch.launcher import LaunchError
 from runtime.validation import validation
-from runtime.validation.report import line_of, print_validation
-from runtime.validation.suite import SuiteCase
-from runtime.validation.validation import Validation, finished, identity, validate
+from runtime.validation.kept import finished
+from runtime.validation.report import print_validation
+from runtime.validation.validation import Validation, validate
 from simulator.experiment.section import ExperimentError
-
-UNIT = {"model": "unit", "pipeline": 2, "microbatches": 2, "iterations": 1, "p2p": 0.001}
-
-
-def tiny(experiment, name="1f1b", **keys) -> SuiteCase:
-    return SuiteCase(name, "pipeline", "small", experiment(**UNIT | keys))
-
-
-@pytest.fixture
-def three(experiment):
-    return [tiny(experiment, name, schedule=name) for name in ("1f1b", "gpipe", "naive")]
-
-
-def row(name="1f1b", error=0.0, noise=0.01, group="2 ranks", **more):
-    """Of a finished case."""
-    return {
-        "strategy": name, "family": "pipeline", "size": "small", "ranks": 2, "group": group,
-        "failure": None, "predicted_s": 1 + error, "measured_s": 1.0, "error": error,
-        "noise_floor": noise, "instruction_start_error": 0.02, "peak_memory_error": 0.0,
-        "cause": "compute of rank 1 (+38%)", "pacing": None,
-    } | more  # fmt: skip
-
 
 # Running ------------------------------------------------------------------------------
 
@@ -138,7 +115,7 @@ class Started:
         self.closed = True
 
 
-def test_processes_are_started_once_for_a_number_of_ranks(experiment, tmp_path, monkeypatch):
+def test_processes_are_started_once_for_a_number_of_ranks(experiment, tiny, tmp_path, monkeypatch):
     Started.all.clear()
     pool = validation._Pool(None)
     monkeypatch.setattr(validation, "Workers", Started)
@@ -150,42 +127,10 @@ def test_processes_are_started_once_for_a_number_of_ranks(experiment, tmp_path, 
     assert four.closed and len(Started.all) == 2
 
 
-def test_results_of_another_machine_are_not_mixed_in(workers, three, tmp_path, monkeypatch):
-    validate(three[:1], tmp_path, workers=workers)
-    monkeypatch.setattr(host, "hostname", lambda: "elsewhere")
-    monkeypatch.setattr(host, "cores", lambda: 64)
-    with pytest.raises(ExperimentError, match=r"cores, this is elsewhere with 64 cores; give"):
-        validate(three, tmp_path)
-
-
-def test_a_changed_case_or_version_is_another_case(experiment, monkeypatch):
-    one = tiny(experiment)
-    names = {
-        identity(one),
-        identity(tiny(experiment, iterations=3)),
-        identity(replace(one, size="x")),
-    }
-    monkeypatch.setattr(validation, "_version", lambda package: "9.9")
-    assert len(names | {identity(one)}) == 4
-
-
-@pytest.mark.parametrize("line", ["nonsense", "[1]", '{"id": "x"}'])
-def test_a_damaged_file_is_refused(tmp_path, line):
-    (tmp_path / "cases.jsonl").write_text(f"{line}\n")
-    with pytest.raises(ExperimentError, match=r"cases\.jsonl: line 1 is not a case"):
-        finished(tmp_path)
-
-
-def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ExperimentError, match="file"):
-        finished(tmp_path / "file")
-
-
 # Figures ------------------------------------------------------------------------------
 
 
-def test_summary_by_hand():
+def test_summary_by_hand(row):
     errors = [row(error=-0.01, noise=0.02), row(error=0.03), row(error=-0.05)]
     paced = row(error=0.002, group="paced", peak_memory_error=-0.03)
     found = Validation([*errors, row(failure="no"), paced])
@@ -202,33 +147,6 @@ def test_summary_by_hand():
     noisy = Validation([row(error=0.2, noise=0.3), row(error=0.2), row(error=0.02)])
     within = {t["figure"]: t["within_or_noise"] for t in noisy.targets() if t["group"] == "2 ranks"}
     assert within == {"median_abs_error": 2, "p90_abs_error": 2}
-
-
-@pytest.mark.parametrize("width", [80, 160])
-def test_the_report_has_every_case_whole(width):
-    found = Validation([row("context, ring", -0.12), row(error=0.5, pacing=PACING)])
-    console = Console(record=True, width=width)
-    print_validation(console, found)
-    text = console.export_text()
-    for part in ("context, ring", "-12.0%", "880 ms", "compute of rank 1 (+38%)", "3 of 40"):
-        assert part in text
-    assert "…" not in text
-    text = " ".join(text.split())
-    expected = (
-        "2 ranks: median |error| 31.0%; Twinline's target ≤ 3%: not met, 28.0 points above it"
-    )
-    assert expected + "; 0 of 2 cases are within it or their noise floor" in text
-
-
-PACING = {"executions": 40, "overran": 3, "longest_overrun_s": 0.01, "largest_ratio": 2.0}
-
-
-def test_a_line_per_case():
-    expected = "1f1b, 2 ranks, small: predicted 1.5 s, measured 1 s, error +50.0%, noise floor 1.0%"
-    assert line_of(row(error=0.5)) == expected
-
-
-# The command --------------------------------------------------------------------------
 
 
 @pytest.fixture
