@@ -1,4 +1,4 @@
-"""Run an experiment under torchrun: ``torchrun --nproc-per-node N -m runtime FILE.toml``.
+"""The command behind ``torchrun --nproc-per-node N -m runtime FILE.toml``.
 
 The same flags as ``twinline run``. torchrun starts the ranks, on one host or several, and
 ends the others when one fails; rank 0 prints and saves the measured timeline.
@@ -16,9 +16,10 @@ import typer
 from runtime.cli import OUT, report_run
 from runtime.execution import execution_of, peak_flops_of
 from runtime.executor.devices import backend_of, check_devices, device_of, join
-from runtime.executor.executor import first_line
+from runtime.executor.errors import reason_of
 from runtime.launch.job import Job
 from runtime.progress import Progress
+from runtime.rank.agreement import DisagreementError
 from runtime.rank.session import run_job
 from simulator.cli.commands import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
 from simulator.experiment.section import ExperimentError
@@ -61,7 +62,9 @@ def run(
         join(experiment, None, rank, device)
         answer = run_job(Job(experiment), rank, device, Progress(), lambda share, what: None)
     except (RuntimeError, TimeoutError) as error:  # among them ExecutionError
-        print(f"twinline: {first_line(error)}", file=sys.stderr, flush=True)
+        if local == 0 or not isinstance(error, DisagreementError):  # which all ranks raise
+            reason = reason_of(error, experiment.run.timeout_s)
+            print(f"twinline: {reason}", file=sys.stderr, flush=True)
         os._exit(1)  # other threads may still wait for a peer that will not come
     dist.destroy_process_group()
     if answer is not None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from runtime.executor.context import Batches, RankContext
+from runtime.executor.errors import ExecutionError, reason_of
 from runtime.executor.observers import Observer
 from runtime.executor.operations.table import OPERATIONS
 from runtime.executor.streams import Stopwatch, Stream, Ticket
@@ -19,15 +20,6 @@ from simulator.program.operations import COMPUTE_STREAM
 
 FAILURE_POLL_S = 0.2
 CLOSE_S = 1.0
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its name if it says nothing."""
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-class ExecutionError(RuntimeError):
-    """An instruction failed; the message names rank and instruction."""
 
 
 class Executor:
@@ -133,8 +125,8 @@ class Executor:
             raise self.failure or self._failed(instruction, ticket.error)
 
     def _failed(self, instruction: Instruction, error: BaseException) -> ExecutionError:
-        number = self.rank.number
-        return ExecutionError(f"rank {number}, {instruction.label}: {first_line(error)}")
+        reason = reason_of(error, self.timeout_s)
+        return ExecutionError(f"rank {self.rank.number}, {instruction.label}: {reason}")
 
     def _execute(self, instruction: Instruction) -> None:
         """Run it in the calling thread, now; fills its `posted` and `end`."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from runtime.executor.executor import ExecutionError
+from runtime.executor.errors import ExecutionError
 from simulator.experiment.experiment import Experiment
 from simulator.program.program import Program
 

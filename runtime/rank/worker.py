@@ -1,8 +1,8 @@
 """The processes behind `runtime.launch`: an agent that imports torch once and forks ranks.
 
-Run as ``python -m runtime.worker FOLDER FD…`` with one inherited socket per rank. Ranks
-take jobs as JSON lines from their socket and answer on it. When the launching process is
-gone (standard input closes) or a rank dies, the agent kills what is left.
+Run as ``python -m runtime.rank.worker FOLDER FD…`` with one inherited socket per rank. Ranks
+take jobs as JSON lines from their socket and answer on it. The agent notes how ranks ended,
+and kills them when the launching process is gone (standard input closes).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from runtime import progress
 from runtime.executor.devices import device_of, join
-from runtime.executor.executor import ExecutionError, first_line
+from runtime.executor.errors import ExecutionError, reason_of
 from runtime.launch.job import Job
 from runtime.rank.session import run_job
 from simulator.experiment.section import ExperimentError
@@ -33,8 +33,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
-    folder, *descriptors = arguments
+    """Fork the ranks and stay until the launching process is gone; the exit status."""
+    folder, descriptors = Path(arguments[0]), arguments[1:]
     sockets = [int(number) for number in descriptors]
+    _when_parent_dies(signal.SIGCONT)  # one that was stopped goes on, and ends its ranks
     torch.set_num_threads(1)
     children = {}
     for rank in range(len(sockets)):
@@ -42,18 +44,14 @@ def main(arguments: list[str]) -> int:
         if pid == 0:
             for other in sockets[:rank] + sockets[rank + 1 :]:
                 os.close(other)
-            os._exit(_rank_main(Path(folder), rank, len(sockets), sockets[rank]))
+            os._exit(_rank_main(folder, rank, len(sockets), sockets[rank]))
         children[pid] = rank
     for descriptor in sockets:
         os.close(descriptor)
     try:
-        while children:
-            readable, _, _ = select.select([sys.stdin], [], [], 0.1)
-            if readable and not sys.stdin.read(1):
-                break
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-            children.pop(pid, None)
-            # A rank that is gone is seen by the launcher, whose socket to it closes.
+        progress.mark_ready(folder)
+        while not (select.select([sys.stdin], [], [], 0.1)[0] and not sys.stdin.read(1)):
+            _reap(children, folder)
     finally:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
@@ -62,23 +60,40 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _reap(children: dict[int, int], folder: Path) -> None:
+    """Note how ranks ended since the last time; the launcher sees that their sockets closed."""
+    while children:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        progress.note_end(folder, children.pop(pid), os.waitstatus_to_exitcode(status))
+
+
+def _when_parent_dies(signal_number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent has ended (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal_number)
+
+
 def _rank_main(folder: Path, rank: int, num_ranks: int, descriptor: int) -> int:
     """Take jobs until the socket closes; the exit status of the rank's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _when_parent_dies(signal.SIGKILL)
     channel = socket.socket(fileno=descriptor)
-    mine = progress.Progress(progress.attach(folder / "progress"), rank)
+    mine = progress.Progress(progress.attach(folder), rank)
     with channel.makefile("r", encoding="utf-8") as lines:
         for line in lines:
             message = json.loads(line)
             if rank >= message["num_ranks"]:
                 continue
+            job = Job.from_json(message["job"])
+            store = folder / message["rendezvous"]
             try:
-                answer = _work(message, folder, rank, channel, mine)
-            except (ExecutionError, ExperimentError, RuntimeError, TimeoutError) as error:
-                says, mistake = first_line(error), isinstance(error, ExperimentError)
-                if not mistake and not isinstance(error, ExecutionError):
+                answer = _work(job, store, rank, channel, mine)
+            except (ExperimentError, RuntimeError, TimeoutError) as error:
+                mistake = isinstance(error, ExperimentError)
+                says = reason_of(error, job.experiment.run.timeout_s)
+                if not isinstance(error, ExperimentError | ExecutionError):
                     says = f"rank {rank}: {says}"
                 _say(channel, {"error": says, "mistake": mistake})
                 return 1
@@ -87,17 +102,12 @@ def _rank_main(folder: Path, rank: int, num_ranks: int, descriptor: int) -> int:
 
 
 def _work(
-    message: dict[str, Any],
-    folder: Path,
-    rank: int,
-    channel: socket.socket,
-    mine: progress.Progress,
+    job: Job, store: Path, rank: int, channel: socket.socket, mine: progress.Progress
 ) -> dict[str, Any] | None:
-    job = Job.from_json(message["job"])
-    num_ranks = message["num_ranks"]
-    device = device_of(job.experiment, rank)
-    store = dist.FileStore(str(folder / message["rendezvous"]), num_ranks)  # type: ignore[attr-defined]
-    join(job.experiment, store, rank, device)
+    """Run one job in a process group of its own; what rank 0 found, None elsewhere."""
+    device, num_ranks = device_of(job.experiment, rank), job.experiment.world_size
+    rendezvous = dist.FileStore(str(store), num_ranks)  # type: ignore[attr-defined]
+    join(job.experiment, rendezvous, rank, device)
     answer = run_job(
         job, rank, device, mine, lambda share, what: _report(channel, rank, share, what)
     )

@@ -1,4 +1,4 @@
-"""A run that fails says where, ends, and leaves nothing behind."""
+"""Ranks are started, given work and ended; nothing survives the launcher."""
 
 from __future__ import annotations
 
@@ -7,95 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 import runtime
 from runtime import execution
-from runtime.executor.streams import Stream, Ticket
 from runtime.launch import launcher as launch
 from runtime.launch.job import Job
 from runtime.launch.launcher import LaunchError, Workers
 from simulator.experiment.section import ExperimentError
 
 ROOT = str(Path(runtime.__file__).parent.parent)
-HANG_S = 3.0
 PIPELINE = {"model": "mlp", "pipeline": 2, "microbatches": 3, "schedule": "gpipe"}
-
-
-def processes_with(text):
-    """Of everybody, by what stands in the command line."""
-    assert text.startswith(tempfile.gettempdir())  # they may be killed
-    listed = subprocess.run(
-        ["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True, check=True
-    )
-    lines = [line.split(None, 1) for line in listed.stdout.splitlines()]
-    mine = str(os.getpid())
-    return [int(pid) for pid, *args in lines if args and text in args[0] and pid != mine]
-
-
-def wait_until(condition, what, limit_s=120.0):
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def fresh():
-    """Two ranks of a test's own; the next two already import torch meanwhile."""
-    pools = [Workers(2)]
-
-    def take():
-        pools.append(Workers(2))
-        return pools[-2]
-
-    yield take
-    for pool in pools:
-        pool.close()
-
-
-FAULTS = [
-    # (rank, instruction, kind), what the message says
-    ((1, "1F1", "exit"), r"^rank 1 died in 1F1$"),
-    ((0, "0B2", "raise"), r"^rank 0, 0B2: injected fault$"),
-    ((0, "0F1", "hang"), r"^rank 0 hangs in 0F1: no progress for 3 s$"),
-    ((1, "1SEND_B2", "raise"), r"^rank 1, 1SEND_B2: injected fault$"),
-    # Which side of a message hangs cannot be told from outside: both wait for it.
-    ((1, "1SEND_B2", "hang"), r"^rank (1, 1SEND_B2|0, 0RECV_B2): no answer within 3 s$"),
-]
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"), FAULTS, ids=[f"{fault[2]}-{fault[1]}" for fault, _ in FAULTS]
-)
-def test_a_rank_that_fails_is_named_and_nothing_is_left(fresh, experiment, fault, message):
-    tiny = experiment(**PIPELINE, timeout_s=HANG_S if fault[2] == "hang" else 60.0)
-    workers = fresh()
-    folder = workers._folder.name
-    wait_until(lambda: len(processes_with(folder)) == 3, "agent and two ranks")
-    with pytest.raises(LaunchError, match=message) as caught:
-        workers.run(Job(tiny, fault=fault))
-    assert "\n" not in str(caught.value)
-    assert processes_with(folder) == []
-    assert not Path(folder).exists()
-    with pytest.raises(LaunchError):  # closed, and says so instead of waiting
-        workers.run(Job(tiny))
-
-
-def test_a_rank_that_is_killed_is_named(fresh, experiment):
-    """Between two jobs of the same processes."""
-    tiny = experiment(**PIPELINE)
-    workers = fresh()
-    folder = workers._folder.name
-    assert workers.run(Job(tiny))["hash"]
-    os.kill(max(processes_with(folder)), signal.SIGKILL)  # forked last
-    with pytest.raises(LaunchError, match=r"rank 1 died|could not be started"):
-        workers.run(Job(tiny))
-    assert processes_with(folder) == []
 
 
 LAUNCHER = """
@@ -116,8 +40,10 @@ with Workers(2) as workers:
 """
 
 
-def test_nothing_survives_a_launcher_that_is_killed():
-    """Not even a rank that hangs and one that would wait for it for hours."""
+@pytest.mark.parametrize("stopped", ["none", "rank", "agent", "all"])
+def test_nothing_survives_a_launcher_that_is_killed(processes_with, wait_until, stopped):
+    """Not even a rank that hangs and one that would wait for it for hours, nor processes that
+    were stopped and cannot act."""
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER],
         env=os.environ | {"PYTHONPATH": ROOT},
@@ -129,7 +55,11 @@ def test_nothing_survives_a_launcher_that_is_killed():
         folder = launcher.stdout.readline().strip()
         while launcher.stdout.readline().strip() != "step":
             assert launcher.poll() is None
-        assert len(processes_with(folder)) == 3
+        agent, *ranks = sorted(processes_with(folder))
+        assert len(ranks) == 2
+        chosen = {"none": [], "rank": ranks[:1], "agent": [agent], "all": [agent, *ranks]}
+        for pid in chosen[stopped]:
+            os.kill(pid, signal.SIGSTOP)
         launcher.kill()
         assert launcher.wait() == -signal.SIGKILL
         try:
@@ -138,6 +68,35 @@ def test_nothing_survives_a_launcher_that_is_killed():
         finally:
             for pid in processes_with(folder):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_an_interrupted_start_leaves_nothing(processes_with, monkeypatch):
+    """However early Ctrl-C comes, even while the first process is being started."""
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, command, **keys):
+            os.kill(os.getpid(), signal.SIGINT)
+            super().__init__(command, **keys)
+            started.append((self, Path(command[3])))
+
+    monkeypatch.setattr(launch.subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Workers(2)
+    ((agent, folder),) = started
+    assert agent.returncode is not None
+    assert not folder.exists()
+    monkeypatch.undo()
+    assert processes_with(str(folder)) == []
+
+
+def test_ranks_that_do_not_start_are_one_line(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(launch.subprocess, "Popen", refuse)
+    with pytest.raises(LaunchError, match=r"could not be started: .*Too many open files$"):
+        Workers(2)
 
 
 def test_two_runs_at_once_do_not_meet(workers, fresh, experiment):
@@ -185,47 +144,3 @@ def test_workers_need_no_real_stderr(monkeypatch, stderr):
     """Where it is no file, that of the process is inherited."""
     monkeypatch.setattr(sys, "stderr", stderr)
     assert launch._stderr() is None
-
-
-# Parts --------------------------------------------------------------------------------
-
-
-def test_a_stream_runs_in_order_and_hands_errors_to_who_waits():
-    import torch
-
-    stream, seen = Stream("test", torch.device("cpu")), []
-
-    def fail():
-        raise KeyError("broken")
-
-    tickets = [stream.submit(lambda n=n: seen.append(n)) for n in range(50)]
-    failed, after = stream.submit(fail), stream.submit(lambda: seen.append("after"))
-    after.wait(30.0)
-    assert seen == [*range(50), "after"]
-    for ticket in tickets:
-        ticket.wait(0.0)
-    with pytest.raises(KeyError, match="broken"):
-        failed.wait(30.0)
-    stream.close()
-
-
-def test_a_ticket_does_not_wait_for_ever():
-    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
-        Ticket().wait(0.01)
-
-
-def test_where_a_rank_is_can_be_read_from_outside(tmp_path):
-    from runtime import progress
-
-    progress.create(tmp_path / "progress", 3)
-    memory = progress.attach(tmp_path / "progress")
-    mine = progress.Progress(memory, 1)
-    reader = progress.Progress(progress.attach(tmp_path / "progress"), 1)
-    assert reader.read() == (-1, False, 0)
-    mine.enter(7)
-    assert reader.read() == (7, False, 1)
-    mine.wait(7)
-    assert reader.read() == (7, True, 2)
-    mine.leave()
-    assert reader.read() == (-1, False, 3)
-    assert progress.Progress(memory, 2).read() == (-1, False, 0)
