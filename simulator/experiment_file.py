@@ -6,6 +6,7 @@ key, the value and what is allowed. ``docs/experiment.md`` is the reference.
 
 from __future__ import annotations
 
+import copy
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,14 +15,20 @@ from typing import Any
 from simulator.experiment.checks import (
     check_batch,
     check_devices,
+    check_expert_ranks,
     check_one_cluster,
     check_rank_order,
 )
+from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.experiment import Experiment, register_checks
-from simulator.experiment.section import ExperimentError
-from simulator.experiment.workload import IMAGE_MODELS
+from simulator.experiment.parallel import Parallel
+from simulator.experiment.run import Run
+from simulator.experiment.section import ExperimentError, Section
+from simulator.experiment.spelling import canonical_key, nearest_name, register_values
+from simulator.experiment.workload import IMAGE_MODELS, Workload
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.schedules.checks import check_schedule
+from simulator.strategies.schedules.registry import SCHEDULES
 from simulator.strategies.stages.partition import check_split
 from simulator.workloads.checks import check_attention, check_keys, check_size
 from simulator.workloads.degrees import check_degrees
@@ -32,18 +39,23 @@ DEFAULT: dict[str, Any] = {
 }
 """The experiment that runs without a file: two ranks, a step of about a second."""
 
-TABLE_OF = {
-    key: table
-    for table, field in Experiment.model_fields.items()
-    for key in type(field.default).model_fields
+TABLES: dict[str, type[Section]] = {
+    "workload": Workload,
+    "parallel": Parallel,
+    "cluster": ClusterChoice,
+    "run": Run,
 }
+
+TABLE_OF = {key: name for name, table in TABLES.items() for key in table.model_fields}
 """In which table each key is."""
 
+register_values("schedule", SCHEDULES)
 register_checks(
     check_keys,
     check_schedule,
     check_rank_order,
     check_split,
+    check_expert_ranks,
     check_zero,
     check_batch,
     check_degrees,
@@ -82,10 +94,13 @@ def experiment(**keys: Any) -> Experiment:
             if not isinstance(value, Mapping):
                 raise ExperimentError(f"{key} = {value!r}: expected a dict of keys of [{key}]")
             data.setdefault(key, {}).update(value)
-        elif key in TABLE_OF:
-            data.setdefault(TABLE_OF[key], {})[key] = value
-        else:
-            raise ExperimentError(f"{key}: unknown key; known: {', '.join(TABLE_OF)}")
+            continue
+        known = canonical_key(key, TABLE_OF)
+        if known not in TABLE_OF:
+            near = nearest_name(key, TABLE_OF)
+            hint = f"did you mean {near}? " if near else ""
+            raise ExperimentError(f"{key}: unknown key; {hint}known: {', '.join(TABLE_OF)}")
+        data.setdefault(TABLE_OF[known], {})[key] = value
     return parse(data)
 
 
@@ -94,14 +109,7 @@ def load(path: str | None, overrides: Iterable[str] = ()) -> Experiment:
 
     `overrides` are ``dotted.key=value`` strings, the value in TOML (quotes optional).
     """
-    data: dict[str, Any] = {}
-    if path is not None:
-        try:
-            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ExperimentError(f"{path}: {error.strerror or error}") from None
-        except ValueError as error:
-            raise ExperimentError(f"{path}: not TOML: {error}") from None
+    data = {} if path is None else _read(path)
     for override in overrides:
         _apply_override(data, override)
     return parse(_with_default(data) if path is None else data)
@@ -120,14 +128,43 @@ def with_overrides(experiment: Experiment, overrides: Iterable[str]) -> Experime
 
 
 def _with_default(given: dict[str, Any]) -> dict[str, Any]:
-    """The built-in experiment with what is given instead; its shape is no image model's."""
-    workload = given.get("workload", {})
-    shaped = workload.get("model") not in IMAGE_MODELS and "size" not in workload
-    default = DEFAULT if shaped else DEFAULT | {"workload": {}}
+    """Return the built-in experiment with what is given instead.
+
+    Its shape is no image model's, and its number of microbatches is not mixed with a size.
+    """
+    workload, parallel = given.get("workload", {}), given.get("parallel", {})
+    default = copy.deepcopy(DEFAULT)
+    if workload.get("model") in IMAGE_MODELS or "size" in workload:
+        default["workload"] = {}
+    if "microbatch_size" in parallel and "global_batch" in workload:
+        del default["parallel"]["microbatches"]
     return given | {section: keys | given.get(section, {}) for section, keys in default.items()}
 
 
+def _read(path: str) -> dict[str, Any]:
+    """Return the tables of an experiment file, with the known spelling of every key."""
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ExperimentError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ExperimentError(f"{path}: not TOML: {error}") from None
+    data = Experiment.canonical(data)
+    return {
+        name: TABLES[name].canonical(keys) if name in TABLES and isinstance(keys, dict) else keys
+        for name, keys in data.items()
+    }
+
+
 def _apply_override(data: dict[str, Any], override: str) -> None:
+    """Set the key that ``section.key=value`` names, whatever its spelling.
+
+    Raises:
+        ExperimentError: `override` is something else, or has more than one line.
+    """
+    if len(override.strip().splitlines()) > 1:
+        line = " ".join(override.split())
+        raise ExperimentError(f"--set {line}: more than one line; allowed: one --set for each key")
     key, separator, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
     if not separator or not dot or not name:
@@ -136,7 +173,9 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except ValueError:  # not TOML: the text itself
         value = text.strip()
+    section = canonical_key(section, Experiment.model_fields)
     keys = data.setdefault(section, {})
     if not isinstance(keys, dict):
         raise ExperimentError(f"{section} = {keys!r}: expected a table [{section}]")
-    keys[name] = value
+    known = TABLES[section].model_fields if section in TABLES else ()
+    keys[canonical_key(name, known)] = value

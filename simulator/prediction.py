@@ -87,6 +87,7 @@ def predict(
             f"{program.world_size} ranks; {program.num_ranks} differ and were simulated, "
             "the others equal them"
         )
+    notes += experiment.notes
     notes += memory_notes(timeline, cluster)
     peak_flops = cluster.peak_flops(experiment.workload.dtype, experiment.world_size)
     return Prediction(

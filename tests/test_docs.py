@@ -69,7 +69,9 @@ def test_there_are_samples_on_these_pages() -> None:
 
 
 def test_the_list_of_known_keys_is_todays() -> None:
-    (line,) = re.findall(r"workload\.layer: unknown key; known here: (.*)", PAGES_TEXT)
+    (line,) = re.findall(
+        r"workload\.layer: unknown key; did you mean layers\? known here: (.*)", PAGES_TEXT
+    )
     assert line.split(", ") == list(Workload.model_fields)
 
 

@@ -46,7 +46,7 @@ def load_profile(path: str | Path) -> Profile:
         ExperimentError: the file is unreadable or not a profile; one line.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ExperimentError(
             f"cluster.profile = {str(path)!r}: {error.strerror or error}"

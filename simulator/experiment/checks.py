@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import AXES
 from simulator.experiment.section import ExperimentError
+
+MOST_MICROBATCHES = 65536
 
 
 def check_rank_order(experiment: Experiment) -> None:
@@ -17,17 +21,41 @@ def check_rank_order(experiment: Experiment) -> None:
         )
 
 
+def check_expert_ranks(experiment: Experiment) -> None:
+    """Refuse expert ranks inside data-parallel ones that do not divide them."""
+    parallel = experiment.parallel
+    if parallel.expert_inside_data and parallel.data % parallel.expert:
+        nearest = max(1, round(parallel.data / parallel.expert)) * parallel.expert
+        raise ExperimentError(
+            f"parallel.data = {parallel.data}: must be a multiple of parallel.expert = "
+            f"{parallel.expert} with parallel.expert_inside_data = true; nearest: {nearest}"
+        )
+
+
 def check_batch(experiment: Experiment) -> None:
     """Refuse a batch of which replicas or microbatches would have unequal shares."""
-    parallel = experiment.parallel
-    parts = parallel.batch_shares * parallel.microbatches
-    if experiment.global_batch % parts:
-        names = ["data", *(["expert"] if parallel.expert > 1 else []), "microbatches"]
-        factors = " × ".join(str(getattr(parallel, name)) for name in names)
+    parallel, batch = experiment.parallel, experiment.global_batch
+    size, last = parallel.microbatch_size, "microbatches"
+    if size is not None and last not in parallel.model_fields_set:
+        last = "microbatch_size"
+    factors = [getattr(parallel, name) for name in (*parallel.batch_axes, last)]
+    names = " × ".join((*parallel.batch_axes, last))
+    each = math.prod(factors)
+    if batch % each:
         raise ExperimentError(
-            f"workload.global_batch = {experiment.global_batch}: must be a multiple of "
-            f"{' × '.join(names)} = {factors} = {parts}; "
-            f"nearest: {max(parts, round(experiment.global_batch / parts) * parts)}"
+            f"workload.global_batch = {batch}: must be a multiple of {names} = "
+            f"{' × '.join(map(str, factors))} = {each}; "
+            f"nearest: {max(each, round(batch / each) * each)}"
+        )
+    if parallel.microbatches > MOST_MICROBATCHES:
+        raise ExperimentError(
+            f"parallel.microbatch_size = {size}: {parallel.microbatches} microbatches; allowed: "
+            f"{MOST_MICROBATCHES} or fewer"
+        )
+    if size is not None and size != experiment.microbatch_size:
+        raise ExperimentError(
+            f"parallel.microbatch_size = {size}: workload.global_batch ÷ ({names}) = {batch} ÷ "
+            f"{each} = {experiment.microbatch_size}; give two of the three"
         )
 
 

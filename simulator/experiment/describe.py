@@ -7,9 +7,9 @@ from simulator.experiment.mesh import AXES
 
 
 def describe_plan(experiment: Experiment) -> str:
-    """The plan in a few words: gpt, data 2 × pipeline 4, 1f1b, 8 microbatches."""
+    """Return the plan in a few words: gpt, data 2 × pipeline 4, 1f1b, 8 microbatches."""
     parallel = experiment.parallel
-    degrees = {axis: getattr(parallel, axis) for axis in AXES}
+    degrees = {axis: parallel.axis_size(axis) for axis in AXES}
     mesh = " × ".join(f"{axis} {n}" for axis, n in degrees.items() if n > 1) or "one rank"
     schedule = f", {parallel.schedule}" if parallel.pipeline > 1 else ""
     count = parallel.microbatches

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from simulator.experiment.cluster_choice import ClusterChoice
-from simulator.experiment.mesh import Mesh
+from simulator.experiment.mesh import AXES, Mesh
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.run import Run
 from simulator.experiment.section import Section
@@ -28,45 +28,70 @@ class Experiment(Section):
 
     def __init__(self, /, **tables: Any):
         super().__init__(**tables)
+        # Frozen is what an experiment is from here on.
+        self.__dict__["parallel"] = self._with_microbatches()
         if not _checks:
             raise RuntimeError("no checks of experiments are registered: import simulator")
         for check in _checks:
             check(self)
 
+    def _with_microbatches(self) -> Parallel:
+        """Return the plan with the number of microbatches that their size stands for."""
+        parallel, batch = self.parallel, self.workload.global_batch
+        if parallel.microbatch_size is None or batch is None:
+            return parallel
+        if "microbatches" in parallel.model_fields_set:
+            return parallel
+        number = batch // max(parallel.batch_shares * parallel.microbatch_size, 1)
+        values = parallel.__dict__ | {"microbatches": number}
+        # Not in the set of given keys: another batch has another number.
+        return Parallel.model_construct(parallel.model_fields_set, **values)
+
     @property
     def is_for_cluster(self) -> bool:
-        """Whether it is about a cluster that it names, or is paced to, and not this machine."""
+        """Tell whether it is about a cluster that it names or is paced to, not this machine."""
         return self.cluster.is_named or self.run.pace is not None
 
     @property
     def world_size(self) -> int:
+        """Number of ranks."""
         return self.parallel.world_size
 
     @cached_property
     def mesh(self) -> Mesh:
         """The device mesh of the plan's degrees."""
-        parallel = self.parallel
-        return Mesh(
-            parallel.rank_order,
-            data=parallel.data,
-            pipeline=parallel.pipeline,
-            expert=parallel.expert,
-            context=parallel.context,
-            tensor=parallel.tensor,
-        )
+        sizes = {axis: self.parallel.axis_size(axis) for axis in AXES}
+        return Mesh(self.parallel.rank_order, **sizes)
 
     @property
     def global_batch(self) -> int:
-        """Samples per training step; unset, 4 a microbatch (1 for `unit`)."""
+        """Samples per training step; unset, 4 a microbatch (1 for `unit`) or their given size."""
         if self.workload.global_batch is not None:
             return self.workload.global_batch
-        per_microbatch = 1 if self.workload.model == "unit" else 4
-        return self.parallel.batch_shares * self.parallel.microbatches * per_microbatch
+        size = self.parallel.microbatch_size or (1 if self.workload.model == "unit" else 4)
+        return self.parallel.batch_shares * self.parallel.microbatches * size
 
     @property
     def microbatch_size(self) -> int:
-        """Samples per microbatch: global_batch ÷ (data × expert × microbatches)."""
+        """Samples per microbatch of a replica."""
         return self.global_batch // (self.parallel.batch_shares * self.parallel.microbatches)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of its results should know of how the experiment was understood."""
+        parallel = self.parallel
+        if parallel.expert == 1:
+            return []
+        if parallel.expert_inside_data:
+            return [
+                f"parallel.expert = {parallel.expert} is inside parallel.data = {parallel.data}, "
+                f"as in Megatron-LM: {self.world_size} ranks"
+            ]
+        return [
+            f"parallel.expert = {parallel.expert} multiplies the number of ranks: "
+            f"{self.world_size}; as in Megatron-LM, inside parallel.data, with "
+            "parallel.expert_inside_data = true"
+        ]
 
 
 Check = Callable[[Experiment], None]

@@ -14,17 +14,21 @@ class Parallel(Section):
     """Degrees of the device mesh and how the pipeline is scheduled.
 
     Attributes:
-        tensor_style: of mlp: which way its weights are split.
+        tensor_style: which way the weights of mlp are split.
         context_style: how attention gets at the tokens of other ranks.
+        expert_inside_data: expert ranks are among the `data` ranks, as in Megatron-LM, instead
+            of multiplying the number of ranks.
+        microbatch_size: samples of a microbatch; with `workload.global_batch`, instead of
+            `microbatches`.
         sequence_parallel: with tensor > 1, norms and residuals on a share of the tokens.
-        memory_limit: of schedule "zb-auto": how many microbatches' activations of its stage
-            a rank may hold at once; unset, 2 × pipeline - 1.
+        memory_limit: of how many microbatches a rank may hold the activations of its stage at
+            once, for schedule "zb-auto"; unset, 2 × pipeline - 1.
         recompute: what is not kept for the backward pass but computed again: nothing, the
             attention core, or all of a block but its input.
-        zero: sharded data parallelism: 1 of the optimizer's state, 2 also of gradients, 3 also
-            of parameters.
+        zero: what replicas shard: 1 the optimizer's state, 2 also gradients, 3 also parameters.
         zero_group: how many ranks share one set of shards; unset, all that replicate.
-        prefetch: with zero = 3: parameters are gathered so many segments ahead; unset, 1.
+        prefetch: how many segments ahead of their use parameters are gathered, with zero = 3;
+            unset, 1.
         split: blocks per stage (of virtual stages too, first to last), instead of the split
             that makes the largest stage as small as it can be.
         rank_order: axes of the mesh from the slowest to the fastest varying.
@@ -39,9 +43,11 @@ class Parallel(Section):
     context: Degree = 1
     context_style: Literal["ring", "ulysses"] = "ring"
     expert: Degree = 1
+    expert_inside_data: bool = False
     schedule: str = "1f1b"
     virtual_stages: Degree = 1
     microbatches: Degree = 1
+    microbatch_size: Positive | None = None
     zero: Annotated[int, Field(ge=0, le=3)] = 0
     zero_group: Degree | None = None
     prefetch: Annotated[int, Field(ge=0)] | None = None
@@ -52,19 +58,35 @@ class Parallel(Section):
     split: Annotated[tuple[Positive, ...], Field(strict=False)] | None = None
     rank_order: Annotated[tuple[str, ...], Field(strict=False)] = AXES
 
-    @property
-    def world_size(self) -> int:
-        return self.data * self.pipeline * self.tensor * self.context * self.expert
+    def axis_size(self, axis: str) -> int:
+        """Return the size of an axis of the mesh; `data` is without expert ranks inside it."""
+        size: int = getattr(self, axis)
+        return size // self.expert if axis == "data" and self.expert_inside_data else size
 
     @property
-    def replicas(self) -> int:
-        """Ranks that compute with the same weights on other data."""
-        return self.data * self.context * self.expert
+    def batch_axes(self) -> tuple[str, ...]:
+        """Keys of the degrees among which the batch is divided."""
+        return ("data",) if self.expert_inside_data or self.expert == 1 else ("data", "expert")
+
+    @property
+    def replica_axes(self) -> tuple[str, ...]:
+        """Keys of the degrees whose product is `replicas`."""
+        return ("data", "context", *(() if self.expert_inside_data else ("expert",)))
 
     @property
     def batch_shares(self) -> int:
-        """Among how many the batch is divided: the ranks of `expert` take other data, too."""
-        return self.data * self.expert
+        """Number of ranks among which the batch is divided; expert ranks take other data, too."""
+        return self.axis_size("data") * self.expert
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks: the product of the mesh's axes."""
+        return self.batch_shares * self.pipeline * self.tensor * self.context
+
+    @property
+    def replicas(self) -> int:
+        """Number of ranks that compute with the same weights on other data."""
+        return self.batch_shares * self.context
 
     @property
     def shards_optimizer(self) -> bool:
@@ -83,5 +105,5 @@ class Parallel(Section):
 
     @property
     def shards(self) -> int:
-        """Ranks that share what one of them would hold."""
+        """Number of ranks that share what one of them would hold."""
         return (self.zero_group or self.replicas) if self.shards_optimizer else 1

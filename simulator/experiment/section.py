@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from simulator.experiment.spelling import (
+    canonical_key,
+    canonical_value,
+    nearest_name,
+    suggestion,
+)
 
 Positive = Annotated[int, Field(ge=1)]
 Degree = Annotated[int, Field(ge=1, le=65536)]
@@ -28,14 +37,45 @@ class Section(BaseModel):
 
     def __init__(self, /, **keys: Any):
         try:
-            super().__init__(**keys)
+            super().__init__(**self.canonical(keys))
         except ValidationError as error:
             raise ExperimentError(self._explain(error)) from None
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other values, which are checked as those of a new one are."""
         given = {key: getattr(self, key) for key in self.model_fields_set}
-        return type(self)(**(given | dict(update or {})))
+        return type(self)(**(given | self.canonical(update or {})))
+
+    @classmethod
+    def canonical(cls, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `keys` and their values in the spelling that this table knows.
+
+        Raises:
+            ExperimentError: one key is given twice, in different spellings.
+        """
+        result: dict[str, Any] = {}
+        spelled: dict[str, str] = {}
+        for given, value in keys.items():
+            key = canonical_key(given, cls.model_fields)
+            if key in result:
+                raise ExperimentError(
+                    f"{cls._full(given)}: {cls._full(spelled[key])} is given too, and means the "
+                    "same; give one of them"
+                )
+            if isinstance(value, str) and key in cls.model_fields:
+                value = canonical_value(key, value, cls._texts(key))
+            result[key], spelled[key] = value, given
+        return result
+
+    @classmethod
+    @cache
+    def _texts(cls, key: str) -> tuple[str, ...]:
+        """Return the texts that `key` may have, where its type lists them."""
+        return tuple(_literals(cls.model_fields[key].annotation))
+
+    @classmethod
+    def _full(cls, key: str) -> str:
+        return f"{cls.TABLE}.{key}" if cls.TABLE else key
 
     @classmethod
     def _explain(cls, error: ValidationError) -> str:
@@ -44,15 +84,59 @@ class Section(BaseModel):
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, ExperimentError):  # of a table within this one
             return str(cause)
-        key = ".".join(str(part) for part in (cls.TABLE, *first["loc"]) if part != "")
+        wrong = ".".join(str(part) for part in first["loc"])
+        key = cls._full(wrong)
         if first["type"] == "extra_forbidden":
-            return f"{key}: unknown key; known here: {', '.join(cls.model_fields)}"
+            return f"{key}: unknown key; {cls._elsewhere(wrong)}known here: " + ", ".join(
+                cls.model_fields
+            )
+        value = first["input"]
         if first["type"] in ("model_type", "dict_type", "model_attributes_type"):
-            return f"{key} = {first['input']!r}: expected a table [{key}]"
-        allowed = (
-            first["msg"]
-            .replace("Input should be", "allowed:")
-            .replace("a valid tuple", "a valid list")
-            .replace("Input should", "allowed: should")
-        )
-        return f"{key} = {first['input']!r}: {allowed}"
+            return f"{key} = {value!r}: expected a table [{key}]"
+        known = cls._texts(wrong) if wrong in cls.model_fields else ()
+        hint = suggestion(value, known) if isinstance(value, str) else ""
+        return f"{key} = {value!r}: {hint}allowed: {allowed(first)}"
+
+    @classmethod
+    def _elsewhere(cls, wrong: str) -> str:
+        """Return ``did you mean …? ``, a key of this table or, where none is near, of another."""
+        tables = [cls, *(table for table in Section.__subclasses__() if table is not cls)]
+        for table in tables:
+            if (near := nearest_name(wrong, table.model_fields)) is not None:
+                return f"did you mean {near if table is cls else table._full(near)}? "
+        return ""
+
+
+def allowed(error: ErrorDetails) -> str:
+    """Return what a key takes that got the wrong value, in plain words."""
+    limits: dict[str, Any] = error.get("ctx", {})
+    match error["type"]:
+        case "greater_than_equal":
+            return f"{limits['ge']:g} or more"
+        case "greater_than":
+            return f"more than {limits['gt']:g}"
+        case "less_than_equal":
+            return f"{limits['le']:g} or less"
+        case "literal_error":
+            return str(limits["expected"])
+        case kind:
+            return _TYPES.get(kind.partition("_")[0]) or error["msg"]
+
+
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list",
+}
+"""What is allowed, by the first word of the type of pydantic's error."""
+
+
+def _literals(annotation: Any) -> Iterator[str]:
+    if get_origin(annotation) is Literal:
+        yield from (text for text in get_args(annotation) if isinstance(text, str))
+    else:
+        for inner in get_args(annotation):
+            yield from _literals(inner)

@@ -62,7 +62,7 @@ def load_trace(path: str | Path) -> Timeline:
         TraceError: unreadable, truncated, not ours, or inconsistent.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror or error}") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:

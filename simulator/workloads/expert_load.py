@@ -104,7 +104,7 @@ def _read(workload: Workload) -> list[list[float]]:
     """One list of shares for all blocks, or a list with one for each."""
     where = f"workload.routing = {workload.routing!r}"
     try:
-        read = json.loads(Path(workload.routing.removeprefix(FILE)).read_text(encoding="utf-8"))
+        read = json.loads(Path(workload.routing.removeprefix(FILE)).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ExperimentError(f"{where}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

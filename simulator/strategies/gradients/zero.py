@@ -56,7 +56,7 @@ def check(experiment: Experiment) -> None:
     if size == 1 or most % size:
         raise ExperimentError(
             f"parallel.zero_group = {size}: must be 2 or more and divide the replicas, "
-            f"data × context × expert = {most}; "
+            f"{' × '.join(parallel.replica_axes)} = {most}; "
             f"nearest that does: {nearest_divisor(most, size, least=2)}"
         )
 

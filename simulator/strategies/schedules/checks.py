@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
-from simulator.strategies.schedules.registry import schedule_named
+from simulator.experiment.spelling import suggestion
+from simulator.strategies.schedules.registry import SCHEDULES, schedule_named
 
 
 def check_schedule(experiment: Experiment) -> None:
@@ -13,7 +14,8 @@ def check_schedule(experiment: Experiment) -> None:
     try:
         schedule_named(parallel.schedule)
     except ValueError as error:
-        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}") from None
+        hint = suggestion(parallel.schedule, SCHEDULES)
+        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {hint}{error}") from None
     if parallel.memory_limit is not None and parallel.schedule != "zb-auto":
         raise ExperimentError(
             f"parallel.memory_limit = {parallel.memory_limit:g}: only for parallel.schedule = "

@@ -33,7 +33,7 @@ class CsvSchedule:
         self.path = path
         self.SUMMARY = f"from {path}"
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
         rows = [row for row in csv.reader(text.splitlines()) if row]

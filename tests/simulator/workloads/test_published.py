@@ -162,7 +162,7 @@ def test_an_experiment_survives_its_own_dump() -> None:
         ),
         (
             {"model": "vgg16", "classes": 0},
-            "workload.classes = 0: allowed: greater than or equal to 1",
+            "workload.classes = 0: allowed: 1 or more",
         ),
         (
             {"model": "bert", "heads": 3, "hidden": 16},

@@ -262,8 +262,8 @@ def test_splits_the_backward_pass_where_that_helps() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"memory_limit": 0.5}, r"parallel\.memory_limit = 0\.5: allowed: greater than or equal"),
-        ({"memory_limit": "much"}, r"parallel\.memory_limit = 'much': allowed: a valid number"),
+        ({"memory_limit": 0.5}, r"parallel\.memory_limit = 0\.5: allowed: 1 or more"),
+        ({"memory_limit": "much"}, r"parallel\.memory_limit = 'much': allowed: a number"),
         ({"memory_limit": 4, "schedule": "zb-h1"}, r"memory_limit = 4: only for .*'zb-auto'"),
         ({"virtual_stages": 2}, r"virtual_stages = 2; allowed: 1"),
     ],

@@ -51,8 +51,8 @@ def test_a_split_that_is_the_balanced_one_changes_nothing() -> None:
     [
         (["parallel.split=[3, 4]"], "parallel.split = [3, 4]: 7 blocks in 2 stages; allowed: 2 n"),
         (["parallel.split=[8]"], "parallel.split = [8]: 1 numbers; allowed: one for each of"),
-        (["parallel.split=[0, 8]"], "parallel.split.0 = 0: allowed: greater than or equal to 1"),
-        (["parallel.split=8"], "parallel.split = 8: allowed: a valid list"),
+        (["parallel.split=[0, 8]"], "parallel.split.0 = 0: allowed: 1 or more"),
+        (["parallel.split=8"], "parallel.split = 8: allowed: a list"),
         (
             ["parallel.split=[4, 4]", "parallel.virtual_stages=2", "parallel.schedule=zb-v"],
             "parallel.split = [4, 4]: 2 numbers; allowed: one for each of pipeline × "
