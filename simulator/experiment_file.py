@@ -27,7 +27,7 @@ from simulator.experiment.section import ExperimentError, Section
 from simulator.experiment.spelling import canonical_key, nearest_name, register_values
 from simulator.experiment.workload import IMAGE_MODELS, Workload
 from simulator.strategies.gradients.zero import check as check_zero
-from simulator.strategies.schedules.checks import check_schedule
+from simulator.strategies.schedules.checks import check_asynchronous, check_schedule
 from simulator.strategies.schedules.registry import SCHEDULES
 from simulator.strategies.stages.partition import check_split
 from simulator.workloads.checks import check_attention, check_keys, check_size
@@ -57,6 +57,7 @@ register_checks(
     check_split,
     check_expert_ranks,
     check_zero,
+    check_asynchronous,
     check_batch,
     check_degrees,
     check_attention,

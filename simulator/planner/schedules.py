@@ -15,6 +15,7 @@ from simulator.program.operations import Op
 from simulator.program.staleness import staleness_of
 from simulator.strategies.lowering import lower
 from simulator.strategies.schedules.registry import SCHEDULES, Plan
+from simulator.strategies.schedules.schedule import is_asynchronous
 from simulator.timeline.timeline import Timeline
 
 LONGEST = 2.0
@@ -185,7 +186,8 @@ def _row(case: Case, name: str, virtual_stages: int) -> Row:
     experiment = case.experiment(name, virtual_stages)
     prediction = predict(experiment, resolve(experiment))
     in_flight = [rank.peak_inflight_microbatches / virtual_stages for rank in prediction.ranks]
-    asynchronous = hasattr(SCHEDULES[name], "updates")
+    plan = Plan(case.stages, case.microbatches, virtual_stages)
+    asynchronous = is_asynchronous(SCHEDULES[name], plan)
     versions_behind = _versions_behind(case, name, virtual_stages) if asynchronous else 0
     notes = ["async"] if asynchronous else []
     if case.memory_limit is not None and max(in_flight) > case.memory_limit:

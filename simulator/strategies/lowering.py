@@ -52,9 +52,7 @@ def updates_of(experiment: Experiment) -> Updates:
 
 
 def _updates(schedule: Schedule, plan: Plan) -> Updates:
-    choose = getattr(schedule, "updates", None)
-    updates: Updates = choose(plan) if choose else Updates(every=plan.num_microbatches)
-    return updates
+    return schedule.updates(plan)
 
 
 def _plan(
@@ -121,8 +119,6 @@ def _lower(experiment: Experiment, fold: bool) -> Program:
     value_bytes = experiment.workload.dtype_bytes
     orders = [schedule.order(plan, place) for place in range(plan.num_ranks)]
     states = experiment.workload.optimizer_bytes // value_bytes
-    if updates.every < plan.num_microbatches:
-        _check_asynchronous(experiment)
     prefetch = 1 if experiment.parallel.prefetch is None else experiment.parallel.prefetch
     flow, places = Flow(layers), Places(mesh, experiment.parallel.shards)
     lists, resident, held = [], [], []
@@ -189,31 +185,6 @@ def _placed(bucket: Filled, place: Place, experiment: Experiment) -> Bucket:
 def model_ranks(experiment: Experiment, rank: int) -> tuple[int, ...]:
     """See `Places.model`."""
     return Places(experiment.mesh, experiment.parallel.shards).model(rank)
-
-
-def _check_asynchronous(experiment: Experiment) -> None:
-    """Refuse what needs all weights of a step to be the same.
-
-    Raises:
-        ExperimentError: with one line that names key, value and what is allowed.
-    """
-    schedule = experiment.parallel.schedule
-    if experiment.workload.clip_norm is not None:
-        raise ExperimentError(
-            f"workload.clip_norm = {experiment.workload.clip_norm:g}: parallel.schedule = "
-            f"{schedule!r} has no moment at which the gradient of the whole model is known; "
-            "allowed: synchronous schedules"
-        )
-    if experiment.workload.dtype == "fp16":
-        raise ExperimentError(
-            f"workload.dtype = 'fp16': parallel.schedule = {schedule!r} updates before all "
-            "gradients are known to be finite; allowed: bf16, fp32, fp64, or synchronous schedules"
-        )
-    if experiment.parallel.zero:
-        raise ExperimentError(
-            f"parallel.zero = {experiment.parallel.zero}: parallel.schedule = {schedule!r} keeps "
-            "whole weights of several versions; allowed: synchronous schedules"
-        )
 
 
 def _stages_of(

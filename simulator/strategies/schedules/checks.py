@@ -4,20 +4,47 @@ from __future__ import annotations
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
-from simulator.experiment.spelling import suggestion
-from simulator.strategies.schedules.registry import SCHEDULES, schedule_named
+from simulator.strategies.schedules.passes import Plan
+from simulator.strategies.schedules.registry import CSV, SCHEDULES, schedule_named
+from simulator.strategies.schedules.schedule import is_asynchronous
 
 
 def check_schedule(experiment: Experiment) -> None:
     """Refuse a schedule that there is not, and a limit of memory that it does not read."""
     parallel = experiment.parallel
-    try:
-        schedule_named(parallel.schedule)
-    except ValueError as error:
-        hint = suggestion(parallel.schedule, SCHEDULES)
-        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {hint}{error}") from None
-    if parallel.memory_limit is not None and parallel.schedule != "zb-auto":
+    schedule_named(parallel.schedule)
+    reads_limit = parallel.schedule not in SCHEDULES and not parallel.schedule.startswith(CSV)
+    reads_limit = reads_limit or parallel.schedule == "zb-auto"
+    if parallel.memory_limit is not None and not reads_limit:
         raise ExperimentError(
             f"parallel.memory_limit = {parallel.memory_limit:g}: only for parallel.schedule = "
             f"'zb-auto', not {parallel.schedule!r}"
+        )
+
+
+def check_asynchronous(experiment: Experiment) -> None:
+    """Refuse what needs all weights of a step to be the same, if the schedule changes them.
+
+    Raises:
+        ExperimentError: with one line that names key, value and what is allowed.
+    """
+    parallel, name = experiment.parallel, experiment.parallel.schedule
+    plan = Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
+    if not is_asynchronous(schedule_named(name), plan):
+        return
+    if experiment.workload.clip_norm is not None:
+        raise ExperimentError(
+            f"workload.clip_norm = {experiment.workload.clip_norm:g}: parallel.schedule = "
+            f"{name!r} has no moment at which the gradient of the whole model is known; "
+            "allowed: synchronous schedules"
+        )
+    if experiment.workload.dtype == "fp16":
+        raise ExperimentError(
+            f"workload.dtype = 'fp16': parallel.schedule = {name!r} updates before all "
+            "gradients are known to be finite; allowed: bf16, fp32, fp64, or synchronous schedules"
+        )
+    if parallel.shards_optimizer:
+        raise ExperimentError(
+            f"parallel.zero = {parallel.zero}: parallel.schedule = {name!r} keeps "
+            "whole weights of several versions; allowed: synchronous schedules"
         )

@@ -16,13 +16,13 @@ written as two passes.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.letters import read, two_stages_a_rank
-from simulator.strategies.schedules.passes import Pass, Plan, vee
+from simulator.strategies.schedules.orders.letters import passes_of_letters, two_stages_a_rank
+from simulator.strategies.schedules.passes import Pass, Plan, once_a_step, vee
 
 SUMMARY = "forward and backward in pairs on a V (virtual_stages = 2, microbatches ≥ 2·pipeline)"
 
 
-placement = vee
+placement, updates = vee, once_a_step
 
 
 def refusal(plan: Plan) -> str | None:
@@ -44,7 +44,7 @@ def order(plan: Plan, rank: int) -> list[Pass]:
     hops = p - 1 - r
     turn = r + 1
     weights = ("wW" * turn)[turn:] + "W" * hops
-    return read(
+    return passes_of_letters(
         "F" * (2 * hops)
         + "Ff" * turn
         + "iwf" * hops

@@ -11,20 +11,21 @@ instead of min(m, p-r). Orders are equal to those of
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.alternate import one_forward_one_backward
+from simulator.strategies.schedules.orders.one_forward_one_backward import one_forward_one_backward
 from simulator.strategies.schedules.passes import (
     Pass,
     Plan,
     backward,
     forward,
     loop,
+    once_a_step,
     one_stage_a_rank,
 )
 
 SUMMARY = "1F1B with more warm-up: messages hide behind passes, for more memory"
 
 
-placement, refusal = loop, one_stage_a_rank
+placement, refusal, updates = loop, one_stage_a_rank, once_a_step
 
 
 def order(plan: Plan, rank: int) -> list[Pass]:

@@ -13,13 +13,14 @@ from simulator.strategies.schedules.passes import (
     backward,
     forward,
     loop,
+    once_a_step,
     one_stage_a_rank,
 )
 
 SUMMARY = "GPipe: all forward passes, then all backward passes"
 
 
-placement, refusal = loop, one_stage_a_rank
+placement, refusal, updates = loop, one_stage_a_rank, once_a_step
 
 
 def order(plan: Plan, rank: int) -> list[Pass]:

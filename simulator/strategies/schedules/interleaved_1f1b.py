@@ -15,19 +15,19 @@ to torch's; Megatron-LM itself asks for a multiple of p.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.alternate import one_forward_one_backward
+from simulator.strategies.schedules.orders.one_forward_one_backward import one_forward_one_backward
 from simulator.strategies.schedules.orders.rounds import (
     backward_order,
     forward_order,
     round_size,
     uneven_rounds,
 )
-from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, loop
+from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, loop, once_a_step
 
 SUMMARY = "1F1B over several stages a rank (virtual_stages ≥ 2), depth first: a smaller bubble"
 
 
-placement = loop
+placement, updates = loop, once_a_step
 
 
 def refusal(plan: Plan) -> str | None:

@@ -12,12 +12,12 @@ in `torch.distributed.pipelining.ScheduleLoopedBFS`; orders are equal to torch's
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, loop
+from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, loop, once_a_step
 
 SUMMARY = "GPipe over several stages a rank (virtual_stages ≥ 1), one stage after the other"
 
 
-placement = loop
+placement, updates = loop, once_a_step
 
 
 def refusal(plan: Plan) -> str | None:

@@ -12,13 +12,14 @@ from simulator.strategies.schedules.passes import (
     backward,
     forward,
     loop,
+    once_a_step,
     one_stage_a_rank,
 )
 
 SUMMARY = "1F1B: warm-up, then one forward and one backward in turn"
 
 
-placement, refusal = loop, one_stage_a_rank
+placement, refusal, updates = loop, one_stage_a_rank, once_a_step
 
 
 def order(plan: Plan, rank: int) -> list[Pass]:

@@ -1,4 +1,4 @@
-"""The vocabulary of a schedule."""
+"""The vocabulary of schedules: passes, the plan they are ordered for, updates, placements."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from simulator.program.operations import Op
 
 
 class Plan(NamedTuple):
-    """What a schedule is given: a pipeline of `num_ranks` ranks, `virtual_stages` model
-    stages on each, and the number of microbatches of a step.
+    """The pipeline that a schedule orders the passes of.
 
-    For schedules that are searched for: `costs`, (F, I, W) of every stage in any unit
-    (empty: all alike), `p2p`, of every message in the same unit, and `memory_limit`, how
-    many microbatches' activations of a stage a rank may hold at once.
+    Attributes:
+        num_ranks: ranks of the pipeline.
+        num_microbatches: microbatches of a training step.
+        virtual_stages: stages on each rank.
+        costs: (F, I, W) of every stage in any unit, for schedules that are searched for; empty:
+            all stages alike.
+        p2p: time of every message between stages, in the unit of `costs`.
+        memory_limit: how many microbatches' activations of a stage a rank may hold at once.
     """
 
     num_ranks: int
@@ -25,14 +29,17 @@ class Plan(NamedTuple):
 
     @property
     def num_stages(self) -> int:
+        """Stages of the whole pipeline."""
         return self.num_ranks * self.virtual_stages
 
 
 class Updates(NamedTuple):
-    """How often weights change within a training step.
+    """When weights change within a training step.
 
-    `every` microbatches. A forward pass uses the newest weights or, with `delay`, those of
-    `delay` updates before the one that its own gradient goes into.
+    Attributes:
+        every: an update comes after so many microbatches.
+        delay: None: a forward pass uses the newest weights; else those of `delay` updates
+            before the one that its own gradient goes into.
     """
 
     every: int
@@ -48,34 +55,69 @@ class Pass(NamedTuple):
 
 
 def forward(stage: int, microbatch: int) -> Pass:
+    """Return the forward pass of a stage for a microbatch."""
     return Pass(Op.FORWARD, stage, microbatch)
 
 
 def backward(stage: int, microbatch: int) -> Pass:
+    """Return the whole backward pass of a stage for a microbatch."""
     return Pass(Op.BACKWARD, stage, microbatch)
 
 
 def backward_input(stage: int, microbatch: int) -> Pass:
+    """Return the half of the backward pass that the stage before waits for."""
     return Pass(Op.BACKWARD_INPUT, stage, microbatch)
 
 
 def backward_weight(stage: int, microbatch: int) -> Pass:
+    """Return the half of the backward pass that gives the gradients of the weights."""
     return Pass(Op.BACKWARD_WEIGHT, stage, microbatch)
 
 
 def loop(plan: Plan) -> list[int]:
-    """The usual placement: stage s on pipeline rank s mod p."""
+    """Return the usual placement: stage s on pipeline rank s mod p."""
     return [stage % plan.num_ranks for stage in range(plan.num_stages)]
 
 
 def vee(plan: Plan) -> list[int]:
-    """Two stages a rank, down and up again: rank r owns stages r and 2p-1-r."""
+    """Return the V-shaped placement: rank r owns stages r and 2p-1-r."""
     down = list(range(plan.num_ranks))
     return down + down[::-1]
 
 
 def one_stage_a_rank(plan: Plan) -> str | None:
-    """Why a schedule without virtual stages refuses `plan`, or None."""
+    """Return why a schedule without virtual stages refuses `plan`, or None."""
     if plan.virtual_stages != 1:
         return f"virtual_stages = {plan.virtual_stages}; allowed: 1"
+    return None
+
+
+def once_a_step(plan: Plan) -> Updates:
+    """Return the updates of a synchronous schedule: one, after the last microbatch."""
+    return Updates(every=plan.num_microbatches)
+
+
+def incomplete(passes: list[Pass], stages: list[int], num_microbatches: int) -> str | None:
+    """Return what is wrong with a rank's passes: each of its stages needs each microbatch once.
+
+    Args:
+        passes: those of a rank, in order.
+        stages: the stages that it owns.
+        num_microbatches: microbatches of a training step.
+    """
+    found: dict[tuple[int, int], list[str]] = {
+        (stage, microbatch): [] for stage in stages for microbatch in range(num_microbatches)
+    }
+    strangers = []
+    for step in passes:
+        if (step.stage, step.microbatch) in found:
+            found[step.stage, step.microbatch].append(step.op.value)
+        else:
+            strangers.append(f"{step.stage}{step.op.value}{step.microbatch}")
+    for (stage, microbatch), letters in found.items():
+        if letters not in (["F", "B"], ["F", "I", "W"]):
+            return f"stage {stage}, microbatch {microbatch} has {letters}; allowed: F B, or F I W"
+    if strangers:
+        last = num_microbatches - 1
+        return f"has {strangers[0]}; allowed: stages {stages}, microbatches 0 to {last}"
     return None

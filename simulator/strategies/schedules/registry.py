@@ -1,18 +1,14 @@
-"""Pipeline schedules: in which order a pipeline rank runs its passes.
+"""Which pipeline schedules there are: in which order a pipeline rank runs its passes.
 
-One file a schedule; each exports
-
-* ``order(plan, rank)``: the passes of pipeline rank `rank`, in order;
-* ``placement(plan)``: which pipeline rank owns each stage;
-* ``refusal(plan)``: why it cannot schedule `plan` (what is allowed), or None;
-* ``updates(plan)``, asynchronous schedules only: when weights change within a step;
-* `SUMMARY`: the line that ``twinline strategies`` prints.
+A schedule is a file of this folder, a CSV file, or code of the user's own; see
+`simulator.strategies.schedules.schedule.Schedule` for what it has to define.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from simulator.experiment.section import ExperimentError
+from simulator.experiment.spelling import suggestion
+from simulator.strategies.plugins import is_user_code, load_user_code
 from simulator.strategies.schedules import (
     dualpipe_v,
     eager_1f1b,
@@ -28,20 +24,15 @@ from simulator.strategies.schedules import (
     zb_h2,
     zb_v,
 )
+from simulator.strategies.schedules.csv_file import CsvSchedule
 from simulator.strategies.schedules.passes import Pass, Plan, Updates
+from simulator.strategies.schedules.schedule import Schedule
+from simulator.strategies.schedules.user_schedule import UserSchedule
 
-
-class Schedule(Protocol):
-    """The interface of a schedule file (and of `pipelining_csv.CsvSchedule`)."""
-
-    SUMMARY: str
-
-    def order(self, plan: Plan, rank: int) -> list[Pass]: ...
-
-    def placement(self, plan: Plan) -> list[int]: ...
-
-    def refusal(self, plan: Plan) -> str | None: ...
-
+KEY = "parallel.schedule"
+CSV = "csv:"
+GROUP = "twinline.schedules"
+"""The group of entry points in which installed packages declare schedules."""
 
 SCHEDULES: dict[str, Schedule] = {
     "naive": naive,
@@ -61,21 +52,27 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def schedule_named(name: str) -> Schedule:
-    """The schedule that ``parallel.schedule`` names; ``csv:PATH`` reads one from a file.
+    """Return the schedule that ``parallel.schedule`` names.
 
     Raises:
-        ValueError: there is none of that name, or the file is not a schedule.
+        ExperimentError: there is none of that name, or the file is not a schedule.
     """
-    if name.startswith("csv:"):
-        from simulator.strategies.schedules.csv_file import CsvSchedule
-
-        path = name.removeprefix("csv:")
+    if name in SCHEDULES:
+        return SCHEDULES[name]
+    if name.startswith(CSV):
+        path = name.removeprefix(CSV)
         if not path:
-            raise ValueError("the path is missing; allowed: csv:PATH")
-        return CsvSchedule(path)
-    if name not in SCHEDULES:
-        raise ValueError(f"allowed: {', '.join(SCHEDULES)}, csv:PATH")
-    return SCHEDULES[name]
+            raise ExperimentError(f"{KEY} = {name!r}: the path is missing; allowed: csv:PATH")
+        try:
+            return CsvSchedule(path)
+        except ValueError as error:
+            raise ExperimentError(f"{KEY} = {name!r}: {error}") from None
+    if is_user_code(name, GROUP):
+        return UserSchedule(load_user_code(KEY, name, GROUP))
+    raise ExperimentError(
+        f"{KEY} = {name!r}: {suggestion(name, SCHEDULES)}allowed: {', '.join(SCHEDULES)}, csv:PATH, file:PATH.py or a dotted "
+        "name of your own"
+    )
 
 
-__all__ = ["SCHEDULES", "Pass", "Plan", "Schedule", "Updates", "schedule_named"]
+__all__ = ["GROUP", "SCHEDULES", "Pass", "Plan", "Schedule", "Updates", "schedule_named"]

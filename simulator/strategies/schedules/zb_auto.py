@@ -39,7 +39,7 @@ from simulator.strategies.schedules.orders.longest_path import (
     makespan,
     passes_of,
 )
-from simulator.strategies.schedules.passes import Pass, Plan, loop, one_stage_a_rank
+from simulator.strategies.schedules.passes import Pass, Plan, loop, once_a_step, one_stage_a_rank
 
 SUMMARY = "zero bubble, searched for the costs of the stages within parallel.memory_limit"
 
@@ -66,7 +66,7 @@ class Rules(NamedTuple):
     fill: float
 
 
-placement = loop
+placement, updates = loop, once_a_step
 
 
 def refusal(plan: Plan) -> str | None:
@@ -221,4 +221,4 @@ def _swapped(
     return best
 
 
-__all__ = ["SUMMARY", "order", "placement", "refusal"]
+__all__ = ["SUMMARY", "order", "placement", "refusal", "updates"]

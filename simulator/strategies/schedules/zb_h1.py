@@ -15,19 +15,29 @@ and any m will do here.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.alternate import one_forward_one_backward, with_weights
+from simulator.strategies.schedules.orders.one_forward_one_backward import (
+    one_forward_one_backward,
+    with_weights,
+)
 from simulator.strategies.schedules.orders.rounds import (
     backward_order,
     forward_order,
     round_size,
     uneven_rounds,
 )
-from simulator.strategies.schedules.passes import Pass, Plan, backward_input, forward, loop
+from simulator.strategies.schedules.passes import (
+    Pass,
+    Plan,
+    backward_input,
+    forward,
+    loop,
+    once_a_step,
+)
 
 SUMMARY = "zero bubble, 1F1B's memory: backward in two halves (any virtual_stages)"
 
 
-placement, refusal = loop, uneven_rounds
+placement, refusal, updates = loop, uneven_rounds, once_a_step
 
 
 def order(plan: Plan, rank: int) -> list[Pass]:

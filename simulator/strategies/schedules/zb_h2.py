@@ -6,6 +6,10 @@ backward, and rank r runs the halves for weights 2r microbatches late. With m �
 W ≤ F, I no rank idles more than (p-1)(F+I-2W) between its first pass and its last, which
 is nothing for F = I = W. Every rank holds min(m, 2p-1) microbatches.
 
+With fewer than 2p-1 microbatches there is less to wait for: each rank's warm-up and lag exceed
+those of ZB-H1 by no more than the m-p microbatches beyond p. For F = I = W the makespan is then
+ZB-H1's, too, and with m ≤ p the orders are ZB-H1's own.
+
 The ranks then end as staggered as they start, (p-1)F apart, and the next step can begin
 before the last one has ended if no step waits for all ranks. The makespan of one step
 alone, m(F+I+W) + (p-1)·max(F, F+I-2W), counts that stagger: for F = I = W it is ZB-H1's.
@@ -13,28 +17,34 @@ alone, m(F+I+W) + (p-1)·max(F, F+I-2W), counts that stagger: for F = I = W it i
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.alternate import one_forward_one_backward, with_weights
+from simulator.strategies.schedules.orders.one_forward_one_backward import (
+    one_forward_one_backward,
+    with_weights,
+)
 from simulator.strategies.schedules.passes import (
     Pass,
     Plan,
     backward_input,
     forward,
     loop,
+    once_a_step,
     one_stage_a_rank,
 )
 
 SUMMARY = "zero bubble, twice the memory of zb-h1: no rank waits between its passes"
 
 
-placement, refusal = loop, one_stage_a_rank
+placement, refusal, updates = loop, one_stage_a_rank, once_a_step
 
 
 def order(plan: Plan, rank: int) -> list[Pass]:
-    """Two warm-up forwards a hop; `W` two microbatches late for every hop before."""
+    """Return two warm-up forwards a hop; `W` comes two microbatches late for every hop before."""
+    beyond = max(plan.num_microbatches - plan.num_ranks, 0)
+    hops = plan.num_ranks - 1 - rank
     microbatches = range(plan.num_microbatches)
     passes = one_forward_one_backward(
         forwards=[forward(rank, m) for m in microbatches],
         backwards=[backward_input(rank, m) for m in microbatches],
-        warmup=2 * (plan.num_ranks - 1 - rank),
+        warmup=hops + min(hops, beyond),
     )
-    return with_weights(passes, behind=2 * rank)
+    return with_weights(passes, behind=rank + min(rank, beyond))

@@ -13,20 +13,20 @@ others, and ranks idle.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.letters import read, two_stages_a_rank
-from simulator.strategies.schedules.passes import Pass, Plan, vee
+from simulator.strategies.schedules.orders.letters import passes_of_letters, two_stages_a_rank
+from simulator.strategies.schedules.passes import Pass, Plan, once_a_step, vee
 
 SUMMARY = "zero bubble, 1F1B's memory: two stages a rank on a V (virtual_stages = 2)"
 
 
-placement, refusal = vee, two_stages_a_rank
+placement, refusal, updates = vee, two_stages_a_rank, once_a_step
 
 
 def order(plan: Plan, rank: int) -> list[Pass]:
     """Warm-up, steady state with and without forwards on the way down, cool-down."""
     p, r = plan.num_ranks, rank
     m = max(plan.num_microbatches, 2 * p - 1)
-    return read(
+    return passes_of_letters(
         "F" * (2 * (p - r) - 1)
         + "fF" * r
         + "fiw" * (p - r)

@@ -1,4 +1,4 @@
-"""Schedules written with one letter a pass, as papers draw them, on V-shaped pipelines."""
+"""Schedules on V-shaped pipelines are written with one letter a pass, as papers draw them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from simulator.program.operations import Op
 from simulator.strategies.schedules.passes import Pass, Plan
 
 
-def read(figure: str, plan: Plan, rank: int) -> list[Pass]:
-    """The passes of `rank`, which owns one stage on the way down and one on the way up.
+def passes_of_letters(letters: str, plan: Plan, rank: int) -> list[Pass]:
+    """Return the passes of `rank`, which owns one stage on the way down and one on the way up.
 
     `F`, `B` (whole backward), `I` (for inputs) and `W` (for weights) are passes of the
     stage on the way down, `f`, `b`, `i`, `w` of the one on the way up. Each takes the next
@@ -17,19 +17,19 @@ def read(figure: str, plan: Plan, rank: int) -> list[Pass]:
     """
     passes = []
     count: Counter[tuple[int, Op]] = Counter()
-    for letter in figure:
+    for letter in letters:
         op = Op(letter.upper())
         stage = rank if letter.isupper() else plan.num_stages - 1 - rank
-        parts = (Op.BACKWARD_INPUT, Op.BACKWARD_WEIGHT) if op is Op.BACKWARD else (op,)
-        microbatch = count[stage, parts[0]]
-        count.update((stage, part) for part in parts)
+        halves = (Op.BACKWARD_INPUT, Op.BACKWARD_WEIGHT) if op is Op.BACKWARD else (op,)
+        microbatch = count[stage, halves[0]]
+        count.update((stage, half) for half in halves)
         if microbatch < plan.num_microbatches:
             passes.append(Pass(op, stage, microbatch))
     return passes
 
 
 def two_stages_a_rank(plan: Plan) -> str | None:
-    """Why a V-shaped schedule refuses `plan`, or None."""
+    """Return why a V-shaped schedule refuses `plan`, or None."""
     if plan.virtual_stages != 2:
         return f"virtual_stages = {plan.virtual_stages}; allowed: 2"
     return None

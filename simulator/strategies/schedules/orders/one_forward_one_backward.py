@@ -1,4 +1,4 @@
-"""What the 1F1B family shares: forward and backward passes put in turn."""
+"""Forward and backward passes take turns: the pattern that the 1F1B family shares."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from simulator.strategies.schedules.passes import Pass
 def one_forward_one_backward(
     forwards: list[Pass], backwards: list[Pass], warmup: int
 ) -> list[Pass]:
-    """`warmup` forwards (all, if there are no more), then one forward and one backward in
-    turn, then the backwards that are left.
+    """Return `warmup` forwards, then forwards and backwards in turn, then the backwards left.
+
+    Args:
+        forwards: the forward passes, in their order.
+        backwards: the backward passes, in their order; as many as forwards.
+        warmup: how many forwards come first; all of them, if there are no more.
     """
     warmup = min(warmup, len(forwards))
     steady = len(forwards) - warmup
@@ -23,8 +27,10 @@ def one_forward_one_backward(
 
 
 def with_weights(passes: list[Pass], behind: int) -> list[Pass]:
-    """`passes` with the backward passes for weights: after each one for inputs, that of the
-    one `behind` before it; the last `behind` come at the end.
+    """Return `passes` with the backward passes for weights put in.
+
+    Each backward pass for inputs is followed by the one for weights of the microbatch that is
+    `behind` places before it; the last `behind` of them come at the end.
     """
     whole: list[Pass] = []
     waiting: deque[Pass] = deque()
