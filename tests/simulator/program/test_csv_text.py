@@ -66,6 +66,8 @@ def read(path: Path, text: str | bytes, *more: str) -> str:
         ("0F0,0B0\n1F0,1B0\n", "0F0,0B0\n1F0,1B0\n"),
         ("1F0, 1B0\n\n0F0 ,0B0", "1F0,1B0\n0F0,0B0\n"),  # rank 0 may own stage 1
         ("0F0,,0SEND_F0,0RECV_B0,0I0,0W0,0STEP\n1F0,1B0", "0F0,0I0,0W0\n1F0,1B0\n"),
+        ("\ufeff0F0,0B0\n1F0,1B0\n", "0F0,0B0\n1F0,1B0\n"),  # a byte order mark
+        ("0F0,0BW0\n1F0,1B0,1W0", "0F0,0B0\n1F0,1I0,1W0\n"),  # as torch 2.5 wrote it
     ],
 )
 def test_a_schedule_from_a_file(tmp_path: Path, text: str, passes: str) -> None:

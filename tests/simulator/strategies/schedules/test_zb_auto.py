@@ -27,7 +27,7 @@ from simulator.strategies.schedules.orders.longest_path import (
     makespan,
     passes_of,
 )
-from simulator.strategies.schedules.passes import loop, one_stage_a_rank
+from simulator.strategies.schedules.passes import loop, once_a_step, one_stage_a_rank
 from simulator.strategies.schedules.registry import SCHEDULES, Plan
 
 HAND_MADE = ("naive", "gpipe", "1f1b", "eager-1f1b", "zb-h1", "zb-h2")
@@ -40,6 +40,7 @@ class Given:
     """A schedule of given orders."""
 
     SUMMARY, placement, refusal = "", staticmethod(loop), staticmethod(one_stage_a_rank)
+    updates = staticmethod(once_a_step)
 
     def __init__(self, orders: list[str]):
         self.orders = orders
