@@ -69,9 +69,10 @@ def schedule_named(name: str) -> Schedule:
             raise ExperimentError(f"{KEY} = {name!r}: {error}") from None
     if is_user_code(name, GROUP):
         return UserSchedule(load_user_code(KEY, name, GROUP))
+    hint = suggestion(name, SCHEDULES)
     raise ExperimentError(
-        f"{KEY} = {name!r}: {suggestion(name, SCHEDULES)}allowed: {', '.join(SCHEDULES)}, csv:PATH, file:PATH.py or a dotted "
-        "name of your own"
+        f"{KEY} = {name!r}: {hint}allowed: {', '.join(SCHEDULES)}, csv:PATH, file:PATH.py or a "
+        "dotted name of your own"
     )
 
 

@@ -23,6 +23,7 @@ def order(plan, rank):
         passes.append(backward(rank, m))
     return passes
 """
+PIPEDREAM = "from simulator.strategies.schedules.pipedream import updates"
 CLASS = """
 import dataclasses
 from simulator.strategies.schedules import gpipe
@@ -76,9 +77,7 @@ def test_a_dotted_name_is_a_schedule() -> None:
 
 def test_it_is_asynchronous_if_it_says_so(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    path.write_text(
-        ONE_F_ONE_B + "\nfrom simulator.strategies.schedules.pipedream import updates\n"
-    )
+    path.write_text(f"{ONE_F_ONE_B}\n{PIPEDREAM}\n")
     assert lower(plan(f"file:{path}")).hash() == lower(plan("pipedream")).hash()
     with pytest.raises(ExperimentError, match=r"^workload.clip_norm = 1: .* synchronous schedules"):
         plan(f"file:{path}", "workload.clip_norm=1")
