@@ -23,7 +23,7 @@ from simulator.experiment.section import ExperimentError
 from simulator.program.program import Program
 from simulator.program.staleness import staleness_of
 from simulator.strategies.lowering import lower
-from simulator.timeline.memory import usual_samples
+from simulator.timeline.memory import usual_memory
 from simulator.timeline.statistics import over_iterations
 from simulator.timeline.timeline import Timeline
 from simulator.workloads.expert_load import predicted_routing
@@ -116,16 +116,17 @@ def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, l
     rounds = max(len(costs.rounds), 1)
     count = max(min(-(-STEPS // rounds) * rounds, INSTRUCTIONS // max(len(program), 1)), 1)
     steps = [simulate(program, costs.sampled(seed, number)) for number in range(count)]
-    posted, start, end = (
-        np.median([getattr(step, column) for step in steps], axis=0)
-        for column in ("posted", "start", "end")
-    )
-    times = [step.iteration_time for step in steps]
-    memory = [
-        usual_samples(list(of_rank), times)
-        for of_rank in zip(*(step.memory for step in steps), strict=True)
+    columns = [
+        np.array([getattr(step, column) for step in steps]) for column in ("posted", "start", "end")
     ]
-    timeline = Timeline.of_program(program, posted, start, end, memory=memory)
+    times = [step.iteration_time for step in steps]
+    memory = []
+    for row, of_rank in enumerate(zip(*(step.memory for step in steps), strict=True)):
+        mine = steps[0].rank == row
+        events = np.concatenate([columns[0][:, mine], columns[2][:, mine]], axis=1)
+        memory.append(usual_memory(of_rank, events, times))
+    medians = [np.median(column, axis=0) for column in columns]
+    timeline = Timeline.of_program(program, *medians, memory=memory)
     return timeline, times
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from simulator.program.program import Program
-from simulator.timeline.memory import usual_samples
+from simulator.timeline.memory import usual_memory
 from simulator.timeline.timeline import Floats, MemorySamples, Timeline
 
 
@@ -82,10 +82,12 @@ def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[f
     """
     columns = aligned(program, records)
     times = [float(t) for t in columns[2].max(axis=1)]
-    memory = [
-        usual_samples([_samples(record.resident, changes) for changes in record.memory], times)
-        for record in records
-    ]
+    memory, first = [], 0
+    for record in records:
+        mine = slice(first, first := first + len(record.posted[0]))
+        events = np.concatenate([columns[0][:, mine], columns[2][:, mine]], axis=1)
+        steps = [_samples(record.resident, changes) for changes in record.memory]
+        memory.append(usual_memory(steps, events, times))
     timeline = Timeline.of_program(program, *map(_median, columns), memory=memory)
     return timeline, times
 

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from simulator.program.program import Program
 from simulator.timeline.timeline import Floats, MemorySamples
 
 
-def usual_samples(steps: list[MemorySamples], seconds: list[float]) -> MemorySamples:
-    """Of one rank in several steps, which took `seconds`: that of a step with the median peak
-    (of an even number the lower one), and of these the one that took nearest to the median
-    time. What overlaps, and so the peak, is not the same in each.
+def usual_memory(
+    steps: Sequence[MemorySamples], events: Floats, seconds: Sequence[float]
+) -> MemorySamples:
+    """Return what one rank usually holds, on the clock of the median of all steps.
+
+    What overlaps, and so the peak, is not the same in each step. The samples are those of a
+    step with the median peak (of an even number the lower one), and among such steps of the
+    one that took nearest to the median time. Its k-th event becomes the k-th of the median
+    timeline, so that the curve belongs to the bars that are drawn of that timeline.
+
+    Args:
+        steps: the samples of the rank in every step.
+        events: seconds at which its instructions are posted and end, one row a step.
+        seconds: how long every step took.
     """
     middle = sorted(samples.peak for samples in steps)[(len(steps) - 1) // 2]
     usual = float(np.median(seconds))
     candidates = [n for n, samples in enumerate(steps) if samples.peak == middle]
-    return steps[min(candidates, key=lambda number: abs(seconds[number] - usual))]
+    chosen = min(candidates, key=lambda number: abs(seconds[number] - usual))
+    there, here = np.sort(events[chosen]), np.sort(np.median(events, axis=0))
+    times = np.interp(steps[chosen].times, np.append(0.0, there), np.append(0.0, here))
+    return MemorySamples(times, steps[chosen].nbytes)
 
 
 def memory_samples(program: Program, posted: Floats, end: Floats) -> list[MemorySamples]:
-    """One rank a sample list: allocated when an instruction is posted, freed at its end.
+    """Return what every rank holds: allocated when an instruction is posted, freed at its end.
 
     At equal times what ends frees before what begins allocates. The first sample is what
     is resident (parameters, gradients, optimizer state).

@@ -88,6 +88,16 @@ def test_communication_starts_when_all_have_posted(run, keys):
 
 
 @pytest.mark.parametrize("keys", RUNS, ids=name_of)
+def test_memory_changes_while_its_rank_has_instructions(run, keys):
+    timeline = run(**keys).measurement.timeline
+    for row, held in enumerate(timeline.memory):
+        mine = timeline.rank == row
+        assert np.all(np.diff(held.times) >= 0)
+        assert timeline.posted[mine].min() <= held.times[1]
+        assert held.times[-1] <= timeline.end[mine].max()
+
+
+@pytest.mark.parametrize("keys", RUNS, ids=name_of)
 def test_nothing_arrives_before_it_was_sent(run, keys):
     """Clocks of ranks agree: a receive or all-reduce that ended before the last participant
     had come would have been given length 0 by `merge`."""

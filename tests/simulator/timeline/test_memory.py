@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from simulator import load, predict
-from simulator.cluster.resolve import resolve
+from simulator.cluster.profile import Profile, Timing
+from simulator.cluster.resolve import from_profile, resolve
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor
-from simulator.timeline.memory import memory_samples
+from simulator.timeline.memory import memory_samples, usual_memory
+from simulator.timeline.timeline import MemorySamples
 
 
 def compute(allocates: dict[str, int], frees: tuple[str, ...] = (), op: Op = Op.FORWARD) -> Task:
@@ -83,3 +85,48 @@ def test_activations_grow_with_the_microbatches_in_flight(m: int) -> None:
         (peaks("naive", m), [1] * 4),
     ):
         assert all(n <= peak <= 1.5 * n + 1 for peak, n in zip(found, flights, strict=True))
+
+
+def samples(times: list[float], held: list[int]) -> MemorySamples:
+    return MemorySamples(np.array(times), np.array(held))
+
+
+def test_samples_of_a_usual_step_are_put_on_the_median_clock() -> None:
+    events = np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [4.0, 8.0, 12.0]])
+    held = [1, 5, 2, 1]
+    steps = [samples([0.0, *row], held) for row in events]
+    for chosen in range(3):
+        # Only this one has the median peak.
+        peaks = [steps[(chosen + 1) % 3], steps[chosen], steps[(chosen + 2) % 3]]
+        peaks[0] = peaks[0]._replace(nbytes=peaks[0].nbytes - 1)
+        peaks[2] = peaks[2]._replace(nbytes=peaks[2].nbytes + 1)
+        rows = events[[(chosen + 1) % 3, chosen, (chosen + 2) % 3]]
+        usual = usual_memory(peaks, rows, rows[:, -1].tolist())
+        assert usual.times.tolist() == [0.0, 2.0, 4.0, 6.0]
+        assert usual.nbytes.tolist() == held
+
+
+def test_times_between_events_stay_between_them_and_none_is_after_the_last() -> None:
+    events = np.array([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]])
+    steps = [samples([0.0, 0.5, 1.5, 9.0], [1, 2, 3, 1])] * 3
+    usual = usual_memory(steps, events, [2.0, 9.0, 4.0])  # the last one: 4 becomes 3
+    assert usual.times.tolist() == pytest.approx([0.0, 0.5, 1.0 + 0.5 * 2 / 3, 3.0])
+
+
+@pytest.mark.parametrize("data", [1, 2])
+def test_a_predicted_curve_changes_when_the_bars_above_it_begin_or_end(data: int) -> None:
+    plan = ["parallel.pipeline=2", f"parallel.data={data}", "parallel.microbatches=4"]
+    spread = Timing.of([1e-4, 5e-4, 2e-3, 2e-2])
+    profile = Profile(
+        {"cores": 4}, messages=[(8, spread)], collectives={"ALL_REDUCE": {2: [(8, spread)]}}
+    )
+    prediction = predict(load(None, plan), from_profile(profile))
+    assert "iteration_time_p90_s" in prediction.to_json()
+    timeline = prediction.timeline
+    for row, held in enumerate(timeline.memory):
+        mine = timeline.rank == row
+        events = np.concatenate([[0.0], timeline.posted[mine], timeline.end[mine]])
+        away = np.abs(held.times[:, None] - events).min(axis=1)
+        assert away.max() < 1e-12
+        assert np.all(np.diff(held.times) >= 0)
+        assert held.times[-1] <= timeline.end[mine].max()
