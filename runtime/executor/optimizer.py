@@ -10,11 +10,15 @@ from torch.optim.sgd import sgd
 from simulator.experiment.workload import OPTIMIZER_STATES
 
 MOMENTUM, BETAS, EPSILON = 0.9, (0.9, 0.999), 1e-8
+DECAY = {"adam": 0.0, "adamw": 0.01}
+"""Weight decay, torch's default; that of AdamW is decoupled from the gradient."""
 
 
 class Optimizer:
-    """The state of one flat buffer: none for "sgd", a velocity for "momentum", the two
-    moments of "adam" (Kingma & Ba 2015), each as large as the parameters.
+    """The state of one flat buffer, each tensor as large as the parameters.
+
+    There is none for "sgd", a velocity for "momentum", and two moments for "adam" (Kingma & Ba
+    2015) and "adamw" (Loshchilov & Hutter 2019).
     """
 
     def __init__(self, name: str, parameters: Tensor):
@@ -28,7 +32,7 @@ class Optimizer:
 
     def step(self, parameters: Tensor, gradients: Tensor, learning_rate: float) -> None:
         """Update `parameters` in place."""
-        if self.name == "adam":
+        if self.name in DECAY:
             adam(
                 *([parameters], [gradients], [self.states[0]], [self.states[1]], []),
                 [self.count],
@@ -36,7 +40,8 @@ class Optimizer:
                 beta1=BETAS[0],
                 beta2=BETAS[1],
                 lr=learning_rate,
-                weight_decay=0.0,
+                weight_decay=DECAY[self.name],
+                decoupled_weight_decay=True,
                 eps=EPSILON,
                 maximize=False,
             )

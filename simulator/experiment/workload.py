@@ -10,7 +10,7 @@ from simulator.experiment.section import Degree, Positive, Seconds, Section
 
 DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
 
-OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adam": 2}
+OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
 """Tensors of the size of the parameters that an optimizer keeps."""
 
 SHAPE = ("layers", "hidden", "heads", "sequence", "vocab", "ffn_hidden")
@@ -66,7 +66,7 @@ class Workload(Section):
     classes: Positive = 1000
     global_batch: Positive | None = None
     dtype: Literal["fp64", "fp32", "bf16", "fp16"] = "fp32"
-    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "sgd"
     loss_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 65536.0
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     forward: Seconds = 0.01

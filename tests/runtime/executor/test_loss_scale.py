@@ -13,7 +13,7 @@ from simulator.strategies.lowering import lower
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw"])
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_updates_too_small_for_16_bits_add_up(experiment, dtype, optimizer):
     """The master weights are those of torch's optimizer on fp32 copies; the 16-bit ones are
@@ -25,6 +25,7 @@ def test_updates_too_small_for_16_bits_add_up(experiment, dtype, optimizer):
         "sgd": lambda p: torch.optim.SGD(p, lr=1e-4),
         "momentum": lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9),
         "adam": lambda p: torch.optim.Adam(p, lr=1e-4),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=1e-4),
     }[optimizer]
     reference, before = make([theirs]), flat.values.clone()
     torch.manual_seed(0)

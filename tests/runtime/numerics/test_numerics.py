@@ -80,7 +80,7 @@ REPLICAS = [
 
 STATEFUL = [
     {"optimizer": optimizer, "iterations": 3, **clip, **plan}
-    for optimizer in ("sgd", "momentum", "adam")
+    for optimizer in ("sgd", "momentum", "adam", "adamw")
     for clip in ({}, {"clip_norm": 0.5})
     for plan in (
         {"microbatches": 2},

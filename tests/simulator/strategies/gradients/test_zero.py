@@ -92,10 +92,10 @@ def test_replicas_of_shard_sets_add_an_all_reduce_of_the_shard(zero: int) -> Non
         }
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw"])
 def test_resident_bytes_are_those_of_the_table(optimizer: str) -> None:
     """Rajbhandari et al. 2020, figure 1, with K = 0, 1 or 2 times the parameters."""
-    states = {"sgd": 0, "momentum": 1, "adam": 2}[optimizer]
+    states = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}[optimizer]
     all_of_it, part = BLOCKS * BLOCK, BLOCKS * BLOCK // 4
     for zero in range(4):
         experiment = load(
