@@ -1,1 +1,1 @@
-"""Virtual time: the engine, contention, and what instructions cost."""
+"""The simulation in virtual time, and the costs of instructions."""

@@ -15,10 +15,10 @@ from heapq import heappop, heappush
 import simpy
 
 Demand = tuple[tuple[str, float], ...]
-"""(resource, amount) pairs: what an activity uses of each resource at full speed."""
+"""Pairs of a resource and the amount that an activity uses of it at full speed."""
 
 ROUNDING = 1e-9
-"""Share of a capacity by which sums of demands may exceed it."""
+"""The share of a capacity by which sums of demands may exceed it."""
 
 
 def fair_rates(
@@ -26,12 +26,12 @@ def fair_rates(
     capacities: Mapping[str, float],
     weights: Sequence[float] | None = None,
 ) -> list[float]:
-    """The speed of each activity, between 0 and 1, that max-min fairness gives it.
+    """Return the speed of each activity, between 0 and 1, that max-min fairness gives it.
 
     Args:
-        demands: per activity, amounts in the unit of the resource's capacity.
-        capacities: per resource; a resource that is not named is unlimited.
-        weights: per activity, above 0; None: all equal.
+        demands: for each activity, amounts in the unit of the resource's capacity.
+        capacities: the capacity of each resource; a resource that is not named is unlimited.
+        weights: the weight of each activity, above 0; None: all are equal.
     """
     weights = weights or [1.0] * len(demands)
     rates = [0.0] * len(demands)
@@ -76,7 +76,7 @@ class SharedResources:
 
     Args:
         environment: the clock, in seconds.
-        capacities: how much there is of each resource.
+        capacities: the amount that there is of each resource.
     """
 
     def __init__(self, environment: simpy.Environment, capacities: Mapping[str, float]):
@@ -92,7 +92,7 @@ class SharedResources:
     def start(
         self, seconds: float, demand: Demand, done: Callable[[float], None], weight: float = 1.0
     ) -> None:
-        """Begin now an activity of `seconds` at full speed; `done(time)` when it ends."""
+        """Begin an activity that takes `seconds` at full speed; call `done(time)` at its end."""
         self._number += 1
         limited: dict[str, float] = {}
         for resource, amount in demand:
@@ -111,7 +111,7 @@ class SharedResources:
         return self._load[resource] > self.capacities[resource] * (1 + ROUNDING)
 
     def _replan(self, changed: list[_Activity]) -> None:
-        """New speeds for `changed` and all that they are joined to."""
+        """Find new speeds for `changed` and all that they are joined to."""
         joined = {activity.number: activity for activity in changed}
         stack, scarce = changed, {}
         while stack:
@@ -135,7 +135,7 @@ class SharedResources:
                 heappush(self._queue, (activity.end, activity.number))
 
     def _arm(self) -> None:
-        """See to it that somebody rings when the next activity ends."""
+        """Set an alarm for the next end of an activity."""
         while self._queue and self._is_outdated(*self._queue[0]):
             heappop(self._queue)
         if self._queue and self._queue[0][0] != self._alarm and self._queue[0][0] < float("inf"):

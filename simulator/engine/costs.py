@@ -10,7 +10,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.program.program import Program
 
 AnyCosts = FixedCosts | EstimatedCosts
-"""What `costs_of` returns; `MeasuredCosts` are estimated ones where nothing was measured."""
+"""The costs that `costs_of` returns; `MeasuredCosts` are a kind of `EstimatedCosts`."""
 
 
 def costs_of(program: Program, experiment: Experiment, cluster: Cluster) -> AnyCosts:

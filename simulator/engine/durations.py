@@ -1,4 +1,4 @@
-"""How long tasks take alone, whatever the source of their durations."""
+"""Durations of tasks that run alone, whatever their source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simulator.workloads.describe import Layer, describe
 
 
 class Durations(ABC):
-    """How long the tasks of one experiment take alone on one cluster.
+    """The durations of an experiment's tasks that run alone on a cluster.
 
     Messages and collectives take what the cluster says; passes what a subclass says.
     """
@@ -46,7 +46,7 @@ class Durations(ABC):
         return self.layers[task.layers[0] : task.layers[1]]
 
     def notes(self) -> list[str]:
-        """Return what the reader of a prediction should know of the durations given so far."""
+        """Return notes for the reader of a prediction about the durations asked for so far."""
         return []
 
     @abstractmethod

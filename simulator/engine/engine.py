@@ -1,10 +1,8 @@
-"""The simulator: interprets a program in virtual time.
+"""The simulator, which interprets a program in virtual time.
 
-Semantics are those of `simulator.program`. Each stream is a queue; its head starts when
-the stream is free, everything in `after` has ended and all participants have arrived.
-Those times are known as soon as the predecessors' are, so a rank is followed ahead of the
-clock as far as nothing else can touch it, and a simpy event is spent only where activities
-share a resource (`simulator.engine.contention`) and so stretch each other.
+A time is known as soon as those of the predecessors are (see `simulator.program.walk`), so a rank
+is followed ahead of the clock as far as nothing else can touch it. A simpy event is spent only
+where activities share a resource (`simulator.engine.contention`) and so stretch each other.
 """
 
 from __future__ import annotations
@@ -26,32 +24,36 @@ from simulator.timeline.timeline import Timeline
 
 
 class Costs(Protocol):
-    """What the engine asks about an instruction. Subclasses that say nothing else have
-    neither delays nor anything shared.
+    """The questions that the engine asks about instructions.
+
+    Subclasses that override only `seconds` have neither delays nor anything shared.
+
+    Attributes:
+        capacities: the amount that there is of each shared resource.
     """
 
     capacities: dict[str, float]
-    """Of each shared resource."""
 
     def seconds(self, instruction: Instruction) -> float:
-        """Duration at full speed, for communication from the last arrival on."""
+        """Return the duration at full speed, for communication from the last arrival on."""
 
     def delay(self, instruction: Instruction) -> float:
-        """Time between being able to start (or to post) and doing so."""
+        """Return the time between being able to start (or to post) and doing so."""
         return 0.0
 
     def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
-        """Shared resources that its delay waits for, and with which weight; empty: it is as long
-        whatever else runs.
+        """Return the shared resources that the delay waits for, and its weight.
+
+        Without any, the delay is as long whatever else runs.
         """
         return (), 1.0
 
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-        """Shared resources used at full speed; empty: nothing can slow it."""
+        """Return the shared resources used at full speed; without any, nothing can slow it."""
         return ()
 
     def weight(self, participants: tuple[Instruction, ...]) -> float:
-        """With which it gets its part of a resource that is short."""
+        """Return the weight with which it gets its part of a resource that is short."""
         return 1.0
 
 
@@ -118,6 +120,6 @@ class Engine(Walk):
 
 
 def simulate(program: Program, costs: Costs) -> Timeline:
-    """The predicted timeline of one training step."""
+    """Return the predicted timeline of one training step."""
     with paused_gc():
         return Engine(program, costs).run()

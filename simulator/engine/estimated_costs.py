@@ -74,7 +74,7 @@ class EstimatedCosts(Costs):
 
     @property
     def has_host(self) -> bool:
-        """Whether the host that issues instructions takes time of its own."""
+        """True if the host that issues instructions takes time of its own."""
         return self.cluster.cores is not None
 
     def seconds(self, instruction: Instruction) -> float:

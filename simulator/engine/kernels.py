@@ -1,4 +1,4 @@
-"""Seconds of kernels on a device, from their shapes.
+"""Times of kernels on a device, from their shapes.
 
 A matrix product is cut into square tiles of its output; the processors compute them in waves,
 so that a product with one tile more than processors takes twice as long (NVIDIA, "Matrix
@@ -16,19 +16,23 @@ from simulator.cluster.device import Device
 from simulator.workloads.layer import Product
 
 SPLIT_DEPTH = 4096
-"""Longest sum that a processor computes alone: of a longer one others take a share, where
-tiles do not fill the last wave ("split-K", NVIDIA CUTLASS, "Efficient GEMM")."""
+"""The longest sum that a processor computes alone. Where tiles do not fill the last wave, others
+take a share of a longer one ("split-K", NVIDIA CUTLASS, "Efficient GEMM")."""
 
 TILES = ((1, 1.0), (2, 0.6), (4, 0.35))
-"""What the side of a tile is divided by, and which share of the rate remains: libraries take
+"""Divisors of the side of a tile, each with the share of the rate that remains. Libraries take
 smaller tiles where large ones leave processors idle. Fitted to square bf16 products of side 256
 to 1024 on A100 (NVIDIA, in ml-engineering, compute/accelerator)."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a pass through a layer does: matrix products, and `kernels` others that read and
-    write `nbytes` together.
+    """The work of a pass through a layer.
+
+    Attributes:
+        products: its matrix products.
+        nbytes: bytes that all other kernels read and write together.
+        kernels: the number of these others.
     """
 
     products: tuple[Product, ...] = ()
@@ -37,11 +41,15 @@ class Work:
 
 
 def times(device: Device, dtype: str, width: int, work: Work) -> tuple[float, float]:
-    """Seconds of the kernels one after the other, and host time to launch them. The host runs
-    ahead of the device, so the longer of the two counts.
+    """Return the seconds of the kernels one after the other, and those of the host to launch them.
+
+    The host runs ahead of the device, so the longer of the two counts.
 
     Args:
+        device: the device that runs the kernels.
+        dtype: the type that products are computed in.
         width: bytes of a value of `dtype`.
+        work: the kernels.
     """
     single = [product for product in work.products if not product.fused]
     fused = [product for product in work.products if product.fused]
@@ -54,11 +62,15 @@ def times(device: Device, dtype: str, width: int, work: Work) -> tuple[float, fl
 
 
 def moving_seconds(device: Device, nbytes: float) -> float:
+    """Return the time to read and write `nbytes` of the device's memory."""
     return nbytes / (device.memory_bandwidth * device.memory_efficiency)
 
 
 def product_seconds(device: Device, dtype: str, width: int, product: Product) -> float:
-    """At the rate of whole waves of tiles, or of its operands through memory."""
+    """Return the time of a matrix product.
+
+    The longer counts: computing whole waves of tiles, or moving the operands through memory.
+    """
     m, n, k, batch = product.m, product.n, product.k, product.batch
     depth = min(k, SPLIT_DEPTH)
     rate = device.peak_flops[dtype] * device.matmul_efficiency / device.processors
@@ -73,8 +85,10 @@ def product_seconds(device: Device, dtype: str, width: int, product: Product) ->
 
 
 def attention_seconds(device: Device, dtype: str, products: Iterable[Product]) -> float:
-    """A fused kernel: blocks of the rows of every head are spread over the processors. They
-    are of unequal length where a mask is causal, and fill each other's gaps.
+    """Return the time of a fused attention kernel.
+
+    Blocks of the rows of every head are spread over the processors. They are of unequal length
+    where a mask is causal, and fill each other's gaps.
     """
     rate = device.peak_flops[dtype] * device.attention_efficiency
     computing = 0.0

@@ -99,7 +99,7 @@ class MeasuredCosts(EstimatedCosts):
 
     @property
     def has_host(self) -> bool:
-        """Whether the host takes time of its own, which calibration has measured: always."""
+        """True: calibration has measured the time of the host."""
         return True
 
     def alone(self, instruction: Instruction) -> float:

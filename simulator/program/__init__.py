@@ -1,1 +1,1 @@
-"""The language both interpreters understand, and what of it is refused."""
+"""The program language that simulator and runtime interpret, and its checks."""

@@ -1,4 +1,4 @@
-"""Parameters of one rank whose gradients are reduced and that are updated together."""
+"""Buckets: parameters whose gradients are reduced together."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ class Bucket:
     Their gradients are sums over `shards` and `replicas`.
 
     Attributes:
-        segments: the layer ranges that use them, ascending.
-        replicas: ranks that hold the same of it, this one included.
-        shards: ranks that hold one equal part of it each, in this order; none: it is whole.
+        segments: the layer ranges that use the parameters, ascending.
+        replicas: ranks that hold the same part of the bucket, this one included.
+        shards: ranks that hold one equal part of the bucket each, in this order; none: every
+            rank has all of it.
         zero: what is sharded: 1 the optimizer's state, 2 also gradients, 3 also parameters.
-        copies: how many ranks of one model hold the same part of the same parameters.
-        nbytes: of all its parameters, padded to equal parts.
+        copies: the number of ranks of one model that hold the same part of the same parameters.
+        nbytes: bytes of all parameters of the bucket, padded to equal parts.
     """
 
     segments: tuple[tuple[int, int], ...]
@@ -29,12 +30,12 @@ class Bucket:
 
     @property
     def name(self) -> str:
-        """Of its gradients."""
+        """The name of the tensor that holds its gradients."""
         return f"gradients:{self.segments[0][0]}"
 
     @property
     def weights(self) -> str:
-        """Name of its parameters."""
+        """The name of the tensor that holds its parameters."""
         return f"parameters:{self.segments[0][0]}"
 
     @property
@@ -54,5 +55,5 @@ class Bucket:
 
     @property
     def part_bytes(self) -> int:
-        """Of one shard, or of all of it if it is whole."""
+        """The bytes of one shard, or of the whole bucket if it is not sharded."""
         return self.nbytes // max(len(self.shards), 1)

@@ -1,4 +1,4 @@
-"""A program as text: the CSV of `torch.distributed.pipelining`, one row a rank."""
+"""Programs as text, in the CSV form of `torch.distributed.pipelining`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from simulator.program.program import Program
 
 
 def to_csv(program: Program, compute_only: bool = False) -> str:
-    """The labels of each rank's instructions, comma-separated.
+    """Return the labels of each rank's instructions, comma-separated, one row a rank.
 
-    With `compute_only`, just the passes of each stage (a stage that is cut into segments
-    counts once): what torch's ``_load_csv(…, format="compute_only")`` reads. Replicas give
-    equal rows there, so only the ranks of the first replica are written.
+    Args:
+        program: the program to write.
+        compute_only: write only the passes of each stage (a stage that is cut into segments
+            counts once), which torch's ``_load_csv(…, format="compute_only")`` reads. Replicas
+            have equal rows there, so only those of the first replica are written.
     """
     rows = []
     for instructions in program.ranks:

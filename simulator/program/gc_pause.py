@@ -1,4 +1,4 @@
-"""No garbage collection while many long-lived objects are made.
+"""A pause of garbage collection, for the time in which many long-lived objects are made.
 
 A program is up to millions of objects without cycles; every full collection would walk
 them all for nothing, which costs more than making them.
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def paused_gc() -> Iterator[None]:
+    """Stop cyclic garbage collection inside the ``with`` block."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""One task for one microbatch on one rank, with what it waits for."""
+"""Instructions: one task for one microbatch on one rank, with what it waits for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from simulator.program.task import Task
 class Instruction:
     """One task for one microbatch on one rank.
 
-    `after` are instructions of the same rank, on other streams, that must have ended.
-    `rank` (the global one), `index` (position in the rank's list) and `uid` (position in
-    the program) are given by :class:`Program`. Identity is object identity: passes may
-    insert freely.
+    Two instructions are equal only if they are one object, so transforms of a list may insert
+    freely: references in `after` stay right.
+
+    Attributes:
+        task: what the instruction does.
+        microbatch: the microbatch it works on; -1: none, it belongs to the step.
+        after: instructions of the same rank, on other streams, that must have ended.
+        rank: the global rank; this and the following are given by :class:`Program`.
+        index: the position in the rank's list.
+        uid: the position in the program.
     """
 
     __slots__ = ("task", "microbatch", "after", "rank", "index", "uid")
@@ -26,6 +32,7 @@ class Instruction:
 
     @property
     def label(self) -> str:
+        """The short name that people read: see `label_of`."""
         return self.task.label(self.microbatch)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Which instructions of different ranks meet, in messages and in collectives."""
+"""Meetings of instructions of different ranks, in messages and in collectives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from simulator.program.operations import COMMUNICATION, MESSAGES, Op
 
 
 def rendezvous_key(instruction: Instruction) -> tuple[str, tuple[int, ...]]:
-    """Names the queue in which an instruction meets its participants.
+    """Return the name of the queue in which an instruction meets its participants.
 
     The k-th SEND of a queue meets its k-th RECV; the k-th collective of every member
     of a communicator meet.
@@ -25,12 +25,14 @@ def rendezvous_key(instruction: Instruction) -> tuple[str, tuple[int, ...]]:
 def match_rendezvous(
     lists: Sequence[Sequence[Instruction]], members: Sequence[int], world_size: int
 ) -> list[tuple[Instruction, ...]]:
-    """The participants of every message and collective, in the order of the lists.
+    """Return the participants of every message and collective, in the order of the lists.
 
-    Of a folded program only the members that have a list take part.
+    In a folded program only the ranks that have a list take part.
 
     Args:
-        lists: the instructions of some of `world_size` ranks, whose numbers `members` has.
+        lists: the instructions of each list.
+        members: the global rank of each list.
+        world_size: the number of ranks, those without a list included.
 
     Raises:
         ValueError: a message has no partner, or the participants disagree about what
@@ -78,11 +80,16 @@ def match_rendezvous(
 
 
 def check_agreement(meeting: tuple[Instruction, ...]) -> None:
-    """Refuse participants that would exchange different things."""
+    """Check that the participants of a meeting exchange the same thing.
+
+    Raises:
+        ValueError: they differ in operation, reduction, tensor, microbatch or bytes.
+    """
 
     def what(instruction: Instruction) -> str:
         task = instruction.task
         op = "message" if task.op in MESSAGES else task.op.value
+        op += "" if task.reduction == "sum" else f" by {task.reduction}"
         which = f" of microbatch {instruction.microbatch}" if instruction.microbatch >= 0 else ""
         return f"{op} {task.tensor}{which}, {task.nbytes} bytes"
 

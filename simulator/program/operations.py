@@ -1,4 +1,4 @@
-"""The operations of the program language: what an instruction can do."""
+"""The operations of the program language."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ COMPUTE_STREAM = "compute"
 
 
 class Op(StrEnum):
-    """Operations, named as in `torch.distributed.pipelining` where it has a name."""
+    """An operation, named as in `torch.distributed.pipelining` where that has a name for it."""
 
     FORWARD = "F"
     RECOMPUTE = "R"
@@ -29,15 +29,16 @@ class Op(StrEnum):
 
 FORWARDS = frozenset({Op.FORWARD, Op.RECOMPUTE})
 INPUT_BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_INPUT})
-"""After which the gradients of a segment's inputs are known."""
+"""Operations after which the gradients of a segment's inputs are known."""
 LAST_BACKWARDS = frozenset({Op.BACKWARD, Op.BACKWARD_WEIGHT})
-"""After which those of its parameters are."""
+"""Operations after which the gradients of a segment's parameters are known."""
 BACKWARDS = INPUT_BACKWARDS | LAST_BACKWARDS
 PASSES = BACKWARDS | {Op.FORWARD}
-"""What a schedule orders."""
+"""Operations that a schedule puts in order."""
 
 SHIFTS = frozenset({Op.SHIFT, Op.SHIFT_BACK})
-"""Every rank of the group sends to the next one (the one before) and receives from the other."""
+"""Operations in which every rank of a group sends to the next one (`SHIFT_BACK`: to the one
+before) and receives from the other neighbour."""
 COLLECTIVES = frozenset({Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL}) | SHIFTS
 MESSAGES = frozenset({Op.SEND, Op.RECV})
 COMMUNICATION = COLLECTIVES | MESSAGES

@@ -1,4 +1,4 @@
-"""The language in the middle: what every rank does in one training step.
+"""Programs: what every rank does in one training step.
 
 A :class:`Program` holds one list of :class:`Instruction` per rank. The simulator
 (`simulator.engine`) and the runtime (`runtime.executor`) both interpret it with the
@@ -77,7 +77,7 @@ class Program:
 
     @property
     def is_folded(self) -> bool:
-        """Whether some ranks have no list of their own."""
+        """True if some ranks have no list of their own."""
         return self.num_ranks < self.world_size
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""How many updates behind the weights were that a gradient was computed with."""
+"""Staleness: the number of updates between reading weights and applying their gradient."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class StageStaleness:
 
 
 class Staleness:
-    """Collects, per stage, the versions that forward passes used and updates superseded."""
+    """Collects, per stage, the versions that forward passes used and updates superseded.
+
+    Attributes:
+        behind: per stage and microbatch, the number of updates that its gradient is behind.
+    """
 
     def __init__(self) -> None:
         self._used: dict[tuple[int, int], int] = {}
@@ -38,15 +42,15 @@ class Staleness:
         self.behind: dict[int, dict[int, int]] = {}
 
     def use(self, stage: int, microbatch: int, version: int) -> None:
-        """A forward pass of `stage` used the weights of `version`."""
+        """Record that a forward pass of `stage` used the weights of `version`."""
         self._used[stage, microbatch] = version
 
     def contribute(self, stage: int, microbatch: int) -> None:
-        """A backward pass of `stage` has added the gradient of `microbatch`."""
+        """Record that a backward pass of `stage` has added the gradient of `microbatch`."""
         self._pending.setdefault(stage, set()).add(microbatch)
 
     def update(self, stage: int, version: int) -> None:
-        """An update of `stage` took `version` and the gradients since the one before."""
+        """Record an update of `stage`: it took `version` and the gradients since the one before."""
         for microbatch in self._pending.pop(stage, ()):
             behind = version - self._used[stage, microbatch]
             self.behind.setdefault(stage, {})[microbatch] = behind

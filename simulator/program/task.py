@@ -1,4 +1,4 @@
-"""What an instruction does; all microbatches of one pass share one task."""
+"""Tasks: what instructions do, whatever the microbatch."""
 
 from __future__ import annotations
 
@@ -10,20 +10,34 @@ from simulator.program.tensors import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What an instruction does. All microbatches of one pass share one task.
+    """The part of an instruction that all microbatches of one pass share.
 
-    `layers` is the half-open range of model layers it works on, `stage` the (virtual)
-    pipeline stage, `segment` the piece of that stage (-1: the whole stage). `tensor` is
-    what is sent or reduced, with `nbytes` the payload of one rank; both sides of a
-    message name the same. `sources` are the tensors it reads: parts of a gradient are added
-    into the first of them before anything is done with it. A collective puts its result
-    into what it allocates, else it works in place: of the whole tensor it gathers, or scatters
-    a sum of, this rank's part is in its place. A forward pass that does not allocate
-    ``saved:…`` keeps no graph: it runs again (`Op.RECOMPUTE`) before its backward pass. Names
-    in `allocates` and `frees` are per microbatch unless they have an ``@`` (see `tensor_key`).
-    `version` (-1: what is current) counts the updates within the step: a forward pass uses
-    those weights, an optimizer step supersedes them; one that allocates leaves the old weights
-    to passes still to come.
+    A collective puts its result into the tensor it allocates. Without one it works in place: this
+    rank's part is a slice of the whole tensor.
+
+    A forward pass that does not allocate ``saved:…`` keeps no graph: it runs again
+    (`Op.RECOMPUTE`) before its backward pass.
+
+    Attributes:
+        op: the operation.
+        stage: the (virtual) pipeline stage.
+        layers: the half-open range of model layers it works on.
+        segment: the piece of the stage; -1: the whole stage.
+        mnemonic: the name in labels; empty: that of `op`.
+        stream: the queue of its rank in which it takes its turn.
+        peer: for a message the other rank.
+        group: for a collective the ranks that take part.
+        tensor: the tensor that is sent or reduced; both sides of a message name the same.
+        nbytes: the payload of one rank.
+        sources: the tensors it reads; parts of a gradient are added into the first of them
+            before anything is done with it.
+        reduction: the way in which a collective reduces.
+        allocates: the tensors it makes, one a microbatch unless the name has an ``@`` (see
+            `tensor_key`).
+        frees: the names of tensors that are no longer needed once it has ended.
+        version: counts the updates within the step; -1: the current one. A forward pass uses the
+            weights of that version, an optimizer step supersedes them; an optimizer step that
+            allocates leaves the old weights to passes still to come.
     """
 
     op: Op
@@ -44,13 +58,19 @@ class Task:
 
     @property
     def name(self) -> str:
+        """The mnemonic, or the name of the operation."""
         return self.mnemonic or self.op.value
 
     def label(self, microbatch: int) -> str:
+        """Return the short name of this task for a microbatch: see `label_of`."""
         return label_of(self.stage, self.name, microbatch, self.segment)
 
 
 def label_of(stage: int, name: str, microbatch: int, segment: int) -> str:
-    """``2F0``, ``0SEND_F3``, ``1B2.0`` (segment 0 of the stage), ``0REDUCE_GRAD``."""
+    """Return the short name that people read.
+
+    Examples: ``2F0`` (stage 2, forward pass, microbatch 0), ``0SEND_F3``, ``1B2.0`` (segment 0 of
+    the stage), ``0REDUCE_GRAD`` (no microbatch).
+    """
     text = f"{stage}{name}" if microbatch < 0 else f"{stage}{name}{microbatch}"
     return text if segment < 0 else f"{text}.{segment}"

@@ -1,1 +1,1 @@
-"""What happened when: spans, memory, and the file they are saved in."""
+"""Timelines: spans, memory, and the file they are saved in."""

@@ -1,4 +1,4 @@
-"""Bytes held by each rank over time, from the tensors its instructions allocate and free."""
+"""The memory of each rank over time, from the tensors its instructions allocate and free."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def usual_memory(
     Args:
         steps: the samples of the rank in every step.
         events: seconds at which its instructions are posted and end, one row a step.
-        seconds: how long every step took.
+        seconds: the iteration time of each step.
     """
     middle = sorted(samples.peak for samples in steps)[(len(steps) - 1) // 2]
     usual = float(np.median(seconds))

@@ -1,4 +1,4 @@
-"""What a timeline of medians does not hold itself: figures over all iterations of its run."""
+"""Figures over all iterations of a run, which a timeline of medians does not hold itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simulator.program.staleness import StageStaleness
 
 @dataclass(frozen=True)
 class ExpertLoad:
-    """How a Mixture of Experts' choices are spread over its experts.
+    """The spread of a Mixture of Experts' choices over its experts.
 
     Attributes:
         dropped_share: choices that find no slot ÷ all choices.
@@ -42,7 +42,7 @@ class LossScale:
 
 @dataclass(frozen=True)
 class PacingReport:
-    """How well real work was hidden behind modelled times in a paced run.
+    """The degree to which real work was hidden behind modelled times in a paced run.
 
     Attributes:
         executions: instructions that the model gives a time, over all ranks and iterations.
@@ -94,7 +94,7 @@ class Statistics:
 
     @property
     def notes(self) -> list[str]:
-        """What the reader should know of the run."""
+        """Notes for the reader about the run."""
         wrong = [number for number, loss in enumerate(self.losses or ()) if not math.isfinite(loss)]
         if not wrong:
             return []

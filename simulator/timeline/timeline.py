@@ -18,7 +18,7 @@ Integers = npt.NDArray[np.int64]
 
 
 class Kind(NamedTuple):
-    """What spans of one task have in common (see `simulator.program.task.Task`)."""
+    """The attributes that all spans of one task share (see `simulator.program.task.Task`)."""
 
     op: str
     name: str
@@ -30,22 +30,25 @@ class Kind(NamedTuple):
 
     @classmethod
     def of(cls, task: Task) -> Kind:
+        """Return the kind of the spans of a task."""
         return cls(
             task.op.value, task.name, task.stage, task.segment, task.stream, task.peer, task.nbytes
         )
 
     def label(self, microbatch: int) -> str:
+        """Return the short name of a span of this kind: see `label_of`."""
         return label_of(self.stage, self.name, microbatch, self.segment)
 
 
 class MemorySamples(NamedTuple):
-    """Bytes held by one rank: `nbytes[i]` from `times[i]` (seconds) on."""
+    """The bytes that one rank holds: `nbytes[i]` from `times[i]` (seconds) on."""
 
     times: Floats
     nbytes: Integers
 
     @property
     def peak(self) -> int:
+        """The most bytes held at once."""
         return int(self.nbytes.max()) if self.nbytes.size else 0
 
 
@@ -91,7 +94,7 @@ class Timeline:
     def of_program(
         cls, program: Program, posted: Floats, start: Floats, end: Floats, **rest: Any
     ) -> Timeline:
-        """Columns in the order of the program: span i is instruction uid i."""
+        """Return the timeline of a program: span i is the instruction with uid i."""
         numbers: dict[int, int] = {}
         kinds: list[Kind] = []
         kind = np.empty(len(program), dtype=np.int64)
@@ -113,21 +116,24 @@ class Timeline:
 
     @property
     def iteration_time(self) -> float:
-        """Seconds from 0 to the end of the last span."""
+        """The seconds from 0 to the end of the last span."""
         return float(self.end.max()) if len(self) else 0.0
 
     def label(self, span: int) -> str:
+        """Return the short name of a span."""
         kind = self.kinds[int(self.kind[span])]
         return kind.label(int(self.microbatch[span]))
 
     def labels(self) -> list[str]:
+        """Return the short names of all spans."""
         return [self.label(span) for span in range(len(self))]
 
     def of_kind(self, select: Any) -> npt.NDArray[np.bool_]:
-        """A mask of the spans whose kind satisfies `select(kind)`."""
+        """Return a mask of the spans whose kind satisfies `select(kind)`."""
         chosen = np.array([bool(select(kind)) for kind in self.kinds], dtype=bool)
         return chosen[self.kind] if len(self) else np.zeros(0, dtype=bool)
 
     @property
     def is_compute(self) -> npt.NDArray[np.bool_]:
+        """A mask of the spans on the compute stream."""
         return self.of_kind(lambda kind: kind.stream == COMPUTE_STREAM)

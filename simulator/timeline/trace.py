@@ -191,7 +191,7 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
 def _thread(
     events: list[dict[str, Any]], threads: dict[tuple[int, str], int], rank: int, stream: str
 ) -> int:
-    """The thread number of a stream; compute is 0, the others in order of appearance."""
+    """Return the thread number of a stream: compute is 0, the others in order of appearance."""
     key = (rank, stream)
     if key not in threads:
         used = sum(1 for other, name in threads if other == rank and name != COMPUTE_STREAM)

@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from simulator import Experiment, ExperimentError, load
 from simulator.cluster.catalogue import load_preset, preset_names
 from simulator.engine.kernels import Work, attention_seconds, product_seconds, times
-from simulator.engine.layer_work import work_of
-from simulator.program.operations import Op
 from simulator.workloads.describe import Layer, describe
-from simulator.workloads.layer import Product, flops
+from simulator.workloads.layer import Product
 
 A100 = load_preset("dgx-a100-80gb").device
 DEVICES = [load_preset(name).device for name in preset_names()]
@@ -95,40 +93,8 @@ def test_fused_attention_runs_at_its_share_of_the_peak_and_fills_processors() ->
     assert took == pytest.approx(108 * one.flops / (312e12 * A100.attention_efficiency), rel=1e-12)
 
 
-PLANS = [
-    *([f"workload.model={model}"] for model in ("mlp", "gpt", "moe-gpt", "bert")),
-    *([f"workload.model={model}"] for model in ("alexnet", "vgg16", "resnet50")),
-    ["parallel.tensor=2", "parallel.sequence_parallel=true"],
-    ["workload.model=mlp", "parallel.tensor=2", "parallel.tensor_style=row"],
-    ["workload.model=moe-gpt", "parallel.expert=2"],
-    ["parallel.context=2"],
-    ["parallel.context=2", "parallel.context_style=ulysses"],
-    ["parallel.recompute=selective"],
-    ["workload.attention=flash"],
-]
-
-
 def plan(*keys: str) -> Experiment:
     return load(None, ["parallel.pipeline=1", "parallel.microbatches=1", *keys])
-
-
-@pytest.mark.parametrize("keys", PLANS, ids=" ".join)
-def test_a_whole_backward_pass_is_its_two_halves(keys: list[str]) -> None:
-    """Every product has its gradients, each as large as itself, with its sizes exchanged."""
-    experiment = plan(*keys)
-    for layer in describe(experiment):
-        whole, left, right = (
-            work_of(op, layer, experiment.workload, experiment.parallel)
-            for op in (Op.BACKWARD, Op.BACKWARD_INPUT, Op.BACKWARD_WEIGHT)
-        )
-        assert flops(whole.products) == flops(left.products) + flops(right.products)
-        assert (whole.nbytes, whole.kernels) == (left.nbytes, left.kernels)
-        for product in layer.products:
-            made = (*product.backward_input, *product.backward_weight)
-            assert len(made) == 1 + product.into_input
-            assert {gradient.flops for gradient in made} == {product.flops}
-            sides = sorted((product.m, product.n, product.k))
-            assert all(sorted((g.m, g.n, g.k)) == sides for g in made)
 
 
 def core(attention: str, **sizes: int) -> tuple[Layer, Layer]:

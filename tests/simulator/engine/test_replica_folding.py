@@ -230,47 +230,6 @@ def test_another_number_of_replicas_is_another_program() -> None:
     assert len(hashes) == 3
 
 
-def two_of_four(*groups: tuple[int, ...]) -> Program:
-    """Ranks 0 and 2 of four, that send a message and then reduce over `groups`."""
-    messages = (
-        Task(Op.SEND, 0, stream="send:2", peer=2, tensor="x"),
-        Task(Op.RECV, 1, stream="recv:0", peer=0, tensor="x"),
-    )
-    lists = [[Instruction(message)] for message in messages]
-    for number, group in enumerate(groups):
-        task = Task(Op.ALL_REDUCE, number, stream="data", group=group, tensor="g", nbytes=8)
-        lists[number % 2].append(Instruction(task))
-    return Program(lists, list_of=[0, 0, 1, 1])
-
-
-def test_global_ranks_and_who_meets() -> None:
-    """A group of tensor peers has one member here, a group of all has two."""
-    program = two_of_four((0, 1), (2, 3), (0, 1, 2, 3), (0, 1, 2, 3))
-    assert [instruction.rank for instruction in program] == [0, 0, 0, 2, 2, 2]
-    meetings = [[member.rank for member in meeting] for meeting in program.meetings]
-    assert sorted(meetings) == [[0], [0, 2], [0, 2], [2]]
-
-
-@pytest.mark.parametrize(
-    ("groups", "message"),
-    [
-        (((0, 1, 2, 3),), "rank 0: 0ALL_REDUCE has no partner on rank 2"),
-        (((0, 4),), "rank 0: 0ALL_REDUCE has no partner on rank 4"),
-        (((1, 3),), "rank 0: 0ALL_REDUCE is not of its group"),
-    ],
-)
-def test_who_is_in_the_program_must_come(groups, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        _ = two_of_four(*groups).meetings
-
-
-def test_a_message_to_a_rank_that_is_left_out_is_refused() -> None:
-    task = Task(Op.SEND, 0, stream="send:1", peer=1, tensor="x")
-    program = Program([[Instruction(task)]], list_of=[0, 0])
-    with pytest.raises(ValueError, match="rank 0: 0SEND has no partner on rank 1"):
-        _ = program.meetings
-
-
 @pytest.fixture
 def every_16th() -> Timeline:
     """One message between ranks 0 and 16, and rank 32, that has most to hold."""

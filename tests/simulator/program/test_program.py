@@ -39,19 +39,6 @@ def test_instructions_are_numbered_by_rank_then_position() -> None:
     assert repr(program.ranks[2][1]) == "rank 2: 0F1"
 
 
-def test_the_kth_send_meets_the_kth_receive() -> None:
-    send = Task(Op.SEND, stage=0, stream="send:1", peer=1, tensor="x", nbytes=4)
-    receive = Task(Op.RECV, stage=1, stream="recv:0", peer=0, tensor="x", nbytes=4)
-    sends, receives = ([Instruction(task, m) for m in range(3)] for task in (send, receive))
-    assert Program([sends, receives]).meetings == list(zip(sends, receives, strict=True))
-
-
-def test_a_collective_meets_in_the_order_of_its_group() -> None:
-    task = Task(Op.ALL_REDUCE, stage=0, stream="data", group=(2, 0), tensor="g", nbytes=4)
-    first, idle, second = [Instruction(task)], [Instruction(FORWARD)], [Instruction(task)]
-    assert Program([first, idle, second]).meetings == [(second[0], first[0])]
-
-
 def build(
     *,
     microbatch: int = 0,

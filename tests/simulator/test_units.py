@@ -1,0 +1,52 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulator.units import nbytes, percent, seconds, shortened
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0 s"),
+        (1e-10, "0 s"),
+        (7.8e-6, "7.8 µs"),
+        (-0.0456, "-45.6 ms"),
+        (1.234, "1.23 s"),
+        (99.4, "99.4 s"),
+        (1234.5, "1234 s"),
+    ],
+)
+def test_seconds(value: float, text: str) -> None:
+    assert seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1500, "1.5 kB"),
+        (-2.5e6, "-2.5 MB"),
+        (3e9, "3 GB"),
+        (4e15, "4e+03 TB"),
+    ],
+)
+def test_bytes(value: float, text: str) -> None:
+    assert nbytes(value) == text
+
+
+def test_percent() -> None:
+    assert [percent(0.123), percent(0.123, signed=True), percent(-0.02, signed=True)] == [
+        "12.3%",
+        "+12.3%",
+        "-2.0%",
+    ]
+    assert percent(None) == "–"
+
+
+def test_a_long_text_ends_in_an_ellipsis() -> None:
+    assert shortened("12345", 5) == "12345"
+    assert shortened("123456", 5) == "1234…"
