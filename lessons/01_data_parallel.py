@@ -109,7 +109,7 @@ for name, bucket_mb in (("one bucket", ONE_BUCKET), ("buckets of 100 MB", 100.0)
     rows.append(
         [name, str(len(sizes)), nbytes(sum(sizes)), seconds(compute), seconds(step),
          f"{16 * compute / (compute + exposed):.2f}", f"{16 * compute / step:.2f}",
-         f"{prediction.result['bubble_fraction']:.2f}"]
+         f"{prediction.bubble_fraction:.2f}"]
     )  # fmt: skip
 
 support.draw("01-simulated.png", "Data parallel on 16 H100: where does the sum go?", *timelines)

@@ -143,4 +143,4 @@ def test_nobody_uses_more_than_a_device_can(sharing: int) -> None:
     plan = ["workload.model=vgg16", "parallel.pipeline=1", "parallel.microbatches=1"]
     shared = [f"cluster.ranks_per_device={sharing}", "cluster.preset=dgx2"]
     prediction = predict(load(None, [*plan, *shared]))
-    assert 0.3 < prediction.result["mfu"] <= 1
+    assert 0.3 < prediction.mfu <= 1
