@@ -1,14 +1,17 @@
 """Execute programs for real with `torch.distributed`, measure and compare.
 
-``execute(experiment)`` runs one on processes of this machine; ``compare(experiment)`` also
-predicts it; ``validate(cases_of("quick"), folder)`` does so for many. torch is imported by
+``run(experiment)`` runs one on processes of this machine; ``compare(experiment)`` also
+predicts it; ``validate_suite(cases_of("quick"), folder)`` does so for many. torch is imported by
 those processes only.
 """
 
-from runtime.execution import Execution, Outcome, calibrate, compare, execute
+from runtime.execution.calibrating import calibrate
+from runtime.execution.comparing import Outcome, compare
+from runtime.execution.results import Execution
+from runtime.execution.running import run
 from runtime.launch.launcher import LaunchError, Workers
 from runtime.validation.suite import cases_of
-from runtime.validation.validation import Validation, validate
+from runtime.validation.validation import Validation, validate_suite
 
 __all__ = [
     "Execution",
@@ -19,6 +22,6 @@ __all__ = [
     "calibrate",
     "cases_of",
     "compare",
-    "execute",
-    "validate",
+    "run",
+    "validate_suite",
 ]

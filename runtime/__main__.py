@@ -14,7 +14,9 @@ import torch.distributed as dist
 import typer
 
 from runtime.cli import OUT, report_run
-from runtime.execution import execution_of, peak_flops_of
+from runtime.execution.host_memory import check_host_memory
+from runtime.execution.peak_flops import peak_flops_of
+from runtime.execution.results import execution_of
 from runtime.executor.devices import backend_of, check_devices, device_of, join
 from runtime.executor.errors import reason_of
 from runtime.launch.job import Job
@@ -22,6 +24,7 @@ from runtime.progress import Progress
 from runtime.rank.agreement import DisagreementError
 from runtime.rank.session import run_job
 from simulator.cli.commands import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
+from simulator.cluster.saved_profile import saved_profile
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load
 from simulator.strategies.lowering import lower
@@ -52,7 +55,9 @@ def run(
         check_devices(experiment, on_host)  # for all ranks of this host, so that all know
         device = device_of(experiment, local)
         backend_of(experiment)
-        program, peak_flops = lower(experiment), peak_flops_of(experiment)
+        program = lower(experiment)
+        peak_flops = peak_flops_of(experiment, saved_profile(experiment))
+        check_host_memory(experiment, program, on_host)
     except ExperimentError as error:
         if local == 0:
             print(f"twinline: {error}", file=sys.stderr)

@@ -16,9 +16,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from runtime import execution
-from runtime.execution import Execution
+from runtime.execution import calibrating, comparing, running
+from runtime.execution.results import Execution
 from runtime.launch.launcher import LaunchError, OnProgress
+from runtime.profiles import with_older
 from runtime.validation import validation
 from runtime.validation.kept import Row, finished, identity
 from runtime.validation.report import line_of, print_validation
@@ -28,7 +29,7 @@ from simulator.cli import commands as cli
 from simulator.cli.commands import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
 from simulator.cli.tables import print_result
 from simulator.cluster.profile import Profile
-from simulator.cluster.profile_file import default_path
+from simulator.cluster.profile_file import default_path, save_profile
 from simulator.cluster.timing import Timing
 from simulator.experiment.describe import describe_plan
 from simulator.experiment.section import ExperimentError
@@ -93,7 +94,7 @@ def run(
     check_outputs(gantt, trace, inputs=[file])
     experiment = load(file, set_ or ())
     with progress_bar() as on_progress:
-        executed = execution.execute(experiment, on_progress)
+        executed = running.run(experiment, on_progress, profile="saved")
     report_run(executed, as_json, gantt, trace)
 
 
@@ -157,17 +158,17 @@ def compare(
     check_outputs(gantt, *paths.values(), inputs=[file])
     experiment = load(file, set_ or ())
     with progress_bar() as on_progress:
-        outcome = execution.compare(experiment, on_progress)
+        outcome = comparing.compare(experiment, on_progress, keep="saved")
     results: dict[str, Result] = {
         "predicted": outcome.prediction,
         "measured": outcome.execution,
     }
     for name, path in paths.items():
         save_trace(results[name].timeline, path)
-    cli.show_comparison(experiment, results, outcome.comparison, as_json, gantt)
+    cli.show_comparison(experiment, results, outcome.comparison, as_json, gantt, outcome.notes)
     if not as_json:
         console = Console(highlight=False)
-        for note in (*outcome.prediction.notes, *outcome.execution.notes):
+        for note in (*outcome.prediction.notes, *outcome.execution.notes, *outcome.notes):
             console.print(f"[yellow]note:[/yellow] {escape(note)}")
         console.print(f"predicted for: {outcome.prediction.cluster.name}")
         for path in (gantt, *paths.values()):
@@ -197,10 +198,11 @@ def calibrate(
     path = output or default_path(experiment)
     check_outputs(plot, path, options=("--plot", "--output"), inputs=[file])
     with progress_bar() as on_progress:
-        profile = execution.calibrate(experiment, path, on_progress)
+        profile = with_older(calibrating.calibrate(experiment, on_progress), path)
     from simulator.charts.profile import profile_figure
 
     show_profile(Console(highlight=False), profile)
+    save_profile(profile, path)
     profile_figure(profile).save(plot)
     print(f"wrote {path}\nwrote {plot}", file=sys.stderr)
 
@@ -294,7 +296,7 @@ def validate(
         print(f"{output}: {done} of {len(chosen)} cases are there already", file=sys.stderr)
     try:
         with progress_bar() as on_progress:
-            found = validation.validate(chosen, output, show_case, on_progress)
+            found = validation.validate_suite(chosen, output, show_case, on_progress)
     except KeyboardInterrupt:
         done = len(finished(output).keys() & {identity(case) for case in chosen})
         kept = f"{done} of {len(chosen)} cases are kept in {output}; the same command goes on"

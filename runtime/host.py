@@ -26,6 +26,16 @@ def memory_bytes() -> int:
         return 0
 
 
+def available_memory_bytes() -> int:
+    """Return how much of this host's memory new processes can have; 0 if it does not say."""
+    try:
+        with Path("/proc/meminfo").open(encoding="utf-8") as lines:
+            sizes = dict(line.split(":", 1) for line in lines)
+        return int(sizes["MemAvailable"].removesuffix("kB\n")) * 1024
+    except (OSError, KeyError, ValueError):
+        return memory_bytes()
+
+
 def processor() -> str:
     """Return the model name of this host's processor."""
     name = platform.processor() or platform.machine()

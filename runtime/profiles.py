@@ -1,4 +1,4 @@
-"""Keeping a measured profile, with what an older one of the same machine has besides."""
+"""Keep a measured profile, with what an older one of the same machine has besides."""
 
 from __future__ import annotations
 
@@ -11,42 +11,59 @@ from simulator.cluster.timing import Points
 from simulator.experiment.section import ExperimentError
 
 OF_TRANSFERS = ("transfer_cores", "transfer_loss", "busy_ranks", "queue_s", "wake_s", "wake_busy_s")
-"""What one rank cannot tell."""
+"""The fields that only a run of several ranks can measure."""
 
 
 def keep_profile(profile: Profile, path: Path) -> Profile:
-    """Save `profile`, with what an older one of the same machine has besides."""
-    if path.exists():
-        try:
-            older = load_profile(path)
-        except ExperimentError:
-            older = None
-        if older and older.place == profile.place:
-            if profile.capacity is None:  # too few ranks to tell
-                profile = replace(profile, capacity=older.capacity)
-            if not profile.messages:  # one rank, which tells nothing of transfers
-                profile = replace(profile, **{name: getattr(older, name) for name in OF_TRANSFERS})
-            elif older.busy_ranks != profile.busy_ranks:
-                older = older.without_busy()
-            profile = replace(
-                profile,
-                passes=older.passes | profile.passes,
-                collectives=_merged(older.collectives, profile.collectives),
-                messages=sorted((dict(older.messages) | dict(profile.messages)).items()),
-                peak_flops=older.peak_flops
-                | {
-                    dtype: max(peak, older.peak_flops.get(dtype, 0.0))
-                    for dtype, peak in profile.peak_flops.items()
-                },
-            )
+    """Save `profile` with what an older one of the same machine at `path` has besides.
+
+    Returns:
+        The profile that was saved.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    profile = with_older(profile, path)
     save_profile(profile, path)
     return profile
+
+
+def with_older(profile: Profile, path: Path) -> Profile:
+    """Return `profile` with what an older one of the same machine at `path` has besides.
+
+    A file that is missing or damaged, or of another machine, adds nothing.
+    """
+    if not path.exists():
+        return profile
+    try:
+        older = load_profile(path)
+    except ExperimentError:
+        return profile
+    if older.place != profile.place:
+        return profile
+    if profile.capacity is None:  # too few ranks to tell
+        profile = replace(profile, capacity=older.capacity)
+    if not profile.messages:  # one rank, which tells nothing of transfers
+        profile = replace(profile, **{name: getattr(older, name) for name in OF_TRANSFERS})
+    elif older.busy_ranks != profile.busy_ranks:
+        older = older.without_busy()
+    return replace(
+        profile,
+        passes=older.passes | profile.passes,
+        collectives=_merged(older.collectives, profile.collectives),
+        messages=sorted((dict(older.messages) | dict(profile.messages)).items()),
+        peak_flops=older.peak_flops
+        | {
+            dtype: max(peak, older.peak_flops.get(dtype, 0.0))
+            for dtype, peak in profile.peak_flops.items()
+        },
+    )
 
 
 def _merged(
     older: dict[str, dict[int, Points]], newer: dict[str, dict[int, Points]]
 ) -> dict[str, dict[int, Points]]:
-    """Points by operation and group size: of equal size the newer ones."""
+    """Join points by operation and group size; of two of one size the newer is taken."""
     result = {op: dict(sizes) for op, sizes in older.items()}
     for op, sizes in newer.items():
         for size, points in sizes.items():

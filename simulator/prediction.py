@@ -1,25 +1,22 @@
-"""From an experiment to its predicted timeline, in one call."""
+"""Predict the timeline of an experiment."""
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from simulator.analysis.metrics import metrics_of
 from simulator.analysis.results import Result
 from simulator.cluster.cluster import Cluster
-from simulator.cluster.profile import Profile
-from simulator.cluster.profile_file import default_path, load_profile
 from simulator.cluster.resolve import resolve
+from simulator.cluster.saved_profile import saved_profile
 from simulator.engine.costs import AnyCosts, costs_of
 from simulator.engine.engine import simulate
 from simulator.engine.measured_costs import MeasuredCosts
 from simulator.engine.replica_folding import folds
 from simulator.experiment.experiment import Experiment
-from simulator.experiment.section import ExperimentError
 from simulator.program.program import Program
 from simulator.program.staleness import staleness_of
 from simulator.strategies.lowering import lower
@@ -57,23 +54,30 @@ class Prediction(Result):
 
 
 def predict(
-    experiment: Experiment, cluster: Cluster | None = None, program: Program | None = None
+    experiment: Experiment,
+    cluster: Cluster | Literal["saved"] | None = None,
+    program: Program | None = None,
 ) -> Prediction:
-    """Simulate one training step.
+    """Simulate one training step of an experiment.
 
-    In a large plan, ranks that do the same are simulated once (`simulator.engine.replica_folding`).
+    The result depends on nothing but the arguments and the files that they name. In a large
+    plan, ranks that do the same are simulated once (`simulator.engine.replica_folding`).
 
     Args:
-        cluster: None: what the experiment names, else this machine's saved profile, else
-            the laptop preset.
+        experiment: what to simulate.
+        cluster: to predict for; None: what the experiment names, else the laptop preset;
+            ``"saved"``: what the experiment names, else this machine as this user's saved
+            profile has it, else the laptop preset.
         program: of the experiment, if it has been lowered already; none of it is left out.
 
     Raises:
         ExperimentError: the plan has no program, or the cluster cannot hold it.
     """
     notes: list[str] = []
-    if cluster is None:
+    if cluster == "saved":
         cluster = resolve(experiment, saved_profile(experiment, notes))
+    elif cluster is None:
+        cluster = resolve(experiment)
     mesh = experiment.mesh
     program = program or lower(experiment, fold=folds(experiment, cluster))
     costs = costs_of(program, experiment, cluster)
@@ -103,7 +107,7 @@ def predict(
 
 
 def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, list[float]]:
-    """The predicted timeline, and the iteration time of every step simulated, seconds.
+    """Return the predicted timeline and the iteration time of every simulated step, seconds.
 
     One step, if the costs are certain. Where they were measured and have a spread, many
     steps with durations drawn from it, and of each instruction the median, as a measurement
@@ -131,8 +135,9 @@ def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, l
 
 
 def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
-    """Whether the peaks fit: of the ranks of a device, or of a host, together. Allocators of
-    different processes do not give back to each other, so their peaks add up.
+    """Return a note if the peaks of the ranks on one device, or on one host, do not fit together.
+
+    Allocators of different processes do not give back to each other, so their peaks add up.
     """
     held: dict[str, dict[int, int]] = {}
     for rank, sample in zip(timeline.members, timeline.memory, strict=False):
@@ -154,26 +159,8 @@ def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
     ]
 
 
-def saved_profile(experiment: Experiment, notes: list[str] | None = None) -> Profile | None:
-    """The profile kept for this machine, unless the experiment names a cluster or is paced.
-
-    A damaged one is ignored, with a line in `notes`.
-    """
-    choice, path = experiment.cluster, default_path(experiment)
-    if experiment.is_for_cluster or not path.exists():
-        return None
-    try:
-        profile = load_profile(path)
-    except ExperimentError as error:
-        if notes is not None:
-            notes.append(f"ignored: {error}")
-        return None
-    here = (socket.gethostname(), experiment.run.device, choice.ranks_per_device)
-    return profile if profile.place == here else None
-
-
 def metadata(source: str, experiment: Experiment, program: Program) -> dict[str, Any]:
-    """What a saved timeline says of its origin."""
+    """Return what a saved timeline says about its origin."""
     return {
         "source": source,
         "hash": program.hash(),

@@ -92,7 +92,7 @@ ERROR_KEYS = {
     "causes",
     "peak_memory_errors",
 }
-COMPARE_KEYS = ERROR_KEYS | {"predicted", "measured"}
+COMPARE_KEYS = ERROR_KEYS | {"predicted", "measured", "notes"}
 
 
 @pytest.fixture(scope="session")
@@ -449,11 +449,11 @@ def test_more_ranks_than_gpus_is_a_mistake(mistaken):
 
 
 def test_a_run_that_fails_is_one_line_and_exit_code_1(tmp_path, monkeypatch):
-    def execute(*_):
+    def fails(*_, **__):
         raise LaunchError("rank 1 died in 1F3")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runtime.execution, "execute", execute)
+    monkeypatch.setattr(runtime.cli.running, "run", fails)
     result = CliRunner().invoke(runtime.cli.app, ["run"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "twinline: rank 1 died in 1F3\n"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime import execution
+from runtime.execution import comparing
 from runtime.launch.launcher import LaunchError, OnProgress, Workers
 from runtime.validation.kept import Row, append, finished, identity, this_host
 from runtime.validation.suite import SuiteCase
@@ -37,7 +37,7 @@ TARGETS = (
 
 @dataclass
 class Validation:
-    """The result of `validate`.
+    """The result of `validate_suite`.
 
     Attributes:
         rows: the cases in the order of the suite, finished or failed.
@@ -119,7 +119,7 @@ STATISTICS = (
 )
 
 
-def validate(
+def validate_suite(
     cases: Sequence[SuiteCase],
     folder: Path,
     on_case: OnCase | None = None,
@@ -177,7 +177,7 @@ def _measured(case: SuiteCase, pool: _Pool, folder: Path, report: OnProgress) ->
     }
     try:
         workers = pool.of(case.ranks)
-        outcome = execution.compare(case.experiment, report, workers, folder / "profile.json")
+        outcome = comparing.compare(case.experiment, report, workers, folder / "profile.json")
     except (ExperimentError, LaunchError) as error:
         pool.drop()
         return row | {"failure": str(error)}
@@ -189,7 +189,7 @@ def _measured(case: SuiteCase, pool: _Pool, folder: Path, report: OnProgress) ->
         **found,
         "pacing": outcome.execution.to_json().get("pacing"),
         "program": outcome.execution.program.hash(),
-        "notes": outcome.prediction.notes,
+        "notes": [*outcome.prediction.notes, *outcome.notes],
     }
 
 

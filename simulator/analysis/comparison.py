@@ -16,7 +16,9 @@ from simulator.units import percent, seconds
 
 @dataclass
 class Comparison:
-    """What `compare` found. Errors are signed, predicted − measured, relative to measured.
+    """The errors of a predicted timeline, and the reason for them.
+
+    Errors are signed, predicted − measured, relative to measured.
 
     Attributes:
         iteration_time_error: of the iteration time.
@@ -72,7 +74,7 @@ class Comparison:
         return html_table(title, ("operation", "count", "predicted", "measured"), rows, notes)
 
 
-def compare(
+def compare_timelines(
     predicted: Timeline,
     measured: Timeline,
     program: Program | None = None,

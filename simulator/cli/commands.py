@@ -13,8 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from simulator.analysis.comparison import Comparison
-from simulator.analysis.comparison import compare as compare_timelines
+from simulator.analysis.comparison import Comparison, compare_timelines
 from simulator.analysis.metrics import metrics_of
 from simulator.analysis.results import Result
 from simulator.cli.clusters import describe_cluster, print_clusters
@@ -132,7 +131,7 @@ def predict(
     """Simulate one training step and print its timeline's figures."""
     check_outputs(gantt, trace, inputs=[file])
     experiment = load(file, set_ or ())
-    prediction = simulated(experiment)
+    prediction = simulated(experiment, "saved")
     timeline, cluster = prediction.timeline, prediction.cluster.name
     if gantt:
         from simulator.charts.timeline import timeline_figure
@@ -283,6 +282,7 @@ def show_comparison(
     comparison: Comparison,
     as_json: bool,
     gantt: Path | None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Draw and print a comparison."""
     if gantt:
@@ -299,7 +299,7 @@ def show_comparison(
         figure.save(gantt)
     if as_json:
         plain = {name: result.to_json() for name, result in results.items()}
-        print(json.dumps(plain | comparison.to_json()))
+        print(json.dumps(plain | comparison.to_json() | {"notes": list(notes)}))
         return
     console = Console(highlight=False)
     print_result(console, "measured", results["measured"])

@@ -15,6 +15,7 @@ class Run(Section):
     Attributes:
         backend: what tensors are sent with; "auto" is NCCL where every rank has a GPU of its
             own, else gloo.
+        check_memory: refuse a plan that the memory of this host cannot hold, before it starts.
     """
 
     TABLE: ClassVar[str] = "run"
@@ -26,4 +27,5 @@ class Run(Section):
     backend: Literal["auto", "gloo", "nccl"] = "auto"
     pace: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    check_memory: bool = True
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0

@@ -29,6 +29,11 @@ def test_memory_is_unknown_rather_than_wrong(monkeypatch):
     assert host.memory_bytes() == 0
 
 
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux only")
+def test_available_memory_is_part_of_the_memory():
+    assert 1 << 20 < host.available_memory_bytes() <= host.memory_bytes()
+
+
 def test_the_host_is_named():
     assert host.hostname() == socket.gethostname()
 

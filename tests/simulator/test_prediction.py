@@ -33,7 +33,7 @@ def profile(hostname: str = "", device: str = "cpu", **more) -> Profile:
 
 
 def test_without_a_profile_it_is_the_laptop(home: Path) -> None:
-    prediction = predict(load(None))
+    prediction = predict(load(None), "saved")
     assert prediction.cluster.name == "laptop"
     assert prediction.notes == []
 
@@ -51,13 +51,18 @@ def test_without_a_profile_it_is_the_laptop(home: Path) -> None:
 )
 def test_this_machines_profile_is_used(home: Path, saved, overrides, expected: str) -> None:
     save_profile(saved, home if saved.device == "cpu" else home.with_name("profile-cuda-1.json"))
-    assert predict(load(None, overrides)).cluster.name == expected
+    assert predict(load(None, overrides), "saved").cluster.name == expected
+
+
+def test_a_saved_profile_is_used_only_when_asked_for(home: Path) -> None:
+    save_profile(profile(), home)
+    assert predict(load(None)).cluster.name == "laptop"
 
 
 def test_a_damaged_profile_is_ignored_and_said_so(home: Path) -> None:
     home.parent.mkdir()
     home.write_text("{")
-    prediction = predict(load(None))
+    prediction = predict(load(None), "saved")
     assert prediction.cluster.name == "laptop"
     (note,) = prediction.notes
     assert note.startswith("ignored: ")
@@ -69,7 +74,7 @@ def test_passes_that_were_not_measured_are_counted(home: Path) -> None:
     experiment = load(None, ["parallel.pipeline=1"])
     key = pass_key(Op.FORWARD, describe(experiment), experiment.workload)
     save_profile(profile(passes={key: Timing.certain(1.0)}), home)
-    (note,) = predict(experiment).notes
+    (note,) = predict(experiment, "saved").notes
     assert note.startswith("2 segment passes are not in the profile")  # B and STEP
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from runtime import host
 from runtime.calibration.calibrator import Calibrator
-from runtime.execution import compare
+from runtime.execution.comparing import compare
 from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
 from runtime.launch.job import Job
@@ -80,11 +80,11 @@ def test_updates_between_the_passes_are_measured_too(workers, experiment, schedu
 def test_a_comparison_calibrates_and_keeps_the_profile(workers, experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tiny = experiment(model="mlp", layers=2, microbatches=2)
-    outcome = compare(tiny, workers=workers)
+    outcome = compare(tiny, workers=workers, keep="saved")
     kept = load_profile(tmp_path / "twinline" / "profile.json")
     assert set(kept.passes) == keys_of(tiny, outcome.prediction.program)
     assert outcome.prediction.cluster.profile == kept
-    assert predict(tiny).to_json() == outcome.prediction.to_json()
+    assert predict(tiny, "saved").to_json() == outcome.prediction.to_json()
     # A second experiment adds its passes to those of the first.
     other = parse_profile(workers.run(Job(experiment(), measure=False, calibrate=True))["profile"])
     both = keep_profile(other, tmp_path / "twinline" / "profile.json")

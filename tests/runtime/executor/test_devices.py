@@ -3,7 +3,6 @@ that can be told without a GPU, with stand-ins for what CUDA answers."""
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 import pytest
@@ -12,15 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from runtime.calibration.calibrator import sharers_of
-from runtime.execution import peak_flops_of
 from runtime.executor import devices, groups, streams
 from runtime.executor.devices import AllocatorPeak, backend_of, device_of, patience
 from runtime.executor.groups import Groups
 from runtime.executor.streams import Stopwatch
-from simulator.cluster.catalogue import load_preset
-from simulator.cluster.profile import Profile
-from simulator.cluster.profile_file import default_path, save_profile
-from simulator.cluster.timing import Timing
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load
 from simulator.program.operations import Op
@@ -58,33 +52,6 @@ def test_a_host_without_gpus_has_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ExperimentError, match=r"this host has 0; allowed: 'cpu'$"):
         device_of(on_gpus(), 0)
-
-
-def test_the_peak_of_a_gpu_is_not_that_of_the_laptop(monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert peak_flops_of(load(None)) == load_preset("laptop").device.peak_flops["fp32"]
-    shared = on_gpus("cluster.ranks_per_device=2")
-    assert peak_flops_of(shared) is None
-    machine = {"cores": 2, "hostname": socket.gethostname()}
-    measured = Profile(machine, "cuda", ranks_per_device=2, peak_flops={"fp32": 6e13})
-    save_profile(measured, default_path(shared))
-    assert peak_flops_of(shared) == 3e13
-    assert peak_flops_of(on_gpus()) is None
-    a100 = on_gpus("cluster.preset=dgx-a100-80gb", "workload.dtype=bf16")
-    assert peak_flops_of(a100) == 312e12
-
-
-def test_a_run_asks_nothing_else_of_the_cluster(monkeypatch, tmp_path) -> None:
-    """Whether this machine was calibrated or not."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    chosen = load(None, ["cluster.algorithm=ring", "cluster.nodes=1", "cluster.devices_per_node=1"])
-    assert peak_flops_of(chosen) == load_preset("laptop").device.peak_flops["fp32"]
-    points = {"ALL_REDUCE": {2: [(8, Timing.certain(1e-3))]}}
-    machine = {"cores": 2, "hostname": socket.gethostname()}
-    save_profile(
-        Profile(machine, collectives=points, peak_flops={"fp32": 1e11}), default_path(chosen)
-    )
-    assert peak_flops_of(chosen) == 1e11
 
 
 def test_nccl_has_more_patience_than_the_watch() -> None:

@@ -7,12 +7,13 @@ import time
 import pytest
 from rich.console import Console
 
-from runtime import execution
+from runtime.execution.results import execution_of
+from runtime.execution.running import run
 from runtime.executor.faults import inject, linger
 from runtime.executor.pacing import Pacing, combine
 from runtime.launch.job import Job
 from simulator import lower
-from simulator.analysis.comparison import compare
+from simulator.analysis.comparison import compare_timelines
 from simulator.cli.tables import print_result
 from simulator.cluster.resolve import resolve
 from simulator.prediction import predict
@@ -128,19 +129,12 @@ def test_instructions_without_a_modelled_time_do_not_count(clock, instructions):
     assert free.report()["executions"] == free.report()["overran"] == 0
 
 
-@pytest.mark.parametrize(
-    ("value", "rounded"), [(1234.0, 1300.0), (0.0312, 0.032), (7.0, 7.0), (0.0, 0.0)]
-)
-def test_an_advised_pace_has_two_digits(value, rounded):
-    assert execution._round_up(value) == pytest.approx(rounded)
-
-
 def test_a_pace_that_is_too_fast_says_so_and_what_to_do(workers, experiment):
     """A device that needs nanoseconds for what takes this machine longer."""
     keys = {"model": "gpt", "pipeline": 2, "microbatches": 2, "dtype": "fp32"}
     data = experiment(**keys, pace=1.0).model_dump(exclude_unset=True)
     fast = type(experiment()).model_validate(data | {"cluster": {"preset": "dgx-h100"}})
-    ran = execution.execute(fast, workers=workers)
+    ran = run(fast, workers=workers)
     pacing = ran.statistics.pacing
     assert pacing.overran > 0
     assert pacing.largest_ratio > 1
@@ -172,8 +166,8 @@ def test_a_planted_cause_is_named(workers, experiment, fault, place):
     plan = experiment(**UNIT)
     prediction = predict(plan, resolve(plan))
     answer = workers.run(Job(plan, fault=fault))
-    ran = execution.execution_of(plan, prediction.program, None, answer)
-    found = compare(prediction.timeline, ran.measurement.timeline, prediction.program)
+    ran = execution_of(plan, prediction.program, None, answer)
+    found = compare_timelines(prediction.timeline, ran.measurement.timeline, prediction.program)
     assert found.cause.startswith(f"{place} (+")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import runtime
-from runtime import execution
+from runtime.execution.running import run
 from runtime.launch import launcher as launch
 from runtime.launch.job import Job
 from runtime.launch.launcher import LaunchError, Workers
@@ -133,9 +133,7 @@ def test_a_program_that_cannot_end_never_starts(experiment, tmp_path, monkeypatc
     path = tmp_path / "wrong.csv"
     path.write_text(rows)
     with pytest.raises(ExperimentError, match=r"rank [01]|stage [01]") as caught:
-        execution.execute(
-            experiment(model="mlp", pipeline=2, microbatches=2, schedule=f"csv:{path}")
-        )
+        run(experiment(model="mlp", pipeline=2, microbatches=2, schedule=f"csv:{path}"))
     assert "\n" not in str(caught.value)
 
 

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from runtime.execution import execute
+from runtime.execution.running import run as run_experiment
 from runtime.models.batches import microbatch
 from runtime.models.segment import build_layer
 from simulator.prediction import predict
@@ -66,7 +66,7 @@ def test_the_drop_of_a_recorded_load_is_the_drop_that_was_measured(
     """Of a single microbatch: its load is not an average of several."""
     tiny = experiment(**{"model": "moe-gpt", "layers": 3, "capacity_factor": 0.9, **keys})
     tiny = tiny.model_copy(update={"run": tiny.run.model_copy(update={"iterations": 1})})
-    measured = execute(tiny, workers=workers).moe
+    measured = run_experiment(tiny, workers=workers).moe
     assert math.fsum(measured.load) == pytest.approx(1)
     path = tmp_path / "load.json"
 

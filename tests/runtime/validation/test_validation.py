@@ -15,7 +15,7 @@ from runtime.launch.launcher import LaunchError
 from runtime.validation import validation
 from runtime.validation.kept import finished
 from runtime.validation.report import print_validation
-from runtime.validation.validation import Validation, validate
+from runtime.validation.validation import Validation, validate_suite
 from simulator.experiment.section import ExperimentError
 
 # Running ------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ def test_every_case_is_kept_when_it_is_done(workers, three, tmp_path):
         assert kept[-1] == done
 
     shares = []
-    found = validate(three, tmp_path, on_case, lambda share, _: shares.append(share), workers)
+    found = validate_suite(three, tmp_path, on_case, lambda share, _: shares.append(share), workers)
     assert seen == ["1f1b", "gpipe", "naive"]
     assert [r["strategy"] for r in found.rows] == seen
     assert not found.failed
@@ -46,27 +46,27 @@ def test_every_case_is_kept_when_it_is_done(workers, three, tmp_path):
 
 
 def test_a_second_call_measures_what_is_missing(workers, three, tmp_path, monkeypatch):
-    validate(three[:1], tmp_path, workers=workers)
+    validate_suite(three[:1], tmp_path, workers=workers)
     ran = []
-    real = validation.execution.compare
+    real = validation.comparing.compare
 
     def compare(experiment, *rest):
         ran.append(experiment.parallel.schedule)
         return real(experiment, *rest)
 
-    monkeypatch.setattr(validation.execution, "compare", compare)
-    found = validate(three, tmp_path, workers=workers)
+    monkeypatch.setattr(validation.comparing, "compare", compare)
+    found = validate_suite(three, tmp_path, workers=workers)
     assert found.resumed == 1
     assert ran == ["gpipe", "naive"]
     assert len(found.rows) == len(finished(tmp_path)) == 3
-    again = validate(three, tmp_path, workers=workers)
+    again = validate_suite(three, tmp_path, workers=workers)
     assert again.resumed == 3 and len(ran) == 2
     assert again.rows == found.rows
 
 
 def test_an_interruption_keeps_what_is_done(workers, three, tmp_path, monkeypatch):
     """As Ctrl-C in the middle of the second case, while it wrote."""
-    real = validation.execution.compare
+    real = validation.comparing.compare
 
     def compare(experiment, *rest):
         if experiment.parallel.schedule == "gpipe":
@@ -74,12 +74,12 @@ def test_an_interruption_keeps_what_is_done(workers, three, tmp_path, monkeypatc
         return real(experiment, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(validation.execution, "compare", compare)
+        patched.setattr(validation.comparing, "compare", compare)
         with pytest.raises(KeyboardInterrupt):
-            validate(three, tmp_path, workers=workers)
+            validate_suite(three, tmp_path, workers=workers)
     with (tmp_path / "cases.jsonl").open("a") as file:
         file.write('{"id": "half a li')
-    found = validate(three, tmp_path, workers=workers)
+    found = validate_suite(three, tmp_path, workers=workers)
     assert found.resumed == 1 and len(found.done) == 3
     assert len((tmp_path / "cases.jsonl").read_text().splitlines()) == 3
 
@@ -90,9 +90,9 @@ def test_a_case_that_fails_is_reported_and_tried_again(three, tmp_path, monkeypa
             raise LaunchError("rank 1 died in 1F1")
         raise ExperimentError("not today")
 
-    monkeypatch.setattr(validation.execution, "compare", compare)
+    monkeypatch.setattr(validation.comparing, "compare", compare)
     monkeypatch.setattr(validation, "Workers", lambda ranks: Started(ranks))
-    found = validate(three, tmp_path)
+    found = validate_suite(three, tmp_path)
     assert [r["failure"] for r in found.rows] == ["not today", "rank 1 died in 1F1", "not today"]
     assert found.summary() == {"cases": 0} | dict.fromkeys(validation.STATISTICS)
     assert [started.closed for started in Started.all] == [True] * 3  # gone after a failure
@@ -152,13 +152,13 @@ def test_summary_by_hand(row):
 @pytest.fixture
 def command(monkeypatch, workers, three):
     """``twinline validate`` with three tiny cases, on the processes of the tests."""
-    real = validation.validate
+    real = validation.validate_suite
 
     def on_these(cases, folder, on_case, on_progress):
         return real(cases, folder, on_case, on_progress, workers)
 
     monkeypatch.setattr(cli, "cases_of", lambda *_: three)
-    monkeypatch.setattr(cli.validation, "validate", on_these)
+    monkeypatch.setattr(cli.validation, "validate_suite", on_these)
     return lambda *arguments: CliRunner().invoke(cli.app, ["validate", *arguments])
 
 
@@ -186,7 +186,7 @@ def test_the_command_says_how_to_go_on(command, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(validation.execution, "compare", interrupted)
+    monkeypatch.setattr(validation.comparing, "compare", interrupted)
     stopped = command("-o", str(tmp_path))
     assert stopped.exit_code == 130
     assert "0 of 3 cases are kept in" in stopped.stderr
@@ -197,7 +197,7 @@ def test_a_failed_case_is_exit_code_1(command, tmp_path, monkeypatch):
     def fails(*_):
         raise ExperimentError("cluster.nodes: too few")
 
-    monkeypatch.setattr(validation.execution, "compare", fails)
+    monkeypatch.setattr(validation.comparing, "compare", fails)
     monkeypatch.setattr(validation, "Workers", Started)
     failed = command("-o", str(tmp_path))
     assert failed.exit_code == 1

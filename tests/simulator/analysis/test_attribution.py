@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import load, lower
-from simulator.analysis.comparison import Comparison, compare
+from simulator.analysis.comparison import Comparison, compare_timelines
 from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
 from simulator.engine.engine import Costs, simulate
@@ -47,7 +47,7 @@ def plant(settings: list[str], where, **change: float) -> Comparison:
     measured = simulate(
         program, Planted(costs_of(program, experiment, cluster), where=where, **change)
     )
-    return compare(predicted, measured, program)
+    return compare_timelines(predicted, measured, program)
 
 
 def computes(*ranks: int):
@@ -156,7 +156,7 @@ def test_a_busy_core_slows_the_compute_of_all():
         simulate(program, costs_of(program, experiment, replace(cluster, cores=cores)))
         for cores in (2.0, 1.5)
     ]
-    found = compare(*timelines, program)
+    found = compare_timelines(*timelines, program)
     assert found.iteration_time_error < -0.1
     assert found.cause.startswith("compute of all ranks (+")
 
@@ -188,7 +188,7 @@ def test_nothing_remains_where_participants_end_at_different_times():
     measured = simulate(program, costs)
     early = np.random.default_rng(0).random(len(program)) * (measured.end - measured.start) / 2
     early[[i.uid for i in program if i.task.op not in COMMUNICATION]] = 0.0
-    found = compare(predicted, replace(measured, end=measured.end - early), program)
+    found = compare_timelines(predicted, replace(measured, end=measured.end - early), program)
     difference = measured.iteration_time - predicted.iteration_time
     assert sum(found.attribution.values()) == pytest.approx(difference)
     assert found.attribution["remainder_s"] == pytest.approx(0.0, abs=1e-9 * difference)
@@ -202,7 +202,7 @@ def test_what_no_cause_explains_is_the_remainder():
     timeline = simulate(program, costs_of(program, experiment, resolve(experiment)))
     late = np.where(np.arange(len(timeline)) == int(timeline.end.argmax()), 1.0, 0.0)
     measured = replace(timeline, start=timeline.start + late, end=timeline.end + late)
-    found = compare(timeline, measured, program)
+    found = compare_timelines(timeline, measured, program)
     assert found.attribution["remainder_s"] == pytest.approx(1.0)
     assert (found.cause, found.causes) == ("remainder", [])
 
@@ -226,13 +226,13 @@ def late_in_turn(seconds: float) -> tuple[Timeline, Program]:
 def test_ranks_that_are_late_in_turn_are_told_from_a_remainder(expected, happened):
     predicted, program = late_in_turn(expected)
     measured, _ = late_in_turn(happened)
-    found = compare(predicted, measured, program)
+    found = compare_timelines(predicted, measured, program)
     others = {name: value for name, value in found.attribution.items() if "late" not in name}
     assert others == pytest.approx(dict.fromkeys(others, 0.0), abs=1e-12)
     assert found.attribution["late_in_turn_s"] == pytest.approx(happened - expected)
     assert found.cause == f"ranks late in turn ({(happened - expected) * 1e3:+.3g} ms)"
     assert found.causes == []
-    assert compare(predicted, predicted, program).cause == "none"
+    assert compare_timelines(predicted, predicted, program).cause == "none"
 
 
 def test_traffic_is_divided_among_places_without_rest():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulator import Program, load, lower, predict
-from simulator.analysis.comparison import compare
+from simulator.analysis.comparison import compare_timelines
 from simulator.cluster.resolve import resolve
 from simulator.timeline.statistics import Statistics
 from simulator.timeline.timeline import MemorySamples, Timeline
@@ -29,7 +29,7 @@ def run(*changes: str) -> tuple[Program, Timeline]:
 def test_a_timeline_agrees_with_itself() -> None:
     program, timeline = run()
     timeline.meta["noise_floor"] = 0.25
-    found = compare(timeline, timeline, program)
+    found = compare_timelines(timeline, timeline, program)
     assert found.iteration_time_error == found.instruction_start_error == 0
     assert found.peak_memory_error == 0
     assert found.noise_floor == 0.25
@@ -41,9 +41,9 @@ def test_errors_are_signed_and_relative_to_the_measurement() -> None:
     """Forward passes take 2 s instead of 1 s: (m+p-1)(F+B) is 9 s against 6 s."""
     program, predicted = run()
     _, measured = run("workload.forward=2")
-    found = compare(predicted, measured, program)
+    found = compare_timelines(predicted, measured, program)
     assert found.iteration_time_error == (6 - 9) / 9
-    assert compare(measured, predicted, program).iteration_time_error == (9 - 6) / 6
+    assert compare_timelines(measured, predicted, program).iteration_time_error == (9 - 6) / 6
     assert found.attribution == {
         "compute_s": 3.0,
         "communication_s": 0.0,
@@ -65,7 +65,7 @@ def test_starts_by_hand() -> None:
     assert late["0F1"] == 0
     assert late["1F0"] == late["1SEND_B0"] == 0.5
     assert late["0B0"] == 1.0
-    found = compare(predicted, measured)
+    found = compare_timelines(predicted, measured)
     assert found.instruction_start_error == sum(late.values()) / len(late) / 7.0
     assert found.attribution is None
 
@@ -79,7 +79,7 @@ def test_communication_and_host_gaps_are_told_apart() -> None:
         start=measured.start + 0.25,
         end=measured.end + 0.25,
     )
-    found = compare(predicted, late, program).attribution
+    found = compare_timelines(predicted, late, program).attribution
     assert found == {
         "compute_s": 0.0,
         "communication_s": 1.0,
@@ -97,7 +97,7 @@ def test_the_parts_add_up_to_the_difference() -> None:
         chosen = load(None, [f"cluster.preset={preset}"]).cluster
         cluster = resolve(experiment.model_copy(update={"cluster": chosen}))
         timelines.append(predict(experiment, cluster, program).timeline)
-    found = compare(*timelines, program)
+    found = compare_timelines(*timelines, program)
     difference = timelines[1].iteration_time - timelines[0].iteration_time
     assert sum(found.attribution.values()) == pytest.approx(difference, rel=1e-9)
     assert found.attribution["compute_s"] < 0
@@ -108,7 +108,7 @@ def test_spans_are_joined_by_name_whatever_their_order() -> None:
     order = np.random.default_rng(0).permutation(len(timeline))
     columns = ("rank", "kind", "microbatch", "posted", "start", "end")
     shuffled = replace(timeline, **{name: getattr(timeline, name)[order] for name in columns})
-    found = compare(timeline, shuffled, program)
+    found = compare_timelines(timeline, shuffled, program)
     assert found.instruction_start_error == 0
     assert set(found.attribution.values()) == {0.0}
 
@@ -116,8 +116,8 @@ def test_spans_are_joined_by_name_whatever_their_order() -> None:
 def test_a_given_iteration_time_is_what_errors_are_relative_to() -> None:
     _, timeline = run()
     slower = replace(timeline, statistics=Statistics(8.0, 8.0, 8.0))
-    assert compare(timeline, slower).iteration_time_error == -0.25
-    found = compare(slower, timeline)
+    assert compare_timelines(timeline, slower).iteration_time_error == -0.25
+    found = compare_timelines(slower, timeline)
     assert found.iteration_time_error == pytest.approx(8 / 6 - 1)
 
 
@@ -128,10 +128,10 @@ def test_memory_error_is_of_the_rank_where_it_is_largest() -> None:
         memory = [MemorySamples(np.zeros(1), np.array([peak])) for peak in peaks]
         return replace(timeline, memory=memory)
 
-    assert compare(held(100, 50), held(100, 100)).peak_memory_error == -0.5
-    assert compare(held(150, 90), held(100, 100)).peak_memory_error == 0.5
-    assert compare(held(1, 1), held(0, 1)).peak_memory_error == 0.0  # nothing to relate to
-    assert compare(replace(timeline, memory=[]), held(1, 1)).peak_memory_error == 0.0
+    assert compare_timelines(held(100, 50), held(100, 100)).peak_memory_error == -0.5
+    assert compare_timelines(held(150, 90), held(100, 100)).peak_memory_error == 0.5
+    assert compare_timelines(held(1, 1), held(0, 1)).peak_memory_error == 0.0  # of nothing
+    assert compare_timelines(replace(timeline, memory=[]), held(1, 1)).peak_memory_error == 0.0
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,11 @@ def test_memory_error_is_of_the_rank_where_it_is_largest() -> None:
 )
 def test_other_programs_are_refused(change: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^not the same program: {message}$"):
-        compare(run()[1], run(change)[1])
+        compare_timelines(run()[1], run(change)[1])
 
 
 def test_an_empty_measurement_is_refused() -> None:
     _, timeline = run()
     empty = replace(timeline, end=np.zeros(len(timeline)))
     with pytest.raises(ValueError, match="measured timeline is empty"):
-        compare(timeline, empty)
+        compare_timelines(timeline, empty)

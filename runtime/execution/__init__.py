@@ -1,0 +1,1 @@
+"""Run an experiment on processes of this machine, compare it with its prediction, calibrate."""
