@@ -9,16 +9,16 @@ import pytest
 from runtime import host
 from runtime.validation import kept
 from runtime.validation.kept import finished, identity
-from runtime.validation.validation import validate
+from runtime.validation.validation import validate_suite
 from simulator.experiment.section import ExperimentError
 
 
 def test_results_of_another_machine_are_not_mixed_in(workers, three, tmp_path, monkeypatch):
-    validate(three[:1], tmp_path, workers=workers)
+    validate_suite(three[:1], tmp_path, workers=workers)
     monkeypatch.setattr(host, "hostname", lambda: "elsewhere")
     monkeypatch.setattr(host, "cores", lambda: 64)
     with pytest.raises(ExperimentError, match=r"cores, this is elsewhere with 64 cores; give"):
-        validate(three, tmp_path)
+        validate_suite(three, tmp_path)
 
 
 def test_a_changed_case_or_version_is_another_case(experiment, tiny, monkeypatch):
