@@ -1,4 +1,4 @@
-"""Where a rank is and how it ended, visible from outside its process even when it hangs.
+"""The position of a rank and how it ended, visible even when its process hangs.
 
 Both are kept in a folder that the launching process and its ranks share.
 """

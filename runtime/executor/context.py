@@ -1,4 +1,4 @@
-"""What the operations of one rank may touch."""
+"""The context of a rank: everything that its operations may touch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NORM = "norm"
 
 @dataclass(frozen=True)
 class BoundaryNames:
-    """What the program calls the tensors at the boundaries of one segment.
+    """The program's names of the tensors at the boundaries of one segment.
 
     Attributes:
         activations: by boundary: those that the segment reads and makes.
@@ -64,7 +64,7 @@ class RankContext:
         segments: the modules, by layer range; names: those of their tensors.
         parameters: flat buffers by the name of their bucket.
         tensors: boundary tensors by (logical name, microbatch).
-        graphs: what a backward pass starts from, by (first layer, microbatch).
+        graphs: what forward passes left to backward passes, by (first layer, microbatch).
         split: (layers, microbatch) whose backward pass is split; deferred: their weight
             gradients to come, by (first layer, microbatch).
         batches: those of the current step.
@@ -142,7 +142,7 @@ class RankContext:
 
     @property
     def loss_factor(self) -> float:
-        """What the loss of a microbatch is multiplied with before its backward pass."""
+        """The factor of a microbatch's loss before its backward pass."""
         return self.loss_share * self.loss_scale.value
 
     def gradient_norm(self) -> float:

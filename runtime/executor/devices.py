@@ -1,4 +1,4 @@
-"""Where a rank computes, and the process group through which it talks."""
+"""The device on which a rank computes, and the process group through which it talks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ SHARING_NCCL = (2, 30)
 
 
 def patience(timeout_s: float, backend: str) -> timedelta:
-    """How long a process group waits for a peer. NCCL four times as long: when it gives up it
-    ends its own process, and whoever hangs is to be named before that.
+    """Return how long a process group waits for a peer.
+
+    With NCCL four times as long: when it gives up it ends its own process, and the rank that
+    hangs is to be named before that.
     """
     return timedelta(seconds=timeout_s * (4 if backend == "nccl" else 1))
 
 
 def device_of(experiment: Experiment, local_rank: int) -> torch.device:
-    """The CPU, or the GPU of this local rank; ranks fill GPUs in order.
+    """Return the CPU, or the GPU of this local rank; ranks fill GPUs in order.
 
     Raises:
         ExperimentError: see `check_devices`.
@@ -62,7 +64,7 @@ def check_devices(experiment: Experiment, local_ranks: int) -> None:
 
 
 def backend_of(experiment: Experiment) -> str:
-    """``nccl`` or ``gloo``: what tensors of passes are sent with.
+    """Return what tensors of passes are sent with: ``nccl`` or ``gloo``.
 
     Raises:
         ExperimentError: this NCCL is for one rank a GPU.
@@ -80,8 +82,10 @@ def backend_of(experiment: Experiment) -> str:
 
 
 def join(experiment: Experiment, store: Any, rank: int, device: torch.device) -> None:
-    """Enter the process group. What ranks agree on (clocks, losses, records) they tell each
-    other through gloo, from host to host, whatever carries the tensors.
+    """Enter the process group.
+
+    What ranks agree on (clocks, losses, records) they tell each other through gloo, from host
+    to host, whatever carries the tensors.
 
     Raises:
         ExperimentError: see `backend_of`.
@@ -101,21 +105,26 @@ def join(experiment: Experiment, store: Any, rank: int, device: torch.device) ->
 
 
 class AllocatorPeak:
-    """The most that a GPU's allocator held for a step. What it holds besides the `resident`
-    bytes when the step begins, as tensors of calibration, is left out.
+    """The most that a GPU's allocator held for a step.
+
+    What it holds besides when the step begins, such as tensors of calibration, is left out.
+
+    Args:
+        device: whose allocator is asked.
+        resident: bytes that the program holds between steps.
     """
 
     def __init__(self, device: torch.device, resident: int):
         self._device, self._resident, self._others = device, resident, 0
 
     def restart(self) -> None:
-        """A step begins."""
+        """Begin a step."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             self._others = torch.cuda.memory_allocated(self._device) - self._resident
 
     def nbytes(self) -> int | None:
-        """Since then; None: the host's allocator does not say."""
+        """Return the peak since the step began; None: the host's allocator does not say."""
         if self._device.type != "cuda":
             return None
         return torch.cuda.max_memory_allocated(self._device) - self._others

@@ -1,4 +1,4 @@
-"""What a failure on a rank is called."""
+"""Failures of a rank, and the one line that says why."""
 
 from __future__ import annotations
 

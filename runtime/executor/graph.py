@@ -22,7 +22,7 @@ Fetch = Callable[[int], Tensor]
 
 
 class Entry:
-    """Where the graph of a segment begins at one of its inputs: collects the gradient there.
+    """The begin of a segment's graph at one of its inputs: collects the gradient there.
 
     A leaf tensor would stay in memory as long as the graph does, whether the backward pass
     needs its values or not.
@@ -55,7 +55,7 @@ class _Entered(torch.autograd.Function):
 
 @dataclass
 class Graph:
-    """What a backward pass starts from.
+    """The graph that a forward pass leaves for its backward pass.
 
     Attributes:
         entries: those of the segment's inputs, by boundary.

@@ -20,13 +20,13 @@ Group = dist.ProcessGroup | None
 
 
 def shift(way: int, result: Tensor, tensor: Tensor, group: Group) -> None:
-    """Send to the rank `way` places further round the group, receive from the other side."""
+    """Send to the rank that is `way` further round the group, receive from the other side."""
     assert group is not None
     ranks = dist.get_process_group_ranks(group)
-    place = ranks.index(dist.get_rank())
+    position = ranks.index(dist.get_rank())
     messages = [
-        dist.P2POp(dist.isend, tensor, ranks[(place + way) % len(ranks)], group),
-        dist.P2POp(dist.irecv, result, ranks[(place - way) % len(ranks)], group),
+        dist.P2POp(dist.isend, tensor, ranks[(position + way) % len(ranks)], group),
+        dist.P2POp(dist.irecv, result, ranks[(position - way) % len(ranks)], group),
     ]
     for work in dist.batch_isend_irecv(messages):
         work.wait()
@@ -43,9 +43,9 @@ COLLECTIVE: dict[Op, Callable[..., object]] = {  # torch 2.13 gave two of them n
 
 
 NOISE = 0.02
-"""Standard deviation: as of weights, and far from numbers so small that they are slow."""
-NOISES = 1 << 18
-"""Different ones."""
+"""Standard deviation of the noise: that of weights, far from denormal numbers, which are slow."""
+NOISE_VALUES = 1 << 18
+"""So many different values; they are repeated in larger tensors."""
 
 
 class Groups:
@@ -56,6 +56,8 @@ class Groups:
     there every ordered pair of ranks gets its own.
 
     Args:
+        programs: every program that will be run.
+        timeout_s: how long a rank waits for others.
         backend: see `devices.backend_of`. With gloo, tensors of a GPU go through the memory of
             the host.
     """
@@ -82,15 +84,23 @@ class Groups:
             }
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        """Send `tensor` from this rank, `source`; `tag` tells messages of a step apart."""
         dist.send(self._carried(tensor), target, group=self._pairs.get((source, target)), tag=tag)
 
     def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        """Receive into `tensor` on this rank, `target`."""
         landed = self._carried(tensor)
         dist.recv(landed, source, group=self._pairs.get((source, target)), tag=tag)
         _bring(landed, tensor)
 
     def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
-        """`tensor` is what this rank gives; an all-reduce leaves the result there."""
+        """Execute the collective of `task`.
+
+        Args:
+            task: says the operation, the group and the reduction.
+            result: what this rank gets; not used by an all-reduce.
+            tensor: what this rank gives; an all-reduce leaves its result there.
+        """
         group = self._collectives[task.stream, task.group]
         given = self._carried(tensor)
         if task.op is Op.ALL_REDUCE:
@@ -102,12 +112,12 @@ class Groups:
             _bring(landed, result)
 
     def _carried(self, tensor: Tensor) -> Tensor:
-        """What the backend can send and fill: the tensor itself, or a copy of it on the host."""
+        """Return what the backend can send and fill: the tensor, or a copy of it on the host."""
         return on_host(tensor) if self._on_host else tensor
 
 
 def on_host(tensor: Tensor) -> Tensor:
-    """The tensor itself, if it is there."""
+    """Return a tensor in the memory of the host: itself, if it is there already."""
     return tensor.cpu()
 
 
@@ -122,31 +132,35 @@ class NullGroups(Groups):
     Args:
         seconds: how long a transfer lasts nevertheless, by operation (that of a message is
             `Op.SEND`), number of ranks and bytes.
+        device: where tensors live.
     """
 
     def __init__(self, seconds: Callable[[Op, int, int], float], device: torch.device) -> None:
         super().__init__((), 0.0)
         self._seconds = seconds
-        self._noise = torch.empty(NOISES, device=device).normal_(std=NOISE)
+        self._noise = torch.empty(NOISE_VALUES, device=device).normal_(std=NOISE)
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
+        """Sleep as long as the message would take."""
         time.sleep(self._seconds(Op.SEND, 2, tensor.nbytes))
 
     def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
-        self._come(tensor, self._seconds(Op.SEND, 2, tensor.nbytes))
+        """Fill `tensor` with noise, in the time that the message would take."""
+        self._fill(tensor, self._seconds(Op.SEND, 2, tensor.nbytes))
 
     def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
+        """Fill `result` with noise, in the time that the collective would take."""
         seconds = self._seconds(task.op, len(task.group), task.nbytes)
         if task.op is Op.ALL_REDUCE:
             time.sleep(seconds)
         else:
-            self._come(result, seconds)
+            self._fill(result, seconds)
 
-    def _come(self, tensor: Tensor, seconds: float) -> None:
-        """Copied, not drawn: that would take a core from the passes beside it."""
+    def _fill(self, tensor: Tensor, seconds: float) -> None:
+        """Copy noise into a tensor: to sample it anew would take a core from the passes."""
         end = time.perf_counter() + seconds
         flat = tensor.view(-1)
-        for first in range(0, flat.numel(), NOISES):
-            part = flat[first : first + NOISES]
+        for first in range(0, flat.numel(), NOISE_VALUES):
+            part = flat[first : first + NOISE_VALUES]
             part.copy_(self._noise[: part.numel()])
         time.sleep(max(end - time.perf_counter(), 0.0))

@@ -1,4 +1,4 @@
-"""What a rank really holds: every boundary tensor, and what autograd keeps for backward."""
+"""The bytes that a rank really holds: boundary tensors, and what autograd keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of every instruction that a rank executes."""
+"""Observers: they are told of every instruction that a rank executes."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ DECAY = {"adam": 0.0, "adamw": 0.01}
 
 
 class Optimizer:
-    """The state of one flat buffer, each tensor as large as the parameters.
+    """The optimizer of one flat buffer, with its state.
 
-    There is none for "sgd", a velocity for "momentum", and two moments for "adam" (Kingma & Ba
-    2015) and "adamw" (Loshchilov & Hutter 2019).
+    "sgd" has no state, "momentum" a velocity, "adam" (Kingma & Ba 2015) and "adamw" (Loshchilov
+    & Hutter 2019) two moments, each tensor as large as the parameters.
     """
 
     def __init__(self, name: str, parameters: Tensor):
@@ -28,6 +28,7 @@ class Optimizer:
 
     @property
     def nbytes(self) -> int:
+        """The bytes of the state."""
         return sum(state.nbytes for state in self.states)
 
     def step(self, parameters: Tensor, gradients: Tensor, learning_rate: float) -> None:

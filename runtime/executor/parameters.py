@@ -1,8 +1,8 @@
-"""The parameters of a bucket in flat buffers, so that a collective or an optimizer step is one
-operation on one tensor.
+"""The parameters of a bucket in flat buffers.
 
-Where the bucket is sharded (`strategies.gradients.zero`) the optimizer sees this rank's part of
-them only. Whole gradients then exist per microbatch, and whole parameters while they are used.
+A collective or an optimizer step is thus one operation on one tensor. Where the bucket is
+sharded (`strategies.gradients.zero`) the optimizer sees this rank's part of them only. Whole
+gradients then exist per microbatch, and whole parameters while they are used.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from simulator.program.bucket import Bucket
 
 
 class Parameters:
-    """Of `segments`, whose modules hold views of the flat buffers.
+    """The parameters of some segments, whose modules hold views of the flat buffers.
 
     Args:
-        bucket: what the program says of them; None: whole, on this rank alone.
-        rank: of this process.
+        experiment: says their types and their optimizer.
+        segments: the modules, in layer order.
+        bucket: what the program says of them; None: they are whole, on this rank alone.
+        rank: the number of this rank.
 
     Attributes:
-        segments: layer range → where its parameters are in the flat buffers, in layer order.
-        gradients: what of them is resident, flat.
+        segments: the slice of the flat buffers for each layer range, in layer order.
+        gradients: the part of the gradients that is resident, flat.
         reduced: this rank's part of the gradients, summed over the ranks that share it.
         newest: version of the newest weights, counted from the start of a training step.
+        active: the version that passes use now.
     """
 
     def __init__(
@@ -96,12 +99,12 @@ class Parameters:
 
     @property
     def resident_bytes(self) -> int:
-        """What is really held of the newest weights."""
+        """The bytes really held of the newest weights."""
         own = 0 if self._shard is None else self._shard.nbytes
         return self.values.untyped_storage().nbytes() + own
 
     def _leaves(self, flat: Tensor) -> list[nn.Parameter]:
-        """Parameters that are views of `flat`, their gradients views of the one buffer."""
+        """Return parameters that are views of `flat`, their gradients views of the one buffer."""
         leaves = [nn.Parameter(view) for view in self._views(flat)]
         if not self.bucket.shards_gradients:
             for leaf, view in zip(leaves, self._views(self.gradients), strict=True):
@@ -120,20 +123,19 @@ class Parameters:
             module._parameters[name] = leaf
         self.active = version
 
-    def use(self, version: int) -> int:
-        """Let coming passes use the weights of `version` (-1: the newest); which it is."""
+    def use(self, version: int) -> None:
+        """Let coming passes use the weights of `version` (-1: the newest)."""
         version = self.newest if version < 0 else version
         if version != self.active:
             self._install(version)
-        return version
 
     @property
     def optimizer_bytes(self) -> int:
-        """What is kept for updates: the optimizer's state and fp32 master weights."""
+        """The bytes kept for updates: the optimizer's state and fp32 master weights."""
         return self.optimizer.nbytes + (0 if self._master is None else self._master.nbytes)
 
     def scaled_gradients(self, factor: float) -> Tensor:
-        """This rank's part of the gradients times `factor`, in the type of the master weights."""
+        """Return this rank's part of the gradients × `factor`, in the master weights' type."""
         if self._master is not None:
             return self.reduced.float().mul_(factor)
         return self.reduced if factor == 1.0 else self.reduced.mul_(factor)
@@ -142,6 +144,7 @@ class Parameters:
         """Step the optimizer on the flat buffers; gradients start again from zero.
 
         Args:
+            learning_rate: the size of the step.
             gradients: see `scaled_gradients`.
             keep_old: the new weights are new tensors, because graphs of passes in flight
                 still hold the old ones.
@@ -166,28 +169,29 @@ class Parameters:
         self.gradients.zero_()
 
     def gradients_square(self) -> Tensor:
-        """This rank's part of the square of the L2 norm of the model's gradients, in fp64."""
+        """Return this rank's part of the squared L2 norm of the model's gradients, in fp64."""
         return self.reduced.double().square().sum() / self.bucket.copies
 
     def whole_gradients(self, microbatch: int) -> Tensor:
-        """Flat, of all parameters: of one microbatch, if they are sharded."""
+        """Return the flat gradients of all parameters: of one microbatch, if they are sharded."""
         return self._whole[microbatch] if self.bucket.shards_gradients else self.gradients
 
     def part_of(self, flat: Tensor) -> Tensor:
-        """This rank's part of a whole buffer."""
+        """Return this rank's part of a whole buffer."""
         return flat[self._part]
 
     def begin_gradients(self, microbatch: int) -> Tensor:
-        """Memory for the whole gradients of a microbatch."""
+        """Make and return memory for the whole gradients of a microbatch."""
         self._whole[microbatch] = torch.zeros_like(self.values)
         return self._whole[microbatch]
 
     def drop_gradients(self, microbatch: int) -> None:
+        """Give the memory of `begin_gradients` back."""
         del self._whole[microbatch]
 
     @contextmanager
     def collecting(self, microbatch: int) -> Iterator[None]:
-        """Backward passes within add to the gradients of this microbatch."""
+        """Let backward passes in the ``with`` block add to the gradients of this microbatch."""
         if not self.bucket.shards_gradients:
             yield
             return
@@ -207,8 +211,10 @@ class Parameters:
 
     @contextmanager
     def gathering(self) -> Iterator[Tensor]:
-        """The whole weights with this rank's part, for the others to be gathered into. Graphs
-        in flight must find what they saved unchanged: its version counter stays (as FSDP's).
+        """Provide the whole weights with this rank's part, for the others to be gathered into.
+
+        Graphs in flight must find what they saved unchanged: its version counter stays (as in
+        FSDP).
         """
         with _unsafe_preserve_version_counter(self.values):
             if self._shard is not None:
@@ -222,6 +228,7 @@ class Parameters:
         self.values.untyped_storage().resize_(0)
 
     def version_bytes(self, version: int) -> int:
+        """Return the bytes of the weights of `version`."""
         return self._versions[version][0].nbytes
 
     def forget(self, version: int) -> None:
@@ -235,7 +242,7 @@ class Parameters:
         self._install(0)
 
     def within(self, layers: tuple[int, int]) -> bool:
-        """All of it lies in the layer range."""
+        """Tell whether all of it lies in the layer range."""
         return all(layers[0] <= first and last <= layers[1] for first, last in self.segments)
 
 
@@ -245,7 +252,7 @@ def parameters_of(
     segments: dict[tuple[int, int], Segment],
     rank: int,
 ) -> dict[str, Parameters]:
-    """Flat buffers for every bucket of a rank, by its name."""
+    """Return flat buffers for every bucket of a rank, by its name."""
     return {
         bucket.name: Parameters(experiment, [segments[s] for s in bucket.segments], bucket, rank)
         for bucket in buckets

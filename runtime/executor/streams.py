@@ -18,7 +18,7 @@ import torch
 
 
 class Ticket:
-    """The end of one queued instruction: wait for it, then look whether it failed."""
+    """The end of one queued instruction, and what it failed with."""
 
     __slots__ = ("done", "error")
 
@@ -40,7 +40,12 @@ class Ticket:
 
 
 class Stream:
-    """A thread that runs what it is given, one after the other."""
+    """A thread that runs what it is given, one after the other.
+
+    Args:
+        name: of the thread.
+        device: on a GPU the thread has a CUDA stream of its own.
+    """
 
     def __init__(self, name: str, device: torch.device):
         self._queue: queue.SimpleQueue[tuple[Callable[[], None], Ticket] | None] = (
@@ -51,6 +56,7 @@ class Stream:
         self._thread.start()
 
     def submit(self, work: Callable[[], None]) -> Ticket:
+        """Queue `work`; the ticket tells when it has ended."""
         ticket = Ticket()
         self._queue.put((work, ticket))
         return ticket
@@ -74,8 +80,10 @@ class Stream:
 
 
 def own_cuda_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """A new one on a GPU, of high priority: those of normal priority come from a small pool that
-    NCCL takes its own from, too, and two users of one stream wait for each other.
+    """Return a new CUDA stream of high priority; None on a CPU.
+
+    Streams of normal priority come from a small pool that NCCL takes its own from, too, and two
+    users of one stream wait for each other.
     """
     if device.type != "cuda":
         return None
@@ -84,7 +92,7 @@ def own_cuda_stream(device: torch.device) -> torch.cuda.Stream | None:
 
 
 def on_cuda_stream(own: torch.cuda.Stream | None) -> contextlib.AbstractContextManager[Any]:
-    """What is launched within goes there; None: where it went before."""
+    """Launch what is in the ``with`` block on the stream `own`; None: change nothing."""
     return contextlib.nullcontext() if own is None else torch.cuda.stream(own)
 
 
@@ -95,10 +103,10 @@ def synchronize(device: torch.device) -> None:
 
 
 class Stopwatch:
-    """When a thread's work has ended, in seconds of the host's clock.
+    """Tells when a thread's work has ended, in seconds of the host's clock.
 
-    On a GPU that is when the device came to a CUDA event behind the work, not when the host
-    noticed.
+    On a GPU that is the moment when the device came to a CUDA event behind the work, not when
+    the host noticed.
     """
 
     def __init__(self, device: torch.device):
@@ -113,7 +121,7 @@ class Stopwatch:
             self._anchored_s = time.perf_counter()
 
     def finish(self) -> float:
-        """Wait until what this thread has queued is done; when it was."""
+        """Wait until what this thread has queued is done; returns when it was."""
         if self._anchor is None:
             return time.perf_counter()
         since_ms: float = self._anchor.elapsed_time(self._passed_event())

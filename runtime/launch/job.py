@@ -1,4 +1,4 @@
-"""What the launching process asks of the ranks."""
+"""A job: what the launching process asks of the ranks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ class Job:
     """An experiment and what to do with it.
 
     Attributes:
+        experiment: what to run.
         measure: run the iterations.
         calibrate: measure passes and transfers, in turn with the iterations.
         return_tensors: the result holds all parameters and the last gradients (tests).
-        fault: (rank, instruction label, kind) to inject; kind is exit, hang or raise. With a
-            stream instead of a label it hits all its instructions: ``slow:FACTOR`` makes them
-            take so many times as long, ``delay:SECONDS`` come so much later than they say.
+        fault: (rank, instruction label or stream, kind) to inject in tests. Kinds: ``exit``,
+            ``hang``, ``raise``; ``slow:FACTOR``, it takes so many times as long;
+            ``delay:SECONDS``, it comes so much later than it says.
     """
 
     experiment: Experiment
@@ -29,6 +30,7 @@ class Job:
     fault: tuple[int, str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
         return {
             "experiment": self.experiment.model_dump(exclude_unset=True),
             "measure": self.measure,
@@ -39,6 +41,7 @@ class Job:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Job:
+        """Return the job that `to_json` wrote; the experiment is checked anew."""
         fault = data["fault"]
         return cls(
             **(data | {"experiment": parse(data["experiment"]), "fault": fault and tuple(fault)})

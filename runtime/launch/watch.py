@@ -22,7 +22,7 @@ OnProgress = Callable[[float, str], None]
 
 START_TIMEOUT_S = 120.0
 GRACE_S = 1.0
-"""What fails first makes other ranks fail: the cause has so long to show itself."""
+"""A rank that fails makes others fail: the cause is waited for so long."""
 
 
 class LaunchError(RuntimeError):

@@ -1,1 +1,1 @@
-"""From the records of ranks to one measured timeline."""
+"""Turns the records of ranks into one measured timeline."""

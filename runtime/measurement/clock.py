@@ -13,7 +13,7 @@ LEAD_S = 0.002
 
 
 def meet() -> None:
-    """Wait for all ranks. Through gloo: a barrier would take NCCL where there is one."""
+    """Wait for all ranks, through gloo: a barrier would take NCCL where there is one."""
     dist.all_reduce(torch.zeros(1))
 
 
@@ -25,7 +25,8 @@ class Clock:
     that round trip.
 
     Attributes:
-        hosts: the name of every rank's.
+        hosts: the name of every rank's host.
+        offset: seconds to add to this rank's monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -40,10 +41,11 @@ class Clock:
         meet()
 
     def now(self) -> float:
+        """Return the time of the common clock, in seconds."""
         return time.perf_counter() + self.offset
 
     def _ping(self, other: int) -> float:
-        """On rank `other`: seconds to add to its clock to get rank 0's."""
+        """Measure, together with rank 0, what rank `other` has to add to its clock."""
         best = (float("inf"), 0.0)
         for _ in range(PINGS):
             stamp = torch.zeros(1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""From what each rank recorded to one measured timeline."""
+"""Merges what ranks recorded into one measured timeline."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from simulator.timeline.timeline import Floats, MemorySamples, Timeline
 
 @dataclass
 class RankRecord:
-    """What one rank measured, in seconds from the common start of each iteration.
+    """The record of one rank, in seconds from the common start of each iteration.
 
     Attributes:
         posted, end: per iteration and instruction of the rank.
         memory: (time, change in bytes) over each iteration.
         resident: bytes held throughout.
-        allocated: the most that the allocator held, per iteration; none on CPUs.
+        allocated: the most that the allocator held, per iteration; empty on CPUs.
     """
 
     posted: list[list[float]]
@@ -32,12 +32,20 @@ class RankRecord:
 
 @dataclass
 class Measurement:
-    """A run: its timeline (the median of every instruction over the iterations), the time
-    of each iteration, the loss of each, the norm of all parameters at the end, how many
-    versions old the weights of each stage were (see `simulator.program.staleness`), and for models
-    with experts the load of these (see `expert_load`), of a paced run how much of it
-    was real work (see `pacing.combine`), and on GPUs what the allocator of each rank
-    held at most (median over the iterations, bytes).
+    """A run as it was measured.
+
+    Attributes:
+        timeline: the median of every instruction over the iterations.
+        iteration_times: seconds of each iteration.
+        losses: the loss of each iteration.
+        parameters_norm: the L2 norm of all parameters at the end.
+        staleness: how many versions old the weights of each stage were (see
+            `simulator.program.staleness`).
+        moe: the load of experts (see `expert_load`); None for models without.
+        loss_scale: its last value and the skipped steps; None where it is not used.
+        pacing: how much of a paced run was real work (see `pacing.combine`); None for others.
+        allocated: the most that the allocator of each rank held, in bytes, the median over the
+            iterations; empty on CPUs.
     """
 
     timeline: Timeline
@@ -52,15 +60,16 @@ class Measurement:
 
     @property
     def noise_floor(self) -> float:
-        """Half the distance from the 10th to the 90th percentile of the iteration time,
-        over its median: an error below it cannot be told from noise.
+        """Half the distance from the 10th to the 90th percentile of the iteration time ÷ median.
+
+        An error below it cannot be told from noise.
         """
         low, middle, high = np.percentile(self.iteration_times, [10, 50, 90])
         return float((high - low) / (2 * middle)) if middle > 0 else 0.0
 
 
 def aligned(program: Program, records: list[RankRecord]) -> tuple[Floats, Floats, Floats]:
-    """When each instruction was posted, started and ended, in every iteration.
+    """Return when each instruction was posted, started and ended, in every iteration.
 
     A communication starts when its last participant has posted it; all clocks are already
     aligned.
@@ -75,7 +84,7 @@ def aligned(program: Program, records: list[RankRecord]) -> tuple[Floats, Floats
 
 
 def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[float]]:
-    """The measured timeline and the time of each iteration.
+    """Return the measured timeline and the seconds of each iteration.
 
     Medians of pointwise ordered samples are ordered, so the median timeline obeys the
     program's dependencies as every single iteration does.
@@ -104,7 +113,7 @@ def _samples(resident: int, changes: list[tuple[float, int]]) -> MemorySamples:
 
 
 def to_json(measurement: Measurement) -> dict[str, Any]:
-    """For the pipe between processes (not a file format)."""
+    """Return a measurement for the pipe between processes (not a file format)."""
     timeline = measurement.timeline
     return {
         "posted": timeline.posted.tolist(),
@@ -123,6 +132,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
 
 
 def from_json(program: Program, data: dict[str, Any]) -> Measurement:
+    """Return the measurement of `program` that `to_json` wrote."""
     timeline = Timeline.of_program(
         program,
         *(np.array(data[column]) for column in ("posted", "start", "end")),

@@ -1,1 +1,1 @@
-"""What one process of a run does."""
+"""The work of one process of a run: its jobs, steps and records."""

@@ -1,4 +1,4 @@
-"""Whether all ranks were asked for the same: checked before anything else is exchanged."""
+"""The check that all ranks were given the same, before anything else is exchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the steps of one rank took, held and lost."""
+"""The recorder of one rank's steps: their times, memory and losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one rank does with an experiment, in a process group that exists already."""
+"""One job on one rank, in a process group that exists already."""
 
 from __future__ import annotations
 
