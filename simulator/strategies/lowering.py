@@ -43,14 +43,6 @@ def plan_of(experiment: Experiment) -> Plan:
     return _plan(experiment, schedule, layers)[0]
 
 
-def updates_of(experiment: Experiment) -> Updates:
-    """When the experiment's schedule updates the weights: asynchronous ones say so."""
-    parallel = experiment.parallel
-    schedule = schedule_named(parallel.schedule)
-    plan = Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
-    return _updates(schedule, plan)
-
-
 def _updates(schedule: Schedule, plan: Plan) -> Updates:
     return schedule.updates(plan)
 
