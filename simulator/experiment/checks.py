@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from simulator.experiment.experiment import Experiment
+from simulator.experiment.hints import multiples_near, nearest_that_works
 from simulator.experiment.mesh import AXES
 from simulator.experiment.section import ExperimentError
 
@@ -25,10 +26,12 @@ def check_expert_ranks(experiment: Experiment) -> None:
     """Refuse expert ranks inside data-parallel ones that do not divide them."""
     parallel = experiment.parallel
     if parallel.expert_inside_data and parallel.data % parallel.expert:
-        nearest = max(1, round(parallel.data / parallel.expert)) * parallel.expert
+        hint = nearest_that_works(
+            experiment, "parallel", "data", multiples_near(parallel.expert, parallel.data)
+        )
         raise ExperimentError(
             f"parallel.data = {parallel.data}: must be a multiple of parallel.expert = "
-            f"{parallel.expert} with parallel.expert_inside_data = true; nearest: {nearest}"
+            f"{parallel.expert} with parallel.expert_inside_data = true; {hint}"
         )
 
 
@@ -42,10 +45,12 @@ def check_batch(experiment: Experiment) -> None:
     names = " × ".join((*parallel.batch_axes, last))
     each = math.prod(factors)
     if batch % each:
+        hint = nearest_that_works(
+            experiment, "workload", "global_batch", multiples_near(each, batch)
+        )
         raise ExperimentError(
             f"workload.global_batch = {batch}: must be a multiple of {names} = "
-            f"{' × '.join(map(str, factors))} = {each}; "
-            f"nearest: {max(each, round(batch / each) * each)}"
+            f"{' × '.join(map(str, factors))} = {each}; {hint}"
         )
     if parallel.microbatches > MOST_MICROBATCHES:
         raise ExperimentError(

@@ -4,8 +4,8 @@ what the model cannot do.
 
 from __future__ import annotations
 
-from simulator.experiment.divisors import nearest_divisor
 from simulator.experiment.experiment import Experiment
+from simulator.experiment.hints import divisors_near, nearest_that_works
 from simulator.experiment.section import ExperimentError
 from simulator.experiment.workload import BERT_SIZES, IMAGE_MODELS, SHAPE
 from simulator.workloads.describe import describe
@@ -61,10 +61,11 @@ def check_keys(experiment: Experiment) -> None:
                 "give one of them"
             )
     if workload.model in TEXT_MODELS and workload.hidden % workload.heads:
-        nearest = nearest_divisor(workload.hidden, workload.heads)
+        candidates = divisors_near(workload.hidden, workload.heads)
+        hint = nearest_that_works(experiment, "workload", "heads", candidates)
         raise ExperimentError(
             f"workload.heads = {workload.heads}: must divide workload.hidden = "
-            f"{workload.hidden}; nearest that does: {nearest}"
+            f"{workload.hidden}; {hint}"
         )
     if workload.model in TEXT_MODELS and workload.vocab < 256:
         raise ExperimentError(
@@ -72,6 +73,11 @@ def check_keys(experiment: Experiment) -> None:
         )
     if workload.model == "moe-gpt":
         check_routing(workload)
+    if workload.model == "unit" and workload.dtype == "fp16":
+        raise ExperimentError(
+            "workload.dtype = 'fp16': workload.model = 'unit' has no gradients to scale; allowed: "
+            "leave it out"
+        )
 
 
 def check_attention(experiment: Experiment) -> None:

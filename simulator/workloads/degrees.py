@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from simulator.experiment.divisors import nearest_divisor
 from simulator.experiment.experiment import Experiment
+from simulator.experiment.hints import divisors_near, nearest_that_works, works
 from simulator.experiment.section import ExperimentError
 from simulator.workloads.context import zigzag
 from simulator.workloads.describe import SPLIT_MODELS
@@ -27,7 +27,9 @@ def check_degrees(experiment: Experiment) -> None:
             "workload.model = 'moe-gpt'"
         )
     if parallel.expert > 1:
-        _check_divides("expert", parallel.expert, {"workload.experts": workload.experts})
+        _check_divides(
+            experiment, "expert", parallel.expert, {"workload.experts": workload.experts}
+        )
     if parallel.expert > 1 and parallel.zero_group is not None:
         raise ExperimentError(
             f"parallel.zero_group = {parallel.zero_group}: experts are shared by fewer ranks than "
@@ -47,7 +49,7 @@ def check_degrees(experiment: Experiment) -> None:
     if model != "mlp":
         sizes |= {"workload.heads": workload.heads, "workload.vocab": workload.vocab}
     if tensor > 1:
-        _check_divides("tensor", tensor, sizes)
+        _check_divides(experiment, "tensor", tensor, sizes)
     _check_context(experiment)
     if not parallel.sequence_parallel:
         return
@@ -57,7 +59,7 @@ def check_degrees(experiment: Experiment) -> None:
             "the ranks of parallel.tensor > 1; allowed: false"
         )
     tokens = experiment.microbatch_size * workload.sequence // parallel.context
-    _check_divides("tensor", tensor, {"the tokens of a microbatch": tokens})
+    _check_divides(experiment, "tensor", tensor, {"the tokens of a microbatch": tokens})
 
 
 def _check_context(experiment: Experiment) -> None:
@@ -80,21 +82,35 @@ def _check_context(experiment: Experiment) -> None:
         if workload.sequence % 2:
             raise ExperimentError(
                 f"parallel.context = {context}: every rank has two chunks of a sequence; "
-                f"workload.sequence = {workload.sequence} is odd; nearest that works: 1"
+                f"workload.sequence = {workload.sequence} is odd; "
+                + nearest_that_works(experiment, "parallel", "context", [1])
             )
     else:
         sizes = {"workload.sequence": workload.sequence}
     if style == "ulysses":
         each = " ÷ tensor" if parallel.tensor > 1 else ""
         sizes[f"workload.heads{each}"] = workload.heads // parallel.tensor
-    _check_divides("context", context, sizes)
+    _check_divides(experiment, "context", context, sizes)
 
 
-def _check_divides(key: str, degree: int, sizes: dict[str, int]) -> None:
-    """Refuse a degree that does not divide one of `sizes`; name the nearest that divides all."""
+def _check_divides(experiment: Experiment, key: str, degree: int, sizes: dict[str, int]) -> None:
+    """Refuse a degree that does not divide one of `sizes`; name the nearest that works."""
     for name, size in sizes.items():
         if size % degree:
+            candidates = divisors_near(math.gcd(*sizes.values()), degree)
+            hint = nearest_that_works(experiment, "parallel", key, candidates)
+            if name == "workload.vocab":
+                hint = f"{_padded_vocabulary(experiment, degree)}{hint}"
             raise ExperimentError(
-                f"parallel.{key} = {degree}: does not divide {name} = {size}; "
-                f"nearest that works: {nearest_divisor(math.gcd(*sizes.values()), degree)}"
+                f"parallel.{key} = {degree}: does not divide {name} = {size}; {hint}"
             )
+
+
+def _padded_vocabulary(experiment: Experiment, tensor: int) -> str:
+    """Return a hint to pad the vocabulary, to 128 rows a rank as Megatron-LM does."""
+    rows = 128 * tensor
+    padded = -(-experiment.workload.vocab // rows) * rows
+    if not works(experiment, "workload", "vocab", padded):
+        return ""
+    how = f"padded to a multiple of 128 × {tensor}, as in Megatron-LM"
+    return f"works with workload.vocab = {padded} ({how}); "

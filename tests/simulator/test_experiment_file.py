@@ -114,7 +114,7 @@ def test_set_that_is_not_an_assignment(override: str) -> None:
         ),
         (
             ["workload.heads=3", "workload.hidden=256"],
-            "workload.heads = 3: must divide workload.hidden = 256; nearest that does: 2",
+            "workload.heads = 3: must divide workload.hidden = 256; nearest that works: 2",
         ),
         (["workload.vocab=255"], "workload.vocab = 255: .*allowed: 256 or more"),
         (["workload.forward=1"], "workload.forward = 1.0: only for workload.model = 'unit'"),
@@ -125,11 +125,11 @@ def test_set_that_is_not_an_assignment(override: str) -> None:
         (
             ["workload.global_batch=30", "parallel.data=3", "parallel.microbatches=4"],
             "workload.global_batch = 30: must be a multiple of data × microbatches = "
-            "3 × 4 = 12; nearest: 24",
+            "3 × 4 = 12; nearest that works: 24",
         ),
         (
             ["workload.global_batch=1", "parallel.microbatches=4"],
-            "workload.global_batch = 1: .* = 1 × 4 = 4; nearest: 4",
+            "workload.global_batch = 1: .* = 1 × 4 = 4; nearest that works: 4",
         ),
         (
             ["parallel.pipeline=5", "workload.layers=4"],
@@ -221,7 +221,7 @@ def test_a_batch_is_whole_or_refused_with_the_nearest_one(data: int, m: int, bat
         return
     with pytest.raises(ExperimentError) as error:
         parse(plan)
-    nearest = int(str(error.value).rpartition("nearest: ")[2])
+    nearest = int(str(error.value).rpartition("nearest that works: ")[2])
     assert nearest > 0
     assert nearest % (data * m) == 0
     assert all(abs(nearest - batch) <= abs(k * data * m - batch) for k in range(1, 201))

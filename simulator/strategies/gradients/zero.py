@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from simulator.experiment.divisors import nearest_divisor
 from simulator.experiment.experiment import Experiment
+from simulator.experiment.hints import divisors_near, nearest_that_works
 from simulator.experiment.section import ExperimentError
 from simulator.program.bucket import Bucket
 from simulator.program.instruction import Instruction
@@ -54,10 +54,12 @@ def check(experiment: Experiment) -> None:
         )
     size, most = parallel.shards, parallel.replicas
     if size == 1 or most % size:
+        candidates = [n for n in divisors_near(most, size) if n > 1]
+        hint = nearest_that_works(experiment, "parallel", "zero_group", candidates)
         raise ExperimentError(
             f"parallel.zero_group = {size}: must be 2 or more and divide the replicas, "
             f"{' × '.join(parallel.replica_axes)} = {most}; "
-            f"nearest that does: {nearest_divisor(most, size, least=2)}"
+            f"{hint}"
         )
 
 

@@ -62,7 +62,7 @@ def test_another_batch_has_another_number_of_microbatches() -> None:
         (
             {"microbatch_size": 3, "global_batch": 8, "data": 2},
             "workload.global_batch = 8: must be a multiple of data × microbatch_size = 2 × 3 = 6; "
-            "nearest: 6",
+            "nearest that works: 6",
         ),
         (
             {"microbatch_size": 3, "global_batch": 8, "microbatches": 4},
@@ -72,7 +72,7 @@ def test_another_batch_has_another_number_of_microbatches() -> None:
         (
             {"microbatch_size": 16, "global_batch": 8},
             "workload.global_batch = 8: must be a multiple of data × microbatch_size = 1 × 16 = "
-            "16; nearest: 16",
+            "16; nearest that works: 16",
         ),
         (
             {"microbatch_size": 1, "global_batch": 100000},
@@ -103,9 +103,11 @@ def test_expert_ranks_multiply_the_ranks_or_are_inside_data() -> None:
 def test_expert_ranks_that_are_no_share_of_data() -> None:
     assert refusal(**MOE, data=3, expert=2, expert_inside_data=True) == (
         "parallel.data = 3: must be a multiple of parallel.expert = 2 with "
-        "parallel.expert_inside_data = true; nearest: 4"
+        "parallel.expert_inside_data = true; nearest that works: 2"
     )
-    assert refusal(**MOE, data=1, expert=4, expert_inside_data=True).endswith("nearest: 4")
+    assert refusal(**MOE, data=1, expert=4, expert_inside_data=True).endswith(
+        "nearest that works: 4"
+    )
     assert "data × microbatches = 4 × 1 = 4" in refusal(
         **MOE, data=4, expert=2, expert_inside_data=True, global_batch=6
     )

@@ -140,7 +140,7 @@ def test_the_batch_is_divided_among_expert_ranks():
         (
             {"global_batch": 6},
             {"expert": 2, "microbatches": 2},
-            "workload.global_batch = 6: .* data × expert × microbatches = 1 × 2 × 2 = 4; .*: 8",
+            "workload.global_batch = 6: .* data × expert × microbatches = 1 × 2 × 2 = 4; .*: 4",
         ),
         (
             {},

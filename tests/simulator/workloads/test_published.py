@@ -166,7 +166,7 @@ def test_an_experiment_survives_its_own_dump() -> None:
         ),
         (
             {"model": "bert", "heads": 3, "hidden": 16},
-            "workload.heads = 3: must divide workload.hidden = 16; nearest that does: 2",
+            "workload.heads = 3: must divide workload.hidden = 16; nearest that works: 2",
         ),
         (
             {"model": "bert", "vocab": 9},

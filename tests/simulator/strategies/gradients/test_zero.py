@@ -322,29 +322,29 @@ def test_a_profile_tells_the_step_of_a_shard_from_a_whole_one() -> None:
             {"data": 6, "zero": 1, "zero_group": 4},
             "parallel.zero_group = 4: must be 2 or more and divide the replicas, "
             "data × context × expert = 6; "
-            "nearest that does: 3",
+            "nearest that works: 3",
         ),
         (
             {"data": 4, "zero": 1, "zero_group": 1},
             "parallel.zero_group = 1: must be 2 or more and divide the replicas, "
             "data × context × expert = 4; "
-            "nearest that does: 2",
+            "nearest that works: 2",
         ),
         (
             {"data": 4, "zero": 3, "zero_group": 8},
             "parallel.zero_group = 8: must be 2 or more and divide the replicas, "
             "data × context × expert = 4; "
-            "nearest that does: 4",
+            "nearest that works: 4",
         ),
         (
             {"context": 4, "zero": 1, "zero_group": 3},
             "parallel.zero_group = 3: must be 2 or more and divide the replicas, "
-            "data × context × expert = 4; nearest that does: 2",
+            "data × context × expert = 4; nearest that works: 2",
         ),
         (
             {"data": 2, "context": 2, "zero": 3, "zero_group": 8},
             "parallel.zero_group = 8: must be 2 or more and divide the replicas, "
-            "data × context × expert = 4; nearest that does: 4",
+            "data × context × expert = 4; nearest that works: 4",
         ),
         (
             {"data": 4, "zero_group": 2},
