@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,22 @@ def test_every_key_has_a_row_in_the_table_of_its_section(section: str, model: ty
 def test_the_documented_refusal_of_a_degree() -> None:
     shown = re.findall(r"^\$ twinline predict --set parallel.tensor=3\n(.*)$", README, re.MULTILINE)
     assert [printed("twinline predict --set parallel.tensor=3", Path.cwd()).strip()] == shown
+
+
+def test_the_example_of_a_schedule_is_the_real_one() -> None:
+    source = (ROOT / "simulator/strategies/schedules/gpipe.py").read_text()
+    body = source[source.index("from __future__") :]
+    shown = textwrap.indent(body, "   ")
+    assert shown in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_paths_in_the_documentation_exist() -> None:
+    pages = [*PAGES, ROOT / "CONTRIBUTING.md"]
+    named = re.compile(r"`((?:simulator|runtime|lessons|tests)/[\w/]+(?:\.py|\.toml|/))`")
+    paths = {path for page in pages for path in named.findall(page.read_text())}
+    assert len(paths) > 20
+    real = [path for path in sorted(paths) if "NAME" not in path]
+    assert [path for path in real if not (ROOT / path).exists()] == []
 
 
 PAGES_TEXT = (ROOT / "docs" / "experiment.md").read_text()
