@@ -45,7 +45,6 @@ WITHOUT_TEST: frozenset[str] = frozenset(
     {
         "runtime/calibration/pass_meter.py",
         "runtime/calibration/transfer_cases.py",
-        "runtime/execution.py",
         "runtime/executor/context.py",
         "runtime/executor/executor.py",
         "runtime/executor/graph.py",
@@ -80,10 +79,7 @@ FRAGMENTS: frozenset[str] = frozenset(
     {
         "lessons",
         "runtime",
-        "runtime/executor",
-        "runtime/launch",
-        "runtime/measurement",
-        "runtime/rank",
+        "runtime/execution",
         "simulator",
         "simulator/analysis",
         "simulator/charts",
