@@ -33,7 +33,7 @@ Lesson 2: naive model parallel
 from lessons import support
 from runtime import Workers
 from simulator import lower, parse, predict
-from simulator.units import nbytes, percent, seconds
+from simulator.units import gibibytes, nbytes, percent, seconds
 
 # %%
 # Predict
@@ -93,7 +93,7 @@ for stages in (1, 2, 4, 8):
     prediction = on_h100(stages)
     result = prediction
     rows.append(
-        [str(stages), support.gib(result.peak_memory_bytes),
+        [str(stages), gibibytes(result.peak_memory_bytes),
          "yes" if support.fits(prediction) else "no", seconds(result.iteration_time_s),
          f"{(stages - 1) / stages:.3f}", f"{result.bubble_fraction:.3f}"]
     )  # fmt: skip

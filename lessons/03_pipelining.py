@@ -37,7 +37,7 @@ from lessons import support
 from runtime import Workers
 from simulator import Program, lower, parse, predict
 from simulator.program.csv_text import to_csv
-from simulator.units import nbytes, percent, seconds
+from simulator.units import gibibytes, nbytes, percent, seconds
 
 # %%
 # Predict
@@ -104,7 +104,7 @@ for microbatches in (1, 8, 16, 64):
         rows.append(
             [f"{schedule}, m = {microbatches}", seconds(result.iteration_time_s),
              f"{7 / (microbatches + 7):.3f}", f"{result.bubble_fraction:.3f}",
-             support.in_flight(result), support.gib(result.peak_memory_bytes),
+             support.in_flight(result), gibibytes(result.peak_memory_bytes),
              "yes" if support.fits(prediction) else "no"]
         )  # fmt: skip
         if microbatches == 16:

@@ -19,6 +19,7 @@ from lessons import support
 from simulator import Prediction, parse, predict
 from simulator.cluster.algorithms import ring_seconds
 from simulator.experiment.section import ExperimentError
+from simulator.units import gibibytes
 
 H100 = {"preset": "dgx-h100"}
 RINGS = H100 | {"algorithm": "ring"}  # what lesson 1 has a formula for
@@ -187,7 +188,7 @@ def plan_that_fits(answers: ModuleType) -> str:
     workload = support.GPT_30B | {"global_batch": plan["microbatches"]}
     prediction = simulated(workload, pipeline=8, **plan)
     bubble = prediction.bubble_fraction
-    peak = support.gib(prediction.peak_memory_bytes)
+    peak = gibibytes(prediction.peak_memory_bytes)
     expect(support.fits(prediction), f"{peak} does not fit into 80 GiB; bubble {bubble:.3f}")
     expect(bubble <= 0.16, f"bubble fraction {bubble:.3f}, the target is 0.16; {peak}")
     return f"{peak}, bubble fraction {bubble:.3f}"

@@ -57,10 +57,6 @@ def in_flight(result: Result) -> str:
     return "/".join(str(rank.peak_inflight_microbatches) for rank in result.ranks)
 
 
-def gib(nbytes: float) -> str:
-    return f"{nbytes / 2**30:.1f} GiB"
-
-
 def fits(prediction: Prediction) -> bool:
     """Whether every rank's peak memory is within its device's."""
     return prediction.peak_memory_bytes <= prediction.cluster.device.memory_bytes

@@ -23,6 +23,7 @@ from simulator.strategies.lowering import lower
 from simulator.timeline.memory import usual_memory
 from simulator.timeline.statistics import over_iterations
 from simulator.timeline.timeline import Timeline
+from simulator.units import gibibytes
 from simulator.workloads.expert_load import predicted_routing
 
 STEPS = 25
@@ -153,10 +154,7 @@ def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
     available = needed - excess(ranks)
     where = f"rank {first}" if len(ranks) == 1 else f"{len(ranks)} ranks"
     holder = "a device" if cluster.cores is None else "one host"
-    return [
-        f"does not fit: {where}: {needed / 2**30:.1f} GiB on {holder} of "
-        f"{available / 2**30:.4g} GiB"
-    ]
+    return [f"does not fit: {where}: {gibibytes(needed)} on {holder} of {gibibytes(available)}"]
 
 
 def metadata(source: str, experiment: Experiment, program: Program) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 
-def seconds(value: float) -> str:
+def seconds(value: float, signed: bool = False) -> str:
     """Return a duration with the unit that suits its size: 1.23 s, 45.6 ms, 7.8 µs."""
-    size = abs(value)
+    size, sign = abs(value), "+" if signed else ""
     if size < 1e-9:  # what rounding leaves
         return "0 s"
-    if size >= 1:
-        return f"{value:.3g} s" if size < 100 else f"{value:.0f} s"
-    if size >= 1e-3:
-        return f"{value * 1e3:.3g} ms"
-    return f"{value * 1e6:.3g} µs"
+    if size >= 100:
+        return f"{value:{sign}.0f} s"
+    for scale, unit in ((1, "s"), (1e3, "ms")):
+        if size * scale >= 1:
+            return f"{value * scale:{sign}.3g} {unit}"
+    return f"{value * 1e6:{sign}.3g} µs"
 
 
 def nbytes(value: float) -> str:
@@ -24,9 +25,9 @@ def nbytes(value: float) -> str:
     return f"{value:.3g} TB"
 
 
-def shortened(text: str, most: int = 76) -> str:
-    """Return a text cut to at most `most` characters, the last one an ellipsis."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def gibibytes(value: float) -> str:
+    """Return bytes in GiB, the unit in which makers state the memory of a device: 79.2 GiB."""
+    return f"{value / 2**30:.1f}".removesuffix(".0") + " GiB"
 
 
 def percent(value: float | None, signed: bool = False) -> str:
@@ -34,3 +35,8 @@ def percent(value: float | None, signed: bool = False) -> str:
     if value is None:
         return "–"
     return f"{value:+.1%}" if signed else f"{value:.1%}"
+
+
+def shortened(text: str, most: int = 76) -> str:
+    """Return a text cut to at most `most` characters, the last one an ellipsis."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -11,6 +11,7 @@ import pytest
 
 from lessons import check, support
 from simulator import parse, predict
+from simulator.units import gibibytes
 
 LESSONS = Path(check.__file__).parent
 SCRIPTS = {path.stem[:2]: path for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))}
@@ -222,7 +223,7 @@ def test_numbers_quoted_in_the_prose():
     whole = parse(
         {"workload": check.GPT_3 | {"global_batch": 1}, "cluster": {"preset": "dgx-h100"}}
     )
-    assert support.gib(predict(whole).peak_memory_bytes) == "1450.2 GiB"
+    assert gibibytes(predict(whole).peak_memory_bytes) == "1450.2 GiB"
     cluster = check.RINGS | {"node_bandwidth_gbit": 100.0}
     workload = support.GPT_1B | {"global_batch": 64}
     slow = predict(parse({"workload": workload, "parallel": {"data": 16}, "cluster": cluster}))

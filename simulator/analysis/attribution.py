@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from simulator import units
 from simulator.engine.engine import Costs, simulate
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES, Op
@@ -55,9 +56,9 @@ class Cause:
 
     def __str__(self) -> str:
         if self.adds_s * self.each_s < 0:  # what changed most is not what the step waited for
-            return f"{self.place} ({self.adds_s * 1e3:+.3g} ms a step)"
+            return f"{self.place} ({units.seconds(self.adds_s, signed=True)} a step)"
         if self.change is None or abs(self.change) >= 10:
-            return f"{self.place} ({self.each_s * 1e3:+.3g} ms each)"
+            return f"{self.place} ({units.seconds(self.each_s, signed=True)} each)"
         return f"{self.place} ({self.change:+.0%})"
 
 
@@ -137,7 +138,9 @@ def attribute(
     if largest == "remainder":
         return Attribution(seconds, "remainder", [])
     if largest == "late_in_turn":
-        return Attribution(seconds, f"ranks late in turn ({adds[largest] * 1e3:+.3g} ms)", [])
+        return Attribution(
+            seconds, f"ranks late in turn ({units.seconds(adds[largest], signed=True)})", []
+        )
     of_gaps = largest == "host_gaps"
     concerned = {"compute": compute, "communication": ~compute, "host_gaps": everywhere}[largest]
     before, after = states[names.index(largest)], steps[names.index(largest) + 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulator.units import nbytes, percent, seconds, shortened
+from simulator.units import gibibytes, nbytes, percent, seconds, shortened
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,18 @@ def test_seconds(value: float, text: str) -> None:
 )
 def test_bytes(value: float, text: str) -> None:
     assert nbytes(value) == text
+
+
+def test_a_sign_where_it_matters() -> None:
+    found = [seconds(value, signed=True) for value in (1.5, -2e-3, 3e-6, 250.0, 0.0)]
+    assert found == ["+1.5 s", "-2 ms", "+3 µs", "+250 s", "0 s"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(80 * 2**30, "80 GiB"), (89.16 * 2**30, "89.2 GiB"), (2**29, "0.5 GiB")]
+)
+def test_gibibytes(value: float, text: str) -> None:
+    assert gibibytes(value) == text
 
 
 def test_percent() -> None:

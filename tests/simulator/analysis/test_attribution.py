@@ -17,6 +17,7 @@ from simulator.engine.engine import Costs, simulate
 from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES
 from simulator.program.program import Program
 from simulator.timeline.timeline import Timeline
+from simulator.units import seconds
 
 UNIT = ["workload.model=unit", "workload.p2p=0.001", "parallel.pipeline=4"]
 GPT = ["workload.layers=4", "workload.hidden=64", "cluster.preset=dgx-a100-80gb"]
@@ -230,7 +231,7 @@ def test_ranks_that_are_late_in_turn_are_told_from_a_remainder(expected, happene
     others = {name: value for name, value in found.attribution.items() if "late" not in name}
     assert others == pytest.approx(dict.fromkeys(others, 0.0), abs=1e-12)
     assert found.attribution["late_in_turn_s"] == pytest.approx(happened - expected)
-    assert found.cause == f"ranks late in turn ({(happened - expected) * 1e3:+.3g} ms)"
+    assert found.cause == f"ranks late in turn ({seconds(happened - expected, signed=True)})"
     assert found.causes == []
     assert compare_timelines(predicted, predicted, program).cause == "none"
 

@@ -257,7 +257,7 @@ def test_figures_pictures_and_notes_name_global_ranks(
         (32, 3),
     ]
     (note,) = memory_notes(every_16th, load_preset("dgx-h100").resized(nodes=5))
-    assert note.startswith("does not fit: rank 32: 3072.0 GiB")
+    assert note.startswith("does not fit: rank 32: 3072 GiB")
     timeline_figure(every_16th).save(tmp_path / "out.svg")
     picture = (tmp_path / "out.svg").read_text()
     assert [f"<!-- rank {n} -->" in picture for n in (0, 1, 2, 16, 32)] == [1, 0, 0, 1, 1]
