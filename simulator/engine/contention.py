@@ -105,7 +105,7 @@ class SharedResources:
             self._users[resource][self._number] = activity
             self._load[resource] += amount
         self._replan([activity])
-        self._arm()
+        self._set_alarm()
 
     def _is_short(self, resource: str) -> bool:
         return self._load[resource] > self.capacities[resource] * (1 + ROUNDING)
@@ -134,20 +134,20 @@ class SharedResources:
                 activity.end = now + activity.left / rate if rate > 0 else float("inf")
                 heappush(self._queue, (activity.end, activity.number))
 
-    def _arm(self) -> None:
+    def _set_alarm(self) -> None:
         """Set an alarm for the next end of an activity."""
         while self._queue and self._is_outdated(*self._queue[0]):
             heappop(self._queue)
         if self._queue and self._queue[0][0] != self._alarm and self._queue[0][0] < float("inf"):
             first = self._alarm = self._queue[0][0]
             timeout = self.environment.timeout(first - self.environment.now)
-            timeout.callbacks.append(lambda _: self._ring(first))
+            timeout.callbacks.append(lambda _: self._on_alarm(first))
 
     def _is_outdated(self, end: float, number: int) -> bool:
         activity = self._active.get(number)
         return activity is None or activity.end != end
 
-    def _ring(self, first: float) -> None:
+    def _on_alarm(self, first: float) -> None:
         if first != self._alarm:
             return  # something ends earlier, or this one later: another alarm is set
         finished: list[_Activity] = []
@@ -167,7 +167,7 @@ class SharedResources:
         if freed:
             self._replan(list(freed.values()))
         self._alarm = float("inf")
-        self._arm()
+        self._set_alarm()
         for activity in sorted(finished, key=lambda activity: activity.number):
             activity.done(self.environment.now)
 
