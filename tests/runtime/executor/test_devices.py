@@ -8,17 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from runtime.calibration.calibrator import sharers_of
-from runtime.executor import devices, groups, streams
+from runtime.executor import devices
 from runtime.executor.devices import AllocatorPeak, backend_of, device_of, patience
-from runtime.executor.groups import Groups
-from runtime.executor.streams import Stopwatch
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load
-from simulator.program.operations import Op
-from simulator.program.task import Task
 
 CUDA = torch.device("cuda", 0)
 
@@ -100,95 +95,6 @@ def test_those_who_share_cores_or_a_device() -> None:
     assert [sharers_of(rank, hosts, None) for rank in (0, 3)] == [[0, 1, 2], [3, 4]]
     assert [sharers_of(rank, hosts, 2) for rank in (1, 2, 4)] == [[0, 1], [2], [3, 4]]
     assert sharers_of(4, hosts, 1) == [4]
-
-
-class Elsewhere:
-    """Stands for the memory of a GPU: what is not copied to the host is not sent."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.copies: list[Tensor] = []
-        monkeypatch.setattr(groups, "on_host", self.copy)
-
-    def copy(self, tensor: Tensor) -> Tensor:
-        self.copies.append(tensor.clone())
-        return self.copies[-1]
-
-    def sent(self, tensor: Tensor) -> bool:
-        return any(tensor is copy for copy in self.copies)
-
-
-@pytest.mark.parametrize(
-    "op", [Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL, Op.SHIFT]
-)
-def test_gloo_carries_tensors_through_the_host(alone, monkeypatch, op) -> None:
-    """The result arrives where it is wanted, and only copies were sent."""
-    memory = Elsewhere(monkeypatch)
-
-    def fake(*tensors: Tensor, group: object, **_: object) -> None:
-        assert all(map(memory.sent, tensors))
-        tensors[0].copy_(tensors[-1] * 2)
-
-    monkeypatch.setattr(dist, "all_reduce", fake)
-    monkeypatch.setitem(groups.COLLECTIVE, op, fake)
-    carried = Groups((), 60.0)
-    carried._collectives["data", (0,)] = None
-    task = Task(op, 0, stream="data", group=(0,))
-    given, result = torch.ones(4), torch.zeros(4)
-    carried.collective(task, given if op is Op.ALL_REDUCE else result, given)
-    twice = torch.full((4,), 2.0)
-    assert torch.equal(given if op is Op.ALL_REDUCE else result, twice)
-    assert op is Op.ALL_REDUCE or torch.equal(given, torch.ones(4))
-
-
-def test_messages_through_the_host(alone, monkeypatch) -> None:
-    memory, wire = Elsewhere(monkeypatch), []
-    monkeypatch.setattr(dist, "send", lambda tensor, *_, **__: wire.append(tensor))
-    monkeypatch.setattr(dist, "recv", lambda tensor, *_, **__: tensor.copy_(wire.pop()))
-    carried, given, result = Groups((), 60.0), torch.ones(4), torch.zeros(4)
-    carried.send(given, 0, 1, 0)
-    assert memory.sent(wire[0])
-    carried.receive(result, 1, 0, 0)
-    assert torch.equal(result, given)
-
-
-def test_with_nccl_tensors_are_sent_as_they_are(alone, monkeypatch) -> None:
-    wire: list[Tensor] = []
-    monkeypatch.setattr(dist, "send", lambda tensor, *_, **__: wire.append(tensor))
-    given = torch.ones(4)
-    Groups((), 60.0, "nccl").send(given, 0, 1, 0)
-    assert wire[0] is given
-
-
-class Event:
-    """Of a device whose clock, in ms, runs ahead of what is recorded."""
-
-    clock_ms = 0.0
-
-    def __init__(self, enable_timing: bool):
-        assert enable_timing
-
-    def record(self, stream: object) -> None:
-        self.at = Event.clock_ms
-
-    def synchronize(self) -> None:
-        Event.clock_ms += 100.0  # the host notices late
-
-    def elapsed_time(self, other: Event) -> float:
-        return other.at - self.at
-
-
-def test_an_end_on_a_gpu_is_when_the_device_came_there(monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    monkeypatch.setattr(streams.time, "perf_counter", lambda: 5.0)
-    watch = Stopwatch(CUDA)
-    watch.restart()
-    Event.clock_ms = 250.0
-    assert watch.finish() == pytest.approx(5.25)
-    watch.restart()
-    Event.clock_ms += 10.0
-    assert watch.finish() == pytest.approx(5.0 + 0.11)
-    assert Stopwatch(torch.device("cpu")).finish() == 5.0
 
 
 def test_what_others_hold_is_no_part_of_a_step(monkeypatch) -> None:

@@ -6,9 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 
-from runtime.executor.ledger import Ledger
 from simulator.analysis.metrics import peak_inflight
 from simulator.prediction import predict
 from simulator.program.operations import MESSAGES
@@ -121,38 +119,3 @@ def test_microbatches_in_flight_are_as_predicted(run, keys):
         beside = keys.get("context", 1) * keys.get("tensor", 1)
         places = [n for n in known[keys["schedule"]] for _ in range(beside)]
         assert measured == places * keys.get("data", 1)
-
-
-def test_a_step_that_leaves_something_behind_is_noticed():
-    ledger = Ledger(100)
-    ledger.hold(("act:1", 0), 8, 0.5)
-    with pytest.raises(RuntimeError, match="act:1"):
-        ledger.restart()
-    ledger.release(("act:1", 0), 1.0)
-    assert ledger.changes == [(0.5, 8), (1.0, -8)]
-    ledger.restart()
-    assert ledger.changes == []
-
-
-def test_an_output_is_let_go_once_it_is_sent(experiment):
-    """Of a sent activation only its place in the graph is kept, not its memory."""
-    import gc
-    import weakref
-
-    from runtime.executor.graph import backward_pass, forward_pass
-    from runtime.executor.parameters import Parameters
-    from runtime.models.batches import microbatch
-    from runtime.models.segment import Segment
-
-    tiny = experiment()
-    segment = Segment(tiny, 0, 3, torch.device("cpu"))
-    flat = Parameters(tiny, [segment])
-    batch, target = microbatch(tiny, 0, 0, torch.device("cpu"))
-    outputs, graph = forward_pass(segment, {0: batch}, target, 1.0)
-    output = outputs.pop(3)
-    gradient, storage = torch.ones_like(output), weakref.ref(output.untyped_storage())
-    del output
-    gc.collect()
-    assert storage() is None
-    backward_pass(graph, {3: gradient})
-    assert float(flat.gradients.abs().max()) > 0

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from runtime.execution.results import execution_of
 from runtime.execution.running import run
-from runtime.executor.faults import inject, linger
 from runtime.executor.pacing import Pacing, combine
 from runtime.launch.job import Job
 from simulator import lower
@@ -169,11 +168,3 @@ def test_a_planted_cause_is_named(workers, experiment, fault, place):
     ran = execution_of(plan, prediction.program, None, answer)
     found = compare_timelines(prediction.timeline, ran.measurement.timeline, prediction.program)
     assert found.cause.startswith(f"{place} (+")
-
-
-def test_faults_that_only_take_time(clock):
-    inject("delay:0.25")
-    inject("slow:3")
-    assert linger("delay:0.25", 98.0) == 100.25
-    assert linger("slow:3", 98.25) == 104.25
-    assert SLEPT == [0.25, 4.0]

@@ -1,0 +1,98 @@
+"""The context knows tensors, parameters and weights of losses from the program alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from runtime.executor.context import BoundaryNames, RankContext, microbatches_per_update
+from runtime.executor.groups import Groups
+from runtime.executor.rank import Rank
+from runtime.progress import Progress
+from simulator.program.operations import BACKWARDS, FORWARDS, Op
+from simulator.strategies.lowering import lower
+
+PLANS = [
+    ({"schedule": "1f1b", "pipeline": 2, "microbatches": 6}, 6),
+    ({"schedule": "pipedream", "pipeline": 3, "microbatches": 4}, 1),
+    ({"schedule": "pipedream-2bw", "pipeline": 2, "microbatches": 6}, 2),
+    ({"schedule": "pipedream-2bw", "pipeline": 2, "microbatches": 2}, 2),
+    ({"model": "unit", "pipeline": 2, "microbatches": 3}, 3),  # nothing is updated
+]
+
+
+@pytest.mark.parametrize(("plan", "every"), PLANS, ids=str)
+def test_a_program_says_how_many_microbatches_an_update_averages(experiment, plan, every):
+    assert microbatches_per_update(lower(experiment(**plan))) == every
+
+
+def made(experiment, device, rank=0, **plan):
+    tiny = experiment(**plan)
+    return RankContext(Rank(tiny, lower(tiny), rank, device, Progress()), Groups((), 60.0))
+
+
+def test_the_weight_of_a_loss_is_its_share_of_all_terms(alone, experiment):
+    plan = {"data": 2, "context": 2, "pipeline": 1, "microbatches": 3, "dtype": "fp16"}
+    context = made(experiment, alone, **plan)
+    assert context.loss_share == pytest.approx(1 / (2 * 2 * 3))
+    assert context.loss_factor == pytest.approx(context.loss_scale.value / 12)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"pipeline": 2, "model": "moe-gpt", "schedule": "zb-h1"},
+        {"tensor": 2, "sequence_parallel": True},
+        {"tensor": 2, "pipeline": 2},
+        {"context": 2},
+        {"expert": 2, "model": "moe-gpt"},
+        {"recompute": "full"},
+    ],
+    ids=str,
+)
+def test_every_tensor_that_a_pass_reads_belongs_to_a_boundary_of_its_segment(
+    alone, experiment, plan
+):
+    """Inputs in order, parts of gradients at an output."""
+    tiny = experiment(**plan)
+    for rank in range(tiny.world_size):
+        context = made(experiment, alone, rank, **plan)
+        for instruction in context.rank.instructions:
+            task = instruction.task
+            if task.op in FORWARDS:
+                names = context.names[task.layers]
+                inputs = context.segments[task.layers].inputs
+                assert [names.activations[b] for b in inputs] == list(task.sources)
+            elif task.op in BACKWARDS - {Op.BACKWARD_WEIGHT}:
+                names = context.names[task.layers]
+                read = [n for n in task.sources if n not in names.activations.values()]
+                outputs = {names.outputs[name] for name in read}
+                assert outputs <= set(context.segments[task.layers].outputs)
+
+
+def test_parts_of_a_gradient_are_found_by_name():
+    names = BoundaryNames({1: "act:1"}, {"grad:3": 3, "grad:3.5": 3})
+    assert {names.outputs[name] for name in ("grad:3", "grad:3.5")} == {3}
+
+
+def test_tensors_are_held_until_the_program_frees_them(alone, experiment):
+    context = made(experiment, alone, microbatches=2)
+    backward = next(i for i in context.rank.instructions if i.task.op is Op.BACKWARD)
+    context.ledger.hold((backward.task.frees[0], backward.microbatch), 8, 0.0)
+    for name in backward.task.frees[1:]:
+        context.put(name, backward.microbatch, torch.zeros(2), 0.0)
+    context.release(backward, 1.0)
+    assert context.tensors == {}
+    context.ledger.restart()  # nothing is left
+
+
+def test_parameters_are_found_by_what_communication_is_about(alone, experiment):
+    context = made(experiment, alone, data=2, zero=3, pipeline=1, microbatches=1)
+    (parameters, *_) = context.parameters.values()
+    bucket = parameters.bucket
+    assert context.parameters_named(bucket.name) is parameters
+    assert context.parameters_named(bucket.weights) is parameters
+    assert context.parameters_named("act:1") is None
+    assert context.parameters_of(bucket.segments[0]) is parameters
+    held = {name: nbytes for name, nbytes in context.resident_bytes().items() if nbytes}
+    assert held == context.rank.program.resident[0]

@@ -1,0 +1,50 @@
+"""The bytes that are counted as held are those of the tensors that are held."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from runtime.executor.ledger import Ledger, SavedBytes, refetched
+
+
+def test_a_step_that_leaves_something_behind_is_noticed():
+    ledger = Ledger(100)
+    ledger.hold(("act:1", 0), 8, 0.5)
+    with pytest.raises(RuntimeError, match="act:1"):
+        ledger.restart()
+    ledger.release(("act:1", 0), 1.0)
+    assert ledger.changes == [(0.5, 8), (1.0, -8)]
+    ledger.restart()
+    assert ledger.changes == []
+
+
+def test_what_is_released_is_given_back_by_whoever_holds_it():
+    ledger, dropped = Ledger(0), []
+    ledger.hold(("stash:0@1", -1), 8, 0.0, lambda: dropped.append("stash"))
+    ledger.hold(("act:1", 0), 8, 0.0)
+    ledger.release(("act:1", 0), 1.0)
+    assert dropped == []
+    ledger.release(("stash:0@1", -1), 1.0)
+    assert dropped == ["stash"]
+    with pytest.raises(KeyError):
+        ledger.release(("act:1", 0), 2.0)
+
+
+def test_each_storage_that_autograd_saves_counts_once():
+    x = torch.ones(4, 4, requires_grad=True)
+    with SavedBytes(()) as saved:
+        (x * x).sum()  # twice the same tensor
+    assert saved.nbytes == x.nbytes
+    with SavedBytes([x]) as saved:
+        (x * x).sum()
+    assert saved.nbytes == 0
+
+
+def test_a_tensor_that_is_fetched_again_is_not_kept():
+    x, weight = torch.full((3,), 2.0), torch.ones(3, requires_grad=True)
+    with refetched({7: x}, lambda number: torch.full((3,), float(number))):
+        product = (x * weight).sum()
+    product.backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [7.0] * 3  # of what was fetched, not of what was there
