@@ -47,7 +47,7 @@ TABLES: dict[str, type[Section]] = {
 }
 
 TABLE_OF = {key: name for name, table in TABLES.items() for key in table.model_fields}
-"""In which table each key is."""
+"""The table of each key."""
 
 register_values("schedule", SCHEDULES)
 register_checks(

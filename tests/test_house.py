@@ -49,7 +49,6 @@ WITHOUT_TEST: frozenset[str] = frozenset(
         "simulator/charts/legend.py",
         "simulator/cli/mesh.py",
         "simulator/cluster/file_checks.py",
-        "simulator/experiment/describe.py",
         "simulator/strategies/gradients/parameter_layout.py",
         "simulator/strategies/lowering.py",
         "simulator/strategies/stages/dataflow.py",
@@ -75,14 +74,12 @@ FRAGMENTS: frozenset[str] = frozenset(
         "simulator/charts",
         "simulator/cli",
         "simulator/cluster",
-        "simulator/experiment",
         "simulator/planner",
         "simulator/strategies",
         "simulator/strategies/gradients",
         "simulator/strategies/schedules",
         "simulator/strategies/schedules/orders",
         "simulator/strategies/stages",
-        "simulator/workloads",
     }
 )
 """Folders with docstrings that still begin with such a word; this list may only shrink."""

@@ -9,15 +9,15 @@ from pydantic import Field
 from simulator.experiment.section import Positive, Section
 
 Algorithm = Literal["ring", "halving-doubling", "tree", "hierarchical", "in-network", "pairwise"]
-"""Of collectives, see `simulator.cluster.collectives`."""
+"""Algorithms of collectives; `simulator.cluster` says what each does."""
 
 
 class ClusterChoice(Section):
-    """Which machine the prediction is for: a preset, a cluster file or a calibrated profile.
+    """The machine that a prediction is for: a preset, a cluster file or a calibrated profile.
 
     Attributes:
         ranks_per_device: how many ranks share a GPU.
-        algorithm: of collectives; "auto" takes the fastest of those that the cluster has.
+        algorithm: how collectives are done; "auto" takes the fastest of those that the cluster has.
     """
 
     TABLE: ClassVar[str] = "cluster"
@@ -33,4 +33,5 @@ class ClusterChoice(Section):
 
     @property
     def is_named(self) -> bool:
+        """Tell whether a cluster is named at all."""
         return bool(self.preset or self.file or self.profile)

@@ -78,7 +78,7 @@ class Experiment(Section):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of its results should know of how the experiment was understood."""
+        """Sentences that say how the experiment was understood, for readers of its results."""
         parallel = self.parallel
         if parallel.expert == 1:
             return []

@@ -11,7 +11,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 
 _is_trial: ContextVar[bool] = ContextVar("is_trial", default=False)
-"""Whether the experiment that is refused is itself a trial: its message is read by nobody."""
+"""True while the experiment that is refused is itself a trial, whose message nobody reads."""
 
 
 def divisors_near(number: int, wanted: int) -> list[int]:

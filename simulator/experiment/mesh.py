@@ -16,7 +16,7 @@ class Mesh:
 
     Args:
         order: axes from the slowest to the fastest varying as ranks are counted.
-        degrees: sizes of the axes; one that is not named has 1.
+        degrees: sizes of the axes; an axis that is not named has size 1.
     """
 
     def __init__(self, order: Sequence[str] = AXES, **degrees: int):
@@ -31,10 +31,11 @@ class Mesh:
 
     @property
     def world_size(self) -> int:
+        """Number of ranks."""
         return int(self.ranks.size)
 
     def coordinate(self, rank: int) -> dict[str, int]:
-        """Where `rank` is on each axis.
+        """Return the position of `rank` on each axis.
 
         Raises:
             ValueError: there is no such rank.
@@ -44,14 +45,15 @@ class Mesh:
         return {axis: int(at) for axis, at in zip(AXES, self._places[rank], strict=True)}
 
     def replica(self, rank: int) -> int:
-        """Whose share of the batch `rank` takes, counted over all of them: those at different
-        places of `data` and `expert` take different data.
+        """Return which share of the batch `rank` takes, counted over all shares.
+
+        Ranks at different positions of `data` and `expert` take different data.
         """
         place = self.coordinate(rank)
         return place["data"] * self.degrees["expert"] + place["expert"]
 
     def group(self, rank: int, *axes: str) -> tuple[int, ...]:
-        """The ranks that differ from `rank` in these axes only, ascending."""
+        """Return the ranks that differ from `rank` in these axes only, ascending."""
         known = self._groups.setdefault(axes, {})
         if rank not in known:
             selector = tuple(
@@ -63,13 +65,14 @@ class Mesh:
         return known[rank]
 
     def axes_of(self, group: Sequence[int]) -> tuple[str, ...]:
-        """The axes in which the ranks of `group` differ."""
+        """Return the axes in which the ranks of `group` differ."""
         places = self._places[list(group)]
         return tuple(axis for axis, at in zip(AXES, places.T, strict=True) if len({*at}) > 1)
 
     def representatives(self) -> list[int]:
-        """One rank of every set of peers that do the same: the first place on every axis
-        but the pipeline, where ranks have different layers.
+        """Return one rank of every set of peers that do the same.
+
+        That is the first one on every axis but the pipeline, where ranks have different layers.
         """
         first = tuple(slice(None) if axis == "pipeline" else 0 for axis in AXES)
         return [int(rank) for rank in self.ranks[first]]
@@ -79,12 +82,12 @@ class Mesh:
         return [int(place) for place in self._places[:, AXES.index("pipeline")]]
 
     def groups(self, *axes: str) -> list[tuple[int, ...]]:
-        """Every group along `axes`, each once."""
+        """Return every group along `axes`, each once."""
         return sorted({self.group(rank, *axes) for rank in range(self.world_size)})
 
 
 def place_of(mesh: Mesh, rank: int) -> str:
-    """Where a rank is, in short: ``d0 p1 t3``; empty on a mesh of one axis."""
+    """Return the position of a rank in short: ``d0 p1 t3``; empty on a mesh of one axis."""
     axes = [axis for axis in AXES if mesh.degrees[axis] > 1]
     place = mesh.coordinate(rank)
     return " ".join(f"{axis[0]}{place[axis]}" for axis in axes) if len(axes) > 1 else ""

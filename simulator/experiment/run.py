@@ -10,10 +10,10 @@ from simulator.experiment.section import Positive, Section
 
 
 class Run(Section):
-    """How the real execution is run and measured.
+    """Steps, device and limits of a real execution.
 
     Attributes:
-        backend: what tensors are sent with; "auto" is NCCL where every rank has a GPU of its
+        backend: the library that sends tensors; "auto" is NCCL where every rank has a GPU of its
             own, else gloo.
         check_memory: refuse a plan that the memory of this host cannot hold, before it starts.
     """

@@ -131,7 +131,7 @@ _TYPES = {
     "string": "text",
     "tuple": "a list",
 }
-"""What is allowed, by the first word of the type of pydantic's error."""
+"""Names of what is allowed, by the first word of the type of pydantic's error."""
 
 
 def _literals(annotation: Any) -> Iterator[str]:

@@ -18,32 +18,33 @@ BERT_SIZES = {
     "base": dict(zip(SHAPE, (12, 768, 12, 512, 30522, 3072), strict=True)),
     "large": dict(zip(SHAPE, (24, 1024, 16, 512, 30522, 4096), strict=True)),
 }
-"""Devlin et al. 2019, section 3; the sequence is the longest that is trained."""
+"""Sizes of Devlin et al. 2019, section 3; the sequence is the longest that is trained."""
 ModelName = Literal["unit", "mlp", "gpt", "moe-gpt", "bert", "alexnet", "vgg16", "resnet50"]
 IMAGE_MODELS = ("alexnet", "vgg16", "resnet50")
 
 
 class Workload(Section):
-    """What is trained.
+    """The model that is trained, its sizes, its numbers and its optimizer.
 
     Attributes:
-        layers, hidden, heads, sequence, vocab, ffn_hidden: of gpt, moe-gpt, bert and mlp,
-            as in Megatron-LM.
-        experts, top_k, capacity_factor: of moe-gpt: experts in every MLP, how many of them a
+        layers, hidden, heads, sequence, vocab, ffn_hidden: sizes of gpt, moe-gpt, bert and
+            mlp, as in Megatron-LM.
+        experts, top_k, capacity_factor: experts in every MLP of moe-gpt, how many of them a
             token chooses, and how many more token slots they have than a balanced load takes.
-        routing, zipf_exponent: of moe-gpt: the load of the experts that is predicted for,
+        routing, zipf_exponent: the load of moe-gpt's experts that a prediction is for,
             "uniform", "zipf" or "file:PATH". A run measures its own.
-        size: of bert, "base" or "large": stands for all of those.
-        attention: of gpt, moe-gpt and bert: "unfused" computes softmax(Q·Kᵀ)·V step by step,
+        size: "base" or "large", which stands for all sizes of bert.
+        attention: "unfused" computes softmax(Q·Kᵀ)·V of gpt, moe-gpt and bert step by step,
             "flash" in one kernel that does not keep the scores.
-        image_size, classes: of alexnet, vgg16 and resnet50: side of the square images of
-            three channels, and what they are sorted into.
+        image_size, classes: side of the square images of three channels that alexnet, vgg16
+            and resnet50 take, and the number of classes that they are sorted into.
         global_batch: sequences or images per training step over all replicas.
-        optimizer: with torch's defaults besides run.learning_rate; momentum is 0.9.
-        loss_scale: of fp16, to begin with: halved at an overflow, whose step is skipped, and
-            doubled after 2000 steps without one.
+        optimizer: its other parameters than run.learning_rate are torch's defaults; momentum
+            is 0.9.
+        loss_scale: the first scale of losses in fp16: halved at an overflow, whose step is
+            skipped, and doubled after 2000 steps without one.
         clip_norm: largest L2 norm of the gradient of the whole model; unset, no limit.
-        forward, backward_input, backward_weight, p2p: seconds, for unit only.
+        forward, backward_input, backward_weight, p2p: seconds of passes and messages of unit.
     """
 
     TABLE: ClassVar[str] = "workload"
@@ -82,36 +83,39 @@ class Workload(Section):
 
     @property
     def tokens_per_sample(self) -> int:
-        """Of the unit that throughput counts: tokens of a sequence, or 1 for an image."""
+        """Units of throughput in a sample: tokens of a sequence, or 1 for an image."""
         return 1 if self.model in IMAGE_MODELS else self.sequence
 
     @property
     def ffn(self) -> int:
+        """Size of the feed-forward layer, 4 × hidden unless it is given."""
         return self.ffn_hidden or 4 * self.hidden
 
     @property
     def dtype_bytes(self) -> int:
+        """Bytes of a parameter, gradient or activation."""
         return DTYPE_BYTES[self.dtype]
 
     @property
     def wide_bytes(self) -> int:
-        """Of a value where 16 bits are too few: statistics of norms, and losses."""
+        """Bytes of a value where 16 bits are too few: statistics of norms, and losses."""
         return max(self.dtype_bytes, 4)
 
     @property
     def has_master_weights(self) -> bool:
-        """16-bit weights are copies of fp32 ones, which the optimizer updates
-        (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1).
+        """Tell whether weights are 16-bit copies of fp32 ones, which the optimizer updates.
+
+        Source: Micikevicius et al. 2018, "Mixed Precision Training", section 3.1.
         """
         return self.dtype_bytes == 2
 
     @property
     def optimizer_bytes(self) -> int:
-        """Of a parameter: what the optimizer keeps, fp32 master weight included."""
+        """Bytes that the optimizer keeps of a parameter, fp32 master weight included."""
         states = OPTIMIZER_STATES[self.optimizer]
         return 4 * (1 + states) if self.has_master_weights else self.dtype_bytes * states
 
     @property
     def needs_gradient_norm(self) -> bool:
-        """To clip, or to see that a scaled loss has overflowed."""
+        """Tell whether a step needs the norm: to clip, or to see that a scaled loss overflowed."""
         return self.clip_norm is not None or self.dtype == "fp16"

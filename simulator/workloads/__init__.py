@@ -1,1 +1,1 @@
-"""What is trained: torch-free descriptions, one file a model family."""
+"""Models that are trained, described without torch, one file a model family."""

@@ -1,6 +1,6 @@
-"""AlexNet in its one-column form (Krizhevsky 2014, "One weird trick for parallelizing
-convolutional neural networks"), with the channels of torchvision's `alexnet`.
+"""AlexNet in its one-column form, with the channels of torchvision's `alexnet`.
 
+Source: Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks".
 Five convolutions and three fully connected layers: 61,100,840 parameters for 224×224
 images of 1000 classes. Most FLOPs and activations are in the former, 96 % of the
 parameters in the latter. Each layer with its ReLU and pool is a layer here, the last with
@@ -31,7 +31,7 @@ HIDDEN = (4096, 4096)
 
 
 def layers(experiment: Experiment) -> list[Layer]:
-    """Five convolutions, two fully connected layers, the classifier with its loss."""
+    """Return five convolutions, two fully connected layers, the classifier with its loss."""
     w = experiment.workload
     image = (experiment.microbatch_size, w.image_size, w.classes, w.dtype_bytes)
     return chain(BLOCKS, HIDDEN, image)

@@ -9,13 +9,17 @@ from simulator.experiment.experiment import Experiment
 from simulator.workloads.layer import Layer, Product
 
 Form = Literal["kept", "recomputed", "flash"]
-"""kept: softmax(Q·Kᵀ)·V step by step, and the softmax's output is kept. recomputed: it is not, the
-core runs again in the backward pass (Korthikanti et al. 2022, section 5, "selective activation
-recomputation"). flash: one kernel that never writes the scores (Dao 2023, "FlashAttention-2",
-section 3.1)."""
+"""Ways to compute the core of attention, by what is kept of it for the backward pass.
+
+* kept: softmax(Q·Kᵀ)·V step by step; the softmax's output is kept.
+* recomputed: the same, but it is not kept, and the core runs again in the backward pass
+  ("selective activation recomputation", Korthikanti et al. 2022, section 5).
+* flash: one kernel that never writes the scores (Dao 2023, "FlashAttention-2", section 3.1).
+"""
 
 
 def form(experiment: Experiment) -> Form:
+    """Return the form in which `experiment` computes attention."""
     if experiment.workload.attention == "flash":
         return "flash"
     return "recomputed" if experiment.parallel.recompute == "selective" else "kept"
@@ -23,10 +27,12 @@ def form(experiment: Experiment) -> Form:
 
 @dataclass(frozen=True)
 class Core:
-    """Attention of `count` heads of all samples, each `sequence` tokens of `head` values.
+    """The core of attention of `count` heads, each `sequence` tokens of `head` values.
 
     Attributes:
+        count: heads of all samples together.
         width: bytes of a value.
+        causal: a token attends to those before it only.
     """
 
     form: Form
@@ -38,7 +44,10 @@ class Core:
 
     @property
     def products(self) -> tuple[Product, Product]:
-        """Q·Kᵀ and scores·V. A fused kernel computes half of them where a mask is causal."""
+        """The products Q·Kᵀ and scores·V.
+
+        A fused kernel computes half of them where a mask is causal.
+        """
         fused = self.form == "flash"
         scores = Product(
             m=self.sequence,
@@ -52,7 +61,7 @@ class Core:
         return scores, replace(scores, n=self.head, k=self.sequence)
 
     def into(self, layer: Layer) -> Layer:
-        """`layer`, whose other work is given, with this core behind its first product.
+        """Return `layer`, whose other work is given, with this core behind its first product.
 
         The input of the core, Q, K and V side by side, is kept in any case.
         """

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.experiment.experiment import Experiment
-from simulator.workloads.attention import Core, form
+from simulator.workloads.blocks import TransformerBlocks, chain
 from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import REPLICATED, Layer, linear
 from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
@@ -29,98 +29,56 @@ SEGMENTS = 2
 
 
 def masked_positions(sequence: int) -> int:
-    """Of one sequence. Always the same number: means over microbatches then average to the
-    mean over the batch.
+    """Return the number of masked tokens of a sequence.
+
+    It is always the same, so that means over microbatches average to the mean over the batch.
     """
     return max(1, round(MASKED_SHARE * sequence))
 
 
 def layers(experiment: Experiment) -> list[Layer]:
-    """Embedding, then attention and MLP of each block, then the head with its loss.
+    """Return embedding, then attention and MLP of each block, then the head with its loss.
 
     A norm ends every block, so that the tensor handed on is the input of the next
     product: autograd keeps it once.
     """
-    w = experiment.workload
-    batch, width, wide = experiment.microbatch_size, w.dtype_bytes, w.wide_bytes
-    tokens = batch * w.sequence
-    masked = batch * masked_positions(w.sequence)
-    h, ffn, heads = w.hidden, w.ffn, w.heads
-    shape = f"b{batch} s{w.sequence} h{h}"
-    out = (batch, w.sequence, h)
-    hidden_bytes = tokens * h * width
-    norm_statistics = 2 * tokens * max(width, 4)
-
-    tables = (w.vocab + w.sequence + SEGMENTS) * h
+    w, blocks = experiment.workload, TransformerBlocks(experiment, "bert-", pre_norm=False)
+    h, width, hidden_bytes = w.hidden, w.dtype_bytes, blocks.hidden_bytes
+    masked = experiment.microbatch_size * masked_positions(w.sequence)
     embedding = Layer(
-        kind=f"bert-embedding {shape} v{w.vocab}",
-        parameters=tables + 2 * h,
+        kind=f"bert-embedding {blocks.shape} v{w.vocab}",
+        parameters=(w.vocab + w.sequence + SEGMENTS) * h + 2 * h,
         moved_bytes=6 * hidden_bytes,  # rows looked up, positions and segments added, norm
         kernels=6,
-        saved_bytes=8 * tokens + hidden_bytes + norm_statistics,
-        output_shape=out,
+        saved_bytes=8 * blocks.tokens + hidden_bytes + blocks.norm_statistics,
+        output_shape=blocks.output_shape,
         output_bytes=hidden_bytes,
-    )
-    core = Core(form(experiment), batch * heads, w.sequence, h // heads, width, causal=False)
-    attention = core.into(
-        Layer(
-            kind=f"bert-attention {shape} a{heads}",
-            parameters=3 * h * h + 3 * h + h * h + h + 2 * h,
-            products=(linear(tokens, h, 3 * h), linear(tokens, h, h)),
-            moved_bytes=5 * hidden_bytes,  # residual, norm
-            kernels=2,
-            saved_bytes=5 * hidden_bytes + norm_statistics,
-            # Projection's input; gradients of Q, K, V and output.
-            deferred_bytes=5 * hidden_bytes,
-            defers_input=True,
-            output_shape=out,
-            output_bytes=hidden_bytes,
-        )
-    )
-    mlp = Layer(
-        kind=f"bert-mlp {shape} f{ffn}",
-        parameters=h * ffn + ffn + ffn * h + h + 2 * h,
-        products=(linear(tokens, h, ffn), linear(tokens, ffn, h)),
-        moved_bytes=5 * hidden_bytes + 2 * tokens * ffn * width,  # residual, norm; GELU
-        kernels=3,
-        saved_bytes=hidden_bytes + 2 * tokens * ffn * width + norm_statistics,
-        deferred_bytes=hidden_bytes + 2 * tokens * ffn * width,
-        defers_input=True,
-        output_shape=out,
-        output_bytes=hidden_bytes,
-        starts_block=False,
     )
     # The first product is taken at all positions (as Hugging Face's BertForMaskedLM, where
     # the paper's code takes the masked ones before it), what follows at the masked ones.
-    head = Layer(
-        kind=f"bert-head {shape} v{w.vocab}",
-        parameters=h * h + h + 2 * h + h * w.vocab + w.vocab,
-        products=(linear(tokens, h, h), linear(masked, h, w.vocab)),
-        # Masked ones taken, GELU, norm; log-softmax.
-        moved_bytes=6 * masked * h * width + 3 * masked * w.vocab * wide,
-        kernels=5,
-        saved_bytes=3 * masked * h * width  # inputs of GELU, norm and projection
-        + 2 * masked * wide
-        + masked * w.vocab * wide  # log-softmax output
-        + 2 * 8 * masked  # positions and tokens there
-        + wide,  # the loss's total weight
-        deferred_bytes=hidden_bytes + masked * (h + w.vocab) * width,
+    transform = Layer(
+        kind=f"bert-head {blocks.shape} v{w.vocab}",
+        parameters=h * h + h + 2 * h,
+        products=(linear(blocks.tokens, h, h),),
+        moved_bytes=6 * masked * h * width,  # masked ones taken, GELU, norm
+        kernels=3,
+        # Inputs of GELU, norm and projection; the norm's statistics; masked positions.
+        saved_bytes=3 * masked * h * width + 2 * masked * w.wide_bytes + 8 * masked,
+        deferred_bytes=hidden_bytes + masked * h * width,
         defers_input=True,
-        starts_block=False,
     )
-    # The first block stays with the embedding: a stage cannot begin between them.
-    first, *rest = [attention, mlp] * w.layers
-    return [embedding, replace(first, starts_block=False), *rest, head]
+    halves = [blocks.attention(causal=False), blocks.mlp()] * w.layers
+    return chain(embedding, halves, blocks.head(transform, masked, bias=True))
 
 
 def _half(p: SplitTransformer, whole: int, core: list[Layer]) -> list[Layer]:
-    """`core`, residual and norm."""
+    """Return `core`, residual and norm."""
     result = [*p.enter(), *core, *p.leave()]
     return [*result, p.add(whole, back=len(result)), p.norm(whole)]
 
 
 def split_layers(experiment: Experiment) -> list[Layer]:
-    """The same, cut where ranks must talk (see `simulator.workloads.transformer`)."""
+    """Return the same, cut where ranks must talk (see `simulator.workloads.transformer`)."""
     p, blocks = SplitTransformer.of(experiment), experiment.workload.layers
     result = [p.embedding(), *p.leave(), _places(p)]
     for block in range(blocks):
@@ -137,7 +95,7 @@ def split_layers(experiment: Experiment) -> list[Layer]:
 
 
 def _places(p: SplitTransformer) -> Layer:
-    """Adds position and segment embedding of the tokens here, and norms."""
+    """Return what adds position and segment embedding of the tokens here, and norms."""
     return Layer(
         kind=f"bert-places n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
         parameters=(p.context * p.sequence + SEGMENTS) * p.hidden + 2 * p.hidden,
@@ -155,9 +113,11 @@ def _places(p: SplitTransformer) -> Layer:
 
 
 def _transform(p: SplitTransformer, whole: int, masked: int) -> Layer:
-    """Of the head: every rank computes all of it, then its share of the logits, so that the
-    gradients that come back are parts of a sum over the ranks. How many masked tokens are on a
-    context rank is not known beforehand, so each has room, and does the work, for all.
+    """Return the part of the head before the logits, which every rank computes whole.
+
+    A rank has only its share of the logits, so that the gradients that come back are parts of
+    a sum over the ranks. How many masked tokens are on a context rank is not known beforehand,
+    so each has room, and does the work, for all.
     """
     h = p.hidden
     return Layer(

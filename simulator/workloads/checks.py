@@ -1,6 +1,4 @@
-"""What of ``[workload]`` is refused: keys the model does not have, sizes it cannot take; and
-what the model cannot do.
-"""
+"""Keys that a model does not have, sizes that it cannot take, and what it cannot do."""
 
 from __future__ import annotations
 
@@ -16,10 +14,10 @@ SHAPED = TEXT_MODELS | {"mlp", "unit"}
 """Models with `layers`, `hidden` and so on, and `unit`, which ignores them."""
 
 SMALLEST_IMAGE = {"alexnet": 63, "vgg16": 32, "resnet50": 1}
-"""Side at which every convolution and pool still has an output."""
+"""Smallest side of an image at which every convolution and pool still has an output."""
 
 SMALLEST_SINGLE_IMAGE = 33
-"""ResNet-50's for microbatches of one: its last batch norms need two values per channel."""
+"""Smallest side for ResNet-50 with one image: its last batch norms need two values a channel."""
 
 MOE_KEYS = ("experts", "top_k", "capacity_factor", "routing", "zipf_exponent")
 
@@ -81,8 +79,7 @@ def check_keys(experiment: Experiment) -> None:
 
 
 def check_attention(experiment: Experiment) -> None:
-    """Refuse to recompute attention where there is none to recompute, and forms of it that
-    there are not.
+    """Refuse to recompute attention where there is none, and forms of it that there are not.
 
     Raises:
         ExperimentError: with one line that names key, value and what is allowed.

@@ -23,23 +23,26 @@ REGROUP = Exchange("context", Op.ALL_TO_ALL, Op.ALL_TO_ALL)
 
 
 def zigzag(experiment: Experiment) -> bool:
-    """Rank r of c has chunks r and 2c - 1 - r of the sequence, so that with a causal mask all
-    ranks have equal work (Megatron-LM's context parallelism); else it has chunk r of c.
+    """Tell whether ranks have two chunks of the sequence, one from either end.
+
+    Rank r of c then has chunks r and 2c - 1 - r, so that with a causal mask all ranks have
+    equal work (Megatron-LM's context parallelism); else it has chunk r of c.
     """
     style = experiment.parallel.context_style
     return style == "ring" and experiment.workload.model in CAUSAL
 
 
 def attention(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
-    """From the input of Q, K and V to this rank's part of the output projection."""
+    """Return the layers from the input of Q, K and V to this rank's part of the projection."""
     if p.context == 1:
         return [p.attention(whole, causal)]
     return _ring(p, whole, causal) if p.context_style == "ring" else _ulysses(p, whole, causal)
 
 
 def _ring(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
-    """Step j attends to the keys and values of the rank j places before this one; those of
-    the next step come meanwhile, so their shift is listed before it.
+    """Return a ring's layers: step j attends to the keys and values of the j-th rank before.
+
+    Those of the next step come meanwhile, so their shift is listed before the step.
     """
     made = [_product(p, whole, "queries", 1), replace(_product(p, whole, "keys", 2), reads=(1,))]
     queries, keys, state = 1, 2, 0  # boundaries, counted from the input
@@ -58,7 +61,7 @@ def _ring(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
 
 
 def _product(p: SplitTransformer, whole: int, part: str, count: int) -> Layer:
-    """`count` of Q, K and V of this rank's heads: (batch, sequence, count × hidden ÷ tensor)."""
+    """Return `count` of Q, K, V of the heads here: (batch, sequence, count × hidden ÷ tensor)."""
     columns = count * p.hidden // p.tensor
     nbytes = p.tokens * columns * p.width
     return Layer(
@@ -77,7 +80,9 @@ def _product(p: SplitTransformer, whole: int, part: str, count: int) -> Layer:
 def _block(
     p: SplitTransformer, whole: int, step: int, causal: bool, reads: tuple[int, ...]
 ) -> Layer:
-    """Reads queries, keys with values and, from the second step on, the state: the output of
+    """Return one step of a ring: attention to the keys and values that are here.
+
+    It reads queries, keys with values and, from the second step on, the state: the output of
     the steps so far with its log-sum-exp, (batch × heads, sequence, width of a head + 1). The
     last step puts out the heads side by side, (batch, sequence, hidden ÷ tensor).
 
@@ -122,7 +127,7 @@ def _block(
 
 
 def _projection(p: SplitTransformer, whole: int) -> Layer:
-    """(batch, sequence, hidden ÷ tensor) → a part of the sum over tensor ranks."""
+    """Return the output projection: (batch, sequence, hidden ÷ tensor) → a part of a sum."""
     columns = p.hidden // p.tensor
     return Layer(
         kind=f"projection {p.shape}",
@@ -138,7 +143,7 @@ def _projection(p: SplitTransformer, whole: int) -> Layer:
 
 
 def _ulysses(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
-    """Tensors are (context, …) around an all-to-all: what goes to, or came from, each rank."""
+    """Return the layers of Ulysses; around an all-to-all the first axis of a tensor is the rank."""
     heads = p.heads // p.tensor // p.context
     columns, mixed = p.hidden // p.tensor // p.context, p.all_bytes // p.tensor
     packed = (p.context, p.batch, p.sequence, 3, columns)

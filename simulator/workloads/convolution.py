@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from simulator.workloads.layer import Layer, Product, linear
 
 INDEX_BYTES = 8
-"""Of one position of a maximum, and of one label."""
+"""Bytes of one position of a maximum, and of one label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What slides over an image: a max-pool, or the window of a convolution."""
+    """A window that slides over an image: of a max-pool or of a convolution."""
 
     kernel: int
     stride: int = 1
     padding: int = 0
 
     def side(self, size: int) -> int:
-        """Side of the output for an input of side `size`."""
+        """Return the side of the output for an input of side `size`."""
         return (size + 2 * self.padding - self.kernel) // self.stride + 1
 
     def __str__(self) -> str:
@@ -37,15 +37,18 @@ class Conv:
 
     @property
     def parameters(self) -> int:
+        """Number of weights and biases."""
         weight = self.outputs * self.inputs * self.window.kernel**2
         return weight + (self.outputs if self.bias else 0)
 
     def values(self, batch: int, size: int) -> int:
-        """Count of the output's values for `batch` images of side `size`."""
+        """Return the number of the output's values for `batch` images of side `size`."""
         return batch * self.outputs * self.window.side(size) ** 2
 
     def product(self, batch: int, size: int, first: bool = False) -> Product:
-        """Every pixel of the output is a row (Chetlur et al. 2014, "cuDNN", section 3).
+        """Return it as a matrix product, in which a pixel of the output is a row.
+
+        Source: Chetlur et al. 2014, "cuDNN", section 3.
 
         Args:
             first: the input is a batch, which has no gradient.
@@ -63,12 +66,13 @@ class Block:
     pool: Window | None = None
 
     def side(self, size: int) -> int:
+        """Return the side of the output for an input of side `size`."""
         side = self.conv.window.side(size)
         return self.pool.side(side) if self.pool else side
 
 
 def convolution(block: Block, batch: int, size: int, width: int, first: bool) -> Layer:
-    """Convolution, ReLU and perhaps a max-pool of `batch` images of side `size`.
+    """Return convolution, ReLU and perhaps a max-pool of `batch` images of side `size`.
 
     Before a pool, ReLU keeps its output, which the pool keeps as well, and the pool the
     positions of the maxima (int64). A ReLU that ends the layer keeps a byte per value, not
@@ -102,7 +106,7 @@ def convolution(block: Block, batch: int, size: int, width: int, first: bool) ->
 
 
 def fully_connected(batch: int, inputs: int, outputs: int, width: int) -> Layer:
-    """A matrix product and ReLU."""
+    """Return a matrix product and ReLU."""
     parameters = inputs * outputs + outputs
     return Layer(
         kind=f"fully-connected b{batch} {inputs} to {outputs}",
@@ -119,8 +123,9 @@ def fully_connected(batch: int, inputs: int, outputs: int, width: int) -> Layer:
 
 
 def classifier(batch: int, inputs: int, classes: int, width: int) -> Layer:
-    """A matrix product and softmax cross-entropy: log-softmax output, labels and the
-    loss's total weight are kept.
+    """Return a matrix product and softmax cross-entropy.
+
+    The output of log-softmax, labels and the loss's total weight are kept.
     """
     parameters, wide = inputs * classes + classes, max(width, 4)
     return Layer(
@@ -138,7 +143,7 @@ def classifier(batch: int, inputs: int, classes: int, width: int) -> Layer:
 def chain(
     blocks: tuple[Block, ...], hidden: tuple[int, ...], image: tuple[int, int, int, int]
 ) -> list[Layer]:
-    """Blocks of convolutions, fully connected layers with `hidden` outputs, classifier.
+    """Return blocks of convolutions, fully connected layers with `hidden` outputs, classifier.
 
     Args:
         image: (images, side, classes, bytes of a value).

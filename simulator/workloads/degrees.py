@@ -1,4 +1,4 @@
-"""Which degrees of splitting a model takes, and the nearest that it does."""
+"""Degrees of splitting that a model takes, and the nearest to one that it does not take."""
 
 from __future__ import annotations
 

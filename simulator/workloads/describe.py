@@ -33,7 +33,7 @@ SPLIT_MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
 
 
 def describe(experiment: Experiment) -> list[Layer]:
-    """The layers of the experiment's model for one microbatch on one rank."""
+    """Return the layers of the experiment's model for one microbatch on one rank."""
     return list(_described(experiment))
 
 

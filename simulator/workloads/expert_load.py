@@ -1,4 +1,4 @@
-"""How a Mixture of Experts' load is spread over the experts, and what that drops.
+"""The load of a Mixture of Experts' experts, and the choices of tokens that it drops.
 
 The load of an expert is its share of all choices of tokens, before any are dropped. A run
 measures it; for a prediction it is an input: ``workload.routing``.
@@ -20,12 +20,13 @@ from simulator.workloads.moe_gpt import capacity
 
 FILE = "file:"
 ROUNDING = 1e-6
-"""By how much the shares of a file may miss their sum, if it was written with few digits."""
+"""Tolerance by which the shares of a file may miss their sum, if it was written with few digits."""
 
 
 def check_routing(workload: Workload) -> None:
-    """Refuse more choices than experts, and a routing that cannot be. A file is read only for a
-    prediction: nothing else needs it.
+    """Refuse more choices than experts, and a routing that cannot be.
+
+    A file is read only for a prediction: nothing else needs it.
 
     Raises:
         ExperimentError: with one line that names key, value and what is allowed.
@@ -48,7 +49,7 @@ def check_routing(workload: Workload) -> None:
 
 
 def loads_of(workload: Workload) -> list[list[float]]:
-    """The load that is predicted for, block by block: a share per expert, together 1.
+    """Return the load that a prediction is for, block by block: a share per expert, together 1.
 
     A token chooses an expert at most once, so no share is over 1 ÷ top_k.
 
@@ -63,8 +64,9 @@ def loads_of(workload: Workload) -> list[list[float]]:
 
 
 def capped(weights: Sequence[float], most: float) -> list[float]:
-    """Shares in proportion to `weights` (largest first), but none over `most`: what is over
-    it goes to the others in proportion.
+    """Return shares in proportion to `weights` (largest first), but none over `most`.
+
+    What is over it goes to the others in proportion.
     """
     for full, largest in enumerate(weights):
         rest, total = 1 - full * most, math.fsum(weights[full:])
@@ -74,7 +76,7 @@ def capped(weights: Sequence[float], most: float) -> list[float]:
 
 
 def dropped_share(load: Sequence[float], capacity_share: float) -> float:
-    """Share of all choices that find no slot, if every microbatch has this load.
+    """Return the share of all choices that find no slot, if every microbatch has this load.
 
     Args:
         capacity_share: slots of an expert ÷ choices of a microbatch.
@@ -101,7 +103,7 @@ def predicted_routing(experiment: Experiment) -> ExpertLoad:
 
 
 def _read(workload: Workload) -> list[list[float]]:
-    """One list of shares for all blocks, or a list with one for each."""
+    """Return one list of shares for all blocks, or a list with one for each."""
     where = f"workload.routing = {workload.routing!r}"
     try:
         read = json.loads(Path(workload.routing.removeprefix(FILE)).read_text(encoding="utf-8-sig"))
@@ -128,6 +130,6 @@ def _read(workload: Workload) -> list[list[float]]:
 
 
 def _numbers(load: Any, workload: Workload) -> bool:
-    """Whether `load` is a list with a number for each expert."""
+    """Tell whether `load` is a list with a number for each expert."""
     numbers = isinstance(load, list) and all(type(share) in (int, float) for share in load)
     return numbers and len(load) == workload.experts

@@ -11,86 +11,44 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from simulator.experiment.experiment import Experiment
-from simulator.workloads.attention import Core, form
+from simulator.workloads.blocks import TransformerBlocks, chain
 from simulator.workloads.context import attention as split_attention
-from simulator.workloads.layer import Layer, linear
+from simulator.workloads.layer import Layer
 from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
 
 
 def layers(experiment: Experiment) -> list[Layer]:
-    """Embedding, then attention and MLP of each block, then the head with its loss.
+    """Return embedding, then attention and MLP of each block, then the head with its loss.
 
     Activations are those autograd keeps: per token and hidden unit, attention keeps its
     norm's output, Q, K, V and the heads' output, and the softmax's output per head; MLP
     keeps its norm's output and both sides of the GELU (compare Korthikanti et al. 2022,
     section 4.1, whose count includes dropout masks and counts 16-bit values).
     """
-    w = experiment.workload
-    batch, width, wide = experiment.microbatch_size, w.dtype_bytes, w.wide_bytes
-    tokens = batch * w.sequence
-    h, ffn, heads = w.hidden, w.ffn, w.heads
-    shape = f"b{batch} s{w.sequence} h{h}"
-    out = (batch, w.sequence, h)
-    hidden_bytes = tokens * h * width
-    norm_statistics = 2 * tokens * wide
-
+    w, blocks = experiment.workload, TransformerBlocks(experiment, "", pre_norm=True)
     embedding = Layer(
-        kind=f"embedding {shape} v{w.vocab}",
-        parameters=w.vocab * h + w.sequence * h,
-        moved_bytes=4 * hidden_bytes,  # rows looked up, positions added
+        kind=f"embedding {blocks.shape} v{w.vocab}",
+        parameters=w.vocab * w.hidden + w.sequence * w.hidden,
+        moved_bytes=4 * blocks.hidden_bytes,  # rows looked up, positions added
         kernels=3,
-        saved_bytes=8 * tokens,
-        output_shape=out,
-        output_bytes=hidden_bytes,
+        saved_bytes=8 * blocks.tokens,
+        output_shape=blocks.output_shape,
+        output_bytes=blocks.hidden_bytes,
     )
-    core = Core(form(experiment), batch * heads, w.sequence, h // heads, width, causal=True)
-    attention = core.into(
-        Layer(
-            kind=f"attention {shape} a{heads}",
-            parameters=2 * h + 3 * h * h + 3 * h + h * h + h,
-            products=(linear(tokens, h, 3 * h), linear(tokens, h, h)),
-            moved_bytes=5 * hidden_bytes,  # norm, residual
-            kernels=2,
-            saved_bytes=5 * hidden_bytes + norm_statistics,
-            # Both products' inputs, gradients of Q, K, V and output.
-            deferred_bytes=6 * hidden_bytes,
-            output_shape=out,
-            output_bytes=hidden_bytes,
-        )
+    norm = Layer(
+        kind=f"head {blocks.shape} v{w.vocab}",
+        parameters=2 * w.hidden,
+        moved_bytes=2 * blocks.hidden_bytes,
+        kernels=1,
+        saved_bytes=blocks.hidden_bytes + blocks.norm_statistics,
+        deferred_bytes=blocks.hidden_bytes,
     )
-    mlp = Layer(
-        kind=f"mlp {shape} f{ffn}",
-        parameters=2 * h + h * ffn + ffn + ffn * h + h,
-        products=(linear(tokens, h, ffn), linear(tokens, ffn, h)),
-        moved_bytes=5 * hidden_bytes + 2 * tokens * ffn * width,  # norm, residual; GELU
-        kernels=3,
-        saved_bytes=hidden_bytes + 2 * tokens * ffn * width + norm_statistics,
-        deferred_bytes=2 * hidden_bytes + 2 * tokens * ffn * width,
-        output_shape=out,
-        output_bytes=hidden_bytes,
-        starts_block=False,
-    )
-    head = Layer(
-        kind=f"head {shape} v{w.vocab}",
-        parameters=2 * h + h * w.vocab,
-        products=(linear(tokens, h, w.vocab),),
-        moved_bytes=2 * hidden_bytes + 3 * tokens * w.vocab * wide,  # norm; log-softmax
-        kernels=3,
-        saved_bytes=hidden_bytes
-        + norm_statistics
-        + tokens * w.vocab * wide  # log-softmax output
-        + 8 * tokens  # targets
-        + wide,  # the loss's total weight
-        deferred_bytes=hidden_bytes + tokens * w.vocab * width,
-        starts_block=False,
-    )
-    # The first block stays with the embedding: a stage cannot begin between them.
-    first, *rest = [attention, mlp] * w.layers
-    return [embedding, replace(first, starts_block=False), *rest, head]
+    halves = [blocks.attention(causal=True), blocks.mlp()] * w.layers
+    return chain(embedding, halves, blocks.head(norm, blocks.tokens, bias=False))
 
 
 def _half(p: SplitTransformer, whole: int, core: list[Layer]) -> list[Layer]:
-    """Norm, `core` and residual."""
+    """Return norm, `core` and residual."""
     result = [p.norm(whole), *p.enter(), *core, *p.leave()]
     return [*result, p.add(whole, back=len(result))]
 
@@ -102,7 +60,7 @@ def _mlp(p: SplitTransformer, whole: int) -> list[Layer]:
 def split_layers(
     experiment: Experiment, second: Callable[[SplitTransformer, int], list[Layer]] = _mlp
 ) -> list[Layer]:
-    """The same, cut where ranks must talk (see `simulator.workloads.transformer`).
+    """Return the same, cut where ranks must talk (see `simulator.workloads.transformer`).
 
     Args:
         second: makes the parts of the second half of a block, from their whole layer's index.
@@ -119,7 +77,7 @@ def split_layers(
 
 
 def _positions(p: SplitTransformer) -> Layer:
-    """Adds the learned positions of the tokens here."""
+    """Return what adds the learned positions of the tokens here."""
     return Layer(
         kind=f"positions n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
         parameters=p.context * p.sequence * p.hidden,

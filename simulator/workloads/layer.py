@@ -1,4 +1,4 @@
-"""What the simulator knows of a layer, without torch."""
+"""A layer as the simulator knows it, without torch: its work, its memory, its inputs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ of a layer are sums over them."""
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A collective between two layers: what is done with the tensor on its way forward, and
-    with its gradient on the way back (None: nothing).
+    """A collective between two layers.
 
-    Megatron-LM's conjugate pairs (Shoeybi et al. 2019, section 3; Korthikanti et al. 2022,
-    section 4.2.2): f is (None, ALL_REDUCE), g is (ALL_REDUCE, None); with sequence
-    parallelism f is (ALL_GATHER, REDUCE_SCATTER) and g is (REDUCE_SCATTER, ALL_GATHER).
+    `forward` is done with the tensor on its way forward, `backward` with its gradient on the
+    way back (None: nothing). Megatron-LM's conjugate pairs (Shoeybi et al. 2019, section 3;
+    Korthikanti et al. 2022, section 4.2.2): f is (None, ALL_REDUCE), g is (ALL_REDUCE, None);
+    with sequence parallelism f is (ALL_GATHER, REDUCE_SCATTER) and g is (REDUCE_SCATTER,
+    ALL_GATHER).
 
     Attributes:
-        axis: of the device mesh, whose ranks take part.
-        reduction: of an all-reduce, "sum" or "max".
+        axis: the axis of the device mesh whose ranks take part.
+        reduction: what an all-reduce computes, "sum" or "max".
         regathered: what was gathered is dropped after the forward pass and gathered once more
             before the backward pass (Korthikanti et al. 2022, section 4.2.2).
     """
@@ -44,7 +45,7 @@ class Product:
             for weights; else both operands are activations.
         into_input: the left operand has a gradient (a batch has none).
         fused: one step of a fused attention kernel, not a kernel of its own.
-        share: of it that is computed: a fused kernel leaves out what a causal mask hides.
+        share: the part of it that is computed: a fused kernel leaves out what a causal mask hides.
     """
 
     m: int
@@ -58,30 +59,33 @@ class Product:
 
     @property
     def flops(self) -> float:
-        """A multiply-add is two."""
+        """Floating-point operations; a multiply-add is two."""
         return 2.0 * self.batch * self.m * self.n * self.k * self.share
 
     @property
     def into_left(self) -> Product:
-        """Gradient of the output by the right operand, transposed."""
+        """The gradient of the left operand: that of the output by the right operand, transposed."""
         return replace(self, n=self.k, k=self.n)
 
     @property
     def into_right(self) -> Product:
-        """The left operand, transposed, by the gradient of the output."""
+        """The gradient of the right operand: the left one, transposed, by that of the output."""
         return replace(self, m=self.k, k=self.m)
 
     @property
     def backward_input(self) -> tuple[Product, ...]:
+        """Products for the gradients of activations."""
         left = (self.into_left,) if self.into_input else ()
         return left if self.of_weights else (*left, self.into_right)
 
     @property
     def backward_weight(self) -> tuple[Product, ...]:
+        """Products for the gradient of a weight."""
         return (self.into_right,) if self.of_weights else ()
 
 
 def flops(products: Iterable[Product]) -> float:
+    """Return the floating-point operations of all products together."""
     return sum(product.flops for product in products)
 
 
@@ -153,32 +157,37 @@ class Layer:
 
     @property
     def backward_weight(self) -> tuple[Product, ...]:
+        """Products for the gradients of the weights."""
         return tuple(made for product in self.products for made in product.backward_weight)
 
     @property
     def forward_flops(self) -> float:
+        """FLOPs of the forward pass."""
         return flops(self.products)
 
     @property
     def backward_input_flops(self) -> float:
+        """FLOPs of the backward pass for the input, without what is run again."""
         return flops(self.backward_input)
 
     @property
     def backward_weight_flops(self) -> float:
+        """FLOPs of the backward pass for weights."""
         return flops(self.backward_weight)
 
     @property
     def recomputed_flops(self) -> float:
+        """FLOPs of what the backward pass runs again."""
         return flops(self.recomputed)
 
     @property
     def flops(self) -> float:
-        """Of forward and backward together, without what is run again."""
+        """FLOPs of forward and backward together, without what is run again."""
         return self.forward_flops + self.backward_input_flops + self.backward_weight_flops
 
 
 def exchange(how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
-    """A collective as a layer; its output is of `shape` and has `nbytes`."""
+    """Return a collective as a layer; its output is of `shape` and has `nbytes`."""
     return Layer(
         kind="exchange",
         exchange=how,
@@ -190,5 +199,5 @@ def exchange(how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
 
 
 def linear(tokens: int, inputs: int, outputs: int) -> Product:
-    """(tokens × inputs) by a weight (inputs × outputs)."""
+    """Return the product (tokens × inputs) by a weight (inputs × outputs)."""
     return Product(tokens, outputs, inputs)

@@ -17,7 +17,7 @@ from simulator.workloads.transformer import EVERYWHERE
 
 
 def layers(experiment: Experiment) -> list[Layer]:
-    """The blocks, then the loss. The first block's input needs no gradient."""
+    """Return the blocks, then the loss. The first block's input needs no gradient."""
     w = experiment.workload
     tokens = experiment.microbatch_size * w.sequence
     h, ffn, width = w.hidden, w.ffn, w.dtype_bytes
@@ -47,8 +47,10 @@ def layers(experiment: Experiment) -> list[Layer]:
 
 
 def squared_error(kind: str, values: int, width: int) -> Layer:
-    """Of values of `width` bytes; autograd keeps them and the target. 16-bit ones are copied
-    to fp32 before, and the copies are kept.
+    """Return the mean squared error of `values` numbers of `width` bytes.
+
+    Autograd keeps them and the target. 16-bit ones are copied to fp32 before, and the copies
+    are kept.
     """
     copied = width < 4
     return Layer(
@@ -62,7 +64,7 @@ def squared_error(kind: str, values: int, width: int) -> Layer:
 
 
 def split_layers(experiment: Experiment) -> list[Layer]:
-    """The same, split over ranks in one of three ways (``parallel.tensor_style``).
+    """Return the same, split over ranks in one of three ways (``parallel.tensor_style``).
 
     "column": each rank has columns of both weights, and all-gathers put the outputs together.
     "row": each has rows, and takes its share of the inputs; all-reduces add up the parts of
@@ -75,7 +77,7 @@ def split_layers(experiment: Experiment) -> list[Layer]:
 
 
 class _Sizes:
-    """Of one rank's part of a block, and the layers made from them."""
+    """Sizes of one rank's part of a block, and the layers made from them."""
 
     def __init__(self, experiment: Experiment):
         w, self.ranks = experiment.workload, experiment.parallel.tensor
@@ -91,7 +93,7 @@ class _Sizes:
         return self.tokens * columns * self.width
 
     def part(self, whole: int, part: str, columns: int, **keys: Any) -> Layer:
-        """A part of block `whole` that puts out (batch, sequence, columns)."""
+        """Return a part of block `whole` that puts out (batch, sequence, columns)."""
         return Layer(
             **{
                 "kind": f"{part} {self.kind}",
@@ -106,7 +108,7 @@ class _Sizes:
     def product(
         self, whole: int, part: str, inputs: int, outputs: int, bias: int, **keys: Any
     ) -> Layer:
-        """A part whose main work is one matrix product."""
+        """Return a part whose main work is one matrix product."""
         first = part == "fc1" and whole == 0  # the batch needs no gradient
         return self.part(
             whole,
@@ -161,7 +163,7 @@ def _megatron(p: _Sizes) -> list[Layer]:
 
 
 def _add(p: _Sizes, block: int, back: int) -> Layer:
-    """Bias and residual."""
+    """Return what adds bias and residual."""
     return p.part(
         block,
         "add",
@@ -210,7 +212,7 @@ def _rows(p: _Sizes) -> list[Layer]:
 
 
 def _columns(p: _Sizes) -> list[Layer]:
-    """Residuals are added to the columns that a rank has, then gathered."""
+    """Return layers whose residuals are added to the columns that a rank has, then gathered."""
     result: list[Layer] = []
     hidden, here = p.nbytes(p.hidden), p.nbytes(p.here)
     for block in range(p.blocks):

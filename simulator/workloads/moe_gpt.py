@@ -1,5 +1,7 @@
-"""GPT with a Mixture of Experts in every block: each token goes through `top_k` of
-`experts` MLPs (Lepikhin et al. 2020, "GShard"; Fedus et al. 2021, "Switch Transformers").
+"""GPT with a Mixture of Experts in every block.
+
+Each token goes through `top_k` of `experts` MLPs (Lepikhin et al. 2020, "GShard"; Fedus et al.
+2021, "Switch Transformers").
 
 A router, a linear layer without bias, gives each token a score for each expert. As
 Megatron-core does by default, the gates are the softmax over the scores of the `top_k` that
@@ -24,7 +26,7 @@ what is dropped.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from simulator.experiment.experiment import Experiment
@@ -37,9 +39,9 @@ INDEX_BYTES = 8
 
 
 def capacity(experiment: Experiment) -> int:
-    """Token slots of an expert: capacity_factor × tokens × top_k ÷ experts of a microbatch,
-    rounded up (Fedus et al. 2021, equation 3).
+    """Return the token slots of an expert in a microbatch.
 
+    capacity_factor × tokens × top_k ÷ experts, rounded up (Fedus et al. 2021, equation 3).
     Never more than there are tokens: none chooses an expert twice.
     """
     w = experiment.workload
@@ -49,7 +51,7 @@ def capacity(experiment: Experiment) -> int:
 
 
 def layers(experiment: Experiment) -> list[Layer]:
-    """Those of gpt, with the mixture where its MLP is."""
+    """Return those of gpt, with the mixture where its MLP is."""
     w = experiment.workload
     result = gpt.layers(experiment)
     result[2:-1:2] = [mixture(experiment)] * w.layers
@@ -57,12 +59,12 @@ def layers(experiment: Experiment) -> list[Layer]:
 
 
 def expert_products(count: int, slots: int, hidden: int, ffn: int) -> tuple[Product, Product]:
-    """Of `count` experts with equally many slots."""
+    """Return the two products of `count` experts with equally many slots."""
     return Product(slots, ffn, hidden, count), Product(slots, hidden, ffn, count)
 
 
 def mixture(experiment: Experiment) -> Layer:
-    """X + the experts' outputs, weighted with the gates.
+    """Return a mixture: x + the experts' outputs, weighted with the gates.
 
     Autograd keeps the norm's output, the gates, per choice its expert's output, and per slot
     what an expert keeps: its input and both sides of the GELU, used or not.
@@ -95,7 +97,7 @@ def mixture(experiment: Experiment) -> Layer:
 
 
 def split_layers(experiment: Experiment) -> list[Layer]:
-    """The same, cut where ranks must talk: without tensor or context only the mixtures are."""
+    """Return the same, cut where ranks must talk: only at mixtures without tensor or context."""
     p = SplitTransformer.of(experiment)
     if max(p.tensor, p.context) > 1:
         return gpt.split_layers(experiment, lambda p, whole: split_mixture(experiment, p, whole))
@@ -108,91 +110,155 @@ def split_layers(experiment: Experiment) -> list[Layer]:
     return [*result, head]
 
 
+@dataclass(frozen=True)
+class _SplitMixture:
+    """Parts of one mixture, as one rank has them.
+
+    Attributes:
+        whole: index of the layer that they are parts of.
+        each: token slots of an expert in a microbatch.
+        degree: ranks among which the experts are divided.
+    """
+
+    experiment: Experiment
+    p: SplitTransformer
+    whole: int
+    each: int
+    degree: int
+
+    @property
+    def shape(self) -> str:
+        """Sizes that all parts have in the name of their kind."""
+        w = self.experiment.workload
+        return f"{self.p.shape} e{w.experts} k{w.top_k} c{self.each}"
+
+    @property
+    def slots(self) -> int:
+        """Slots that this rank's tokens fill, of all experts together."""
+        return self.experiment.workload.experts * self.each
+
+    @property
+    def slots_bytes(self) -> int:
+        """Bytes of the tokens in all slots."""
+        return self.slots * self.p.hidden * self.p.width
+
+    @property
+    def buffer(self) -> tuple[int, int, int]:
+        """Shape of the tokens in all slots: (experts, slots of each, hidden)."""
+        return (self.experiment.workload.experts, self.each, self.p.hidden)
+
+    def router(self) -> Layer:
+        """Return the product that scores every expert for every token, and the choice."""
+        p, experts = self.p, self.experiment.workload.experts
+        scores = p.tokens * experts
+        return Layer(
+            kind=f"router {self.shape}",
+            parameters=p.hidden * experts,
+            products=(linear(p.tokens, p.hidden, experts),),
+            moved_bytes=scores * (8 * p.width + 2 * INDEX_BYTES),
+            kernels=12,
+            saved_bytes=scores * p.width + scores,  # softmax's output, which are not chosen
+            deferred_bytes=scores * p.width,
+            defers_input=True,
+            output_shape=(p.tokens, experts),
+            output_bytes=scores * p.width,
+            starts_block=False,
+            sums_over=(*REPLICATED, "tensor"),
+            copied_over=EVERYWHERE,
+            whole=(self.whole, "router"),
+        )
+
+    def dispatch(self) -> Layer:
+        """Return what puts tokens into slots."""
+        return Layer(
+            kind=f"dispatch {self.shape}",
+            moved_bytes=4 * self.slots_bytes,
+            kernels=3,
+            saved_bytes=self.slots * (INDEX_BYTES + 1),  # token or none
+            output_shape=self.buffer,
+            output_bytes=self.slots_bytes,
+            starts_block=False,
+            reads=(1, 0),
+            keeps=(False, False),
+            whole=(self.whole, "dispatch"),
+        )
+
+    def exchanges(self) -> list[Layer]:
+        """Return the all-to-all between the ranks that have other experts, if there are any."""
+        if self.degree == 1:
+            return []
+        how = Exchange("expert", Op.ALL_TO_ALL, Op.ALL_TO_ALL)
+        return [exchange(how, self.buffer, self.slots_bytes)]
+
+    def experts(self) -> Layer:
+        """Return the experts that are here, or a share of the columns of each."""
+        p, w = self.p, self.experiment.workload
+        h, columns = p.hidden, p.ffn // p.tensor
+        here = w.experts // self.degree
+        inner = 2 * self.slots * columns * p.width  # both sides of GELU
+        # Slots come from each rank for each expert, and are put together expert by expert.
+        sorts = self.degree > 1 and here > 1
+        return Layer(
+            kind=f"experts n{here} of {self.shape} f{w.ffn}",
+            parameters=here * (h * columns + columns + columns * h + h // p.tensor),
+            products=expert_products(here, self.each * self.degree, h, columns),
+            moved_bytes=4 * sorts * self.slots_bytes + inner,
+            kernels=1 + 2 * sorts,
+            saved_bytes=inner + sorts * self.slots_bytes,
+            deferred_bytes=(1 + sorts) * self.slots_bytes + inner,
+            defers_input=not sorts,
+            output_shape=self.buffer,
+            output_bytes=self.slots_bytes,
+            starts_block=False,
+            keeps=(not sorts,),
+            sums_over=("data", "context"),  # tokens of all expert ranks are here already
+            copied_over=(),
+            whole=(self.whole, "experts"),
+        )
+
+    def combine(self, back: int) -> Layer:
+        """Return the sum of a token's experts with its gates, `back` boundaries ago."""
+        p = self.p
+        choices = p.tokens * self.experiment.workload.top_k
+        return Layer(
+            kind=f"combine {self.shape}",
+            moved_bytes=5 * choices * p.hidden * p.width + p.all_bytes,
+            kernels=3,
+            saved_bytes=choices * ((p.hidden + 1) * p.width + 2 * INDEX_BYTES + 1),
+            output_shape=(p.batch, p.sequence, p.hidden),
+            output_bytes=p.all_bytes,
+            starts_block=False,
+            reads=(0, back),
+            keeps=(False, False),
+            whole=(self.whole, "combine"),
+        )
+
+    def residual(self, back: int) -> Layer:
+        """Return what adds the input of the mixture, `back` boundaries ago."""
+        p = self.p
+        return Layer(
+            kind=f"residual n{p.here} h{p.hidden}",
+            moved_bytes=3 * p.here_bytes,
+            kernels=1,
+            output_shape=p.here_shape,
+            output_bytes=p.here_bytes,
+            starts_block=False,
+            reads=(0, back),
+            keeps=(False, False),
+            whole=(self.whole, "residual"),
+        )
+
+
 def split_mixture(experiment: Experiment, p: SplitTransformer, whole: int) -> list[Layer]:
-    """Norm, router, dispatch, this rank's experts between two all-to-alls, combine, residual.
+    """Return norm, router, dispatch, experts between two all-to-alls, combine, residual.
 
     With tensor > 1 a rank has a share of every expert's MLP, so that everything up to the
     residual is a part of a sum over ranks. It is linear in the experts' outputs: tokens are
     summed, which are fewer than slots. Gradients of the router are parts of a sum, too.
     """
-    w, width, h, columns = experiment.workload, p.width, p.hidden, p.ffn // p.tensor
-    each, degree = capacity(experiment), experiment.parallel.expert
-    slots, choices, scores = w.experts * each, p.tokens * w.top_k, p.tokens * w.experts
-    shape, here = f"{p.shape} e{w.experts} k{w.top_k} c{each}", w.experts // degree
-    slots_bytes, score_bytes = slots * h * width, scores * width
-    buffer = (w.experts, each, h)
-    router = Layer(
-        kind=f"router {shape}",
-        parameters=h * w.experts,
-        products=(linear(p.tokens, h, w.experts),),
-        moved_bytes=scores * (8 * width + 2 * INDEX_BYTES),
-        kernels=12,
-        saved_bytes=score_bytes + scores,  # softmax's output, which are not chosen
-        deferred_bytes=score_bytes,
-        defers_input=True,
-        output_shape=(p.tokens, w.experts),
-        output_bytes=score_bytes,
-        starts_block=False,
-        sums_over=(*REPLICATED, "tensor"),
-        copied_over=EVERYWHERE,
-        whole=(whole, "router"),
-    )
-    dispatch = Layer(
-        kind=f"dispatch {shape}",
-        moved_bytes=4 * slots_bytes,
-        kernels=3,
-        saved_bytes=slots * (INDEX_BYTES + 1),  # token or none
-        output_shape=buffer,
-        output_bytes=slots_bytes,
-        starts_block=False,
-        reads=(1, 0),
-        keeps=(False, False),
-        whole=(whole, "dispatch"),
-    )
-    all_to_all = exchange(Exchange("expert", Op.ALL_TO_ALL, Op.ALL_TO_ALL), buffer, slots_bytes)
-    # Slots come from each rank for each expert, and are put together expert by expert.
-    sorts = degree > 1 and here > 1
-    experts = Layer(
-        kind=f"experts n{here} of {shape} f{w.ffn}",
-        parameters=here * (h * columns + columns + columns * h + h // p.tensor),
-        products=expert_products(here, each * degree, h, columns),
-        moved_bytes=4 * sorts * slots_bytes + 2 * slots * columns * width,
-        kernels=1 + 2 * sorts,
-        saved_bytes=2 * slots * columns * width + sorts * slots_bytes,
-        deferred_bytes=(1 + sorts) * slots_bytes + 2 * slots * columns * width,
-        defers_input=not sorts,
-        output_shape=buffer,
-        output_bytes=slots_bytes,
-        starts_block=False,
-        keeps=(not sorts,),
-        sums_over=("data", "context"),  # tokens of all expert ranks are here already
-        copied_over=(),
-        whole=(whole, "experts"),
-    )
-    combine = Layer(
-        kind=f"combine {shape}",
-        moved_bytes=5 * choices * h * width + p.all_bytes,
-        kernels=3,
-        saved_bytes=choices * ((h + 1) * width + 2 * INDEX_BYTES + 1),
-        output_shape=(p.batch, p.sequence, h),
-        output_bytes=p.all_bytes,
-        starts_block=False,
-        keeps=(False, False),
-        whole=(whole, "combine"),
-    )
-    residual = Layer(
-        kind=f"residual n{p.here} h{h}",
-        moved_bytes=3 * p.here_bytes,
-        kernels=1,
-        output_shape=p.here_shape,
-        output_bytes=p.here_bytes,
-        starts_block=False,
-        keeps=(False, False),
-        whole=(whole, "residual"),
-    )
-    exchanges = [all_to_all] if degree > 1 else []
-    result = [p.norm(whole), *p.enter(), router]
+    m = _SplitMixture(experiment, p, whole, capacity(experiment), experiment.parallel.expert)
+    result = [p.norm(whole), *p.enter(), m.router()]
     gates = len(result)
-    result += [dispatch, *exchanges, experts, *exchanges]
-    result += [replace(combine, reads=(0, len(result) - gates)), *p.leave()]
-    return [*result, replace(residual, reads=(0, len(result)))]
+    result += [m.dispatch(), *m.exchanges(), m.experts(), *m.exchanges()]
+    result += [m.combine(len(result) - gates), *p.leave()]
+    return [*result, m.residual(len(result))]

@@ -1,5 +1,6 @@
-"""ResNet-50 (He et al. 2016), with the stride of a bottleneck in its 3×3 convolution, as
-torchvision's `resnet50` ("v1.5") has it: 25,557,032 parameters for 1000 classes.
+"""ResNet-50 (He et al. 2016) as torchvision's `resnet50` ("v1.5") has it.
+
+The stride of a bottleneck is in its 3×3 convolution; 25,557,032 parameters for 1000 classes.
 
 A layer here is the stem, a whole bottleneck block with its skip connection and batch
 norms, or the head with its loss: 18 layers. Batch norm uses the statistics of the
@@ -21,13 +22,14 @@ POOL = Window(kernel=3, stride=2, padding=1)
 EXPANSION = 4
 
 GROUPS = ((64, 3), (128, 4), (256, 6), (512, 3))
-"""(Channels inside a block, blocks): conv2_x to conv5_x."""
+"""(Channels inside a block, number of blocks) of conv2_x to conv5_x."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """1×1, 3×3 and 1×1 convolution beside a skip connection, which has a convolution of
-    its own where the shape changes.
+    """A 1×1, a 3×3 and a 1×1 convolution beside a skip connection.
+
+    The connection has a convolution of its own where the shape changes.
     """
 
     inputs: int
@@ -36,10 +38,12 @@ class Bottleneck:
 
     @property
     def outputs(self) -> int:
+        """Channels of the output."""
         return EXPANSION * self.channels
 
     @property
     def convs(self) -> tuple[Conv, Conv, Conv]:
+        """The three convolutions in order."""
         inner = self.channels
         return (
             Conv(self.inputs, inner, Window(1), bias=False),
@@ -49,16 +53,18 @@ class Bottleneck:
 
     @property
     def skip(self) -> Conv | None:
+        """The convolution of the skip connection, if the shape changes."""
         if self.inputs == self.outputs and self.stride == 1:
             return None
         return Conv(self.inputs, self.outputs, Window(1, self.stride), bias=False)
 
     def side(self, size: int) -> int:
+        """Return the side of the output for an input of side `size`."""
         return self.convs[1].window.side(size)
 
 
 def bottlenecks_of(groups: tuple[tuple[int, int], ...]) -> tuple[Bottleneck, ...]:
-    """Blocks of the given groups; each group but the first begins with a stride of 2."""
+    """Return the blocks of the given groups; each group but the first begins with a stride of 2."""
     blocks, inputs = [], STEM.outputs
     for group, (channels, count) in enumerate(groups):
         for number in range(count):
@@ -72,7 +78,7 @@ BOTTLENECKS = bottlenecks_of(GROUPS)
 
 
 def layers(experiment: Experiment) -> list[Layer]:
-    """Stem, sixteen bottleneck blocks, head with its loss."""
+    """Return stem, sixteen bottleneck blocks, head with its loss."""
     w = experiment.workload
     batch, width, size = experiment.microbatch_size, w.dtype_bytes, w.image_size
     described = [_stem(batch, size, width)]
@@ -84,13 +90,14 @@ def layers(experiment: Experiment) -> list[Layer]:
 
 
 def _statistics(channels: int, width: int) -> int:
-    """Bytes of the mean and the inverse deviation that batch norm keeps."""
+    """Return the bytes of the mean and the inverse deviation that batch norm keeps."""
     return 2 * channels * max(width, 4)
 
 
 def _stem(batch: int, size: int, width: int) -> Layer:
-    """7×7 convolution, batch norm, ReLU, max-pool. The input is a batch: it needs no
-    gradient, and autograd, not a boundary, holds it.
+    """Return 7×7 convolution, batch norm, ReLU and max-pool.
+
+    The input is a batch: it needs no gradient, and autograd, not a boundary, holds it.
     """
     inputs = batch * STEM.inputs * size**2 * width
     values = STEM.values(batch, size)
@@ -117,8 +124,10 @@ def _stem(batch: int, size: int, width: int) -> Layer:
 
 
 def _bottleneck(block: Bottleneck, batch: int, size: int, width: int) -> Layer:
-    """Kept: every norm's input and statistics, the output of the two inner ReLUs, and a
-    byte per value for the last one (`runtime.models.convnet.rectify`).
+    """Return a bottleneck with its skip connection and batch norms.
+
+    It keeps every norm's input and statistics, the output of the two inner ReLUs, and a byte
+    per value for the last one (`runtime.models.convnet.rectify`).
     """
     one, two, three = block.convs
     side = block.side(size)
@@ -153,7 +162,7 @@ def _bottleneck(block: Bottleneck, batch: int, size: int, width: int) -> Layer:
 
 
 def _head(batch: int, size: int, classes: int, width: int) -> Layer:
-    """Average over the image, then the classifier."""
+    """Return the average over the image, then the classifier."""
     features = BOTTLENECKS[-1].outputs
     pooled = batch * features * width
     product = classifier(batch, features, classes, width)

@@ -18,14 +18,17 @@ from simulator.workloads.attention import Core, Form, form
 from simulator.workloads.layer import REPLICATED, Exchange, Layer, exchange, linear
 
 EVERYWHERE = ("expert", "tensor")
-"""Where parameters that are not split are copies."""
+"""Mesh axes over which parameters that are not split are copies."""
 
 
 @dataclass(frozen=True)
 class SplitTransformer:
-    """Makes the parts for one experiment; `sequence` is what a context rank has of a sample,
-    `tokens` are of a microbatch, `here` those of them whose norms and residuals this rank
-    computes.
+    """Parts of transformer layers for one experiment, as one rank has them.
+
+    Attributes:
+        sequence: tokens of a sample that a context rank has.
+        width, wide: bytes of a value, and of one where 16 bits are too few.
+        shares_tokens: norms and residuals are computed on a share of the tokens.
     """
 
     batch: int
@@ -44,6 +47,7 @@ class SplitTransformer:
 
     @classmethod
     def of(cls, experiment: Experiment) -> SplitTransformer:
+        """Return the parts for `experiment`."""
         w, parallel = experiment.workload, experiment.parallel
         return cls(
             batch=experiment.microbatch_size,
@@ -63,41 +67,48 @@ class SplitTransformer:
 
     @property
     def tokens(self) -> int:
+        """Tokens of a microbatch on a context rank."""
         return self.batch * self.sequence
 
     @property
     def here(self) -> int:
+        """Tokens whose norms and residuals this rank computes."""
         return self.tokens // self.tensor if self.shares_tokens else self.tokens
 
     @property
     def shape(self) -> str:
+        """Sizes that all layers have in the name of their kind."""
         return f"b{self.batch} s{self.sequence} h{self.hidden} t{self.tensor} c{self.context}"
 
     @property
     def here_bytes(self) -> int:
+        """Bytes of a hidden tensor of the tokens `here`."""
         return self.here * self.hidden * self.width
 
     @property
     def all_bytes(self) -> int:
+        """Bytes of a hidden tensor of all tokens of a context rank."""
         return self.tokens * self.hidden * self.width
 
     @property
     def here_shape(self) -> tuple[int, ...]:
+        """Shape of a hidden tensor of the tokens `here`."""
         if self.shares_tokens:
             return (self.here, self.hidden)
         return (self.batch, self.sequence, self.hidden)
 
     @property
     def copied_sums(self) -> tuple[str, ...]:
-        """Over which gradients of copies are sums: shares of the tokens give parts of them."""
+        """Mesh axes over which gradients of copies are sums: shares of tokens give parts."""
         return (*REPLICATED, "tensor") if self.shares_tokens else REPLICATED
 
     @property
     def norm_statistics(self) -> int:
+        """Bytes of the mean and the deviation that a norm keeps of every token."""
         return 2 * self.here * self.wide
 
     def enter(self) -> list[Layer]:
-        """f: every rank of the group gets the whole input of its share of the weights."""
+        """Return f, by which every rank gets the whole input of its share of the weights."""
         if self.tensor == 1:
             return []
         how = Exchange("tensor", None, Op.ALL_REDUCE)
@@ -107,7 +118,7 @@ class SplitTransformer:
         return [exchange(how, full, self.all_bytes)]
 
     def leave(self) -> list[Layer]:
-        """g: the parts of the output that the ranks have are added up."""
+        """Return g, which adds up the parts of the output that the ranks have."""
         if self.tensor == 1:
             return []
         how = Exchange("tensor", Op.ALL_REDUCE, None)
@@ -116,6 +127,7 @@ class SplitTransformer:
         return [exchange(how, self.here_shape, self.here_bytes)]
 
     def norm(self, whole: int) -> Layer:
+        """Return a norm of the tokens here."""
         return Layer(
             kind=f"norm n{self.here} h{self.hidden}",
             parameters=2 * self.hidden,
@@ -131,7 +143,7 @@ class SplitTransformer:
         )
 
     def attention(self, whole: int, causal: bool) -> Layer:
-        """From the input of Q, K and V to this rank's part of the output projection."""
+        """Return the part from the input of Q, K and V to the output projection."""
         h, t, heads = self.hidden, self.tensor, self.heads
         heads_bytes = self.all_bytes // t
         core = Core(
@@ -153,7 +165,7 @@ class SplitTransformer:
         )
 
     def mlp(self, whole: int) -> Layer:
-        """fc1's columns, GELU, fc2's rows."""
+        """Return columns of the first product, GELU, and rows of the second."""
         h, t, tokens, width = self.hidden, self.tensor, self.tokens, self.width
         columns = self.ffn // t
         return Layer(
@@ -172,7 +184,7 @@ class SplitTransformer:
         )
 
     def add(self, whole: int, back: int) -> Layer:
-        """Bias and residual; the residual is the input of the layer, `back` boundaries ago."""
+        """Return bias and residual, which is the input of the layer, `back` boundaries ago."""
         return Layer(
             kind=f"add n{self.here} h{self.hidden}",
             parameters=self.hidden,
@@ -189,7 +201,7 @@ class SplitTransformer:
         )
 
     def embedding(self) -> Layer:
-        """The rows of this rank's share of the vocabulary; other tokens are 0."""
+        """Return the rows of this rank's share of the vocabulary; other tokens are 0."""
         rows = self.vocab // self.tensor
         return Layer(
             kind=f"embedding-part {self.shape} v{self.vocab}",
@@ -203,7 +215,7 @@ class SplitTransformer:
         )
 
     def logits(self, whole: int, tokens: int, bias: bool) -> Layer:
-        """This rank's share of the vocabulary, (tokens, vocab ÷ tensor)."""
+        """Return the logits of this rank's share of the vocabulary: (tokens, vocab ÷ tensor)."""
         columns = self.vocab // self.tensor
         nbytes = tokens * columns * self.width
         return Layer(
@@ -219,9 +231,11 @@ class SplitTransformer:
         )
 
     def cross_entropy(self, whole: int, tokens: int) -> list[Layer]:
-        """Of logits that are nowhere whole: their maximum, the sum of exponentials and the
-        logit of the target over the ranks, then the mean (Shoeybi et al. 2019, section 3).
-        Reads the logits, which are before it.
+        """Return the mean cross-entropy of logits that are nowhere whole.
+
+        It takes their maximum, the sum of exponentials and the logit of the target over the
+        ranks, then the mean (Shoeybi et al. 2019, section 3). It reads the logits, which are
+        before it.
         """
         columns = self.vocab // self.tensor
         nbytes, row = tokens * columns * self.wide, tokens * self.wide
@@ -267,7 +281,7 @@ class SplitTransformer:
         ]
 
     def _loss(self, whole: int, tokens: int, nbytes: int) -> Layer:
-        """Where the logits of a token are in one place."""
+        """Return the mean cross-entropy where the logits of a token are in one place."""
         return Layer(
             kind=f"loss n{tokens} v{self.vocab}",
             moved_bytes=3 * nbytes,  # log-softmax

@@ -9,7 +9,7 @@ MESSAGE_BYTES = 8
 
 
 def layers(experiment: Experiment) -> list[Layer]:
-    """One layer per (virtual) stage, with the seconds the user gave."""
+    """Return one layer per (virtual) stage, with the seconds the user gave."""
     w = experiment.workload
     stage = Layer(
         kind="unit",

@@ -25,7 +25,7 @@ HIDDEN = (4096, 4096)
 
 
 def blocks_of(channels: tuple[tuple[int, ...], ...]) -> tuple[Block, ...]:
-    """3×3 convolutions with the given outputs, group by group."""
+    """Return 3×3 convolutions with the given outputs, group by group."""
     blocks, inputs = [], 3
     for group in channels:
         for number, outputs in enumerate(group, start=1):
@@ -39,7 +39,7 @@ BLOCKS = blocks_of(CHANNELS)
 
 
 def layers(experiment: Experiment) -> list[Layer]:
-    """Thirteen convolutions, two fully connected layers, the classifier with its loss."""
+    """Return thirteen convolutions, two fully connected layers, the classifier with its loss."""
     w = experiment.workload
     image = (experiment.microbatch_size, w.image_size, w.classes, w.dtype_bytes)
     return chain(BLOCKS, HIDDEN, image)
