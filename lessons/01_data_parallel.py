@@ -38,14 +38,21 @@ Lesson 1: data parallel
 # bucket is exposed.
 
 from lessons import support
-from runtime import Workers
-from simulator import Program, lower, parse, predict
-from simulator.cluster.algorithms import ring_seconds
-from simulator.cluster.catalogue import load_preset
-from simulator.program.instruction import Instruction
-from simulator.program.operations import Op
-from simulator.program.task import Task
-from simulator.units import nbytes, percent, seconds
+from twinline import (
+    Instruction,
+    Op,
+    Program,
+    Task,
+    Workers,
+    clusters,
+    lower,
+    nbytes,
+    parse,
+    percent,
+    predict,
+    ring_seconds,
+    seconds,
+)
 
 # %%
 # Predict
@@ -147,7 +154,7 @@ with Workers(2) as workers:
 # the sum of a rank's passes as calibration timed them, on both ranks at once and without
 # communication; each plan has its own, because the pace of a machine may change.
 
-laptop = load_preset("laptop").topology.island
+laptop = clusters()["laptop"].topology.island
 rows = []
 for (name, outcome), guess in zip(outcomes.items(), (f"{MY_GUESS:.2f}", "–"), strict=True):
     bucket_mb = outcome.prediction.experiment.parallel.bucket_mb

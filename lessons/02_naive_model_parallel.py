@@ -31,9 +31,7 @@ Lesson 2: naive model parallel
 # bubble fraction is idle compute time ÷ (ranks × step time), as in lesson 1.
 
 from lessons import support
-from runtime import Workers
-from simulator import lower, parse, predict
-from simulator.units import gibibytes, nbytes, percent, seconds
+from twinline import Workers, gibibytes, lower, nbytes, parse, percent, predict, seconds
 
 # %%
 # Predict

@@ -34,10 +34,18 @@ Lesson 3: pipelining, GPipe and 1F1B
 # ideal compute time, which is (p − 1) ÷ m here.
 
 from lessons import support
-from runtime import Workers
-from simulator import Program, lower, parse, predict
-from simulator.program.csv_text import to_csv
-from simulator.units import gibibytes, nbytes, percent, seconds
+from twinline import (
+    Program,
+    Workers,
+    gibibytes,
+    lower,
+    nbytes,
+    parse,
+    percent,
+    predict,
+    seconds,
+    to_csv,
+)
 
 # %%
 # Predict

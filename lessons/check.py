@@ -16,10 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from lessons import support
-from simulator import Prediction, parse, predict
-from simulator.cluster.algorithms import ring_seconds
-from simulator.experiment.section import ExperimentError
-from simulator.units import gibibytes
+from twinline import ExperimentError, Prediction, gibibytes, parse, predict, ring_seconds
 
 H100 = {"preset": "dgx-h100"}
 RINGS = H100 | {"algorithm": "ring"}  # what lesson 1 has a formula for

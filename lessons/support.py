@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime import Outcome, Workers, compare
-from simulator import Experiment, Prediction, Program, Timeline
-from simulator.analysis.results import Result
-from simulator.charts.timeline import comparison_figure, timeline_figure
-from simulator.engine.costs import costs_of
-from simulator.experiment.describe import describe_plan
-from simulator.program.check import check_program
-from simulator.program.operations import COMPUTE_STREAM, Op
-from simulator.units import percent, seconds
+from twinline import (
+    COMPUTE_STREAM,
+    Experiment,
+    Op,
+    Outcome,
+    Prediction,
+    Program,
+    Result,
+    Timeline,
+    Workers,
+    check_program,
+    compare,
+    comparison_figure,
+    costs_of,
+    describe_plan,
+    percent,
+    seconds,
+    timeline_figure,
+)
 
 PICTURES = Path("twinline-out") / "lessons"
 

@@ -42,6 +42,7 @@ ROOMS = (
     "runtime.execution",
     "runtime.validation",
     "runtime",
+    "twinline",
     "runtime.cli",
     "runtime.__main__",
     "lessons",
@@ -56,12 +57,15 @@ TORCH_FREE = (
     "runtime.execution",
     "runtime.validation",
     "runtime",
+    "twinline",
     "runtime.cli",
 )
 """Rooms of `runtime` that the launching process needs; it starts without torch."""
 
 BLOCKED = """
 import importlib, sys
+
+sys.path.insert(0, "runtime")  # where the package twinline lies
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -81,13 +85,18 @@ assert "torch" not in sys.modules
 """
 
 
+INSTALLED_AS = {"runtime.twinline": "twinline"}
+"""Packages with another name than their place."""
+
+
 def modules() -> dict[str, Path]:
     """Every module of the packages by its dotted name."""
     found = {}
     for package in ("simulator", "runtime", "lessons"):
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[INSTALLED_AS.get(name, name)] = path
     return found
 
 

@@ -87,11 +87,11 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 
 
 def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    root = str(LESSONS.parent)
+    path = os.pathsep.join([str(LESSONS.parent), str(LESSONS.parent / "runtime")])
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
-        env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": root},
+        env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=300,

@@ -21,6 +21,11 @@ def preset_names() -> list[str]:
     )
 
 
+def clusters() -> dict[str, Cluster]:
+    """Return every cluster preset by its name."""
+    return {name: load_preset(name) for name in preset_names()}
+
+
 def load_preset(name: str) -> Cluster:
     """Return the preset `name`.
 
