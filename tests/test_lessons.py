@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -108,6 +109,18 @@ def test_lesson_runs_to_its_end(number, tmp_path):
         assert line in done.stdout
     for picture in pictures:
         assert (tmp_path / "twinline-out/lessons" / f"{picture}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("path", sorted(LESSONS.glob("*.py")), ids=lambda path: path.stem)
+def test_lessons_import_from_the_public_package_alone(path: Path) -> None:
+    """Whoever goes on from a lesson finds everything in `twinline`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            top = str(name).partition(".")[0]
+            assert name in ("twinline", "lessons") or top in sys.stdlib_module_names, name
 
 
 def test_every_lesson_is_tested():
