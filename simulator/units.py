@@ -30,6 +30,16 @@ def gibibytes(value: float) -> str:
     return f"{value / 2**30:.1f}".removesuffix(".0") + " GiB"
 
 
+def count(value: float) -> str:
+    """Return a number of things as a person reads it: 174.6 billion, 23.9 million, 4,096."""
+    if abs(value) < 1e6:
+        return f"{value:,.0f}"
+    for size, name in ((1e12, "trillion"), (1e9, "billion")):
+        if abs(value) >= size:
+            return f"{value / size:.4g} {name}"
+    return f"{value / 1e6:.4g} million"
+
+
 def percent(value: float | None, signed: bool = False) -> str:
     """Return a share as a percentage with one decimal, or a dash if it is not known."""
     if value is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
+from simulator.analysis.contents import contents_of_ranks, model_parameters
 from simulator.analysis.results import Metrics, ProgramSummary, RankMetrics
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.workload import IMAGE_MODELS
@@ -46,6 +48,7 @@ def rank_metrics(timeline: Timeline) -> list[RankMetrics]:
                 last_end_s=float(timeline.end[mine].max()) if mine.any() else 0.0,
                 peak_memory_bytes=timeline.memory[row].peak if timeline.memory else 0,
                 peak_inflight_microbatches=in_flight[row],
+                peak_memory_parts=timeline.memory[row].peak_parts if timeline.memory else None,
             )
         )
     return rows
@@ -134,6 +137,7 @@ def metrics_of(
     if timed and peak_flops:
         possible, needed = unpaced * world_size * peak_flops, model_flops(experiment)
         mfu, hfu = needed / possible, (needed + recomputed_flops(experiment)) / possible
+    contents = contents_of_ranks(experiment)
     tokens = experiment.global_batch * workload.tokens_per_sample
     found = Metrics(
         program=ProgramSummary(hash_, world_size, count * peers),
@@ -144,6 +148,10 @@ def metrics_of(
         hfu=hfu,
         tokens_per_s=tokens / unpaced if timed else None,
         token="image" if workload.model in IMAGE_MODELS else "token",
-        ranks=rank_metrics(timeline),
+        ranks=[
+            replace(row, stages=contents[experiment.mesh.coordinate(row.rank)["pipeline"]])
+            for row in rank_metrics(timeline)
+        ],
+        parameters=model_parameters(experiment),
     )
     return found.over_iterations(timeline.statistics)

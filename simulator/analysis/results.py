@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
+from simulator.analysis.contents import StageContents
 from simulator.program.staleness import StageStaleness
 from simulator.timeline.statistics import ExpertLoad, Statistics
-from simulator.timeline.timeline import Timeline
+from simulator.timeline.timeline import MemoryParts, Timeline
 from simulator.units import nbytes, percent, seconds
 
 MOST_ROWS = 16
@@ -30,6 +31,8 @@ class RankMetrics:
         first_start_s, last_end_s: seconds, start of its first and end of its last instruction.
         peak_memory_bytes: largest sum of resident bytes and held tensors.
         peak_inflight_microbatches: largest number of stage activations held at once.
+        peak_memory_parts: what the peak consists of; None: not known, as of a run.
+        stages: what it has of the model.
     """
 
     rank: int
@@ -40,6 +43,22 @@ class RankMetrics:
     last_end_s: float
     peak_memory_bytes: int
     peak_inflight_microbatches: int
+    peak_memory_parts: MemoryParts | None = None
+    stages: tuple[StageContents, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of its stages, before ZeRO shards them."""
+        return sum(stage.parameters for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields under their names."""
+        parts = self.peak_memory_parts
+        return vars(self) | {
+            "peak_memory_parts": parts and parts._asdict(),
+            "parameters": self.parameters,
+            "stages": [dict(vars(stage)) for stage in self.stages],
+        }
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,7 @@ class Metrics:
             None for the workload ``unit``.
         token: what `tokens_per_s` counts, ``token`` or ``image``.
         ranks: one entry a rank of the timeline, in order.
+        parameters: of the whole model, a count.
     """
 
     program: ProgramSummary
@@ -78,6 +98,7 @@ class Metrics:
     tokens_per_s: float | None
     token: str
     ranks: list[RankMetrics]
+    parameters: int = 0
 
     def over_iterations(self, statistics: Statistics | None) -> Metrics:
         """Return the figures of a median timeline for the iteration time of its `statistics`.
@@ -98,7 +119,7 @@ class Metrics:
         """Return all fields under their names."""
         return vars(self) | {
             "program": dict(vars(self.program)),
-            "ranks": [dict(vars(rank)) for rank in self.ranks],
+            "ranks": [rank.to_json() for rank in self.ranks],
         }
 
 

@@ -17,6 +17,7 @@ from simulator.analysis.comparison import Comparison, compare_timelines
 from simulator.analysis.metrics import metrics_of
 from simulator.analysis.results import Result
 from simulator.cli.clusters import describe_cluster, print_clusters
+from simulator.cli.contents import lines_of_contents, print_contents
 from simulator.cli.mesh import print_mesh
 from simulator.cli.tables import describe_case, print_comparison, print_result, print_schedules
 from simulator.cluster.catalogue import load_preset, preset_names
@@ -144,6 +145,7 @@ def predict(
         return
     console = Console(highlight=False)
     print_result(console, f"predicted on {cluster}", prediction)
+    print_contents(console, prediction.metrics)
     for note in prediction.notes:
         console.print(f"[yellow]note:[/yellow] {escape(note)}")
     for path in filter(None, (gantt, trace)):
@@ -170,6 +172,8 @@ def program(
         f"{len(lowered)} instructions",
         file=sys.stderr,
     )
+    for line in lines_of_contents(experiment):
+        print(line, file=sys.stderr)
     print_mesh(Console(stderr=True, highlight=False), experiment, lowered)
     print(to_csv(lowered, compute_only=compute_only), end="")
 

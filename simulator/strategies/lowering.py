@@ -43,6 +43,20 @@ def plan_of(experiment: Experiment) -> Plan:
     return _plan(experiment, schedule, layers)[0]
 
 
+def layers_of_stages(experiment: Experiment) -> list[dict[int, Range]]:
+    """Return for each pipeline rank its stages, and the layers [first, last) of each.
+
+    Raises:
+        ExperimentError: the schedule refuses the plan, or the model has too few blocks.
+    """
+    schedule, layers = schedule_named(experiment.parallel.schedule), describe(experiment)
+    plan, ranges = _plan(experiment, schedule, layers)
+    owned: list[dict[int, Range]] = [{} for _ in range(plan.num_ranks)]
+    for stage, owner in enumerate(schedule.placement(plan)):
+        owned[owner][stage] = ranges[stage]
+    return owned
+
+
 def _updates(schedule: Schedule, plan: Plan) -> Updates:
     return schedule.updates(plan)
 

@@ -6,8 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from simulator.program.instruction import Instruction
 from simulator.program.program import Program
-from simulator.timeline.timeline import Floats, MemorySamples
+from simulator.timeline.timeline import Floats, MemoryParts, MemorySamples
+
+PARTS = {
+    "act": "activations",
+    "grad": "activations",
+    "saved": "activations",
+    "deferred": "activations",
+    "stash": "parameters",
+}
+"""The part of `MemoryParts` that a kind of tensor is in; all others are buffers."""
 
 
 def usual_memory(
@@ -31,7 +41,7 @@ def usual_memory(
     chosen = min(candidates, key=lambda number: abs(seconds[number] - usual))
     there, here = np.sort(events[chosen]), np.sort(np.median(events, axis=0))
     times = np.interp(steps[chosen].times, np.append(0.0, there), np.append(0.0, here))
-    return MemorySamples(times, steps[chosen].nbytes)
+    return steps[chosen]._replace(times=times)
 
 
 def memory_samples(program: Program, posted: Floats, end: Floats) -> list[MemorySamples]:
@@ -40,33 +50,48 @@ def memory_samples(program: Program, posted: Floats, end: Floats) -> list[Memory
     At equal times what ends frees before what begins allocates. The first sample is what
     is resident (parameters, gradients, optimizer state).
     """
-    samples = []
-    first = 0
+    samples, first = [], 0
     for instructions, held in zip(program.ranks, program.resident, strict=True):
-        sizes: dict[str, int] = {}
-        for task in {id(i.task): i.task for i in instructions}.values():
-            sizes.update((tensor.name, tensor.nbytes) for tensor in task.allocates)
-        allocated: dict[int, int] = {}
-        freed: dict[int, int] = {}
-        for instruction in instructions:
-            task = instruction.task
-            if id(task) not in allocated:
-                allocated[id(task)] = sum(tensor.nbytes for tensor in task.allocates)
-                freed[id(task)] = sum(sizes.get(name, 0) for name in task.frees)
-        count = len(instructions)
-        gains = np.array([allocated[id(i.task)] for i in instructions], dtype=np.int64)
-        losses = np.array([freed[id(i.task)] for i in instructions], dtype=np.int64)
-        times = np.concatenate([posted[first : first + count], end[first : first + count]])
-        changes = np.concatenate([gains, -losses])
-        kept = changes != 0
-        times, changes = times[kept], changes[kept]
-        order = np.lexsort((changes, times))
-        resident = sum(held.values())
-        samples.append(
-            MemorySamples(
-                np.concatenate([[0.0], times[order]]),
-                np.concatenate([[resident], resident + np.cumsum(changes[order])]).astype(np.int64),
-            )
-        )
-        first += count
+        last = first + len(instructions)
+        known = {name: nbytes for name, nbytes in held.items() if name in MemoryParts._fields}
+        resident = MemoryParts(**known, buffers=sum(held.values()) - sum(known.values()))
+        samples.append(_samples(instructions, resident, posted[first:last], end[first:last]))
+        first = last
     return samples
+
+
+def _samples(
+    instructions: list[Instruction], resident: MemoryParts, posted: Floats, end: Floats
+) -> MemorySamples:
+    """Return what one rank holds beside and with what is resident."""
+    numbers: dict[int, int] = {}
+    number = np.array([numbers.setdefault(id(i.task), len(numbers)) for i in instructions], int)
+    tasks = list({id(i.task): i.task for i in instructions}.values())
+    sizes = {tensor.name: tensor.nbytes for task in tasks for tensor in task.allocates}
+    gains, losses = np.zeros((2, len(tasks), len(MemoryParts._fields)), dtype=np.int64)
+    for row, task in enumerate(tasks):
+        for tensor in task.allocates:
+            gains[row, _part_of(tensor.name)] += tensor.nbytes
+        for name in task.frees:
+            losses[row, _part_of(name)] += sizes.get(name, 0)
+    times = np.concatenate([posted, end])
+    changes = np.concatenate([gains.sum(axis=1)[number], -losses.sum(axis=1)[number]])
+    events = np.flatnonzero(changes)
+    events = events[np.lexsort((changes[events], times[events]))]
+    held = sum(resident) + np.concatenate([[0], np.cumsum(changes[events])])
+    before = events[: int(held.argmax())]  # what had happened at the peak
+    begun, ended = before[before < len(number)], before[before >= len(number)] - len(number)
+    parts = np.array(resident)
+    for ways, which in ((gains, begun), (-losses, ended)):
+        parts += np.bincount(number[which], minlength=len(tasks)) @ ways
+    return MemorySamples(
+        np.concatenate([[0.0], times[events]]),
+        held.astype(np.int64),
+        MemoryParts(*parts.tolist()),
+    )
+
+
+def _part_of(name: str) -> int:
+    """Return the place in `MemoryParts` of a tensor that instructions allocate."""
+    kind = name.partition(":")[0]
+    return MemoryParts._fields.index(PARTS.get(kind, "buffers"))

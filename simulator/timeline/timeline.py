@@ -40,11 +40,38 @@ class Kind(NamedTuple):
         return label_of(self.stage, self.name, microbatch, self.segment)
 
 
+class MemoryParts(NamedTuple):
+    """What one rank holds at a moment, in bytes; the parts add up to all that it holds.
+
+    Attributes:
+        parameters: with older versions that asynchronous schedules keep.
+        gradients: of parameters, from step to step.
+        optimizer: its state, with master weights.
+        activations: outputs of layers, what is saved for the backward pass, and the gradients
+            on their way back.
+        buffers: whole parameters and gradients that exist only around their collectives
+            (ZeRO 2 and 3), and everything else.
+    """
+
+    parameters: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
+    buffers: int = 0
+
+
 class MemorySamples(NamedTuple):
-    """The bytes that one rank holds: `nbytes[i]` from `times[i]` (seconds) on."""
+    """The bytes that one rank holds: `nbytes[i]` from `times[i]` (seconds) on.
+
+    Attributes:
+        times: seconds, ascending.
+        nbytes: bytes held from then on.
+        peak_parts: what the peak consists of; None: not known.
+    """
 
     times: Floats
     nbytes: Integers
+    peak_parts: MemoryParts | None = None
 
     @property
     def peak(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from simulator.program.operations import COMPUTE_STREAM
 from simulator.timeline.statistics import Statistics
-from simulator.timeline.timeline import Floats, Integers, Kind, MemorySamples, Timeline
+from simulator.timeline.timeline import Floats, Integers, Kind, MemoryParts, MemorySamples, Timeline
 
 FORMAT = 1
 KIND_TYPES = (str, str, int, int, str, int, int)
@@ -42,7 +42,11 @@ def save_trace(timeline: Timeline, path: str | Path) -> None:
                 for name in ("rank", "kind", "microbatch", "posted", "start", "end")
             },
             "memory": [
-                {"times": sample.times.tolist(), "nbytes": sample.nbytes.tolist()}
+                {
+                    "times": sample.times.tolist(),
+                    "nbytes": sample.nbytes.tolist(),
+                    "peak_parts": sample.peak_parts and list(sample.peak_parts),
+                }
                 for sample in timeline.memory
             ],
         },
@@ -93,7 +97,9 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
         if column.size and not (column.min() >= 0 and column.max() < limit):
             raise ValueError("a span names a rank or kind that does not exist")
     memory = [
-        MemorySamples(_floats(sample["times"]), _integers(sample["nbytes"]))
+        MemorySamples(
+            _floats(sample["times"]), _integers(sample["nbytes"]), _parts(sample.get("peak_parts"))
+        )
         for sample in ours["memory"]
     ]
     if len(memory) not in (0, num_ranks):
@@ -117,6 +123,12 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
         members=members,
         statistics=statistics,
     )
+
+
+def _parts(values: list[Any] | None) -> MemoryParts | None:
+    if values is None:
+        return None
+    return MemoryParts(*_integers(values).tolist())
 
 
 def _integers(values: list[Any]) -> Integers:

@@ -31,9 +31,15 @@ def test_properties_are_the_figures(prediction: Prediction) -> None:
 def test_the_json_of_a_prediction_has_the_fields_in_their_order(prediction: Prediction) -> None:
     plain = json.loads(json.dumps(prediction.to_json(), allow_nan=False))
     figures = ["program", "iteration_time_s", "bubble_fraction", "bubble_ratio", "mfu", "hfu"]
-    figures += ["tokens_per_s", "token", "ranks"]
+    figures += ["tokens_per_s", "token", "ranks", "parameters"]
     assert list(plain) == [*figures, "ranks_simulated", "staleness", "cluster", "notes"]
-    assert plain["ranks"][1] == vars(prediction.ranks[1])
+    rank = prediction.ranks[1]
+    assert rank.peak_memory_parts is not None
+    assert plain["ranks"][1] == vars(rank) | {
+        "parameters": rank.parameters,
+        "peak_memory_parts": rank.peak_memory_parts._asdict(),
+        "stages": [vars(stage) for stage in rank.stages],
+    }
     assert plain["program"]["ranks"] == 4
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from simulator import load, predict
 from simulator.cluster.resolve import resolve
-from simulator.timeline.timeline import Kind, MemorySamples, Timeline
+from simulator.timeline.timeline import Kind, MemoryParts, MemorySamples, Timeline
 from simulator.timeline.trace import TraceError, load_trace, save_trace
 
 COLUMNS = ("rank", "kind", "microbatch", "posted", "start", "end")
@@ -46,6 +46,7 @@ def timelines(draw) -> Timeline:
         MemorySamples(
             np.array([time for time, _ in samples], dtype=np.float64),
             np.array([nbytes for _, nbytes in samples], dtype=np.int64),
+            draw(st.none() | st.builds(MemoryParts, *[st.integers(0, 2**62)] * 5)),
         )
         for samples in draw(
             st.lists(
@@ -85,6 +86,7 @@ def test_nothing_is_lost(tmp_path_factory, timeline: Timeline) -> None:
     for mine, theirs in zip(timeline.memory, found.memory, strict=True):
         assert mine.times.tobytes() == theirs.times.tobytes()
         assert mine.nbytes.tobytes() == theirs.nbytes.tobytes()
+        assert mine.peak_parts == theirs.peak_parts
 
 
 @pytest.fixture(scope="module")
