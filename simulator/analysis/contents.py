@@ -1,4 +1,4 @@
-"""What a plan gives to each rank: which stages, with which blocks and how many parameters."""
+"""The layers that a plan gives to each rank: stages with their blocks and parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EMBEDDED = frozenset({"gpt", "moe-gpt", "bert"})
 
 @dataclass(frozen=True)
 class StageContents:
-    """What one rank has of a stage.
+    """The part of a stage that one rank has.
 
     Attributes:
         stage: its number.

@@ -15,7 +15,7 @@ from simulator.timeline.timeline import Timeline
 
 
 def draw_legend(figure: Figure, timelines: Sequence[Timeline], detailed: bool) -> None:
-    """Operations in one line, microbatch colours in the next, under the time axis."""
+    """Draw the operations in one line under the time axis, and the microbatches in the next."""
 
     def swatch(looks: Iterable[Look], numbers: Iterable[int]) -> tuple[Patch, ...]:
         return tuple(

@@ -1,4 +1,4 @@
-"""What each rank holds over a step as a figure: one row a rank, one curve a timeline."""
+"""The memory of each rank over a step as a figure: one row a rank, one curve a timeline."""
 
 from __future__ import annotations
 

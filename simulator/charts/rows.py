@@ -62,7 +62,7 @@ def names_of_ranks(timeline: Timeline) -> list[str]:
 
 
 def rectangles(timeline: Timeline) -> Floats:
-    """Left, right (seconds), top, bottom (rows) of every span, one span a line.
+    """Return left, right (seconds), top, bottom (rows) of every span, one span a line.
 
     Row r, from r to r + 1, is rank r. Compute is the tall lane on top; below it every
     communication stream of the rank has a lane of its own, in order of the names. With no
@@ -125,7 +125,10 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
 
 
 def _runs(timeline: Timeline) -> Any:
-    """Per span the number of its run: bars of one pass with no other compute between them."""
+    """Return for each span the number of its run.
+
+    A run is the bars of one pass that have no other compute between them.
+    """
     names = [f"{kind.op} {kind.stage}" for kind in timeline.kinds]
     which = np.unique(names, return_inverse=True)[1][timeline.kind]
     order = np.lexsort((timeline.start, timeline.is_compute, timeline.rank))
@@ -136,7 +139,7 @@ def _runs(timeline: Timeline) -> Any:
 
 
 def _draw_boxes(axes: Axes, look: Look, columns: Any, microbatch: Any = -1, **style: Any) -> None:
-    """One collection of rectangles: left, right, top, bottom, coloured by microbatch."""
+    """Draw rectangles (left, right, top, bottom) as one collection, coloured by microbatch."""
     boxes = np.stack(np.broadcast_arrays(*columns), axis=1)
     corners: Any = boxes[:, [[0, 2], [1, 2], [1, 3], [0, 3]]]
     number = np.broadcast_to(microbatch, len(boxes))

@@ -1,4 +1,4 @@
-"""What a plan gives to each rank, as a table and as lines for the terminal."""
+"""The layers of each rank, and its peak of memory, as a table and as lines for the terminal."""
 
 from __future__ import annotations
 

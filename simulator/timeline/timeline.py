@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 
 
 class MemoryParts(NamedTuple):
-    """What one rank holds at a moment, in bytes; the parts add up to all that it holds.
+    """The bytes that one rank holds at a moment, by purpose; the parts add up to all of them.
 
     Attributes:
         parameters: with older versions that asynchronous schedules keep.

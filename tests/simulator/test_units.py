@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulator.units import gibibytes, nbytes, percent, seconds, shortened
+from simulator.units import count, gibibytes, nbytes, percent, seconds, shortened
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,17 @@ def test_percent() -> None:
 def test_a_long_text_ends_in_an_ellipsis() -> None:
     assert shortened("12345", 5) == "12345"
     assert shortened("123456", 5) == "1234…"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (999_999, "999,999"),
+        (23_857_152, "23.86 million"),
+        (174.6e9, "174.6 billion"),
+        (1.2e12, "1.2 trillion"),
+    ],
+)
+def test_counts(value: float, text: str) -> None:
+    assert count(value) == text
