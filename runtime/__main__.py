@@ -7,6 +7,7 @@ ends the others when one fails; rank 0 prints and saves the measured timeline.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import torch
@@ -18,7 +19,7 @@ from runtime.execution.host_memory import check_host_memory
 from runtime.execution.peak_flops import peak_flops_of
 from runtime.execution.results import execution_of
 from runtime.executor.devices import backend_of, check_devices, device_of, join
-from runtime.executor.errors import reason_of
+from runtime.executor.errors import failure_of
 from runtime.launch.job import Job
 from runtime.progress import Progress
 from runtime.rank.agreement import DisagreementError
@@ -68,8 +69,8 @@ def run(
         answer = run_job(Job(experiment), rank, device, Progress(), lambda share, what: None)
     except (RuntimeError, TimeoutError) as error:  # among them ExecutionError
         if local == 0 or not isinstance(error, DisagreementError):  # which all ranks raise
-            reason = reason_of(error, experiment.run.timeout_s)
-            print(f"twinline: {reason}", file=sys.stderr, flush=True)
+            failure = failure_of(error, rank, experiment.run.timeout_s)
+            print(f"twinline: {failure}", file=sys.stderr, flush=True)
         os._exit(1)  # other threads may still wait for a peer that will not come
     dist.destroy_process_group()
     if answer is not None:
@@ -77,4 +78,5 @@ def run(
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # torchrun, which is interrupted too, says so
     typer.run(run)

@@ -15,6 +15,12 @@ def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
+def failure_of(error: BaseException, rank: int, timeout_s: float) -> str:
+    """Return which rank failed and why, in one line; an `ExecutionError` names it itself."""
+    reason = reason_of(error, timeout_s)
+    return reason if isinstance(error, ExecutionError) else f"rank {rank}: {reason}"
+
+
 def reason_of(error: BaseException, timeout_s: float) -> str:
     """Return why something failed, in one line.
 

@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from runtime import progress
 from runtime.executor.devices import device_of, join
-from runtime.executor.errors import ExecutionError, reason_of
+from runtime.executor.errors import failure_of, first_line
 from runtime.launch.job import Job
 from runtime.rank.session import run_job
 from simulator.experiment.section import ExperimentError
@@ -92,9 +92,8 @@ def _rank_main(folder: Path, rank: int, num_ranks: int, descriptor: int) -> int:
                 answer = _work(job, store, rank, channel, mine)
             except (ExperimentError, RuntimeError, TimeoutError) as error:
                 mistake = isinstance(error, ExperimentError)
-                says = reason_of(error, job.experiment.run.timeout_s)
-                if not isinstance(error, ExperimentError | ExecutionError):
-                    says = f"rank {rank}: {says}"
+                timeout_s = job.experiment.run.timeout_s
+                says = first_line(error) if mistake else failure_of(error, rank, timeout_s)
                 _say(channel, {"error": says, "mistake": mistake})
                 return 1
             _say(channel, {"result": answer})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.executor.errors import ExecutionError, first_line, reason_of
+from runtime.executor.errors import ExecutionError, failure_of, first_line, reason_of
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/"
 
@@ -29,3 +29,8 @@ def test_the_reason_is_one_line_of_ours(error, reason):
 def test_an_error_without_words_is_named():
     assert first_line(KeyboardInterrupt()) == "KeyboardInterrupt"
     assert first_line(ValueError("one\ntwo")) == "one"
+
+
+def test_a_failure_names_its_rank_once():
+    assert failure_of(RuntimeError("broken"), 3, 1.0) == "rank 3: broken"
+    assert failure_of(ExecutionError("rank 3, 1F0: broken"), 3, 1.0) == "rank 3, 1F0: broken"
