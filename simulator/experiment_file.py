@@ -21,11 +21,17 @@ from simulator.experiment.checks import (
 )
 from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.experiment import Experiment, register_checks
+from simulator.experiment.model_family import FAMILIES
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.run import Run
 from simulator.experiment.section import ExperimentError, Section
-from simulator.experiment.spelling import canonical_key, nearest_name, register_values
-from simulator.experiment.workload import IMAGE_MODELS, Workload
+from simulator.experiment.spelling import (
+    canonical_key,
+    canonical_value,
+    nearest_name,
+    register_values,
+)
+from simulator.experiment.workload import Workload
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.schedules.checks import check_asynchronous, check_schedule
 from simulator.strategies.schedules.registry import SCHEDULES
@@ -135,7 +141,9 @@ def _with_default(given: dict[str, Any]) -> dict[str, Any]:
     """
     workload, parallel = given.get("workload", {}), given.get("parallel", {})
     default = copy.deepcopy(DEFAULT)
-    if workload.get("model") in IMAGE_MODELS or "size" in workload:
+    model = canonical_value("model", str(workload.get("model")), FAMILIES)
+    has_shape = model not in FAMILIES or FAMILIES[model].has_shape_keys
+    if not has_shape or "size" in workload:
         default["workload"] = {}
     if "microbatch_size" in parallel and "global_batch" in workload:
         del default["parallel"]["microbatches"]

@@ -102,7 +102,7 @@ def predict(
         timeline=timeline,
         metrics=metrics_of(timeline, experiment, peak_flops, timeline.meta["hash"], len(program)),
         staleness=staleness_of(program, list(mesh.group(0, "pipeline"))),
-        moe=predicted_routing(experiment) if experiment.workload.model == "moe-gpt" else None,
+        moe=predicted_routing(experiment) if experiment.workload.family.has_experts else None,
         notes=notes,
     )
 

@@ -39,7 +39,7 @@ class PassMeter:
                 task.op, layers[slice(*task.layers)], experiment.workload, experiment.parallel
             )
             for task in {id(i.task): i.task for i in rank.instructions}.values()
-            if task.stream == COMPUTE_STREAM and experiment.workload.model != "unit"
+            if task.stream == COMPUTE_STREAM and experiment.workload.family.has_parameters
         }
         still = experiment.run.model_copy(update={"learning_rate": 1e-9})  # weights stay near
         calm = experiment.model_copy(update={"run": still})

@@ -31,7 +31,7 @@ def calibrate(
         ExperimentError: there is nothing to measure, or see `run`.
         LaunchError: see `run`.
     """
-    if experiment.workload.model == "unit":
+    if not experiment.workload.family.has_parameters:
         raise ExperimentError("workload.model = 'unit': has nothing to measure; name another model")
     job = Job(experiment, measure=False, calibrate=True)
     answer = start(job, lower(experiment), on_progress, workers)

@@ -78,10 +78,10 @@ def compare(
         ExperimentError: see `run`.
         LaunchError: see `run`.
     """
-    if experiment.workload.model == "moe-gpt":
+    if experiment.workload.family.has_experts:
         loads_of(experiment.workload)  # a file that is not there is better found before the run
     program = lower(experiment)
-    given = experiment.workload.model == "unit" or experiment.is_for_cluster
+    given = not experiment.workload.family.has_parameters or experiment.is_for_cluster
     # What a profile of this machine does not allow is better refused before the run.
     machine = {"hostname": "this machine", "cores": 1}
     expected = Profile(machine, experiment.run.device, collectives={"ALL_REDUCE": {}})
@@ -95,7 +95,7 @@ def compare(
             profile = _kept(profile, path, notes)
         cluster = resolve(experiment, profile)
     prediction = predict(experiment, cluster, program)
-    unpaced = not experiment.run.pace and experiment.workload.model != "unit"
+    unpaced = not experiment.run.pace and experiment.workload.family.has_parameters
     if experiment.cluster.is_named and unpaced:
         prediction.notes.append(
             f"predicted for {cluster.name}, measured on this machine; run.pace stretches the "

@@ -42,7 +42,7 @@ class ExpertLoad:
 
         None for models without experts. Every rank must call it.
         """
-        if self._experiment.workload.model != "moe-gpt":
+        if not self._experiment.workload.family.has_experts:
             return None
         shape = (len(describe(self._experiment)), self._experiment.workload.experts + 1)
         counts = torch.zeros(shape, dtype=torch.int64)

@@ -13,7 +13,6 @@ import torch
 
 from runtime.models.dtypes import TORCH_DTYPE
 from simulator.experiment.experiment import Experiment
-from simulator.experiment.workload import IMAGE_MODELS
 from simulator.workloads.bert import masked_positions
 
 CORPUS_BYTES = 4 << 20
@@ -56,20 +55,20 @@ def microbatch(
         device: where the tensors are put.
     """
     w = experiment.workload
-    if w.model == "unit":
+    if w.family.data == "nothing":
         return torch.ones(1, dtype=torch.float64, device=device), torch.zeros(0, device=device)
     batch = experiment.microbatch_size
     samples = range(index * batch, (index + 1) * batch)
     random = [np.random.default_rng((experiment.run.seed, step, sample)) for sample in samples]
-    if w.model in IMAGE_MODELS:
+    if w.family.data == "images":
         shape: tuple[int, ...] = (3, w.image_size, w.image_size)
         read = windows(random, math.prod(shape) + 1)
         images = scaled(read[:, :-1].reshape(batch, *shape), w.dtype)
         return images.to(device), (read[:, -1].long() % w.classes).to(device)
-    if w.model == "bert":
+    if w.family.data == "text" and not w.family.is_causal:
         inputs, targets = hide(random, windows(random, w.sequence).long())
         return inputs.to(device), targets.to(device)
-    if w.model in ("gpt", "moe-gpt"):
+    if w.family.is_causal:
         read = windows(random, w.sequence + 1)
         return read[:, :-1].long().to(device), read[:, 1:].long().to(device)
     length, shape = w.sequence * w.hidden, (batch, w.sequence, w.hidden)

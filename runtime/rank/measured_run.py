@@ -126,6 +126,6 @@ class MeasuredRun:
 def pacing_of(rank: Rank) -> Pacing | None:
     """Return what stretches instructions: of `unit` always, of others if run.pace is set."""
     experiment = rank.experiment
-    if experiment.workload.model != "unit" and experiment.run.pace is None:
+    if experiment.workload.family.has_parameters and experiment.run.pace is None:
         return None
     return Pacing(costs_of(rank.program, experiment, resolve(experiment)).seconds)

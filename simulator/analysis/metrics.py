@@ -10,7 +10,6 @@ import numpy as np
 from simulator.analysis.contents import contents_of_ranks, model_parameters
 from simulator.analysis.results import Metrics, ProgramSummary, RankMetrics
 from simulator.experiment.experiment import Experiment
-from simulator.experiment.workload import IMAGE_MODELS
 from simulator.timeline.timeline import Floats, Timeline
 from simulator.workloads.describe import describe_whole
 
@@ -131,7 +130,7 @@ def metrics_of(
     total = timeline.iteration_time
     fraction, ratio = bubble(timeline)
     workload = experiment.workload
-    timed = workload.model != "unit" and total > 0
+    timed = workload.family.has_parameters and total > 0
     unpaced = total / (experiment.run.pace or 1.0)  # rates are of the cluster's own time
     mfu = hfu = None
     if timed and peak_flops:
@@ -147,7 +146,7 @@ def metrics_of(
         mfu=mfu,
         hfu=hfu,
         tokens_per_s=tokens / unpaced if timed else None,
-        token="image" if workload.model in IMAGE_MODELS else "token",
+        token="image" if workload.family.data == "images" else "token",
         ranks=[
             replace(row, stages=contents[experiment.mesh.coordinate(row.rank)["pipeline"]])
             for row in rank_metrics(timeline)

@@ -20,7 +20,7 @@ def costs_of(program: Program, experiment: Experiment, cluster: Cluster) -> AnyC
     cluster has a profile, and estimated if not.
     """
     pace = experiment.run.pace
-    if experiment.workload.model == "unit":
+    if not experiment.workload.family.has_parameters:
         return FixedCosts(UnitDurations(experiment, cluster), pace or 1.0)
     if cluster.profile is not None:
         measured = MeasuredDurations(experiment, cluster, cluster.profile)

@@ -74,7 +74,8 @@ def check_devices(experiment: Experiment) -> None:
             "run.backend = 'nccl': allowed with run.device = 'cpu': 'auto', 'gloo'"
         )
     given = "run.pace" if experiment.run.pace is not None else ""
-    given = "workload.model = 'unit'" if experiment.workload.model == "unit" else given
+    if not experiment.workload.family.has_parameters:
+        given = f"workload.model = {experiment.workload.model!r}"
     if given and experiment.cluster.ranks_per_device > 1:
         raise ExperimentError(
             f"cluster.ranks_per_device = {experiment.cluster.ranks_per_device}: allowed with "

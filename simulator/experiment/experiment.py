@@ -68,7 +68,7 @@ class Experiment(Section):
         """Samples per training step; unset, 4 a microbatch (1 for `unit`) or their given size."""
         if self.workload.global_batch is not None:
             return self.workload.global_batch
-        size = self.parallel.microbatch_size or (1 if self.workload.model == "unit" else 4)
+        size = self.parallel.microbatch_size or (4 if self.workload.family.has_parameters else 1)
         return self.parallel.batch_shares * self.parallel.microbatches * size
 
     @property

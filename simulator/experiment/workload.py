@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from simulator.experiment.model_family import FAMILIES, ModelFamily, ModelName
 from simulator.experiment.section import Degree, Positive, Seconds, Section
 
 DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
@@ -19,8 +20,6 @@ BERT_SIZES = {
     "large": dict(zip(SHAPE, (24, 1024, 16, 512, 30522, 4096), strict=True)),
 }
 """Sizes of Devlin et al. 2019, section 3; the sequence is the longest that is trained."""
-ModelName = Literal["unit", "mlp", "gpt", "moe-gpt", "bert", "alexnet", "vgg16", "resnet50"]
-IMAGE_MODELS = ("alexnet", "vgg16", "resnet50")
 
 
 class Workload(Section):
@@ -82,9 +81,14 @@ class Workload(Section):
         return BERT_SIZES[size] | given if size in ("base", "large") else given
 
     @property
+    def family(self) -> ModelFamily:
+        """Properties of the model that is trained."""
+        return FAMILIES[self.model]
+
+    @property
     def tokens_per_sample(self) -> int:
         """Units of throughput in a sample: tokens of a sequence, or 1 for an image."""
-        return 1 if self.model in IMAGE_MODELS else self.sequence
+        return 1 if self.family.data == "images" else self.sequence
 
     @property
     def ffn(self) -> int:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.hints import divisors_near, nearest_that_works
+from simulator.experiment.model_family import models_with
 from simulator.experiment.section import ExperimentError
-from simulator.experiment.workload import BERT_SIZES, IMAGE_MODELS, SHAPE
+from simulator.experiment.workload import BERT_SIZES, SHAPE
 from simulator.workloads.describe import describe
 from simulator.workloads.expert_load import check_routing
-
-TEXT_MODELS = frozenset({"gpt", "moe-gpt", "bert"})
-SHAPED = TEXT_MODELS | {"mlp", "unit"}
-"""Models with `layers`, `hidden` and so on, and `unit`, which ignores them."""
 
 SMALLEST_IMAGE = {"alexnet": 63, "vgg16": 32, "resnet50": 1}
 """Smallest side of an image at which every convolution and pool still has an output."""
@@ -21,15 +18,18 @@ SMALLEST_SINGLE_IMAGE = 33
 
 MOE_KEYS = ("experts", "top_k", "capacity_factor", "routing", "zipf_exponent")
 
-MODELS_OF_KEY = {
-    "size": frozenset({"bert"}),
-    **dict.fromkeys(MOE_KEYS, frozenset({"moe-gpt"})),
-    **dict.fromkeys(("forward", "backward_input", "backward_weight", "p2p"), frozenset({"unit"})),
-    **dict.fromkeys(SHAPE, SHAPED),
-    "attention": TEXT_MODELS,
-    **dict.fromkeys(("image_size", "classes"), frozenset(IMAGE_MODELS)),
-    **dict.fromkeys(("optimizer", "clip_norm"), SHAPED - {"unit"} | frozenset(IMAGE_MODELS)),
+TIMES = ("forward", "backward_input", "backward_weight", "p2p")
+
+MODELS_OF_KEY: dict[str, tuple[str, ...]] = {
+    "size": ("bert",),
+    **dict.fromkeys(MOE_KEYS, models_with(lambda family: family.has_experts)),
+    **dict.fromkeys(TIMES, models_with(lambda family: not family.has_parameters)),
+    **dict.fromkeys(SHAPE, models_with(lambda family: family.has_shape_keys)),
+    "attention": models_with(lambda family: family.has_attention),
+    **dict.fromkeys(("image_size", "classes"), models_with(lambda f: f.data == "images")),
+    **dict.fromkeys(("optimizer", "clip_norm"), models_with(lambda f: f.has_parameters)),
 }
+"""Models that read a key; other keys are for all."""
 
 
 def check_keys(experiment: Experiment) -> None:
@@ -58,23 +58,23 @@ def check_keys(experiment: Experiment) -> None:
                 f"workload.{key} = {given}: workload.size = {workload.size!r} has {value}; "
                 "give one of them"
             )
-    if workload.model in TEXT_MODELS and workload.hidden % workload.heads:
+    if workload.family.has_attention and workload.hidden % workload.heads:
         candidates = divisors_near(workload.hidden, workload.heads)
         hint = nearest_that_works(experiment, "workload", "heads", candidates)
         raise ExperimentError(
             f"workload.heads = {workload.heads}: must divide workload.hidden = "
             f"{workload.hidden}; {hint}"
         )
-    if workload.model in TEXT_MODELS and workload.vocab < 256:
+    if workload.family.has_attention and workload.vocab < 256:
         raise ExperimentError(
             f"workload.vocab = {workload.vocab}: text is read as bytes; allowed: 256 or more"
         )
-    if workload.model == "moe-gpt":
+    if workload.family.has_experts:
         check_routing(workload)
-    if workload.model == "unit" and workload.dtype == "fp16":
+    if not workload.family.has_parameters and workload.dtype == "fp16":
         raise ExperimentError(
-            "workload.dtype = 'fp16': workload.model = 'unit' has no gradients to scale; allowed: "
-            "leave it out"
+            f"workload.dtype = 'fp16': workload.model = {workload.model!r} has no gradients to "
+            "scale; allowed: leave it out"
         )
 
 
@@ -86,7 +86,7 @@ def check_attention(experiment: Experiment) -> None:
     """
     workload, parallel = experiment.workload, experiment.parallel
     model, flash = workload.model, workload.attention == "flash"
-    if parallel.recompute == "selective" and model not in TEXT_MODELS:
+    if parallel.recompute == "selective" and not workload.family.has_attention:
         raise ExperimentError(
             f"parallel.recompute = 'selective': {model} has no attention; allowed: 'none' or 'full'"
         )
@@ -122,9 +122,9 @@ def check_size(experiment: Experiment) -> None:
             f"workload.image_size = {workload.image_size}: too small for {workload.model}"
             f"{condition}; allowed: {smallest} or more"
         )
-    if workload.model == "unit" or stages == 1:
+    if not workload.family.has_parameters or stages == 1:
         return
-    if workload.model in SHAPED:
+    if workload.family.has_shape_keys:
         blocks, name = workload.layers, "workload.layers"
     else:
         blocks = sum(layer.starts_block for layer in describe(experiment))

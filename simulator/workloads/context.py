@@ -17,7 +17,6 @@ from simulator.workloads.attention import Core
 from simulator.workloads.layer import Exchange, Layer, Product, exchange, linear
 from simulator.workloads.transformer import SplitTransformer
 
-CAUSAL = frozenset({"gpt", "moe-gpt"})
 SHIFT = Exchange("context", Op.SHIFT, Op.SHIFT_BACK)
 REGROUP = Exchange("context", Op.ALL_TO_ALL, Op.ALL_TO_ALL)
 
@@ -29,7 +28,7 @@ def zigzag(experiment: Experiment) -> bool:
     equal work (Megatron-LM's context parallelism); else it has chunk r of c.
     """
     style = experiment.parallel.context_style
-    return style == "ring" and experiment.workload.model in CAUSAL
+    return style == "ring" and experiment.workload.family.is_causal
 
 
 def attention(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:

@@ -6,11 +6,10 @@ import math
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.hints import divisors_near, nearest_that_works, works
+from simulator.experiment.model_family import models_with
 from simulator.experiment.section import ExperimentError
 from simulator.workloads.context import zigzag
 from simulator.workloads.describe import SPLIT_MODELS
-
-CONTEXT_MODELS = ("gpt", "moe-gpt", "bert")
 
 
 def check_degrees(experiment: Experiment) -> None:
@@ -21,7 +20,7 @@ def check_degrees(experiment: Experiment) -> None:
     """
     workload, parallel = experiment.workload, experiment.parallel
     model, tensor = workload.model, parallel.tensor
-    if parallel.expert > 1 and model != "moe-gpt":
+    if parallel.expert > 1 and not workload.family.has_experts:
         raise ExperimentError(
             f"parallel.expert = {parallel.expert}: {model} has no experts; allowed: 1, or "
             "workload.model = 'moe-gpt'"
@@ -46,14 +45,14 @@ def check_degrees(experiment: Experiment) -> None:
             allowed = "nothing to split with parallel.tensor = 1; allowed: with parallel.tensor > 1"
         raise ExperimentError(f"parallel.tensor_style = {parallel.tensor_style!r}: {allowed}")
     sizes = {"workload.hidden": workload.hidden, "workload.ffn_hidden": workload.ffn}
-    if model != "mlp":
+    if workload.family.has_attention:
         sizes |= {"workload.heads": workload.heads, "workload.vocab": workload.vocab}
     if tensor > 1:
         _check_divides(experiment, "tensor", tensor, sizes)
     _check_context(experiment)
     if not parallel.sequence_parallel:
         return
-    if tensor == 1 or model == "mlp":
+    if tensor == 1 or not workload.family.has_attention:
         raise ExperimentError(
             "parallel.sequence_parallel = true: shares the norms of gpt, moe-gpt and bert over "
             "the ranks of parallel.tensor > 1; allowed: false"
@@ -72,10 +71,11 @@ def _check_context(experiment: Experiment) -> None:
         )
     if context == 1:
         return
-    if workload.model not in CONTEXT_MODELS:
+    if not workload.family.has_attention:
+        names = models_with(lambda family: family.has_attention)
         raise ExperimentError(
             f"parallel.context = {context}: attention of {workload.model} is not split over "
-            f"ranks; allowed: 1, or one of the models {', '.join(CONTEXT_MODELS)}"
+            f"ranks; allowed: 1, or one of the models {', '.join(names)}"
         )
     if zigzag(experiment):
         sizes = {"workload.sequence ÷ 2 (two chunks a rank)": workload.sequence // 2}

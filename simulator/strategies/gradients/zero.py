@@ -42,7 +42,7 @@ def check(experiment: Experiment) -> None:
             )
     if not parallel.zero:
         return
-    if experiment.workload.model == "unit":
+    if not experiment.workload.family.has_parameters:
         raise ExperimentError(
             f"parallel.zero = {parallel.zero}: workload.model = 'unit' has no parameters; "
             "allowed: 0"
