@@ -36,6 +36,7 @@ from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.schedules.checks import check_asynchronous, check_schedule
 from simulator.strategies.schedules.registry import SCHEDULES
 from simulator.strategies.stages.partition import check_split
+from simulator.strategies.user_transforms import check_transforms
 from simulator.workloads.checks import check_attention, check_keys, check_size
 from simulator.workloads.degrees import check_degrees
 
@@ -64,6 +65,7 @@ register_checks(
     check_expert_ranks,
     check_zero,
     check_asynchronous,
+    check_transforms,
     check_batch,
     check_degrees,
     check_attention,

@@ -92,7 +92,7 @@ class Segment(nn.Module):
         flow = Flow(described)
         self.inputs, self.outputs = flow.inputs(first, last), flow.outputs(first, last)
         self.differentiable = {b for b in self.inputs if flow.differentiable(b)}
-        self.again = {b for b in self.inputs if flow.gathered_again(b)}
+        self.again = {b for b in self.inputs if flow.regathered(b)}
         self._reads = [
             [index - back for back in described[index].reads] for index in range(first, last)
         ]

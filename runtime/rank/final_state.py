@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from runtime.executor.context import RankContext
-from simulator.strategies.lowering import model_ranks
+from simulator.strategies.gradients.parameter_layout import model_ranks
 
 
 def parameters_norm(context: RankContext) -> float:

@@ -31,6 +31,7 @@ class Parallel(Section):
             unset, 1.
         split: blocks per stage (of virtual stages too, first to last), instead of the split
             that makes the largest stage as small as it can be.
+        transforms: functions of the user's own that change the program, by file or dotted name.
         rank_order: axes of the mesh from the slowest to the fastest varying.
     """
 
@@ -56,6 +57,7 @@ class Parallel(Section):
     bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
     memory_limit: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     split: Annotated[tuple[Positive, ...], Field(strict=False)] | None = None
+    transforms: Annotated[tuple[str, ...], Field(strict=False)] = ()
     rank_order: Annotated[tuple[str, ...], Field(strict=False)] = AXES
 
     def axis_size(self, axis: str) -> int:

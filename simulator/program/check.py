@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simulator.program.deadlock import check_deadlock
+from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM
 from simulator.program.program import Program
@@ -13,7 +14,7 @@ def check_program(program: Program) -> None:
     """Check that `program` can run to its end and gives back all it allocates.
 
     Raises:
-        ValueError: a message without a partner, members of a group that issue collectives
+        ProgramError: a message without a partner, members of a group that issue collectives
             in different orders, a cycle of waits (deadlock), a tensor freed twice, never, or
             while a communication may still read it, or one that is read before it surely
             exists. The message names ranks and instructions.
@@ -35,10 +36,12 @@ def _check_streams(program: Program) -> None:
         for instruction in instructions:
             communicates = instruction.task.op in COMMUNICATION
             if communicates == (instruction.task.stream == COMPUTE_STREAM):
-                raise ValueError(f"{instruction!r} is queued on stream {instruction.task.stream!r}")
+                raise ProgramError(
+                    f"{instruction!r} is queued on stream {instruction.task.stream!r}"
+                )
             if not communicates:
                 compute = instruction
             elif compute is not None and compute not in instruction.after:
-                raise ValueError(
+                raise ProgramError(
                     f"{instruction!r} is listed behind {compute.label} and does not wait for it"
                 )

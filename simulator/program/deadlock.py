@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulator.program.errors import ProgramError
 from simulator.program.program import Program
 from simulator.program.walk import Walk
 
@@ -10,14 +11,14 @@ def check_deadlock(program: Program) -> None:
     """Check that every stream gets to its end, whatever instructions take.
 
     Raises:
-        ValueError: an instruction waits for one that is not earlier in its rank's list, or
+        ProgramError: an instruction waits for one that is not earlier in its rank's list, or
             instructions wait for each other; the message names where each rank is stuck.
     """
     for instructions in program.ranks:
         for instruction in instructions:
             for other in instruction.after:
                 if other.index >= instruction.index or instructions[other.index] is not other:
-                    raise ValueError(
+                    raise ProgramError(
                         f"rank {instruction.rank}: {instruction.label} waits for {other.label}, "
                         f"which is not earlier in the list of this rank"
                     )
@@ -25,4 +26,4 @@ def check_deadlock(program: Program) -> None:
     walk.advance()
     if stuck := walk.stuck():
         where = "; ".join(f"rank {i.rank} waits in {i.label}" for i in stuck)
-        raise ValueError(f"deadlock: {where}")
+        raise ProgramError(f"deadlock: {where}")

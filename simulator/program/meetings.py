@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, MESSAGES, Op
 
@@ -35,7 +36,7 @@ def match_rendezvous(
         world_size: the number of ranks, those without a list included.
 
     Raises:
-        ValueError: a message has no partner, or the participants disagree about what
+        ProgramError: a message has no partner, or the participants disagree about what
             is sent; names the ranks and the instructions.
     """
     queues: dict[tuple[str, tuple[int, ...]], dict[int, list[Instruction]]] = {}
@@ -62,12 +63,12 @@ def match_rendezvous(
         longest = max(theirs.values(), key=len)
         for member, listed in theirs.items():
             if member not in group:
-                raise ValueError(f"rank {member}: {listed[0].label} is not of its group {group}")
+                raise ProgramError(f"rank {member}: {listed[0].label} is not of its group {group}")
         for rank in expected:
             found = theirs.get(rank, [])
             if len(found) < len(longest):
                 missing = longest[len(found)]
-                raise ValueError(
+                raise ProgramError(
                     f"rank {missing.rank}: {missing.label} has no partner on rank {rank}"
                 )
         for meeting in zip(*(theirs[rank] for rank in expected), strict=True):
@@ -96,7 +97,7 @@ def check_agreement(meeting: tuple[Instruction, ...]) -> None:
     first = meeting[0]
     for other in meeting[1:]:
         if what(other) != what(first):
-            raise ValueError(
+            raise ProgramError(
                 f"rank {first.rank}: {first.label} ({what(first)}) would meet rank {other.rank}: "
                 f"{other.label} ({what(other)}): their orders differ"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.program.task import Task
@@ -20,7 +21,7 @@ def check_tensors(instructions: list[Instruction]) -> None:
     frees a tensor for those who read it.
 
     Raises:
-        ValueError: a tensor is read, allocated or freed at the wrong time, or never freed.
+        ProgramError: a tensor is read, allocated or freed at the wrong time, or never freed.
     """
     held: dict[Key, Instruction] = {}
     reading: dict[Key, list[Instruction]] = {}  # communication, which goes on beside compute
@@ -34,14 +35,14 @@ def check_tensors(instructions: list[Instruction]) -> None:
             owner = held.get(key)
             if owner is None:
                 if key in made:
-                    raise ValueError(
+                    raise ProgramError(
                         f"rank {instruction.rank}: {instruction.label} reads {_tensor(key)}: "
                         f"{_history(instructions, instruction, key)}"
                     )
                 wanted.setdefault(key, instruction)
                 continue
             if not order.holds(owner, instruction):
-                raise ValueError(
+                raise ProgramError(
                     f"rank {instruction.rank}: {instruction.label} reads {_tensor(key)} and does "
                     f"not wait for {owner.label}, which makes it"
                 )
@@ -50,12 +51,12 @@ def check_tensors(instructions: list[Instruction]) -> None:
         for tensor in task.allocates:
             key = tensor_key(tensor.name, microbatch)
             if key in held:
-                raise ValueError(
+                raise ProgramError(
                     f"rank {instruction.rank}: {instruction.label} allocates {_tensor(key)}, "
                     f"which {held[key].label} already holds"
                 )
             if key in wanted:
-                raise ValueError(
+                raise ProgramError(
                     f"rank {instruction.rank}: {wanted[key].label} reads {_tensor(key)}, which "
                     f"{instruction.label} makes later"
                 )
@@ -64,18 +65,18 @@ def check_tensors(instructions: list[Instruction]) -> None:
         for name in task.frees:
             key = tensor_key(name, microbatch)
             if held.pop(key, None) is None:
-                raise ValueError(
+                raise ProgramError(
                     f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)}: "
                     f"{_history(instructions, instruction, key)}"
                 )
             for reader in reading.pop(key, ()):
                 if reader is not instruction and not order.holds(reader, instruction):
-                    raise ValueError(
+                    raise ProgramError(
                         f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)} and "
                         f"does not wait for {reader.label}, which reads it"
                     )
     for key, owner in held.items():
-        raise ValueError(
+        raise ProgramError(
             f"rank {owner.rank}: {owner.label} allocates {_tensor(key)}, which is never freed"
         )
 

@@ -1,71 +1,110 @@
-"""Lowering: a chain of small passes from an experiment to the program of every rank.
+"""Lowering is a chain of transforms from an experiment to the program of every rank.
 
-partition into stages → order the passes of each pipeline rank → lower them to segments
-and messages → gradient traffic → sharding → optimizer step. A new strategy is one new file with one
-such pass, and its line here.
+Each transform takes a `Lowered` and returns one that is further on. The chain is written here;
+what a transform does stands in a file of its own, beside the checks of its strategy.
 """
 
 from __future__ import annotations
 
-from math import inf
-
 from simulator.experiment.experiment import Experiment
-from simulator.experiment.mesh import AXES, Mesh
 from simulator.experiment.section import ExperimentError
-from simulator.program.bucket import Bucket
 from simulator.program.check import check_program
+from simulator.program.errors import ProgramError
 from simulator.program.gc_pause import paused_gc
 from simulator.program.program import Program
-from simulator.strategies.gradients import zero
-from simulator.strategies.gradients.all_reduce import reduce_gradients
-from simulator.strategies.gradients.optimizer_steps import insert_updates
-from simulator.strategies.gradients.parameter_layout import Place, Places
-from simulator.strategies.schedules.registry import Pass, Plan, Schedule, Updates, schedule_named
+from simulator.strategies.gradients.all_reduce import insert_reductions
+from simulator.strategies.gradients.buckets import bind_buckets
+from simulator.strategies.gradients.clipping import insert_gradient_norms
+from simulator.strategies.gradients.optimizer_steps import insert_optimizer_steps
+from simulator.strategies.gradients.parameter_layout import ParameterLayout
+from simulator.strategies.gradients.weight_versions import stash_weights
+from simulator.strategies.gradients.zero import gather_parameters, shard_tensors
+from simulator.strategies.lowered import Lowered
+from simulator.strategies.schedules.checks import updates_within_a_step
+from simulator.strategies.schedules.ordering import order_passes
+from simulator.strategies.schedules.passes import Plan
+from simulator.strategies.schedules.registry import SCHEDULES, schedule_named
+from simulator.strategies.stages.assignment import assign_stages
 from simulator.strategies.stages.dataflow import Flow, Range
-from simulator.strategies.stages.messages import lower_passes, messages_from
-from simulator.strategies.stages.partition import split_stages, stage_costs
-from simulator.strategies.stages.recompute import RecomputedStage
-from simulator.strategies.stages.segments import Filled, Spread, cut
-from simulator.strategies.stages.stage import Stage
-from simulator.workloads.describe import Layer, describe
+from simulator.strategies.stages.messages import expand_passes
+from simulator.strategies.stages.partition import partition_layers
+from simulator.strategies.stages.segments import segment_stages
+from simulator.strategies.transform import Transform
+from simulator.strategies.user_transforms import KEY, apply_user_transforms
+from simulator.workloads.describe import describe
+
+CHAIN = (
+    Transform("layers are divided among stages", partition_layers),
+    Transform("the schedule orders passes", order_passes),
+    Transform("stages are cut into segments and buckets", segment_stages),
+    Transform("ranks get their stages", assign_stages),
+    Transform("ranks get their buckets", bind_buckets),
+    Transform("passes become segments, exchanges and messages", expand_passes),
+    Transform(
+        "gradients are summed over the ranks that share them",
+        insert_reductions,
+        lambda experiment: experiment.world_size > experiment.parallel.pipeline,
+    ),
+    Transform(
+        "gradients and parameters are whole only while they are used",
+        shard_tensors,
+        lambda experiment: experiment.parallel.shards_gradients,
+    ),
+    Transform("weights are updated", insert_optimizer_steps),
+    Transform(
+        "the norm of the gradient comes before the updates",
+        insert_gradient_norms,
+        lambda experiment: experiment.workload.needs_gradient_norm,
+    ),
+    Transform(
+        "forward passes name the weights they use, which are kept for them",
+        stash_weights,
+        updates_within_a_step,
+    ),
+    Transform(
+        "updated parameters are gathered",
+        gather_parameters,
+        lambda experiment: (
+            experiment.parallel.shards_optimizer and not experiment.parallel.shards_parameters
+        ),
+    ),
+)
+"""Every transform in its order; a plan is taken through those that it asks for."""
 
 
-def plan_of(experiment: Experiment) -> Plan:
-    """What the schedule is given.
+def lower(experiment: Experiment, fold: bool = False) -> Program:
+    """Write the program of `experiment` and check it.
 
-    Both interpreters must get the same program, so costs are what the experiment alone
-    says, whatever the cluster: the seconds of `unit`, else FLOPs, with messages for free.
+    Args:
+        experiment: what is lowered.
+        fold: only the ranks of `Mesh.representatives`; whether times are then still those
+            of the whole program is for `simulator.engine.replica_folding` to say.
 
     Raises:
-        ExperimentError: the schedule refuses it, or the model has too few blocks.
+        ExperimentError: the plan has no valid program; the message says why.
+        ProgramError: the program cannot run, and none of it is of the user's own making.
     """
-    schedule, layers = schedule_named(experiment.parallel.schedule), describe(experiment)
-    return _plan(experiment, schedule, layers)[0]
+    with paused_gc():
+        ours = apply_chain(begin(experiment, fold))
+        program = program_of(apply_user_transforms(ours), fold)
+        try:
+            check_program(program)
+        except ProgramError as error:
+            raise _refusal(experiment, fold, error) from None
+    return program
 
 
-def layers_of_stages(experiment: Experiment) -> list[dict[int, Range]]:
-    """Return for each pipeline rank its stages, and the layers [first, last) of each.
+def begin(experiment: Experiment, fold: bool = False) -> Lowered:
+    """Return the plan before the first transform.
+
+    Both interpreters must get the same program, so what a schedule is told of times is what
+    the experiment alone says, whatever the cluster.
 
     Raises:
-        ExperimentError: the schedule refuses the plan, or the model has too few blocks.
+        ExperimentError: the schedule refuses the plan.
     """
-    schedule, layers = schedule_named(experiment.parallel.schedule), describe(experiment)
-    plan, ranges = _plan(experiment, schedule, layers)
-    owned: list[dict[int, Range]] = [{} for _ in range(plan.num_ranks)]
-    for stage, owner in enumerate(schedule.placement(plan)):
-        owned[owner][stage] = ranges[stage]
-    return owned
-
-
-def _updates(schedule: Schedule, plan: Plan) -> Updates:
-    return schedule.updates(plan)
-
-
-def _plan(
-    experiment: Experiment, schedule: Schedule, layers: list[Layer]
-) -> tuple[Plan, list[Range]]:
-    """The plan and the layers of each stage, on whose costs it may depend."""
-    parallel = experiment.parallel
+    parallel, mesh = experiment.parallel, experiment.mesh
+    schedule = schedule_named(parallel.schedule)
     plan = Plan(
         parallel.pipeline,
         parallel.microbatches,
@@ -76,146 +115,72 @@ def _plan(
     refusal = schedule.refusal(plan)
     if refusal:
         raise ExperimentError(f"parallel.schedule = {parallel.schedule!r} with {refusal}")
-    ranges = _ranges(experiment, layers)
-    costs = stage_costs(layers, ranges, parallel.recompute == "full")
-    return plan._replace(costs=costs), ranges
-
-
-def _ranges(experiment: Experiment, layers: list[Layer]) -> list[Range]:
-    """The layers of each stage: as ``parallel.split`` says, or balanced.
-
-    Raises:
-        ExperimentError: the model has too few blocks, or not as many as the split.
-    """
-    parallel = experiment.parallel
-    try:
-        return split_stages(layers, parallel.pipeline * parallel.virtual_stages, parallel.split)
-    except ValueError as error:
-        key = "virtual_stages" if parallel.split is None else "split"
-        value = parallel.virtual_stages if parallel.split is None else list(parallel.split)
-        raise ExperimentError(f"parallel.{key} = {value}: {error}") from None
-
-
-def lower(experiment: Experiment, fold: bool = False) -> Program:
-    """Write the program of `experiment` and validate it.
-
-    Args:
-        fold: only the ranks of `Mesh.representatives`; whether times are then still those
-            of the whole program is for `simulator.engine.replica_folding` to say.
-
-    Raises:
-        ExperimentError: the plan has no valid program; the message says why.
-    """
-    with paused_gc():
-        program = _lower(experiment, fold)
-        try:
-            check_program(program)
-        except ValueError as error:
-            raise ExperimentError(
-                f"parallel.schedule = {experiment.parallel.schedule!r}: {error}"
-            ) from None
-    return program
-
-
-def _lower(experiment: Experiment, fold: bool) -> Program:
-    mesh, layers = experiment.mesh, describe(experiment)
-    schedule = schedule_named(experiment.parallel.schedule)
-    plan, ranges = _plan(experiment, schedule, layers)
-    updates, placement = _updates(schedule, plan), schedule.placement(plan)
-    value_bytes = experiment.workload.dtype_bytes
-    orders = [schedule.order(plan, place) for place in range(plan.num_ranks)]
-    states = experiment.workload.optimizer_bytes // value_bytes
-    prefetch = 1 if experiment.parallel.prefetch is None else experiment.parallel.prefetch
-    flow, places = Flow(layers), Places(mesh, experiment.parallel.shards)
-    lists, resident, held = [], [], []
-    ranks = mesh.representatives() if fold else list(range(mesh.world_size))
-    place_of = {rank: mesh.coordinate(rank)["pipeline"] for rank in ranks}
-    cuts = [_cut(experiment, mesh, layers, stage) for stage in ranges]
-    stages_of = {
-        rank: _stages_of(experiment, rank, mesh, flow, [pieces for pieces, _ in cuts], placement)
-        for rank in ranks
-    }
-    incoming: dict[int, dict[int, list[Pass]]] = {rank: {} for rank in ranks}
-    for source, stages in stages_of.items():
-        for target, started in messages_from(source, orders[place_of[source]], stages).items():
-            incoming[target][source] = started
-    for rank, stages in stages_of.items():
-        instructions = lower_passes(orders[place_of[rank]], stages, incoming[rank])
-        mine = [bucket for index in stages for bucket in cuts[index][1]]
-        buckets = [_placed(bucket, places.of(bucket.spread, rank), experiment) for bucket in mine]
-        instructions = reduce_gradients(instructions, buckets, updates.every, plan.num_microbatches)
-        instructions = zero.shard(instructions, buckets, prefetch)
-        owned = [(stage.index, stage.first, stage.last) for stage in stages.values()]
-        instructions = insert_updates(
-            instructions,
-            owned,
-            layers,
-            value_bytes,
-            updates,
-            plan.num_microbatches,
-            places.model(rank) if experiment.workload.needs_gradient_norm else (),
-        )
-        lists.append(zero.gather_updated(instructions, buckets))
-        resident.append(zero.resident_bytes(buckets, states))
-        held.append(buckets)
-    return Program(lists, resident, held, len(ranges), mesh.represented_by() if fold else [])
-
-
-def _cut(
-    experiment: Experiment, mesh: Mesh, layers: list[Layer], stage: Range
-) -> tuple[list[Range], list[Filled]]:
-    """Pieces and buckets of a stage: only gradients that are sums are cut into buckets."""
-    bucket_bytes = experiment.parallel.bucket_mb * 1e6
-
-    def limit(spread: Spread) -> float:
-        return bucket_bytes if len(mesh.group(0, *spread.sums_over)) > 1 else inf
-
-    wide = {axis for axis, degree in mesh.degrees.items() if degree > 1}
-    at_blocks = experiment.parallel.recompute == "full"
-    return cut(layers, stage, experiment.workload.dtype_bytes, limit, wide, at_blocks)
-
-
-def _placed(bucket: Filled, place: Place, experiment: Experiment) -> Bucket:
-    """A bucket with the ranks of its mesh axes."""
-    size = max(len(place.shards), 1)
-    return Bucket(
-        bucket.segments,
-        replicas=place.replicas,
-        shards=place.shards,
-        zero=experiment.parallel.zero if place.shards else 0,
-        copies=place.copies,
-        nbytes=-(-bucket.parameters // size) * size * experiment.workload.dtype_bytes,
+    layers = describe(experiment)
+    return Lowered(
+        experiment=experiment,
+        mesh=mesh,
+        ranks=mesh.representatives() if fold else list(range(mesh.world_size)),
+        layers=layers,
+        flow=Flow(layers),
+        layout=ParameterLayout(mesh, parallel.shards),
+        schedule=schedule,
+        plan=plan,
     )
 
 
-def model_ranks(experiment: Experiment, rank: int) -> tuple[int, ...]:
-    """See `Places.model`."""
-    return Places(experiment.mesh, experiment.parallel.shards).model(rank)
+def apply_chain(lowered: Lowered) -> Lowered:
+    """Take a plan through the transforms that its experiment asks for."""
+    for transform in CHAIN:
+        if transform.applies(lowered.experiment):
+            lowered = transform.apply(lowered)
+    return lowered
 
 
-def _stages_of(
-    experiment: Experiment,
-    rank: int,
-    mesh: Mesh,
-    flow: Flow,
-    pieces: list[list[Range]],
-    placement: list[int],
-) -> dict[int, Stage]:
-    """The stages that `rank` owns, by stage index, with their neighbours' ranks."""
-    pipeline = mesh.group(rank, "pipeline")
-    groups = {axis: mesh.group(rank, axis) for axis in AXES}
-    place = pipeline.index(rank)
-    kind = RecomputedStage if experiment.parallel.recompute == "full" else Stage
-    return {
-        index: kind(
-            index=index,
-            pieces=pieces[index],
-            flow=flow,
-            previous_rank=pipeline[placement[index - 1]] if index else None,
-            next_rank=pipeline[placement[index + 1]] if index + 1 < len(pieces) else None,
-            groups=groups,
-            rank=rank,
-        )
-        for index in range(len(pieces))
-        if placement[index] == place
-    }
+def program_of(lowered: Lowered, fold: bool = False) -> Program:
+    """Return the program at the end of the chain, unchecked."""
+    return Program(
+        [lowered.lists[rank] for rank in lowered.ranks],
+        [lowered.resident[rank] for rank in lowered.ranks],
+        [lowered.buckets[rank] for rank in lowered.ranks],
+        len(lowered.ranges),
+        lowered.mesh.represented_by() if fold else [],
+    )
+
+
+def plan_of(experiment: Experiment) -> Plan:
+    """Return what the schedule is given, with the costs of the stages.
+
+    Costs are the seconds of `unit`, else FLOPs, with messages for free.
+
+    Raises:
+        ExperimentError: the schedule refuses the plan, or the model has too few blocks.
+    """
+    return partition_layers(begin(experiment)).plan
+
+
+def layers_of_stages(experiment: Experiment) -> list[dict[int, Range]]:
+    """Return for each pipeline rank its stages, and the layers [first, last) of each.
+
+    Raises:
+        ExperimentError: the schedule refuses the plan, or the model has too few blocks.
+    """
+    lowered = partition_layers(begin(experiment))
+    owned: list[dict[int, Range]] = [{} for _ in range(lowered.plan.num_ranks)]
+    for stage, owner in enumerate(lowered.schedule.placement(lowered.plan)):
+        owned[owner][stage] = lowered.ranges[stage]
+    return owned
+
+
+def _refusal(experiment: Experiment, fold: bool, error: ProgramError) -> Exception:
+    """Return whose mistake a program is that cannot run: the user's, where the order is theirs."""
+    parallel = experiment.parallel
+    if parallel.transforms:
+        try:
+            check_program(program_of(apply_chain(begin(experiment, fold)), fold))
+        except ProgramError:
+            pass  # it could not run before the transforms, either
+        else:
+            return ExperimentError(f"{KEY} = {list(parallel.transforms)}: {error}")
+    if parallel.schedule not in SCHEDULES:
+        return ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}")
+    return error

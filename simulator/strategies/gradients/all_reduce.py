@@ -14,6 +14,18 @@ from simulator.program.bucket import Bucket
 from simulator.program.instruction import Instruction
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.task import Task
+from simulator.strategies.lowered import Lowered
+
+
+def insert_reductions(lowered: Lowered) -> Lowered:
+    """Sum the gradients of every bucket over the ranks that share it."""
+    plan = lowered.plan
+    every = lowered.schedule.updates(plan).every
+    return lowered.with_lists(
+        lambda rank, instructions: reduce_gradients(
+            instructions, lowered.buckets[rank], every, plan.num_microbatches
+        )
+    )
 
 
 def reduce_gradients(
@@ -22,7 +34,7 @@ def reduce_gradients(
     every: int,
     num_microbatches: int,
 ) -> list[Instruction]:
-    """Insert the reductions of every bucket after the last backward pass of its segments.
+    """Return `instructions` with the reductions of every bucket, behind its last backward pass.
 
     A whole bucket, and one whose optimizer state alone is sharded, is reduced before each
     update, which come `every` microbatches. One whose gradients are sharded is reduced after
@@ -62,7 +74,7 @@ def reduce_gradients(
 def _last_backwards(
     instructions: Sequence[Instruction], buckets: Sequence[Bucket], every: int
 ) -> dict[Instruction, Bucket]:
-    """The last backward instruction of each bucket in every `every` microbatches."""
+    """Return the last backward instruction of each bucket in every `every` microbatches."""
     bucket_of = {segment: bucket for bucket in buckets for segment in bucket.segments}
     last: dict[tuple[str, int], tuple[Instruction, Bucket]] = {}
     for instruction in instructions:
@@ -73,7 +85,7 @@ def _last_backwards(
 
 
 def _reduction(op: Op, bucket: Bucket, backward: Task) -> Task:
-    """A sum over the shards, of which each rank keeps its part, or over the replicas."""
+    """Return a sum over the shards, of which each rank keeps its part, or over the replicas."""
     scatters = op is Op.REDUCE_SCATTER
     return Task(
         op=op,

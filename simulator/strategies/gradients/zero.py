@@ -21,6 +21,7 @@ from simulator.program.instruction import Instruction
 from simulator.program.operations import BACKWARDS, COMPUTE_STREAM, FORWARDS, INPUT_BACKWARDS, Op
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor
+from simulator.strategies.lowered import Lowered
 
 USES_WEIGHTS = FORWARDS | INPUT_BACKWARDS
 STREAM = "zero"
@@ -63,23 +64,20 @@ def check(experiment: Experiment) -> None:
         )
 
 
-def shard_sets(ranks: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
-    """`ranks` divided into sets of `size` neighbours that share one set of shards each."""
-    size = min(size, len(ranks))
-    return [ranks[first : first + size] for first in range(0, len(ranks), size)]
+def shard_tensors(lowered: Lowered) -> Lowered:
+    """Let gradients (2) and parameters (3) of every rank be whole only while they are used."""
+    given = lowered.experiment.parallel.prefetch
+    prefetch = 1 if given is None else given
+    return lowered.with_lists(
+        lambda rank, instructions: shard(instructions, lowered.buckets[rank], prefetch)
+    )
 
 
-def resident_bytes(buckets: Sequence[Bucket], states: int) -> dict[str, int]:
-    """What a rank holds throughout (Rajbhandari et al. 2020, figure 1)."""
-    held = {
-        "parameters": [b.part_bytes if b.shards_parameters else b.nbytes for b in buckets],
-        "gradients": [b.part_bytes if b.shards_gradients else b.nbytes for b in buckets],
-    }
-    if states:
-        held["optimizer"] = [
-            states * (b.part_bytes if b.shards_optimizer else b.nbytes) for b in buckets
-        ]
-    return {name: sum(nbytes) for name, nbytes in held.items()}
+def gather_parameters(lowered: Lowered) -> Lowered:
+    """Gather, on every rank, what optimizer steps on shards have updated."""
+    return lowered.with_lists(
+        lambda rank, instructions: gather_updated(instructions, lowered.buckets[rank])
+    )
 
 
 def shard(

@@ -22,6 +22,13 @@ def check_schedule(experiment: Experiment) -> None:
         )
 
 
+def updates_within_a_step(experiment: Experiment) -> bool:
+    """Tell whether the schedule changes weights while microbatches are in flight."""
+    parallel = experiment.parallel
+    plan = Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
+    return is_asynchronous(schedule_named(parallel.schedule), plan)
+
+
 def check_asynchronous(experiment: Experiment) -> None:
     """Refuse what needs all weights of a step to be the same, if the schedule changes them.
 
@@ -29,8 +36,7 @@ def check_asynchronous(experiment: Experiment) -> None:
         ExperimentError: with one line that names key, value and what is allowed.
     """
     parallel, name = experiment.parallel, experiment.parallel.schedule
-    plan = Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
-    if not is_asynchronous(schedule_named(name), plan):
+    if not updates_within_a_step(experiment):
         return
     if experiment.workload.clip_norm is not None:
         raise ExperimentError(

@@ -1,4 +1,4 @@
-"""Which tensors pass between the segments and exchanges of a model, and what they are called.
+"""Tensors pass between segments and exchanges of a model: which, and what they are called.
 
 ``act:B`` is the tensor at boundary B, ``grad:B`` its gradient. Both interpreters name
 tensors by this file, so that an instruction means the same to them.
@@ -15,18 +15,18 @@ from simulator.workloads.describe import Layer
 
 Range = tuple[int, int]
 IN_PLACE = frozenset({None, Op.ALL_REDUCE})
-"""What an exchange may do without making a tensor."""
+"""These operations of an exchange make no tensor."""
 
 
 class Flow:
-    """Who reads which boundary of `layers`."""
+    """The readers of every boundary between `layers`, and what the tensors there are called."""
 
     def __init__(self, layers: Sequence[Layer]):
         self.layers = layers
 
     @cached_property
     def readers(self) -> list[list[int]]:
-        """Per boundary the layers that read it, in order."""
+        """The layers that read each boundary, in order."""
         found: list[list[int]] = [[] for _ in range(len(self.layers) + 1)]
         for index, layer in enumerate(self.layers):
             for back in layer.reads:
@@ -34,11 +34,11 @@ class Flow:
         return found
 
     def entry(self, exchange: int) -> int:
-        """The boundary that an exchange reads."""
+        """Return the boundary that an exchange reads."""
         return exchange - self.layers[exchange].reads[0]
 
     def source(self, boundary: int) -> int:
-        """The boundary whose tensor is also at `boundary`: an exchange in place makes none."""
+        """Return the boundary whose tensor is also there: an exchange in place makes none."""
         while boundary:
             exchange = self.layers[boundary - 1].exchange
             if exchange is None or exchange.forward not in IN_PLACE:
@@ -47,10 +47,11 @@ class Flow:
         return boundary
 
     def activation(self, boundary: int) -> str:
+        """Return the name of the tensor at `boundary`."""
         return activation(self.source(boundary))
 
     def inputs(self, first: int, last: int) -> list[int]:
-        """Boundaries made before layers [first, last) that these read, without the batch."""
+        """Return the boundaries made before layers [first, last) that these read; not the batch."""
         found = {
             index - back
             for index in range(first, last)
@@ -60,7 +61,7 @@ class Flow:
         return sorted(found)
 
     def outputs(self, first: int, last: int) -> list[int]:
-        """Boundaries made by layers [first, last) that later ones read."""
+        """Return the boundaries made by layers [first, last) that later ones read."""
         return [
             boundary
             for boundary in range(first + 1, last + 1)
@@ -68,7 +69,7 @@ class Flow:
         ]
 
     def kept(self, boundary: int, first: int, last: int) -> bool:
-        """A backward pass through layers [first, last) needs the tensor at `boundary`."""
+        """Tell whether a backward pass through layers [first, last) needs the tensor there."""
         return any(
             first <= reader < last and self._keeps(reader, boundary)
             for reader in self.readers[boundary]
@@ -81,17 +82,19 @@ class Flow:
             for back, keep in zip(layer.reads, layer.keeps, strict=True)
         )
 
-    def gathered_again(self, boundary: int) -> bool:
-        """What an exchange gathered here is dropped, and gathered anew for the backward pass."""
+    def regathered(self, boundary: int) -> bool:
+        """Tell whether what is gathered here is dropped, and gathered anew on the way back."""
         how = self.layers[boundary - 1].exchange if boundary else None
         return how is not None and how.regathered
 
     def differentiable(self, boundary: int) -> bool:
+        """Tell whether the tensor at `boundary` has a gradient."""
         return boundary > 0 and self.layers[boundary - 1].differentiable
 
     def gradients(self, boundary: int, after: int = 0) -> list[str]:
-        """The parts whose sum is the gradient that layers `after` and later have at
-        `boundary`: one of all segments that read it, which accumulate, and one of each
+        """Return the parts whose sum is the gradient that layers from `after` on have there.
+
+        There is one of all segments that read the boundary, which accumulate, and one of each
         exchange that does.
         """
         readers = [index for index in self.readers[boundary] if index >= after]
@@ -103,7 +106,7 @@ class Flow:
         return names
 
     def returned(self, exchange: int) -> list[str]:
-        """What an exchange adds to the gradient at the boundary it reads."""
+        """Return what an exchange adds to the gradient at the boundary it reads."""
         how = self.layers[exchange].exchange
         assert how is not None
         if how.backward is None:
@@ -116,9 +119,10 @@ class Flow:
 
 
 def saved_bytes(flow: Flow, first: int, last: int) -> int:
-    """Kept by a forward pass through layers [first, last): what each layer saves, and the
-    tensors between them that a backward pass needs. Tensors that enter or leave are not
-    counted: they have names of their own.
+    """Return the bytes that a forward pass through layers [first, last) keeps.
+
+    That is what each layer saves, and the tensors between them that a backward pass needs.
+    Tensors that enter or leave are not counted: they have names of their own.
     """
     outputs = set(flow.outputs(first, last))
     inner = sum(
@@ -130,8 +134,9 @@ def saved_bytes(flow: Flow, first: int, last: int) -> int:
 
 
 def deferred_bytes(flow: Flow, first: int, last: int) -> int:
-    """Kept from the backward pass for inputs to the one for weights; counted as in
-    `saved_bytes`.
+    """Return the bytes kept from the backward pass for inputs to the one for weights.
+
+    They are counted as in `saved_bytes`.
     """
     multiplied = {
         index - flow.layers[index].reads[0]

@@ -1,26 +1,40 @@
-"""From the order of passes to instructions: segments, exchanges between them, and the messages
-between stages.
-"""
+"""Passes become instructions: segments, exchanges between them, and messages between stages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMPUTE_STREAM, INPUT_BACKWARDS, Op
 from simulator.program.task import Task
-from simulator.strategies.schedules.registry import Pass
+from simulator.strategies.lowered import Lowered
+from simulator.strategies.schedules.passes import Pass
 from simulator.strategies.stages.stage import Stage
 
 STARTED = -1
-"""The place of what a pass starts from: a message, or communication of the stage before."""
+"""The position of what a pass starts from: a message, or communication of the stage before."""
+
+
+def expand_passes(lowered: Lowered) -> Lowered:
+    """Give every rank its instructions: its passes, and the messages between stages."""
+    orders = {rank: lowered.orders[lowered.pipeline_rank(rank)] for rank in lowered.ranks}
+    incoming: dict[int, dict[int, list[Pass]]] = {rank: {} for rank in lowered.ranks}
+    for source, stages in lowered.stages.items():
+        for target, started in messages_from(source, orders[source], stages).items():
+            incoming[target][source] = started
+    lists = {
+        rank: lower_passes(orders[rank], stages, incoming[rank])
+        for rank, stages in lowered.stages.items()
+    }
+    return replace(lowered, lists=lists)
 
 
 def lower_passes(
-    passes: Sequence[Pass], stages: dict[int, Stage], sent: dict[int, list[Pass]]
+    passes: Sequence[Pass], stages: Mapping[int, Stage], sent: dict[int, list[Pass]]
 ) -> list[Instruction]:
-    """The instruction list of one pipeline rank.
+    """Return the instruction list of one pipeline rank.
 
     A pass becomes one compute instruction per segment, with the collectives between them.
     The receive for a pass is posted one pass ahead (double buffering): it overlaps the pass
@@ -29,6 +43,8 @@ def lower_passes(
     tells messages apart.
 
     Args:
+        passes: those of the rank, in order.
+        stages: those of the rank, by index.
         sent: per peer the passes whose results it sends here, in its order.
     """
     built: list[Instruction] = []
@@ -72,8 +88,8 @@ class Script:
     """The tasks of a pass through a stage, the same for every microbatch.
 
     Attributes:
-        entries: each task with the places of the communication it waits for.
-        leaves: places of communication that the next stage waits for.
+        entries: each task with the positions of the communication it waits for.
+        leaves: positions of communication that the next stage waits for.
     """
 
     def __init__(self, op: Op, stage: Stage):
@@ -94,23 +110,24 @@ class Script:
 
 
 def _tasks(op: Op, stage: Stage) -> Iterator[Task]:
-    """Segments and exchanges in the order of a pass, then the message to the next stage."""
-    pieces = range(len(stage.pieces))
+    """Yield segments and exchanges in the order of a pass, then the message to the next stage."""
+    exchanges, completed = stage.pieces.exchanges, stage.pieces.completed
+    pieces = range(len(stage.pieces.spans))
     forwards = op is Op.FORWARD
     order = list(pieces if forwards else reversed(pieces))
     if op is Op.BACKWARD_WEIGHT:
-        yield from (stage.compute(op, piece) for piece in order if piece not in stage.exchanges)
+        yield from (stage.compute(op, piece) for piece in order if piece not in exchanges)
         return
-    following = dict(pairwise(piece for piece in order if piece not in stage.exchanges))
-    ahead = [] if forwards else [piece for piece in order if piece in stage.again]
+    following = dict(pairwise(piece for piece in order if piece not in exchanges))
+    ahead = [] if forwards else [piece for piece in order if piece in stage.pieces.regathered]
     due: dict[int, list[int]] = {}  # exchanges by the piece that they come directly behind
-    for exchange in (piece for piece in order if piece in stage.exchanges):
-        due.setdefault(exchange if forwards else stage.completed[exchange], []).append(exchange)
+    for exchange in (piece for piece in order if piece in exchanges):
+        due.setdefault(exchange if forwards else completed[exchange], []).append(exchange)
     for piece in order:
-        if piece not in stage.exchanges:
+        if piece not in exchanges:
             while ahead and ahead[0] >= following.get(piece, piece) - 1:
                 # What this or the next segment needs again is gathered during this one.
-                yield stage.gather_again(ahead.pop(0))
+                yield stage.regather(ahead.pop(0))
             if not forwards:
                 yield from stage.recompute(piece)
             yield stage.compute(op, piece)
@@ -124,12 +141,14 @@ def _tasks(op: Op, stage: Stage) -> Iterator[Task]:
 
 
 def messages_from(
-    source: int, passes: Sequence[Pass], stages: dict[int, Stage]
+    source: int, passes: Sequence[Pass], stages: Mapping[int, Stage]
 ) -> dict[int, list[Pass]]:
-    """Per target rank the passes there that start from what `source` sends, in its order.
+    """Return, per target rank, the passes there that start from what `source` sends, in order.
 
     Args:
-        passes, stages: of rank `source`.
+        source: the global rank that sends.
+        passes: those of `source`, in order.
+        stages: those of `source`, by index.
     """
     sent: dict[int, list[Pass]] = {}
     for step in passes:
@@ -149,7 +168,7 @@ def messages_from(
 def _posting_positions(
     passes: Sequence[Pass], sent: dict[int, list[Pass]]
 ) -> dict[int, list[Pass]]:
-    """Before which position of `passes` each pass's receive is posted, peers in order."""
+    """Return, by position in `passes`, whose receives are posted before it, peers in order."""
     position_of: dict[Pass, int] = {}
     actual: dict[Pass, Pass] = {}
     for position, step in enumerate(passes):

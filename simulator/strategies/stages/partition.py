@@ -1,14 +1,16 @@
-"""Which layers belong to which stage, and where a stage is cut into segments."""
+"""Layers are divided among the stages of the pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import numpy as np
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
+from simulator.strategies.lowered import Lowered
 from simulator.strategies.stages.dataflow import Range
 from simulator.workloads.describe import Layer
 
@@ -24,10 +26,28 @@ def check_split(experiment: Experiment) -> None:
         )
 
 
+def partition_layers(lowered: Lowered) -> Lowered:
+    """Divide the layers among stages, as ``parallel.split`` says or balanced.
+
+    Raises:
+        ExperimentError: the model has too few blocks, or not as many as the split.
+    """
+    parallel = lowered.experiment.parallel
+    num_stages = parallel.pipeline * parallel.virtual_stages
+    try:
+        ranges = split_stages(lowered.layers, num_stages, parallel.split)
+    except ValueError as error:
+        key = "virtual_stages" if parallel.split is None else "split"
+        value = parallel.virtual_stages if parallel.split is None else list(parallel.split)
+        raise ExperimentError(f"parallel.{key} = {value}: {error}") from None
+    costs = stage_costs(lowered.layers, ranges, parallel.recompute == "full")
+    return replace(lowered, ranges=ranges, plan=lowered.plan._replace(costs=costs))
+
+
 def split_stages(
     layers: Sequence[Layer], num_stages: int, split: Sequence[int] | None = None
 ) -> list[Range]:
-    """Consecutive layer ranges, one a stage, that minimise the cost of the largest stage.
+    """Return consecutive layer ranges, one a stage, that make the largest stage least costly.
 
     Cost is FLOPs of forward and backward, or the given seconds for `unit`. Exact, by
     dynamic programming over the places where a stage may begin, in O(stages × blocks²);
@@ -35,6 +55,8 @@ def split_stages(
     the best split of what precedes it.
 
     Args:
+        layers: those of the model.
+        num_stages: over the whole pipeline.
         split: blocks per stage, instead of all this.
 
     Raises:
@@ -77,9 +99,13 @@ def split_stages(
 def stage_costs(
     layers: Sequence[Layer], ranges: Sequence[Range], recompute: bool = False
 ) -> tuple[tuple[float, float, float], ...]:
-    """Of each stage (forward, backward for inputs, for weights): `unit`'s seconds, or FLOPs.
+    """Return (forward, backward for inputs, for weights) of each stage, in FLOPs or seconds.
+
+    Seconds are those of `unit`.
 
     Args:
+        layers: those of the model.
+        ranges: the layers of every stage.
         recompute: the forward pass runs again before the one for inputs, and counts with it.
     """
     costs = []

@@ -1,97 +1,49 @@
-"""Full recomputation: of every block only the input is kept, and its forward pass runs again,
-exchanges included, before its backward pass (Chen et al. 2016, "Training Deep Nets with
-Sublinear Memory Cost", section 4; Megatron-LM's "uniform" method with one layer a unit).
+"""Full recomputation: of every block only the input is kept, and its forward pass runs again.
 
-A block begins at the first layer of a stage and at every other that could start one. `F` frees
-what it makes inside a block after its last reader there; `R` makes it again, and from then on
-it lives as it does without recomputation. What another block reads is that block's input and
-is kept from `F` on.
+It does so, exchanges included, before the backward pass of the block (Chen et al. 2016, "Training
+Deep Nets with Sublinear Memory Cost", section 4; Megatron-LM's "uniform" method with one layer a
+unit). A block begins at the first layer of a stage and at every other that could start one.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import cached_property
 from itertools import accumulate
 
-from simulator.program.operations import FORWARDS, Op
-from simulator.program.task import Task
-from simulator.program.tensors import activation, boundary_of
-from simulator.strategies.stages.stage import Stage
+from simulator.strategies.stages.pieces import Pieces
 
 
-class RecomputedStage(Stage):
-    """Tasks of a stage whose blocks run forward twice.
+class Rerun:
+    """What of a stage runs forward twice.
 
     Attributes:
-        remade: boundaries whose tensors `F` drops and `R` makes again.
+        block_of: per piece the number of its block.
+        again: the pieces that run again.
     """
 
-    @cached_property
-    def block_of(self) -> list[int]:
-        """Per piece the number of its block."""
-        starts = [self.flow.layers[first].starts_block for first, _ in self.pieces]
-        return list(accumulate([0, *map(int, starts[1:])]))
+    def __init__(self, pieces: Pieces):
+        starts = [pieces.flow.layers[first].starts_block for first, _ in pieces.spans]
+        self.block_of = list(accumulate([0, *map(int, starts[1:])]))
+        self.again: set[int] = set()
+        for piece in reversed(range(len(pieces.spans))):
+            if self._runs_again(pieces, piece):
+                self.again.add(piece)
+        self._exchanges = pieces.exchanges
 
-    def _runs_again(self, piece: int) -> bool:
-        """A segment must, for its graph; an exchange if its block reads the result."""
-        if piece not in self.exchanges:
+    def _runs_again(self, pieces: Pieces, piece: int) -> bool:
+        """Tell whether a piece must: a segment for its graph, an exchange if its block reads it."""
+        if piece not in pieces.exchanges:
             return True
-        readers = self.flow.readers[self.pieces[piece][1]]
-        mine = [self.piece_of[reader] for reader in readers if reader in self.piece_of]
+        readers = pieces.flow.readers[pieces.spans[piece][1]]
+        mine = [pieces.piece_of[reader] for reader in readers if reader in pieces.piece_of]
         block = self.block_of[piece]
-        return any(self.block_of[other] == block and self._runs_again(other) for other in mine)
+        return any(self.block_of[other] == block and other in self.again for other in mine)
 
-    def _follow_activations(self) -> None:
-        self.remade: set[int] = set()
-        super()._follow_activations()
+    def before(self, piece: int) -> list[int]:
+        """Return the pieces that run again before the backward pass of segment `piece`.
 
-    def _follow(self, source: int, readers: list[int], keepers: list[int]) -> None:
-        name, block = activation(source), self.block_of[readers[0]]
-        again = [p for p in readers if self.block_of[p] == block and self._runs_again(p)]
-        maker = self.piece_of.get(source - 1)
-        if maker is not None and self.block_of[maker] == self.block_of[readers[-1]]:
-            self._free(Op.FORWARD, self._settled(readers), name)
-            if not again:
-                return
-            self.remade.add(source)
-        if keepers:  # not before the first block that reads it, the last to run again, has done so
-            segments = [piece for piece in again if piece not in self.exchanges]
-            self._free_backwards(name, source, sorted({*segments[:1], *keepers}))
-        else:
-            self._free(Op.RECOMPUTE, self._settled(again), name)
-
-    def _compute(self, op: Op, piece: int) -> Task:
-        if op not in FORWARDS:
-            return super()._compute(op, piece)
-        task = super()._compute(Op.FORWARD, piece)
-        (saved,) = (tensor for tensor in task.allocates if tensor.name.startswith("saved:"))
-        outputs = [tensor for tensor in task.allocates if tensor is not saved]
-        if op is Op.FORWARD:
-            return replace(task, allocates=tuple(outputs))
-        inner = [tensor for tensor in outputs if boundary_of(tensor.name) in self.remade]
-        frees = tuple(self.freed.get((op, piece), ()))
-        return replace(task, op=op, allocates=(saved, *inner), frees=frees)
-
-    def recompute(self, piece: int) -> list[Task]:
-        """The forward pass of a block again, before the backward pass of its last segment."""
+        Those are all of its block, if it is the block's last segment, else none.
+        """
         block = [p for p, number in enumerate(self.block_of) if number == self.block_of[piece]]
-        if any(other > piece and other not in self.exchanges for other in block):
+        if any(other > piece and other not in self._exchanges for other in block):
             return []
-        return [
-            task
-            for other in block
-            if self._runs_again(other) and (task := self._again(other)) is not None
-        ]
-
-    def _again(self, piece: int) -> Task | None:
-        if piece not in self.exchanges:
-            return self.compute(Op.RECOMPUTE, piece)
-        task = self.exchange(piece, forwards=True)
-        if task is None:
-            return None
-        made = self.flow.source(self.pieces[piece][1])
-        assert made in self.remade  # summed in place, an input would be summed twice
-        frees = tuple(self.freed.get((Op.RECOMPUTE, piece), ()))
-        again = replace(task, mnemonic=f"{task.op.value}_R", frees=frees)
-        return self._once(("AGAIN", piece), lambda: again)
+        return [other for other in block if other in self.again]

@@ -1,121 +1,165 @@
-"""Where a stage is cut: at every exchange, where one is waited for, so that gradients go out
-bucket by bucket, and where blocks are recomputed, between them.
+"""A stage is cut into segments: at every exchange, and where a bucket of gradients is full.
+
+It is also cut where an exchange is waited for and, where blocks are recomputed, between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import NamedTuple
+from math import inf
 
 from simulator.experiment.mesh import AXES
+from simulator.strategies.lowered import Lowered
+from simulator.strategies.stages.bucket_contents import BucketContents, GradientAxes
 from simulator.strategies.stages.dataflow import Range
-from simulator.workloads.describe import Layer
+from simulator.workloads.layer import Layer
 
 
-class Spread(NamedTuple):
-    """Mesh axes over which gradients are sums, and over which parameters are copies."""
+def segment_stages(lowered: Lowered) -> Lowered:
+    """Cut every stage into segments; only gradients that are sums are cut into buckets."""
+    experiment, mesh = lowered.experiment, lowered.mesh
+    bucket_bytes = experiment.parallel.bucket_mb * 1e6
 
-    sums_over: tuple[str, ...]
-    copied_over: tuple[str, ...]
+    def limit(axes: GradientAxes) -> float:
+        return bucket_bytes if len(mesh.group(0, *axes.sums_over)) > 1 else inf
 
-    @classmethod
-    def of(cls, layer: Layer, wide: Collection[str]) -> Spread:
-        """How the parameters of `layer` are spread over the `wide` axes, which have more than
-        one rank.
-        """
-        sums_over, copied_over = (
-            tuple(axis for axis in axes if axis in wide)
-            for axes in (layer.sums_over, layer.copied_over)
+    wide = {axis for axis, degree in mesh.degrees.items() if degree > 1}
+    at_blocks = experiment.parallel.recompute == "full"
+    cuts = [
+        split_into_segments(
+            lowered.layers, stage, experiment.workload.dtype_bytes, limit, wide, at_blocks
         )
-        return cls(sums_over, copied_over)
+        for stage in lowered.ranges
+    ]
+    return replace(
+        lowered,
+        pieces=[pieces for pieces, _ in cuts],
+        contents=[contents for _, contents in cuts],
+    )
 
 
-@dataclass(frozen=True)
-class Filled:
-    """What is in a bucket: the segments (ascending) and how many parameters they have."""
-
-    segments: tuple[Range, ...]
-    spread: Spread
-    parameters: int
-
-
-def cut(
+def split_into_segments(
     layers: Sequence[Layer],
     stage: Range,
     value_bytes: int,
-    limit: Callable[[Spread], float],
+    limit: Callable[[GradientAxes], float],
     wide: Collection[str] = AXES,
     at_blocks: bool = False,
-) -> tuple[list[Range], list[Filled]]:
-    """The pieces of a stage (segments, and exchanges alone) and the buckets of its segments.
-
-    Buckets are filled from the last layer, whose gradients come first in the backward pass,
-    until they hold `limit` bytes of gradients, as in PyTorch DDP (Li et al. 2020, section
-    3.2.3); layers without parameters that are left over join the segment behind them.
+) -> tuple[list[Range], list[BucketContents]]:
+    """Return the pieces of a stage (segments, and exchanges alone) and its buckets.
 
     Args:
-        limit: bytes of a bucket of parameters that are spread like this.
-        wide: mesh axes with more than one rank.
+        layers: those of the model.
+        stage: the range of them that the stage has.
+        value_bytes: size of a gradient of one parameter.
+        limit: bytes that fill a bucket of parameters with these axes.
+        wide: the mesh axes with more than one rank.
         at_blocks: no segment spans blocks.
     """
-    first, last = stage
-    cuts = {first, last}
-    members: list[list[int]] = []  # layers of each bucket
-    filling: dict[Spread, int] = {}  # buckets that are not full
-    held: list[int] = []
-    pending: int | None = None  # a bucket is full here: cut, if parameters follow
-    current: Spread | None = None  # of the segment that is being filled
-    waiting = {index for index in range(first + 1, last) if _waits(layers, index)}
-    cuts |= waiting
-    for index in range(last - 1, first - 1, -1):
+    fillings = fill_buckets(layers, stage, value_bytes, limit, wide)
+    cuts = set(stage) | exchange_cuts(layers, stage) | bucket_cuts(layers, stage, fillings)
+    if at_blocks:
+        cuts |= {index for index in range(*stage) if layers[index].starts_block}
+    pieces = list(pairwise(sorted(cuts)))
+    return pieces, [filling.contents(layers, pieces) for filling in fillings]
+
+
+@dataclass
+class Filling:
+    """A bucket while it is filled, from the last layer to the first.
+
+    Attributes:
+        axes: of all its parameters.
+        members: its layers, in descending order.
+        nbytes: of their gradients.
+        full: it has reached its limit with the last of its members.
+    """
+
+    axes: GradientAxes
+    members: list[int] = field(default_factory=list)
+    nbytes: int = 0
+    full: bool = False
+
+    def contents(self, layers: Sequence[Layer], pieces: Sequence[Range]) -> BucketContents:
+        """Return what is in the bucket, by the pieces that its layers lie in."""
+        segments = [(a, b) for a, b in pieces if any(a <= member < b for member in self.members)]
+        parameters = sum(layers[member].parameters for member in self.members)
+        return BucketContents(tuple(segments), self.axes, parameters)
+
+
+def fill_buckets(
+    layers: Sequence[Layer],
+    stage: Range,
+    value_bytes: int,
+    limit: Callable[[GradientAxes], float],
+    wide: Collection[str],
+) -> list[Filling]:
+    """Return the buckets of a stage, filled from the last layer to the first.
+
+    The gradients of the last layer come first in the backward pass; a bucket takes layers with
+    equal axes until it holds `limit` bytes, as in PyTorch DDP (Li et al. 2020, section 3.2.3).
+    """
+    fillings: list[Filling] = []
+    open_: dict[GradientAxes, Filling] = {}
+    for index in reversed(range(*stage)):
         layer = layers[index]
-        if layer.exchange is not None:
-            cuts |= {index, index + 1}
-        if layer.exchange is not None or index + 1 in waiting:
-            pending = current = None
         if not layer.parameters:
             continue
-        spread = Spread.of(layer, wide)
-        if pending is not None:
-            cuts.add(pending)
-        elif current not in (None, spread):
+        axes = GradientAxes.of_layer(layer, wide)
+        if axes not in open_:
+            open_[axes] = Filling(axes)
+            fillings.append(open_[axes])
+        filling = open_[axes]
+        filling.members.append(index)
+        filling.nbytes += layer.parameters * value_bytes
+        if filling.nbytes >= limit(axes):
+            filling.full = True
+            del open_[axes]
+    return fillings
+
+
+def exchange_cuts(layers: Sequence[Layer], stage: Range) -> set[int]:
+    """Return the boundaries before and behind every exchange, and before layers that wait."""
+    first, last = stage
+    exchanges = [index for index in range(first, last) if layers[index].exchange is not None]
+    waiting = {index for index in range(first + 1, last) if _waits(layers, index)}
+    return waiting | {cut for index in exchanges for cut in (index, index + 1)}
+
+
+def bucket_cuts(layers: Sequence[Layer], stage: Range, fillings: Sequence[Filling]) -> set[int]:
+    """Return the boundaries between segments that are of different buckets.
+
+    A full bucket is cut off if parameters follow in the backward pass; layers without parameters
+    that are left over join the segment behind them.
+    """
+    first, last = stage
+    filling_of = {member: filling for filling in fillings for member in filling.members}
+    cuts: set[int] = set()
+    full: int | None = None  # a bucket is full here, and there is no cut yet
+    current: GradientAxes | None = None  # of the segment that ends here
+    for index in reversed(range(first, last)):
+        waited_for = index + 1 < last and _waits(layers, index + 1)
+        if layers[index].exchange is not None or waited_for:
+            full = current = None
+        if index not in filling_of:
+            continue
+        filling = filling_of[index]
+        if full is not None:
+            cuts.add(full)
+        elif current not in (None, filling.axes):
             cuts.add(index + 1)
-        pending, current = None, spread
-        if spread not in filling:
-            filling[spread] = len(members)
-            members.append([])
-            held.append(0)
-        bucket = filling[spread]
-        members[bucket].append(index)
-        held[bucket] += layer.parameters * value_bytes
-        if held[bucket] >= limit(spread):
-            del filling[spread]
-            pending = index
-    if at_blocks:
-        cuts |= {index for index in range(first, last) if layers[index].starts_block}
-    pieces = list(pairwise(sorted(cuts)))
-    bucket_of = {index: number for number, indices in enumerate(members) for index in indices}
-    segments: list[dict[Range, None]] = [{} for _ in members]
-    for piece in pieces:
-        for index in range(*piece):
-            if index in bucket_of:
-                segments[bucket_of[index]][piece] = None
-    buckets = [
-        Filled(
-            segments=tuple(segments[number]),
-            spread=Spread.of(layers[indices[0]], wide),
-            parameters=sum(layers[index].parameters for index in indices),
-        )
-        for number, indices in enumerate(members)
-    ]
-    return pieces, buckets
+        current = filling.axes
+        full = index if filling.full and filling.members[-1] == index else None
+    return cuts
 
 
 def _waits(layers: Sequence[Layer], index: int) -> bool:
-    """The layer reads what an exchange further back has made: that goes on beside the layers
-    between them, so these must not wait for it (unless the first of them reads it, too).
+    """Tell whether a layer reads what an exchange further back has made.
+
+    That exchange runs in parallel with the layers in between, so they need a segment of their
+    own (unless the first of them reads its result, too).
     """
     return any(
         back and layers[index - back - 1].exchange and 0 not in layers[index - back].reads

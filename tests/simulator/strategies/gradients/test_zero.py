@@ -20,7 +20,7 @@ from simulator.experiment.workload import Workload
 from simulator.program.csv_text import to_csv
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMPUTE_STREAM, Op
-from simulator.strategies.gradients import parameter_layout as places
+from simulator.strategies.gradients import parameter_layout
 from simulator.strategies.schedules.registry import SCHEDULES, Plan
 from simulator.workloads.describe import describe
 
@@ -383,8 +383,8 @@ def test_effort_grows_with_the_ranks(plan: dict[str, int], monkeypatch: pytest.M
 
         monkeypatch.setattr(owner, name, counted)
 
-    count(places, "shard_sets")
-    count(places.Places, "_shards_of")
+    count(parameter_layout, "shard_sets")
+    count(parameter_layout.ParameterLayout, "_shards_of")
     effort = []
     for data in (8, 16, 32):
         calls.clear()
@@ -397,8 +397,9 @@ def test_effort_grows_with_the_ranks(plan: dict[str, int], monkeypatch: pytest.M
 
 def test_a_folded_plan_looks_at_its_own_groups_only(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
-    sets = places.shard_sets
-    monkeypatch.setattr(places, "shard_sets", lambda *args: found.append(1) or sets(*args))
+    sets = parameter_layout.shard_sets
+    counted = lambda *args: found.append(1) or sets(*args)  # noqa: E731
+    monkeypatch.setattr(parameter_layout, "shard_sets", counted)
     program = lower(small(data=4096, zero=1), fold=True)
     assert len(found) == 2
     assert program.buckets[0][0].shards == tuple(range(4096))

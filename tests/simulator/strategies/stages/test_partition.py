@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.strategies.stages.partition import split_stages
-from simulator.strategies.stages.segments import cut
+from simulator.strategies.stages.segments import split_into_segments
 from simulator.workloads.layer import Layer, Product
 
 
@@ -97,7 +97,7 @@ def test_buckets_cover_the_stage_and_are_full(sizes: list[int], data, bucket: fl
     layers = [layer(parameters=size) for size in sizes]
     first = data.draw(st.integers(0, len(sizes) - 1))
     last = data.draw(st.integers(first + 1, len(sizes)))
-    segments, buckets = cut(layers, (first, last), 2, lambda spread: bucket)
+    segments, buckets = split_into_segments(layers, (first, last), 2, lambda axes: bucket)
     assert sum(part.parameters for part in buckets) == sum(sizes[first:last])
     assert segments[0][0] == first
     assert segments[-1][1] == last
@@ -125,4 +125,4 @@ def test_buckets_by_hand(
     parameters: list[int], bucket: float, expected: list[tuple[int, int]]
 ) -> None:
     layers = [layer(parameters=size) for size in parameters]
-    assert cut(layers, (0, len(layers)), 4, lambda spread: bucket)[0] == expected
+    assert split_into_segments(layers, (0, len(layers)), 4, lambda axes: bucket)[0] == expected

@@ -1,0 +1,38 @@
+"""Every rank gets the stages that the schedule's placement gives to its pipeline rank."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from simulator.experiment.mesh import AXES
+from simulator.strategies.lowered import Lowered
+from simulator.strategies.stages.pieces import Pieces
+from simulator.strategies.stages.recompute import Rerun
+from simulator.strategies.stages.stage import Stage
+
+
+def assign_stages(lowered: Lowered) -> Lowered:
+    """Give every rank its stages, with the ranks of the stages before and behind."""
+    mesh, placement = lowered.mesh, lowered.placement
+    reruns = lowered.experiment.parallel.recompute == "full"
+    pieces = [Pieces(spans, lowered.flow) for spans in lowered.pieces]
+    rerun = [Rerun(cut) if reruns else None for cut in pieces]
+    stages: dict[int, dict[int, Stage]] = {}
+    for rank in lowered.ranks:
+        pipeline = mesh.group(rank, "pipeline")
+        groups = {axis: mesh.group(rank, axis) for axis in AXES}
+        mine = pipeline.index(rank)
+        stages[rank] = {
+            index: Stage(
+                index=index,
+                pieces=cut,
+                previous_rank=pipeline[placement[index - 1]] if index else None,
+                next_rank=pipeline[placement[index + 1]] if index + 1 < len(pieces) else None,
+                groups=groups,
+                rank=rank,
+                rerun=rerun[index],
+            )
+            for index, cut in enumerate(pieces)
+            if placement[index] == mine
+        }
+    return replace(lowered, stages=stages)
