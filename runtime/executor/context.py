@@ -70,7 +70,7 @@ class RankContext:
         batches: those of the current step.
         losses: of the microbatches of the current step, on the rank that computes them.
         loss_share: the weight of a microbatch's loss in the mean that an update follows.
-        square: of the norm of the model's gradients, as far as the program has summed it.
+        norm_squared: that of the model's gradients, as far as the program has summed it.
         ledger: the bytes that this rank holds.
         keep_gradients: copy each bucket's reduced gradients to `last_gradients` before an
             update.
@@ -113,7 +113,7 @@ class RankContext:
         # mean over all tokens of its microbatches.
         shares = experiment.parallel.batch_shares * experiment.parallel.context
         self.loss_share = 1.0 / (shares * microbatches_per_update(rank.program))
-        self.square = torch.zeros(1, dtype=torch.float64, device=device)
+        self.norm_squared = torch.zeros(1, dtype=torch.float64, device=device)
         self.ledger = Ledger(sum(self.resident_bytes().values()))
         self.keep_gradients = False
         self.last_gradients: dict[str, Tensor] = {}
@@ -122,7 +122,7 @@ class RankContext:
         """Begin a step: nothing is left of the one before."""
         self.batches = batches
         self.losses.clear()
-        self.square.zero_()
+        self.norm_squared.zero_()
         self.ledger.restart()
         for parameters in self.parameters.values():
             parameters.restart()
@@ -147,7 +147,7 @@ class RankContext:
 
     def gradient_norm(self) -> float:
         """Return the norm of the whole model's gradients, 0 if the program does not sum it."""
-        return float(self.square.sqrt()) / self.loss_scale.value
+        return float(self.norm_squared.sqrt()) / self.loss_scale.value
 
     # Parameters ----------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ def forward_pass(
     entered = {boundary: entry(tensors[boundary]) for boundary, entry in entries.items()}
     deferred = Deferred() if split else None
     segment.defer_weight_gradients(deferred)
-    with refetched({b: tensors[b] for b in segment.again}, fetch):
+    with refetched({b: tensors[b] for b in segment.regathered}, fetch):
         outputs = segment({**tensors, **entered}, target)
     roots: dict[int, Any] = {}
     for boundary, output in outputs.items():

@@ -75,7 +75,7 @@ class Segment(nn.Module):
         inputs: boundaries that it reads and other segments wrote.
         outputs: boundaries that it writes and other segments read.
         differentiable: inputs that have a gradient.
-        again: inputs that are dropped after the forward pass and gathered again.
+        regathered: inputs that are dropped after the forward pass and gathered again.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Segment(nn.Module):
         flow = Flow(described)
         self.inputs, self.outputs = flow.inputs(first, last), flow.outputs(first, last)
         self.differentiable = {b for b in self.inputs if flow.differentiable(b)}
-        self.again = {b for b in self.inputs if flow.regathered(b)}
+        self.regathered = {b for b in self.inputs if flow.regathered(b)}
         self._reads = [
             [index - back for back in described[index].reads] for index in range(first, last)
         ]

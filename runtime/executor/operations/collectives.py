@@ -18,7 +18,7 @@ def collective(context: RankContext, instruction: Instruction) -> None:
     if parameters is not None:
         _on_parameters(context, instruction, parameters)
     elif task.tensor == NORM:
-        context.groups.collective(task, context.square, context.square)
+        context.groups.collective(task, context.norm_squared, context.norm_squared)
     else:
         _on_activations(context, instruction)
 

@@ -16,7 +16,7 @@ EPSILON = 1e-6
 def gradient_norm(context: RankContext, instruction: Instruction) -> None:
     """Add the squares of a stage's gradients to those of the model."""
     for parameters in context.updated_by(instruction.task):
-        context.square += parameters.gradients_square()
+        context.norm_squared += parameters.gradients_square()
 
 
 def gradient_factor(context: RankContext) -> float | None:
