@@ -4,7 +4,7 @@ Lesson 1: data parallel
 
 **What you will learn**
 
-1. Estimate from two numbers of a network what it costs to sum the gradients.
+1. Estimate what it costs to sum the gradients, from the bandwidth and the latency of a network.
 2. Tell *hidden* communication from *exposed* communication on a timeline.
 3. Choose a bucket size, and say why neither extreme is right.
 
@@ -27,8 +27,10 @@ Lesson 1: data parallel
 #     speed-up = n × T_compute ÷ T_step
 #     T_step   = T_compute + exposed communication
 #
-# ``T_compute`` is what one rank computes in a step; communication is *exposed* while a
-# rank has nothing to compute meanwhile. An all-reduce around a ring of n ranks takes ::
+# ``T_compute`` is the time that one rank computes in a step; communication is *exposed*
+# while a rank has nothing to compute meanwhile. A network is described by two numbers: its
+# *bandwidth*, bytes per second once they flow, and its *latency*, seconds until the first
+# byte arrives. An all-reduce around a ring of n ranks takes ::
 #
 #     T_ring(bytes) = 2(n−1)/n × bytes ÷ bandwidth + 2(n−1) × latency
 #
@@ -37,7 +39,7 @@ Lesson 1: data parallel
 # before are still in their backward pass, bucket by bucket, and at best only the last
 # bucket is exposed.
 
-from lessons import support
+from lessons import lesson_tools
 from twinline import (
     Instruction,
     Op,
@@ -90,7 +92,7 @@ def here(bucket_mb, **cluster):
 # after the other, different streams run side by side, and ``after`` makes one wait.
 
 tiny = {"workload": {"model": "mlp", "layers": 2}, "parallel": {"data": 2, "bucket_mb": 0.01}}
-support.show_program(lower(parse(tiny)), ranks=[0])
+lesson_tools.show_program(lower(parse(tiny)), ranks=[0])
 
 # %%
 # The backward pass goes through the pieces in reverse. As soon as piece 1 has its
@@ -105,13 +107,13 @@ CLUSTER = {"preset": "dgx-h100", "node_bandwidth_gbit": 400.0, "algorithm": "rin
 
 timelines, rows = [], []
 for name, bucket_mb in (("one bucket", ONE_BUCKET), ("buckets of 100 MB", 100.0)):
-    workload = support.GPT_1B | {"global_batch": 64}
+    workload = lesson_tools.GPT_1B | {"global_batch": 64}
     plan = {"data": 16, "bucket_mb": bucket_mb}
     prediction = predict(parse({"workload": workload, "parallel": plan, "cluster": CLUSTER}))
     prediction.timeline.meta["source"] = name
     timelines.append(prediction.timeline)
-    step, compute = prediction.iteration_time_s, support.work_seconds(prediction)[0]
-    sizes = support.buckets(prediction.program)
+    step, compute = prediction.iteration_time_s, lesson_tools.work_seconds(prediction)[0]
+    sizes = lesson_tools.buckets(prediction.program)
     exposed = prediction.cluster.collective("ALL_REDUCE", tuple(range(16)), sizes[-1]).mean_s
     rows.append(
         [name, str(len(sizes)), nbytes(sum(sizes)), seconds(compute), seconds(step),
@@ -119,8 +121,10 @@ for name, bucket_mb in (("one bucket", ONE_BUCKET), ("buckets of 100 MB", 100.0)
          f"{prediction.bubble_fraction:.2f}"]
     )  # fmt: skip
 
-support.draw("01-simulated.png", "Data parallel on 16 H100: where does the sum go?", *timelines)
-support.show_table(
+lesson_tools.draw(
+    "01-simulated.png", "Data parallel on 16 H100: where does the sum go?", *timelines
+)
+lesson_tools.show_table(
     ["16 × H100", "buckets", "gradients", "T_compute", "T_step", "formula", "speed-up", "bubble"],
     *rows,
 )
@@ -129,6 +133,11 @@ support.show_table(
 # In the upper half of the picture every rank waits for the sum. In the lower half the sum
 # runs under the backward pass, and only its tail shows. ``formula`` is the speed-up if
 # just the last bucket is exposed; with one bucket that is all there is.
+#
+# **Why is ``speed-up`` below ``formula``?** With one bucket the two agree. With buckets the
+# formula assumes that an overlapped all-reduce costs nothing. In the simulation it takes a
+# part of the GPU: some of its 132 multiprocessors move data, and the backward pass beside
+# them is slower. ``T_compute`` is the compute time without that.
 #
 # Two numbers go by the name "bubble". Throughout these lessons it is the **bubble
 # fraction**: time without compute ÷ (ranks × step time). The other, the *bubble ratio*,
@@ -142,15 +151,17 @@ support.show_table(
 
 plans = {"one bucket": here(ONE_BUCKET), "buckets of 1 MB": here(1.0)}
 with Workers(2) as workers:
-    outcomes = {name: support.run_here(name, plan, workers) for name, plan in plans.items()}
+    outcomes = {name: lesson_tools.run_here(name, plan, workers) for name, plan in plans.items()}
 
 # %%
 # Compare
 # -------
 # Predicted above measured, on one time axis. ``formula`` in the table knows nothing of
-# your machine: it uses the built-in ``laptop`` (1.5 GB/s, 150 µs). ``error`` is
-# (simulated − measured) ÷ measured. ``noise`` is half the distance from the 10th to the
-# 90th percentile of the measured steps; an error below it is not an error. ``T_compute`` is
+# your machine: it uses the built-in ``laptop`` (1.5 GB/s, 150 µs). ``error`` is that of the
+# step time, (simulated − measured) ÷ measured, here and in the list below: a positive error
+# means that the simulated step is too long, and so the simulated speed-up too small.
+# ``noise`` is half the distance from the 10th to the 90th percentile of the measured steps;
+# an error below it cannot be told from chance. ``T_compute`` is
 # the sum of a rank's passes as calibration timed them, on both ranks at once and without
 # communication; each plan has its own, because the pace of a machine may change.
 
@@ -158,25 +169,26 @@ laptop = clusters()["laptop"].topology.island
 rows = []
 for (name, outcome), guess in zip(outcomes.items(), (f"{MY_GUESS:.2f}", "–"), strict=True):
     bucket_mb = outcome.prediction.experiment.parallel.bucket_mb
-    compute = support.work_seconds(predict(here(bucket_mb, preset="laptop")))[0]
-    last = support.buckets(outcome.prediction.program)[-1]
+    compute = lesson_tools.work_seconds(predict(here(bucket_mb, preset="laptop")))[0]
+    last = lesson_tools.buckets(outcome.prediction.program)[-1]
     exposed = ring_seconds("ALL_REDUCE", 2, last, laptop.latency_s, laptop.speed)
     formula = 2 * compute / (compute + exposed)
 
-    compute = support.work_seconds(outcome.prediction)[0]
+    compute = lesson_tools.work_seconds(outcome.prediction)[0]
     step = outcome.execution.iteration_time_s
-    simulated = 2 * compute / outcome.prediction.iteration_time_s
+    predicted_step = outcome.prediction.iteration_time_s
+    simulated = 2 * compute / predicted_step
     measured = 2 * compute / step
     rows.append(
         [name, guess, f"{formula:.2f}", f"{simulated:.2f}", f"{measured:.2f}",
-         percent((simulated - measured) / measured, signed=True),
+         percent((predicted_step - step) / step, signed=True),
          percent(outcome.comparison.noise_floor), seconds(compute), seconds(step)]
     )  # fmt: skip
     pair = outcome.prediction.timeline, outcome.execution.timeline
-    support.draw(f"01-compare-{len(rows)}.png", f"Two ranks on this machine, {name}", *pair)
+    lesson_tools.draw(f"01-compare-{len(rows)}.png", f"Two ranks on this machine, {name}", *pair)
 
-support.show_table(
-    ["speed-up of 2 ranks", "guess", "formula", "simulated", "measured", "error", "noise",
+lesson_tools.show_table(
+    ["speed-up of 2 ranks", "guess", "formula", "simulated", "measured", "step error", "noise",
      "T_compute", "T_step"],
     *rows,
 )  # fmt: skip
@@ -184,8 +196,14 @@ support.show_table(
 # %%
 # Explain the gap
 # ---------------
-# The program is replayed with predicted times, then with what was measured put in, cause
-# by cause; then come the medians of each operation. What the causes mean here:
+# *From formula to simulated.* The formula sums one bucket at the bandwidth of ``laptop``;
+# the simulator uses what calibration measured here. It also has what the formula leaves
+# out: the optimizer step, the time that Python needs between instructions, and the passes
+# that get slower while an all-reduce runs beside them. So it is mostly slower.
+#
+# *From simulated to measured.* The program is replayed with predicted times, then with
+# measured ones put in, cause by cause: each line says how much longer the measured step is
+# for that cause. Then come the medians of each operation. What the causes mean here:
 #
 # * *compute*: the passes took longer, or shorter, than when calibration timed them. Two
 #   ranks share caches, memory bandwidth and perhaps your browser. And gloo's all-reduce
@@ -195,11 +213,11 @@ support.show_table(
 # * *communication*: all-reduces slower than in calibration, alone or beside passes.
 # * *host gaps*: from the moment an instruction could start to the moment it did. The rank
 #   that starts late makes the other wait: look for the thin grey line before an all-reduce.
-# * *late in turn*: whoever waits for several ranks waits for the last, in each step another.
+# * *late in turn*: in each step another rank is the last one, and all others wait for it.
 # * *remainder*: medians of many steps do not add up exactly.
 
 for name, outcome in outcomes.items():
-    support.show_gap(name, outcome)
+    lesson_tools.show_gap(name, outcome)
 profile = outcomes["buckets of 1 MB"].prediction.cluster.profile
 if profile.transfer_loss is not None:  # with more cores than ranks there is nothing to lose
     print(f"calibration: beside all-reduces passes lose {profile.transfer_loss:.0%} of their speed")
@@ -226,7 +244,7 @@ def reduce_in_order(names):
     ]  # fmt: skip
 
 
-support.show_refusal(Program([reduce_in_order("AB"), reduce_in_order("BA")]))
+lesson_tools.show_refusal(Program([reduce_in_order("AB"), reduce_in_order("BA")]))
 
 # %%
 # Exercises
@@ -236,12 +254,18 @@ support.show_refusal(Program([reduce_in_order("AB"), reduce_in_order("BA")]))
 #
 # 1. *The formula.* Write ``all_reduce_seconds``. Target: 1 GB over 8 ranks with 360 GB/s
 #    and 3 µs takes **4.90 ms**.
-# 2. *Neither extreme.* 256 H100 GPUs with their full network, one sequence each, in a ring:
-#    the usual 25 MB buckets take 109.3 ms a step, one bucket takes 91.6 ms. Find a size that
-#    needs **at most 82 ms**. Which term of the formula hurts small buckets?
-# 3. *Sum less often.* On this lesson's 16 GPUs with just 100 Gbit/s a node the speed-up
-#    drops below 7. Accumulate gradients over several microbatches of four sequences and
-#    sum once a step. What is the **smallest number** of them with a speed-up of **12**?
+# 2. *Neither extreme.* Write ``bucket_mb``. The model is ``lesson_tools.GPT_1B``, the GPT of
+#    1.4 billion parameters of this lesson, on 256 H100 GPUs with their full network, one
+#    sequence each, in a ring: the usual 25 MB buckets take 109.3 ms a step, one bucket takes
+#    91.6 ms. Find a size that needs **at most 82 ms**. Which term of the formula hurts small
+#    buckets? (A bucket ends where a layer ends, so it is never smaller than a layer. Here
+#    attention has 34 MB of gradients and an MLP 67 MB: 50 and 100 MB give equal numbers
+#    of buckets.)
+# 3. *Sum less often.* Write ``microbatches``. With ``GPT_1B`` on this lesson's 16 GPUs, but
+#    just 100 Gbit/s a node, the speed-up drops below 7. Accumulate gradients over several
+#    microbatches of four sequences and sum once a step. What is the **smallest number** of
+#    microbatches with a speed-up of **12**? ``lesson_tools.work_seconds(prediction)[0]`` is
+#    ``T_compute``.
 #
 # Key points
 # ----------

@@ -30,8 +30,8 @@ Lesson 2: naive model parallel
 # backward pass before stage 1 hands back the gradient. One rank computes, p − 1 wait. The
 # bubble fraction is idle compute time ÷ (ranks × step time), as in lesson 1.
 
-from lessons import support
-from twinline import Workers, gibibytes, lower, nbytes, parse, percent, predict, seconds
+from lessons import lesson_tools
+from twinline import Workers, lower, nbytes, parse, percent, predict, seconds
 
 # %%
 # Predict
@@ -63,11 +63,12 @@ def here(**parallel):
 # (``0B0``). A receive is queued early, so that the message has a place to arrive.
 
 tiny = {"workload": {"model": "mlp"}, "parallel": {"pipeline": 2, "schedule": "naive"}}
-support.show_program(lower(parse(tiny)))
+lesson_tools.show_program(lower(parse(tiny)))
 
 # %%
 # First a failure that teaches: a plan that is out of memory. A GPT of 30 billion
-# parameters, one sequence of 2048 tokens, one H100 with 80 GiB. Parameters and gradients
+# parameters, one sequence of 2048 tokens, one H100. Its memory is 80 GiB, that is 85.9 GB
+# (a GiB is 1024³ bytes, a GB 1000³; tables and pictures are in GB). Parameters and gradients
 # in bf16 are 2 + 2 bytes a parameter, the fp32 master weights 4 more, and the activations
 # wait for the backward pass. (The optimizer here is SGD. Adam would add 8 bytes a parameter.)
 
@@ -75,7 +76,7 @@ support.show_program(lower(parse(tiny)))
 def on_h100(stages):
     """One step of the model with one sequence, its layers split over `stages` H100s."""
     plan = {"pipeline": stages, "schedule": "naive"}
-    workload = support.GPT_30B | {"global_batch": 1}
+    workload = lesson_tools.GPT_30B | {"global_batch": 1}
     return predict(
         parse({"workload": workload, "parallel": plan, "cluster": {"preset": "dgx-h100"}})
     )
@@ -91,13 +92,17 @@ for stages in (1, 2, 4, 8):
     prediction = on_h100(stages)
     result = prediction
     rows.append(
-        [str(stages), gibibytes(result.peak_memory_bytes),
-         "yes" if support.fits(prediction) else "no", seconds(result.iteration_time_s),
+        [str(stages), nbytes(result.peak_memory_bytes),
+         "yes" if lesson_tools.fits(prediction) else "no", seconds(result.iteration_time_s),
          f"{(stages - 1) / stages:.3f}", f"{result.bubble_fraction:.3f}"]
     )  # fmt: skip
 
-support.show_table(["H100s", "peak memory", "fits", "step", "bubble: formula", "simulated"], *rows)
-support.draw("02-simulated.png", "A 30-billion GPT on 8 H100: one at a time", on_h100(8).timeline)
+lesson_tools.show_table(
+    ["H100s", "peak memory", "fits", "step", "bubble: formula", "simulated"], *rows
+)
+lesson_tools.draw(
+    "02-simulated.png", "A 30-billion GPT on 8 H100: one at a time", on_h100(8).timeline
+)
 
 # %%
 # Read the table downwards. Memory falls with every cut, and the model fits. The step hardly
@@ -111,7 +116,7 @@ support.draw("02-simulated.png", "A 30-billion GPT on 8 H100: one at a time", on
 # The same program for real: two processes on this machine.
 
 with Workers(2) as workers:
-    outcome = support.run_here("naive", here(pipeline=2), workers)
+    outcome = lesson_tools.run_here("naive", here(pipeline=2), workers)
 
 # %%
 # Compare
@@ -123,7 +128,7 @@ with Workers(2) as workers:
 # counted, not timed, and have none.
 
 predicted, measured = outcome.prediction, outcome.execution
-support.draw(
+lesson_tools.draw(
     "02-compare.png",
     "Naive model parallel, two ranks on this machine",
     outcome.prediction.timeline,
@@ -134,7 +139,7 @@ noise = outcome.comparison.noise_floor
 bubbles = [MY_GUESS, 1 / 2, predicted.bubble_fraction, measured.bubble_fraction]
 speedups = [2 * (1 - bubble) for bubble in bubbles]
 peaks = [predicted.peak_memory_bytes, measured.peak_memory_bytes]
-support.show_table(
+lesson_tools.show_table(
     ["naive, 2 ranks", "guess", "formula", "simulated", "measured", "error", "noise"],
     ["bubble fraction", *(f"{value:.3f}" for value in bubbles),
      f"{bubbles[2] - bubbles[3]:+.3f}", f"{(1 - bubbles[3]) * noise:.3f}"],
@@ -149,8 +154,11 @@ print(f"one rank with the whole model would need {nbytes(alone)} (predicted)")
 # %%
 # Explain the gap
 # ---------------
-# The formula leaves out messages, optimizer steps and stages of unequal cost; the
-# simulator has them. What the simulator leaves out shows below:
+# *From formula to simulated.* The formula leaves out messages, optimizer steps and stages
+# of unequal cost; the simulator has them.
+#
+# *From simulated to measured.* Each line says how much longer the measured step is for one
+# cause:
 #
 # * *compute*: passes took longer or shorter than when calibration timed them with both
 #   ranks busy. Here only one rank computes at a time, so a pass may well be **faster**: the
@@ -159,10 +167,10 @@ print(f"one rank with the whole model would need {nbytes(alone)} (predicted)")
 # * *communication*: a message here is a copy of 131 kB through the loopback network.
 # * *host gaps*: a rank that waited in a receive must be woken. Every handover is such a
 #   wait, and since nobody else computes meanwhile, each one lengthens the step.
-# * *late in turn*: whoever waits for several ranks waits for the last, in each step another.
+# * *late in turn*: in each step another rank is the last one, and all others wait for it.
 # * *remainder*: medians of many steps do not add up exactly.
 
-support.show_gap("naive", outcome)
+lesson_tools.show_gap("naive", outcome)
 
 # %%
 # Exercises
@@ -171,11 +179,13 @@ support.show_gap("naive", outcome)
 # ``python -m lessons.check 02``.
 #
 # 1. *The formula.* Write ``bubble_fraction(ranks)``. Target: **0.875** for 8 ranks.
-# 2. *How many GPUs?* GPT-3 (96 layers of 12288) with this lesson's memory rules needs 1450
-#    GiB, and 1450 ÷ 80 is just above 18. Why do 19 H100s not suffice, and which is the
-#    **smallest** number of stages that does?
-# 3. *Unequal stages.* Four stages take 1, 1, 1 and 5 seconds. Is the bubble fraction
-#    larger or smaller than with four equal ones? Return the **number**.
+# 2. *How many GPUs?* Write ``stages_for_gpt3()``. GPT-3 is ``lesson_tools.GPT_30B`` with
+#    96 layers, hidden size 12288 and 96 heads. With this lesson's memory rules it needs
+#    1557 GB, and 1557 ÷ 85.9 is just above 18. Why do 19 H100s not suffice, and which is
+#    the **smallest** number of stages that does?
+# 3. *Unequal stages.* Write ``uneven_bubble()``. Four stages take 1, 1, 1 and 5 seconds, one
+#    after the other as in this lesson. Compare the bubble fraction with that of four equal
+#    stages, and return the **number**.
 #
 # Key points
 # ----------

@@ -33,11 +33,10 @@ Lesson 3: pipelining, GPipe and 1F1B
 # compute time by ranks × step time. Papers often give the bubble *ratio* instead, idle ÷
 # ideal compute time, which is (p − 1) ÷ m here.
 
-from lessons import support
+from lessons import lesson_tools
 from twinline import (
     Program,
     Workers,
-    gibibytes,
     lower,
     nbytes,
     parse,
@@ -98,7 +97,7 @@ for schedule in ("gpipe", "1f1b"):
 def on_h100(schedule, microbatches):
     """One sequence a microbatch, eight stages."""
     plan = {"pipeline": 8, "microbatches": microbatches, "schedule": schedule}
-    workload = support.GPT_30B | {"global_batch": microbatches}
+    workload = lesson_tools.GPT_30B | {"global_batch": microbatches}
     return predict(
         parse({"workload": workload, "parallel": plan, "cluster": {"preset": "dgx-h100"}})
     )
@@ -112,18 +111,18 @@ for microbatches in (1, 8, 16, 64):
         rows.append(
             [f"{schedule}, m = {microbatches}", seconds(result.iteration_time_s),
              f"{7 / (microbatches + 7):.3f}", f"{result.bubble_fraction:.3f}",
-             support.in_flight(result), gibibytes(result.peak_memory_bytes),
-             "yes" if support.fits(prediction) else "no"]
+             lesson_tools.in_flight(result), nbytes(result.peak_memory_bytes),
+             "yes" if lesson_tools.fits(prediction) else "no"]
         )  # fmt: skip
         if microbatches == 16:
             prediction.timeline.meta["source"] = schedule
             timelines.append(prediction.timeline)
 
-support.show_table(
+lesson_tools.show_table(
     ["8 × H100", "step", "bubble: formula", "simulated", "in flight, rank 0 to 7", "peak", "fits"],
     *rows,
 )
-support.draw("03-simulated.png", "16 microbatches on 8 H100: GPipe above 1F1B", *timelines)
+lesson_tools.draw("03-simulated.png", "16 microbatches on 8 H100: GPipe above 1F1B", *timelines)
 
 # %%
 # Look at the two halves of the picture: another order, and **the same length**. That is
@@ -132,7 +131,7 @@ support.draw("03-simulated.png", "16 microbatches on 8 H100: GPipe above 1F1B", 
 # finished, the last microbatch must still go back through p − 1 backward passes.
 #
 # The memory differs. Out of memory is the failure that teaches here: with 16 microbatches
-# GPipe does not fit into 80 GiB. 1F1B holds the same with 64 as with 8, so it can
+# GPipe does not fit into 80 GiB, which is 85.9 GB. 1F1B holds the same with 64 as with 8, so it can
 # *afford* more microbatches, and those shrink the bubble.
 #
 # With many microbatches the simulated bubble stays above the formula, which assumes equal
@@ -144,7 +143,7 @@ support.draw("03-simulated.png", "16 microbatches on 8 H100: GPipe above 1F1B", 
 # that activation. On real GPUs this hangs until a timeout, perhaps half an hour later.
 
 naive, gpipe = lower(here("naive")), lower(here("gpipe"))
-support.show_refusal(Program([naive.ranks[0], gpipe.ranks[1]]))
+lesson_tools.show_refusal(Program([naive.ranks[0], gpipe.ranks[1]]))
 
 # %%
 # Run
@@ -152,7 +151,9 @@ support.show_refusal(Program([naive.ranks[0], gpipe.ranks[1]]))
 # The right programs for real: two processes on this machine, each schedule in turn.
 
 with Workers(2) as workers:
-    outcomes = {name: support.run_here(name, here(name), workers) for name in ("gpipe", "1f1b")}
+    outcomes = {
+        name: lesson_tools.run_here(name, here(name), workers) for name in ("gpipe", "1f1b")
+    }
 
 # %%
 # Compare
@@ -166,7 +167,7 @@ for name, outcome in outcomes.items():
     predicted, measured = outcome.prediction, outcome.execution
     bubbles = [r.bubble_fraction for r in (predicted, measured)]
     noise = (1 - bubbles[1]) * outcome.comparison.noise_floor
-    held = [support.in_flight(r) for r in (predicted, measured)]
+    held = [lesson_tools.in_flight(r) for r in (predicted, measured)]
     peaks = [r.peak_memory_bytes for r in (predicted, measured)]
     rows += [
         [f"{name}: bubble fraction", f"{MY_GUESS[name]:.3f}", f"{1 / 5:.3f}",
@@ -176,22 +177,25 @@ for name, outcome in outcomes.items():
         ["    peak memory", "–", "–", *map(nbytes, peaks),
          percent((peaks[0] - peaks[1]) / peaks[1], signed=True), "none"],
     ]  # fmt: skip
-    support.draw(
+    lesson_tools.draw(
         f"03-compare-{name}.png",
         f"{name} on two ranks of this machine",
         outcome.prediction.timeline,
         outcome.execution.timeline,
     )
 
-support.show_table(
+lesson_tools.show_table(
     ["2 ranks, m = 4", "guess", "formula", "simulated", "measured", "error", "noise"], *rows
 )
 
 # %%
 # Explain the gap
 # ---------------
-# What the formula leaves out: messages, the optimizer step, and unequal stages (rank 1 has
-# the loss). What the simulator leaves out, as measured:
+# *From formula to simulated.* The formula leaves out messages, the optimizer step, and
+# unequal stages: rank 1 has the loss.
+#
+# *From simulated to measured.* Each line says how much longer the measured step is for one
+# cause:
 #
 # * *compute*: passes slower or faster than when calibration timed them. In a pipeline one
 #   slow pass delays every rank behind it.
@@ -199,11 +203,11 @@ support.show_table(
 # * *host gaps*: a rank wakes up late from a receive. 1F1B usually has more of them on its
 #   critical path: in its steady state each rank waits for what the other has just finished,
 #   while GPipe's messages mostly arrive before they are needed.
-# * *late in turn*: whoever waits for several ranks waits for the last, in each step another.
+# * *late in turn*: in each step another rank is the last one, and all others wait for it.
 # * *remainder*: medians of many steps do not add up exactly.
 
 for name, outcome in outcomes.items():
-    support.show_gap(name, outcome)
+    lesson_tools.show_gap(name, outcome)
 
 # %%
 # Exercises
@@ -216,8 +220,9 @@ for name, outcome in outcomes.items():
 # 2. *Write 1F1B.* ``order(ranks, rank, microbatches)`` returns the passes of a rank as
 #    text: ``["F0", "F1", "B0", …]``. Target: the step time of the formula, **(m + p − 1) ×
 #    (F + B)**, with at most **p − rank** microbatches in flight.
-# 3. *A plan that fits.* Return schedule and microbatches for this lesson's 30-billion GPT
-#    on eight H100s: no more than 80 GiB and a bubble fraction of **at most 0.16**.
+# 3. *A plan that fits.* ``plan()`` returns schedule and microbatches for the 30-billion GPT
+#    (``lesson_tools.GPT_30B``) on eight H100s, one sequence a microbatch: no more than the
+#    80 GiB of an H100 (85.9 GB) and a bubble fraction of **at most 0.16**.
 #
 # Key points
 # ----------

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lessons import support
-from twinline import ExperimentError, Prediction, gibibytes, parse, predict, ring_seconds
+from lessons import lesson_tools
+from twinline import ExperimentError, Prediction, nbytes, parse, predict, ring_seconds
 
 H100 = {"preset": "dgx-h100"}
 RINGS = H100 | {"algorithm": "ring"}  # what lesson 1 has a formula for
-GPT_3 = support.GPT_30B | {"layers": 96, "hidden": 12288, "heads": 96}
+GPT_3 = lesson_tools.GPT_30B | {"layers": 96, "hidden": 12288, "heads": 96}
 
 
 class Wrong(Exception):
@@ -67,10 +67,10 @@ def all_reduce_formula(answers: ModuleType) -> str:
 
 def bucket_size(answers: ModuleType) -> str:
     size = float(answers.bucket_mb())
-    workload = support.GPT_1B | {"global_batch": 256}
+    workload = lesson_tools.GPT_1B | {"global_batch": 256}
     prediction = simulated(workload, RINGS, data=256, bucket_mb=size)
     time = milliseconds(prediction)
-    count = len(support.buckets(prediction.program))
+    count = len(lesson_tools.buckets(prediction.program))
     result = f"{size:g} MB: {count} buckets, {time:.1f} ms"
     side = "the latency is paid too often" if count > 20 else "too little is left to overlap"
     expect(time <= 82, f"{result}; the target is 82 ms: {side}")
@@ -79,11 +79,11 @@ def bucket_size(answers: ModuleType) -> str:
 
 def accumulation(answers: ModuleType) -> str:
     def speedup(microbatches: int) -> float:
-        workload = support.GPT_1B | {"global_batch": 16 * 4 * microbatches}
+        workload = lesson_tools.GPT_1B | {"global_batch": 16 * 4 * microbatches}
         cluster = RINGS | {"node_bandwidth_gbit": 100.0}
         plan = {"data": 16, "microbatches": microbatches, "bucket_mb": 100.0}
         prediction = simulated(workload, cluster, **plan)
-        compute = support.work_seconds(prediction)[0]
+        compute = lesson_tools.work_seconds(prediction)[0]
         return 16 * compute / prediction.iteration_time_s
 
     return smallest(answers.microbatches(), lambda m: speedup(m) >= 12, "a speed-up of 12")
@@ -114,7 +114,7 @@ def naive_bubble(answers: ModuleType) -> str:
 def gpt3_stages(answers: ModuleType) -> str:
     def enough(stages: int) -> bool:
         workload = GPT_3 | {"global_batch": 1}
-        return support.fits(simulated(workload, pipeline=stages, schedule="naive"))
+        return lesson_tools.fits(simulated(workload, pipeline=stages, schedule="naive"))
 
     answer = answers.stages_for_gpt3()
     expect(answer != 19, "96 layers over 19 stages: some stages have 6 layers, and one is too big")
@@ -182,11 +182,14 @@ def plan_that_fits(answers: ModuleType) -> str:
         isinstance(plan, dict) and set(plan) == {"schedule", "microbatches"},
         f"{plan!r}: expected the keys schedule and microbatches",
     )
-    workload = support.GPT_30B | {"global_batch": plan["microbatches"]}
+    workload = lesson_tools.GPT_30B | {"global_batch": plan["microbatches"]}
     prediction = simulated(workload, pipeline=8, **plan)
     bubble = prediction.bubble_fraction
-    peak = gibibytes(prediction.peak_memory_bytes)
-    expect(support.fits(prediction), f"{peak} does not fit into 80 GiB; bubble {bubble:.3f}")
+    peak = nbytes(prediction.peak_memory_bytes)
+    expect(
+        lesson_tools.fits(prediction),
+        f"{peak} does not fit into 85.9 GB (80 GiB); bubble {bubble:.3f}",
+    )
     expect(bubble <= 0.16, f"bubble fraction {bubble:.3f}, the target is 0.16; {peak}")
     return f"{peak}, bubble fraction {bubble:.3f}"
 

@@ -12,9 +12,9 @@ def all_reduce_seconds(ranks: int, nbytes: float, bandwidth: float, latency: flo
 def bucket_mb() -> float:
     """A bucket size in MB with which 256 H100s, one sequence each, need at most 82 ms a step.
 
-    Try some: twinline predict with your own TOML file, or predict(parse({…})) as in the
-    lesson with "data": 256, "global_batch": 256 and
-    "cluster": {"preset": "dgx-h100", "algorithm": "ring"}.
+    The model is lesson_tools.GPT_1B. Try some sizes as in the lesson, with "data": 256,
+    "global_batch": 256 and "cluster": {"preset": "dgx-h100", "algorithm": "ring"}. A bucket
+    is never smaller than a layer.
     """
     raise NotImplementedError
 
@@ -22,8 +22,9 @@ def bucket_mb() -> float:
 def microbatches() -> int:
     """The smallest number of microbatches a step with a speed-up of 12 on 16 GPUs.
 
-    Four sequences a microbatch, buckets of 100 MB, "algorithm": "ring",
-    "node_bandwidth_gbit": 100.0. The
-    global batch is 16 × microbatches × 4.
+    The model is lesson_tools.GPT_1B, with four sequences a microbatch, so the global batch is
+    16 × microbatches × 4. Buckets of 100 MB; "preset": "dgx-h100", "algorithm": "ring",
+    "node_bandwidth_gbit": 100.0. The speed-up is 16 × T_compute ÷ T_step, with T_compute from
+    lesson_tools.work_seconds(prediction)[0].
     """
     raise NotImplementedError

@@ -10,14 +10,18 @@ def microbatches_for(ranks: int, bubble: float) -> int:
 
 
 def order(ranks: int, rank: int, microbatches: int) -> list[str]:
-    """The passes of `rank` under 1F1B: "F0" is the forward pass of microbatch 0, "B0" its
-    backward pass. How many forward passes come before the first backward?
+    """The passes of `rank` under 1F1B.
+
+    "F0" is the forward pass of microbatch 0, "B0" its backward pass. How many forward passes
+    come before the first backward?
     """
     raise NotImplementedError
 
 
 def plan() -> dict[str, object]:
-    """{"schedule": …, "microbatches": …} for GPT_30B on eight H100s, one sequence a
-    microbatch: at most 80 GiB a rank and a bubble fraction of at most 0.16.
+    """A plan, {"schedule": …, "microbatches": …}, for lesson_tools.GPT_30B on eight H100s.
+
+    One sequence a microbatch, at most 80 GiB (85.9 GB) a rank, and a bubble fraction of at
+    most 0.16.
     """
     raise NotImplementedError
