@@ -47,6 +47,7 @@ class Collectives:
         self.protocols = next((list(link.protocols) for link in self.links if link), [])
         self._extents: dict[tuple[tuple[int, ...], str], Extent] = {}
         self._costs: dict[tuple[Op, tuple[int, ...], float], Cost] = {}
+        self._shares: dict[tuple[int, ...], dict[str, tuple[float, list[float]]]] = {}
 
     def cost(self, op: Op, group: tuple[int, ...], nbytes: float) -> Cost:
         """Return the cost by the fastest algorithm, or by the one that is forced.
@@ -98,7 +99,9 @@ class Collectives:
                     found[name] = found.get(name, 0.0) + nbytes
             return found
         volumes = self.cost(op, group, nbytes).volumes
-        for name, (_, row) in self.topology.shares(group).items():
+        if group not in self._shares:
+            self._shares[group] = self.topology.shares(group)
+        for name, (_, row) in self._shares[group].items():
             passing = sum(share * volume for share, volume in zip(row, volumes, strict=True))
             if passing:
                 found[f"out:{name}"] = found[f"in:{name}"] = passing

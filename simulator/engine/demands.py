@@ -52,6 +52,9 @@ class Demands:
     ):
         self.cluster, self.alone = cluster, alone
         self.images = None if mesh is None else GroupImages(mesh)
+        # Per rank the largest unit that can be left: what two ranks share lies within one.
+        units = cluster.topology.units
+        self._region = [] if mesh is None else [units(rank)[-1] for rank in range(mesh.world_size)]
         self.capacities: dict[str, float] = {}
         self._taken: dict[tuple[Op, Ranks, int], dict[str, float]] = {}
         self._of_links: dict[TaskOfRank, Demand] = {}
@@ -135,9 +138,13 @@ class Demands:
         return self._taken[key]
 
     def _images(self, group: Ranks, is_message: bool) -> set[Ranks]:
+        """Return the groups that stand for the same activity and may share a resource with it."""
         if self.images is None:
             return {group}
-        return self.images.of_message(*group) if is_message else self.images.of_group(group)
+        images = self.images.of_message(*group) if is_message else self.images.of_group(group)
+        region = self._region
+        near = {region[rank] for rank in group}
+        return {image for image in images if any(region[rank] in near for rank in image)}
 
     def _traffic(self, op: Op, group: Ranks, nbytes: int) -> dict[str, float]:
         traffic = self.cluster.collectives.traffic(op, group, nbytes)
