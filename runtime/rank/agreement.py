@@ -8,14 +8,13 @@ import torch.distributed as dist
 
 from runtime.executor.errors import ExecutionError
 from simulator.experiment.experiment import Experiment
-from simulator.program.program import Program
 
 
 class DisagreementError(ExecutionError):
     """Ranks would run different programs, or run them differently; all of them raise it."""
 
 
-def check_agreement(experiment: Experiment, program: Program) -> None:
+def check_agreement(experiment: Experiment, program_hash: str) -> None:
     """Compare this rank's program and its keys of [run] with those of all others.
 
     Every rank must call it. Ranks of different hosts read files of their own.
@@ -23,7 +22,7 @@ def check_agreement(experiment: Experiment, program: Program) -> None:
     Raises:
         DisagreementError: they differ; names the values and the ranks that have each.
     """
-    mine = {"program hash": program.hash()}
+    mine = {"program hash": program_hash}
     mine |= {f"run.{key}": str(value) for key, value in experiment.run.model_dump().items()}
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, mine)

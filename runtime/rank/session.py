@@ -38,7 +38,8 @@ def run_job(
     """
     experiment = job.experiment
     program = lower(experiment)
-    check_agreement(experiment, program)
+    program_hash = program.hash()
+    check_agreement(experiment, program_hash)
     rank, clock = Rank(experiment, program, number, device, progress), Clock()
     calibrator = Calibrator(rank, clock, wide=not job.measure) if job.calibrate else None
     programs = [program, *(calibrator.transfers.programs if calibrator else ())]
@@ -71,7 +72,7 @@ def run_job(
     if number != 0:
         return None
     return {
-        "hash": program.hash(),
+        "hash": program_hash,
         "measurement": to_json(measurement) if measurement else None,
         "profile": profile,
         "tensors": tensors,
