@@ -52,7 +52,7 @@ SECTIONS = {
         *("lower", "check_program", "simulate", "Costs", "costs_of", "to_csv", "ring_seconds"),
         *("Program", "Instruction", "Task", "Op", "COMPUTE_STREAM"),
     ],
-    "Schedules": ["compare_schedules", "Case"],
+    "Schedules": ["compare_schedules", "PipelineSetting"],
     "Figures": [
         *("timeline_figure", "comparison_figure", "timelines_figure", "memory_figure"),
         *("schedules_figure", "profile_figure"),

@@ -66,7 +66,6 @@ FRAGMENTS: frozenset[str] = frozenset(
         "simulator/analysis",
         "simulator/cli",
         "simulator/cluster",
-        "simulator/planner",
         "simulator/strategies",
         "simulator/strategies/gradients",
         "simulator/strategies/schedules",

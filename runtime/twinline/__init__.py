@@ -33,7 +33,7 @@ from simulator.experiment.describe import describe_plan
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import experiment, load, parse
-from simulator.planner.schedules import Case, compare_schedules
+from simulator.planner.schedules import PipelineSetting, compare_schedules
 from simulator.prediction import Prediction, predict
 from simulator.program.check import check_program
 from simulator.program.csv_text import to_csv
@@ -60,7 +60,6 @@ FIGURES = {
 
 __all__ = [
     "COMPUTE_STREAM",
-    "Case",
     "Cause",
     "Cluster",
     "Comparison",
@@ -73,6 +72,7 @@ __all__ = [
     "Metrics",
     "Op",
     "Outcome",
+    "PipelineSetting",
     "Prediction",
     "Profile",
     "Program",

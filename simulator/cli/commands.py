@@ -25,7 +25,13 @@ from simulator.experiment.describe import describe_plan
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load, parse
-from simulator.planner.schedules import Case, axis_end, compare_schedules, parse_costs, to_json
+from simulator.planner.schedules import (
+    PipelineSetting,
+    axis_end,
+    compare_schedules,
+    parse_costs,
+    to_json,
+)
 from simulator.prediction import predict as simulated
 from simulator.program.csv_text import to_csv
 from simulator.program.program import Program
@@ -222,7 +228,7 @@ def schedules(
 ) -> None:
     """Compare all pipeline schedules: time, bubble, activations, messages, staleness."""
     check_outputs(gantt)
-    case = Case(stages, microbatches, *parse_costs(costs), virtual, memory_limit)
+    case = PipelineSetting(stages, microbatches, *parse_costs(costs), virtual, memory_limit)
     rows = compare_schedules(case)
     if gantt:
         timelines = {row.name: row.timeline for row in rows if row.timeline is not None}

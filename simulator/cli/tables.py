@@ -8,7 +8,7 @@ from rich.table import Table
 
 from simulator.analysis.comparison import Comparison
 from simulator.analysis.results import Result
-from simulator.planner.schedules import Case, Row
+from simulator.planner.schedules import PipelineSetting, ScheduleFigures
 from simulator.timeline.statistics import PacingReport, Statistics
 from simulator.units import nbytes, percent, seconds
 
@@ -17,10 +17,12 @@ SCHEDULES_LEGEND = """
 v: stages on a rank. Each takes a v-th of F, I and W, and its activations count a
    v-th; its messages take as long as any.
 time, bubble: of one step alone, filled and drained.
+of many: time of a step among many, if each rank begins the next one at once, while
+   others drain, and checks and clips only afterwards; async: without any drain.
 in flight: the most microbatches whose activations a rank holds; worst rank, each.
 messages: sent per step, all ranks.
 behind: updates between the weights of a gradient and those that it changes.
-async: needs no drain after a step; over many steps the bubble is less than here."""
+async: needs no drain after a step."""
 
 
 def print_result(console: Console, title: str, result: Result) -> None:
@@ -165,7 +167,7 @@ def print_comparison(
         console.print(f"largest cause: {comparison.cause}")
 
 
-def describe_case(case: Case) -> str:
+def describe_case(case: PipelineSetting) -> str:
     """4 ranks, 8 microbatches, F 1 s, I 1 s, W 1 s, messages 0 s."""
     costs = [f"{cost:g}" if case.in_forwards else seconds(cost) for cost in case[2:6]]
     names = ("F", "I", "W", "messages")
@@ -177,15 +179,15 @@ def describe_case(case: Case) -> str:
     )
 
 
-def print_schedules(console: Console, case: Case, rows: list[Row]) -> None:
+def print_schedules(console: Console, case: PipelineSetting, rows: list[ScheduleFigures]) -> None:
     """The table, and how to read it."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     widest = max(len(row.schedule) for row in rows)
     table.add_column("schedule", min_width=widest)
-    for heading in ("v", "time", "bubble", "in\nflight"):
+    for heading in ("v", "time", "of\nmany", "bub-\nble", "in\nflight"):
         table.add_column(heading, justify="right")
     table.add_column("per rank")
-    for heading in ("mes-\nsages", "behind"):
+    for heading in ("mes-\nsages", "be-\nhind"):
         table.add_column(heading, justify="right")
     table.add_column("note")
     done, refused = ([row for row in rows if row.refused is flag] for flag in (False, True))
@@ -193,7 +195,10 @@ def print_schedules(console: Console, case: Case, rows: list[Row]) -> None:
         table.add_row(
             row.schedule,
             str(row.virtual_stages),
-            f"{row.iteration_time:.4g}" if case.in_forwards else seconds(row.iteration_time),
+            *(
+                f"{time:.4g}" if case.in_forwards else seconds(time)
+                for time in (row.iteration_time, row.steady_step_time)
+            ),
             f"{row.bubble_fraction:.3f}",
             _number(max(row.in_flight)),
             _listed(row.in_flight),

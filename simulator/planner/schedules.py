@@ -10,6 +10,7 @@ from simulator.cluster.resolve import resolve
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import parse
+from simulator.planner.steady_state import asynchronous_step_s, synchronous_step_s
 from simulator.prediction import predict
 from simulator.program.operations import Op
 from simulator.program.staleness import staleness_of
@@ -19,13 +20,15 @@ from simulator.strategies.schedules.schedule import is_asynchronous
 from simulator.timeline.timeline import Timeline
 
 LONGEST = 2.0
-"""How many times as long as the fastest schedule the picture shows one."""
+"""A picture shows a schedule up to so many times the time of the fastest."""
 
 
-class Case(NamedTuple):
-    """What the schedules are compared on.
+class PipelineSetting(NamedTuple):
+    """The pipeline that schedules are compared on.
 
     Attributes:
+        stages: pipeline ranks.
+        microbatches: per training step.
         forward, backward_input, backward_weight: seconds of a rank's share of the model for
             a microbatch. A schedule with v stages a rank has v times as many stages that
             take a v-th each, so every schedule has the same work.
@@ -46,18 +49,24 @@ class Case(NamedTuple):
 
     @property
     def in_forwards(self) -> bool:
-        """F is 1: the costs are multiples of it, and so are the times that are printed."""
+        """Return whether F is 1: the costs, and so all times, are multiples of it."""
         return self.forward == 1.0
 
     @property
     def work(self) -> float:
-        """Seconds of compute of every rank."""
+        """The seconds of compute of every rank."""
         return self.microbatches * (self.forward + self.backward_input + self.backward_weight)
 
     def experiment(
         self, schedule: str, virtual_stages: int, workload: dict[str, Any] | None = None
     ) -> Experiment:
-        """Of one schedule; `workload` instead of the model that is nothing but its costs."""
+        """Return the experiment of one schedule.
+
+        Args:
+            schedule: its name.
+            virtual_stages: stages a rank.
+            workload: keys of a model instead of `unit`, which is nothing but its costs.
+        """
         parallel: dict[str, Any] = {
             "pipeline": self.stages,
             "microbatches": self.microbatches,
@@ -77,14 +86,16 @@ class Case(NamedTuple):
 
 
 @dataclass
-class Row:
-    """A schedule with `virtual_stages` stages a rank.
+class ScheduleFigures:
+    """The figures of a schedule with `virtual_stages` stages a rank.
 
     Attributes:
         timeline: None: refused, and `note` says why.
         in_flight: peak per rank, in microbatches' activations of the rank's whole share of
             the model: those of one of v stages count a v-th.
         messages: sent per step, over all ranks.
+        steady_step_time: seconds that a step adds among many: see
+            `simulator.planner.steady_state`.
         versions_behind: updates between the weights of a gradient and those it is put in.
     """
 
@@ -92,6 +103,7 @@ class Row:
     virtual_stages: int
     timeline: Timeline | None = None
     iteration_time: float = 0.0
+    steady_step_time: float = 0.0
     bubble_fraction: float = 0.0
     in_flight: tuple[float, ...] = ()
     messages: int = 0
@@ -101,11 +113,12 @@ class Row:
 
     @property
     def refused(self) -> bool:
+        """Return whether the schedule does not allow the setting."""
         return self.timeline is None
 
     @property
     def name(self) -> str:
-        """Of the schedule, told apart from itself with other numbers of stages."""
+        """The name of the schedule, with its stages a rank if they are several."""
         many = self.virtual_stages > 1
         return f"{self.schedule}, {self.virtual_stages} stages a rank" if many else self.schedule
 
@@ -123,57 +136,57 @@ def parse_costs(text: str) -> tuple[float, float, float, float]:
     return forward, backward_input, backward_weight, p2p
 
 
-def check_case(case: Case) -> None:
+def check_setting(setting: PipelineSetting) -> None:
     """Refuse what no schedule can be compared on.
 
     Raises:
         ExperimentError: with one line that names the option and what is allowed.
     """
     for key in ("stages", "microbatches", "virtual_stages"):
-        if getattr(case, key) < 1:
+        if getattr(setting, key) < 1:
             option = key.removesuffix("_stages")
-            raise ExperimentError(f"--{option} {getattr(case, key)}: allowed: 1 or more")
-    costs = case[2:6]
-    if not all(isfinite(cost) and cost >= 0 for cost in costs) or not case.work > 0:
+            raise ExperimentError(f"--{option} {getattr(setting, key)}: allowed: 1 or more")
+    costs = setting[2:6]
+    if not all(isfinite(cost) and cost >= 0 for cost in costs) or not setting.work > 0:
         raise ExperimentError(
             f"--costs {','.join(f'{cost:g}' for cost in costs)}: allowed: seconds, 0 or more, "
             "and not all of F, I and W zero"
         )
-    limit = case.memory_limit
+    limit = setting.memory_limit
     if limit is not None and not (isfinite(limit) and limit >= 1):
         raise ExperimentError(f"--memory-limit {limit:g}: allowed: 1 or more microbatches")
 
 
-def compare_schedules(case: Case) -> list[Row]:
-    """A row for every registered schedule, the fastest first and refused ones last.
+def compare_schedules(setting: PipelineSetting) -> list[ScheduleFigures]:
+    """Return the figures of every registered schedule, the fastest first, refused ones last.
 
-    Schedules that can do with one stage a rank and with several have a row for each.
+    Schedules that can do with one stage a rank and with several have an entry for each.
     """
-    check_case(case)
+    check_setting(setting)
     rows = []
     for name, schedule in SCHEDULES.items():
         # Whether it can have v stages a rank at all: 4p microbatches suit every schedule.
         degrees = [
             v
-            for v in sorted({1, case.virtual_stages})
-            if schedule.refusal(Plan(case.stages, 4 * case.stages, v)) is None
+            for v in sorted({1, setting.virtual_stages})
+            if schedule.refusal(Plan(setting.stages, 4 * setting.stages, v)) is None
         ]
-        for virtual_stages in degrees or [case.virtual_stages]:
-            plan = Plan(case.stages, case.microbatches, virtual_stages)
+        for virtual_stages in degrees or [setting.virtual_stages]:
+            plan = Plan(setting.stages, setting.microbatches, virtual_stages)
             refusal = schedule.refusal(plan)
             if refusal:
-                rows.append(Row(name, virtual_stages, note=refusal))
+                rows.append(ScheduleFigures(name, virtual_stages, note=refusal))
             else:
-                rows.append(_row(case, name, virtual_stages))
+                rows.append(_row(setting, name, virtual_stages))
 
-    def place(row: Row) -> tuple[bool, float, float]:
+    def place(row: ScheduleFigures) -> tuple[bool, float, float]:
         time = float(f"{row.iteration_time:.9g}")  # equal but for rounding errors: equal
         return row.refused, time, max(row.in_flight, default=0.0)
 
     return sorted(rows, key=place)
 
 
-def axis_end(rows: list[Row]) -> float | None:
+def axis_end(rows: list[ScheduleFigures]) -> float | None:
     """Return where a picture of all schedules ends, seconds: twice the fastest of them.
 
     A schedule that takes longer is cut off there, unless all fit.
@@ -182,21 +195,30 @@ def axis_end(rows: list[Row]) -> float | None:
     return max((time for time in times if time <= LONGEST * min(times)), default=None)
 
 
-def _row(case: Case, name: str, virtual_stages: int) -> Row:
-    experiment = case.experiment(name, virtual_stages)
+def _row(setting: PipelineSetting, name: str, virtual_stages: int) -> ScheduleFigures:
+    experiment = setting.experiment(name, virtual_stages)
     prediction = predict(experiment, resolve(experiment))
     in_flight = [rank.peak_inflight_microbatches / virtual_stages for rank in prediction.ranks]
-    plan = Plan(case.stages, case.microbatches, virtual_stages)
+    plan = Plan(setting.stages, setting.microbatches, virtual_stages)
     asynchronous = is_asynchronous(SCHEDULES[name], plan)
-    versions_behind = _versions_behind(case, name, virtual_stages) if asynchronous else 0
+    versions_behind = _versions_behind(setting, name, virtual_stages) if asynchronous else 0
+    if asynchronous:
+        steady = asynchronous_step_s(
+            lambda steps: setting._replace(microbatches=steps * setting.microbatches).experiment(
+                name, virtual_stages
+            )
+        )
+    else:
+        steady = synchronous_step_s(experiment)
     notes = ["async"] if asynchronous else []
-    if case.memory_limit is not None and max(in_flight) > case.memory_limit:
-        notes.append(f"over {case.memory_limit:g}")
-    return Row(
+    if setting.memory_limit is not None and max(in_flight) > setting.memory_limit:
+        notes.append(f"over {setting.memory_limit:g}")
+    return ScheduleFigures(
         name,
         virtual_stages,
         prediction.timeline,
         prediction.iteration_time_s,
+        steady,
         prediction.bubble_fraction,
         tuple(in_flight),
         sum(instruction.task.op is Op.SEND for instruction in prediction.program),
@@ -206,20 +228,21 @@ def _row(case: Case, name: str, virtual_stages: int) -> Row:
     )
 
 
-def _versions_behind(case: Case, name: str, virtual_stages: int) -> int:
-    """The most of any stage. `unit` has no weights: a model that has some, in equal stages."""
-    model = {"model": "mlp", "layers": case.stages * virtual_stages, "hidden": 1, "sequence": 1}
-    program = lower(case.experiment(name, virtual_stages, model))
-    stages = staleness_of(program, list(range(case.stages)))
+def _versions_behind(setting: PipelineSetting, name: str, virtual_stages: int) -> int:
+    """Return the most of any stage of a model in equal stages (`unit` has no weights)."""
+    model = {"model": "mlp", "layers": setting.stages * virtual_stages, "hidden": 1, "sequence": 1}
+    program = lower(setting.experiment(name, virtual_stages, model))
+    stages = staleness_of(program, list(range(setting.stages)))
     return max(stage.max_versions_behind for stage in stages)
 
 
-def to_json(case: Case, rows: list[Row]) -> dict[str, Any]:
-    """The JSON object of ``twinline schedules``; figures of refused schedules are null."""
+def to_json(setting: PipelineSetting, rows: list[ScheduleFigures]) -> dict[str, Any]:
+    """Return the object of ``twinline schedules --json``; figures of refused ones are null."""
     listed = []
     for row in rows:
         figures = {
             "iteration_time_s": row.iteration_time,
+            "steady_step_time_s": row.steady_step_time,
             "bubble_fraction": row.bubble_fraction,
             "peak_inflight_microbatches": list(row.in_flight),
             "messages": row.messages,
@@ -231,12 +254,12 @@ def to_json(case: Case, rows: list[Row]) -> dict[str, Any]:
             | (dict.fromkeys(figures) if row.refused else figures)
             | {"refused": row.refused, "note": row.note or None}
         )
-    return case._asdict() | {"schedules": listed}
+    return setting._asdict() | {"schedules": listed}
 
 
 __all__ = [
-    "Case",
-    "Row",
+    "PipelineSetting",
+    "ScheduleFigures",
     "compare_schedules",
     "parse_costs",
     "to_json",

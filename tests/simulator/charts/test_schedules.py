@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from simulator.charts.schedules import schedules_figure
-from simulator.planner.schedules import Case, axis_end, compare_schedules
+from simulator.planner.schedules import PipelineSetting, axis_end, compare_schedules
 
 
 def test_one_panel_a_schedule_on_one_axis() -> None:
-    rows = compare_schedules(Case(3, 6))
+    rows = compare_schedules(PipelineSetting(3, 6))
     timelines = {row.name: row.timeline for row in rows if row.timeline is not None}
     figure = schedules_figure(timelines, title="title", unit="F", until=axis_end(rows))
     assert len(figure.axes) == len(timelines) == len(rows)

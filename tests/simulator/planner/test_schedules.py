@@ -13,12 +13,18 @@ from typer.testing import CliRunner
 import simulator.cli.commands
 from simulator import ExperimentError
 from simulator.analysis.metrics import rank_metrics
-from simulator.planner.schedules import Case, Row, compare_schedules, parse_costs, to_json
+from simulator.planner.schedules import (
+    PipelineSetting,
+    ScheduleFigures,
+    compare_schedules,
+    parse_costs,
+    to_json,
+)
 from simulator.strategies.schedules.registry import SCHEDULES
 
 
-def table(*arguments, **more) -> dict[tuple[str, int], Row]:
-    rows = compare_schedules(Case(*arguments, **more))
+def table(*arguments, **more) -> dict[tuple[str, int], ScheduleFigures]:
+    rows = compare_schedules(PipelineSetting(*arguments, **more))
     return {(row.schedule, row.virtual_stages): row for row in rows}
 
 
@@ -71,7 +77,7 @@ eighths = st.integers(0, 16).map(lambda n: n / 8)
 def test_the_same_work_everywhere_and_nothing_is_an_error(p, m, v, f, i, w, p2p) -> None:
     if f + i + w == 0:
         return
-    case = Case(p, m, f, i, w, p2p, v)
+    case = PipelineSetting(p, m, f, i, w, p2p, v)
     rows = compare_schedules(case)
     for row in rows:
         assert (row.note != "") == (row.refused or row.asynchronous)
@@ -112,6 +118,7 @@ def test_json_and_text() -> None:
         "schedule": "1f1b",
         "virtual_stages": 1,
         "iteration_time_s": 12.0,
+        "steady_step_time_s": 12.0,
         "bubble_fraction": 0.25,
         "peak_inflight_microbatches": [2.0, 1.0],
         "messages": 6,
