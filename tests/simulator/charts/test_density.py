@@ -54,7 +54,7 @@ def test_shares_add_up_to_the_metrics(lines):
     whole = shares.mean(axis=1)
     assert 1 - whole[:, :COMMUNICATION].sum(axis=1).mean() == pytest.approx(bubble(line)[0])
     for rank, row in enumerate(rank_metrics(line)):
-        exposed, idle = (row[key] / line.iteration_time for key in ("exposed_comm_s", "idle_s"))
+        exposed, idle = row.exposed_comm_s / line.iteration_time, row.idle_s / line.iteration_time
         assert whole[rank, COMMUNICATION] == pytest.approx(exposed, abs=1e-12)
         assert whole[rank, IDLE] == pytest.approx(idle, abs=1e-12)
 
