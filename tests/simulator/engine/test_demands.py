@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from simulator import load, lower, predict
+from simulator import Experiment, load, lower, predict
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.resolve import resolve
@@ -149,7 +149,27 @@ def test_a_pass_beside_a_collective_is_slower() -> None:
 def test_folded_is_unfolded_with_contention(preset: str, parallel: tuple[str, ...]) -> None:
     settings = [f"parallel.{setting}" for setting in ("microbatches=4", *parallel)]
     experiment = load(None, [*MODEL, f"cluster.preset={preset}", *settings])
-    cluster = resolve(experiment)
+    check_folded_is_unfolded(experiment, resolve(experiment))
+
+
+@pytest.mark.parametrize(
+    "parallel",
+    [("data=4", "pipeline=4", "tensor=2"), ("data=2", "pipeline=4", "tensor=4", "zero=1")],
+)
+def test_folded_is_unfolded_below_oversubscribed_switches(parallel: tuple[str, ...]) -> None:
+    """Groups on different nodes share the uplinks of their leaf."""
+    settings = [f"parallel.{setting}" for setting in ("microbatches=4", *parallel)]
+    experiment = load(None, [*MODEL, "cluster.preset=dgx-h100", "cluster.nodes=4", *settings])
+    cluster = resolve(experiment).resized(nodes=16, devices_per_node=2)
+    tier = Tier(nodes_per_switch=4, oversubscription=8.0)
+    cluster = replace(cluster, topology=replace(cluster.topology, tiers=(tier,)))
+    check_folded_is_unfolded(experiment, cluster)
+    assert any(
+        "uplink" in name for name in costs_of(lower(experiment), experiment, cluster).capacities
+    )
+
+
+def check_folded_is_unfolded(experiment: Experiment, cluster: Cluster) -> None:
     assert can_fold(experiment, cluster)
     whole = predict(experiment, cluster, lower(experiment))
     folded = predict(experiment, cluster, lower(experiment, fold=True))
