@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment_file import parse
+from simulator.strategies.plugins import absolute
 
 
 @dataclass
@@ -30,9 +33,10 @@ class Job:
     fault: tuple[int, str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
+        """Return what `from_json` reads, in a process that may be in another folder."""
         return {
-            "experiment": self.experiment.model_dump(exclude_unset=True),
+            "experiment": _for_other_processes(self.experiment),
+            "search_path": [str(Path(folder).absolute()) for folder in sys.path],
             "measure": self.measure,
             "calibrate": self.calibrate,
             "return_tensors": self.return_tensors,
@@ -42,7 +46,21 @@ class Job:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Job:
         """Return the job that `to_json` wrote; the experiment is checked anew."""
+        data = dict(data)
+        search_path = data.pop("search_path")
+        sys.path += [folder for folder in search_path if folder not in sys.path]
         fault = data["fault"]
         return cls(
             **(data | {"experiment": parse(data["experiment"]), "fault": fault and tuple(fault)})
         )
+
+
+def _for_other_processes(experiment: Experiment) -> dict[str, Any]:
+    """Return the keys of an experiment, the paths of the user's own code made absolute."""
+    data = experiment.model_dump(exclude_unset=True)
+    plan = data.get("parallel", {})
+    if "schedule" in plan:
+        plan["schedule"] = absolute(plan["schedule"])
+    if "transforms" in plan:
+        plan["transforms"] = [absolute(name) for name in plan["transforms"]]
+    return data

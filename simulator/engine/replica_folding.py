@@ -34,6 +34,7 @@ def folds(experiment: Experiment, cluster: Cluster) -> bool:
     return (
         mesh.world_size > COMPLETE_UP_TO
         and len(mesh.representatives()) < mesh.world_size
+        and not experiment.parallel.transforms
         and cluster.cores is None
         and cluster.topology.per_device == 1
         and can_fold(experiment, cluster)

@@ -1,0 +1,57 @@
+"""A transform of the user's own is checked like ours; mistakes in it are the user's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from simulator import ExperimentError, load, lower, predict
+from simulator.program.errors import ProgramError
+from simulator.strategies import lowering
+from simulator.strategies.transform import Transform
+
+
+def plan(path: Path, text: str, *more: str):
+    path.write_text(text)
+    return load(None, [f'parallel.transforms=["file:{path}"]', *more])
+
+
+def test_one_that_changes_nothing_leaves_the_program(tmp_path: Path) -> None:
+    mine = plan(tmp_path / "t.py", "def transform(lowered): return lowered\n")
+    assert lower(mine).hash() == lower(load(None)).hash()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def transform(lowered): return None\n", "returned None; allowed: the Lowered it makes"),
+        ("def transform(lowered):\n    return lowered.list\n", "line 2: AttributeError"),
+        ("x = 1\n", "has no transform(lowered)"),
+        (
+            "def transform(lowered): return lowered.with_lists(lambda rank, l: l[1:])\n",
+            "never made",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ExperimentError, match=re.escape(message)) as error:
+        lower(plan(tmp_path / "t.py", text))
+    assert str(error.value).startswith("parallel.transforms = ")
+    assert "\n" not in str(error.value)
+
+
+def test_plans_with_transforms_are_simulated_whole(tmp_path: Path) -> None:
+    text = "def transform(lowered): return lowered\n"
+    keys = ["cluster.preset=dgx-h100", "cluster.nodes=16", "parallel.data=64"]
+    mine = predict(plan(tmp_path / "t.py", text, *keys))
+    assert len(mine.program.ranks) == 128
+    assert len(predict(load(None, keys)).program.ranks) < 128
+
+
+def test_a_bug_of_ours_is_not_the_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    drop = Transform("drops", lambda lowered: lowered.with_lists(lambda rank, listed: listed[1:]))
+    monkeypatch.setattr(lowering, "CHAIN", (*lowering.CHAIN, drop))
+    with pytest.raises(ProgramError):
+        lower(load(None))
