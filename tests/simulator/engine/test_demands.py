@@ -159,7 +159,9 @@ def test_folded_is_unfolded_with_contention(preset: str, parallel: tuple[str, ..
 def test_folded_is_unfolded_below_oversubscribed_switches(parallel: tuple[str, ...]) -> None:
     """Groups on different nodes share the uplinks of their leaf."""
     settings = [f"parallel.{setting}" for setting in ("microbatches=4", *parallel)]
-    experiment = load(None, [*MODEL, "cluster.preset=dgx-h100", "cluster.nodes=4", *settings])
+    large = ("workload.hidden=2048", "workload.sequence=1024")
+    preset = ("cluster.preset=dgx-h100", "cluster.nodes=4")
+    experiment = load(None, [*MODEL, *large, *preset, *settings])
     cluster = resolve(experiment).resized(nodes=16, devices_per_node=2)
     tier = Tier(nodes_per_switch=4, oversubscription=8.0)
     cluster = replace(cluster, topology=replace(cluster.topology, tiers=(tier,)))
