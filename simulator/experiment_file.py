@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from simulator.cluster.catalogue import preset_names
 from simulator.experiment.checks import (
     check_batch,
     check_devices,
@@ -57,6 +58,7 @@ TABLE_OF = {key: name for name, table in TABLES.items() for key in table.model_f
 """The table of each key."""
 
 register_values("schedule", SCHEDULES)
+register_values("preset", preset_names())
 register_checks(
     check_keys,
     check_schedule,

@@ -18,7 +18,7 @@ from matplotlib.patheffects import withStroke
 
 from simulator.charts.chart import DPI
 from simulator.charts.style import CYCLE, EDGES, IDLE, WAITING, Look, look_of, looks_of, palette
-from simulator.experiment.mesh import Mesh, place_of
+from simulator.experiment.mesh import Mesh, short_coordinate
 from simulator.timeline.timeline import Floats, Timeline
 
 COMPUTE_LANE, COMMUNICATION_LANES = (0.05, 0.50), (0.53, 0.97)  # of a row
@@ -58,7 +58,9 @@ def by_mesh(timeline: Timeline) -> Timeline:
 def names_of_ranks(timeline: Timeline) -> list[str]:
     """Return the label of every row: ``rank 3``, on a mesh of several axes ``d0 p1  rank 3``."""
     mesh = mesh_of(timeline)
-    return [f"{place_of(mesh, n) if mesh else ''}  rank {n}".strip() for n in timeline.members]
+    return [
+        f"{short_coordinate(mesh, n) if mesh else ''}  rank {n}".strip() for n in timeline.members
+    ]
 
 
 def rectangles(timeline: Timeline) -> Floats:

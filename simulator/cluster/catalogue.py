@@ -9,6 +9,7 @@ from simulator.cluster.build import cluster_of
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.file import parse_cluster
 from simulator.experiment.section import ExperimentError
+from simulator.experiment.spelling import suggestion
 
 PRESETS = resources.files("simulator.cluster") / "presets"
 """The folder of their files."""
@@ -32,7 +33,9 @@ def load_preset(name: str) -> Cluster:
     Raises:
         ExperimentError: there is no such preset.
     """
-    if name not in preset_names():
-        raise ExperimentError(f"cluster.preset = {name!r}: allowed: {', '.join(preset_names())}")
+    names = preset_names()
+    if name not in names:
+        hint = suggestion(name, names)
+        raise ExperimentError(f"cluster.preset = {name!r}: {hint}allowed: {', '.join(names)}")
     text = (PRESETS / f"{name}.toml").read_text(encoding="utf-8")
     return cluster_of(parse_cluster(tomllib.loads(text), f"cluster.preset = {name!r}"))

@@ -25,8 +25,8 @@ class Mesh:
         counted = np.arange(math.prod(self.degrees.values()))
         counted = counted.reshape([self.degrees[axis] for axis in self.order])
         self.ranks = counted.transpose([self.order.index(axis) for axis in AXES])
-        places = np.unravel_index(self.ranks.ravel().argsort(), self.ranks.shape)
-        self._places = np.stack(places, axis=1)
+        positions = np.unravel_index(self.ranks.ravel().argsort(), self.ranks.shape)
+        self._coordinates = np.stack(positions, axis=1)
         self._groups: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
 
     @property
@@ -42,15 +42,15 @@ class Mesh:
         """
         if not 0 <= rank < self.world_size:
             raise ValueError(f"rank {rank} is out of bounds: there are {self.world_size}")
-        return {axis: int(at) for axis, at in zip(AXES, self._places[rank], strict=True)}
+        return {axis: int(at) for axis, at in zip(AXES, self._coordinates[rank], strict=True)}
 
     def replica(self, rank: int) -> int:
         """Return which share of the batch `rank` takes, counted over all shares.
 
         Ranks at different positions of `data` and `expert` take different data.
         """
-        place = self.coordinate(rank)
-        return place["data"] * self.degrees["expert"] + place["expert"]
+        coordinate = self.coordinate(rank)
+        return coordinate["data"] * self.degrees["expert"] + coordinate["expert"]
 
     def group(self, rank: int, *axes: str) -> tuple[int, ...]:
         """Return the ranks that differ from `rank` in these axes only, ascending."""
@@ -58,7 +58,7 @@ class Mesh:
         if rank not in known:
             selector = tuple(
                 slice(None) if axis in axes else at
-                for axis, at in zip(AXES, self._places[rank], strict=True)
+                for axis, at in zip(AXES, self._coordinates[rank], strict=True)
             )
             group = tuple(sorted(self.ranks[selector].ravel().tolist()))
             known.update(dict.fromkeys(group, group))
@@ -66,8 +66,8 @@ class Mesh:
 
     def axes_of(self, group: Sequence[int]) -> tuple[str, ...]:
         """Return the axes in which the ranks of `group` differ."""
-        places = self._places[list(group)]
-        return tuple(axis for axis, at in zip(AXES, places.T, strict=True) if len({*at}) > 1)
+        positions = self._coordinates[list(group)]
+        return tuple(axis for axis, at in zip(AXES, positions.T, strict=True) if len({*at}) > 1)
 
     def representatives(self) -> list[int]:
         """Return one rank of every set of peers that do the same.
@@ -79,15 +79,15 @@ class Mesh:
 
     def represented_by(self) -> list[int]:
         """Return for every rank which of `representatives`, by position, does the same."""
-        return [int(place) for place in self._places[:, AXES.index("pipeline")]]
+        return [int(position) for position in self._coordinates[:, AXES.index("pipeline")]]
 
     def groups(self, *axes: str) -> list[tuple[int, ...]]:
         """Return every group along `axes`, each once."""
         return sorted({self.group(rank, *axes) for rank in range(self.world_size)})
 
 
-def place_of(mesh: Mesh, rank: int) -> str:
+def short_coordinate(mesh: Mesh, rank: int) -> str:
     """Return the position of a rank in short: ``d0 p1 t3``; empty on a mesh of one axis."""
     axes = [axis for axis in AXES if mesh.degrees[axis] > 1]
-    place = mesh.coordinate(rank)
-    return " ".join(f"{axis[0]}{place[axis]}" for axis in axes) if len(axes) > 1 else ""
+    coordinate = mesh.coordinate(rank)
+    return " ".join(f"{axis[0]}{coordinate[axis]}" for axis in axes) if len(axes) > 1 else ""

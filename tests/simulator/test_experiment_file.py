@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from simulator import Experiment, ExperimentError, load, parse
+from simulator import Experiment, ExperimentError, load, lower, parse, predict
+from simulator.cluster.catalogue import PRESETS
 from simulator.experiment_file import TABLE_OF, experiment
+from simulator.workloads.expert_load import loads_of
 
 SECTIONS = ("workload", "parallel", "cluster", "run")
 
@@ -202,31 +202,6 @@ def test_the_file_is_not_changed_by_overrides() -> None:
     assert (first.workload.layers, load(None).workload.layers) == (7, 4)
 
 
-def test_world_size_and_batches() -> None:
-    plan = {"data": 3, "pipeline": 2, "microbatches": 5}
-    experiment = parse({"parallel": plan})
-    assert experiment.world_size == 6
-    assert (experiment.global_batch, experiment.microbatch_size) == (60, 4)
-    given_batch = parse({"parallel": plan, "workload": {"global_batch": 30}})
-    assert (given_batch.global_batch, given_batch.microbatch_size) == (30, 2)
-    unit = parse({"parallel": plan, "workload": {"model": "unit"}})
-    assert (unit.global_batch, unit.microbatch_size) == (15, 1)
-
-
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 200))
-def test_a_batch_is_whole_or_refused_with_the_nearest_one(data: int, m: int, batch: int) -> None:
-    plan = {"parallel": {"data": data, "microbatches": m}, "workload": {"global_batch": batch}}
-    if batch % (data * m) == 0:
-        assert parse(plan).microbatch_size * data * m == batch
-        return
-    with pytest.raises(ExperimentError) as error:
-        parse(plan)
-    nearest = int(str(error.value).rpartition("nearest that works: ")[2])
-    assert nearest > 0
-    assert nearest % (data * m) == 0
-    assert all(abs(nearest - batch) <= abs(k * data * m - batch) for k in range(1, 201))
-
-
 def test_sizes_left_out() -> None:
     experiment = parse({"workload": {"hidden": 12, "dtype": "bf16"}})
     assert (experiment.workload.ffn, experiment.workload.dtype_bytes) == (48, 2)
@@ -274,6 +249,29 @@ def test_no_key_is_in_two_tables() -> None:
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
     path = write(tmp_path, b"\xef\xbb\xbf[workload]\nlayers = 3\n")
     assert load(path) == parse({"workload": {"layers": 3}})
+
+
+def marked(folder: Path, name: str, text: str) -> Path:
+    """Write a text file as some editors do: with a byte order mark."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8-sig")
+    return path
+
+
+def test_nor_of_a_schedule_a_cluster_or_a_load_of_experts(tmp_path: Path) -> None:
+    schedule = marked(tmp_path, "schedule.csv", "0F0,0B0\n1F0,1B0\n")
+    read = experiment(schedule=f"csv:{schedule}", pipeline=2)
+    assert lower(read).hash() == lower(experiment(schedule="1f1b", pipeline=2)).hash()
+    preset = (PRESETS / "dgx-h100.toml").read_text(encoding="utf-8")
+    cluster = marked(tmp_path, "cluster.toml", preset)
+    of_file, of_preset = (
+        experiment(**{key: value})
+        for key, value in (("file", str(cluster)), ("preset", "dgx-h100"))
+    )
+    assert predict(of_file).timeline.iteration_time == predict(of_preset).timeline.iteration_time
+    load_file = marked(tmp_path, "load.json", "[0.25, 0.25, 0.25, 0.25]")
+    moe = experiment(model="moe-gpt", routing=f"file:{load_file}")
+    assert loads_of(moe.workload)[0] == [0.25] * 4
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, parse
 from simulator.experiment.cluster_choice import ClusterChoice
@@ -113,3 +115,28 @@ def test_without_its_checks_no_experiment_can_be_made() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "no checks of experiments are registered" in found.stderr
+
+
+def test_world_size_and_batches() -> None:
+    plan = {"data": 3, "pipeline": 2, "microbatches": 5}
+    experiment = parse({"parallel": plan})
+    assert experiment.world_size == 6
+    assert (experiment.global_batch, experiment.microbatch_size) == (60, 4)
+    given_batch = parse({"parallel": plan, "workload": {"global_batch": 30}})
+    assert (given_batch.global_batch, given_batch.microbatch_size) == (30, 2)
+    unit = parse({"parallel": plan, "workload": {"model": "unit"}})
+    assert (unit.global_batch, unit.microbatch_size) == (15, 1)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 200))
+def test_a_batch_is_whole_or_refused_with_the_nearest_one(data: int, m: int, batch: int) -> None:
+    plan = {"parallel": {"data": data, "microbatches": m}, "workload": {"global_batch": batch}}
+    if batch % (data * m) == 0:
+        assert parse(plan).microbatch_size * data * m == batch
+        return
+    with pytest.raises(ExperimentError) as error:
+        parse(plan)
+    nearest = int(str(error.value).rpartition("nearest that works: ")[2])
+    assert nearest > 0
+    assert nearest % (data * m) == 0
+    assert all(abs(nearest - batch) <= abs(k * data * m - batch) for k in range(1, 201))

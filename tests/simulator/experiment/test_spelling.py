@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from simulator import ExperimentError, load, parse
+from simulator import ExperimentError, load, parse, predict
 from simulator.experiment.spelling import (
     KEYS,
     SIMILAR,
@@ -73,6 +73,7 @@ def test_names_of_other_frameworks() -> None:
         ("model", "MoE_GPT", "moe-gpt"),
         ("model", "ResNet-50", "resnet50"),
         ("recompute", "Full", "full"),
+        ("preset", "DGX_H100", "dgx-h100"),
     ],
 )
 def test_values_in_other_spellings(key: str, given: str, meant: str) -> None:
@@ -121,6 +122,11 @@ def test_what_is_not_understood_gets_a_suggestion(tables: dict[str, Any], hint: 
     with pytest.raises(ExperimentError) as error:
         parse(tables)
     assert hint in str(error.value)
+
+
+def test_a_preset_gets_a_suggestion() -> None:
+    with pytest.raises(ExperimentError, match="'dgx-h10': did you mean 'dgx-h100'\\? allowed: "):
+        predict(experiment(preset="dgx-h10"))
 
 
 def test_a_known_key_is_never_taken_for_another() -> None:
