@@ -402,7 +402,7 @@ SETTINGS = [
     ("paralel.pipeline=2", ["paralel", "parallel"]),
     ("parallel.pipeline=0", ["parallel.pipeline = 0", "1"]),
     ("parallel.pipeline=9", ["parallel.pipeline = 9", "3"]),
-    ("parallel.pipeline=two", ["parallel.pipeline = 'two'", "integer"]),
+    ("parallel.pipeline=two", ["parallel.pipeline = 'two'", "whole number"]),
     ("parallel.schedule=zigzag", ["parallel.schedule = 'zigzag'", "1f1b"]),
     ("parallel.schedule=csv:missing.csv", ["missing.csv", "No such file"]),
     ("parallel.microbatches=2.5", ["parallel.microbatches = 2.5"]),
