@@ -104,7 +104,7 @@ def canonical_key(key: str, known: Collection[str]) -> str:
 def canonical_value(key: str, value: str, known: Collection[str]) -> str:
     """Return the value of `key` that `value` is another spelling of, else `value` itself."""
     known = (*known, *_registered.get(key, ()))
-    if value in known:
+    if value in known or "/" in value or ":" in value:  # a path stays as it is
         return value
     wanted = squashed(value)
     plain = {squashed(name): name for name in known}

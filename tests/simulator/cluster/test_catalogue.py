@@ -57,8 +57,9 @@ def test_units_of_the_laptop_preset() -> None:
     assert 0 < preset.transfer_cores <= 1
 
 
-@pytest.mark.parametrize("name", ["dgx", "", "../laptop", "LAPTOP"])
+@pytest.mark.parametrize("name", ["dgx", "", "../laptop", "tower"])
 def test_unknown_presets_are_refused(name: str) -> None:
-    message = f"^cluster.preset = {re.escape(repr(name))}: allowed: {', '.join(preset_names())}"
+    value, hint = re.escape(repr(name)), r"(did you mean '[a-z0-9-]+'\? )?"
+    message = f"^cluster.preset = {value}: {hint}allowed: {', '.join(preset_names())}"
     with pytest.raises(ExperimentError, match=message):
         cluster(f"cluster.preset={name}")

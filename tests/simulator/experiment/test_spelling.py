@@ -84,7 +84,7 @@ def test_values_in_other_spellings(key: str, given: str, meant: str) -> None:
 
 
 def test_paths_and_names_of_plug_ins_stay_as_they_are() -> None:
-    for name in ("csv:/tmp/1F1B.csv", "file:My_Schedule.py", "mine.ZigZag"):
+    for name in ("csv:/tmp/1F1B.csv", "file:My_Schedule.py", "mine.ZigZag", "../1F1B"):
         assert canonical_value("schedule", name, ()) == name
     assert experiment(profile="DGX.JSON").cluster.profile == "DGX.JSON"
 
