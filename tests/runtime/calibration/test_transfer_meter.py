@@ -56,13 +56,6 @@ def test_host_time_is_between_passes(cases):
     assert both == pytest.approx([ISSUE_S + QUEUE_S] * 29)
 
 
-def test_no_more_ranks_than_cores_tell_of_the_host(cases):
-    """Four would wait for two cores, which a prediction has them do anyway."""
-    for case in cases.hosts:
-        assert [len(instructions) > 0 for instructions in case.program.ranks] == [1, 1, 0, 0]
-        assert {i.task.group for i in case.program} <= {(), (0, 1)}
-
-
 def test_a_message_wakes_a_pass_and_a_pass_a_message(cases):
     for case in cases.transfers:
         if case.op is Op.SEND:

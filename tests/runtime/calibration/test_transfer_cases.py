@@ -1,0 +1,56 @@
+"""The small programs of calibration have the transfers that a plan sends, in its groups."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.calibration.transfer_cases import PASSES, SIZES, SMALLEST, TransferCases
+from simulator.experiment_file import load
+from simulator.program.deadlock import check_deadlock
+from simulator.program.operations import Op
+from simulator.strategies.lowering import lower
+
+PLAN = ["parallel.data=2", "parallel.bucket_mb=0.5"]
+
+
+def cases_of(wide: bool, *settings: str) -> TransferCases:
+    experiment = load(None, [*PLAN, *settings])
+    return TransferCases(experiment, lower(experiment), wide=wide, cores=2)
+
+
+@pytest.fixture(scope="module")
+def cases() -> TransferCases:
+    return cases_of(True)
+
+
+def test_no_more_ranks_than_cores_tell_of_the_host(cases):
+    """Four would wait for two cores, which a prediction has them do anyway."""
+    for case in cases.hosts:
+        assert [len(instructions) > 0 for instructions in case.program.ranks] == [1, 1, 0, 0]
+        assert {i.task.group for i in case.program} <= {(), (0, 1)}
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_every_transfer_of_the_program_has_a_case(wide):
+    cases = cases_of(wide)
+    program = lower(load(None, PLAN))
+    sent = {(i.task.op, i.task.nbytes) for i in program if i.task.op in (Op.SEND, Op.ALL_REDUCE)}
+    measured = {(case.op, case.nbytes) for case in cases.transfers}
+    smallest = {(op, SMALLEST) for op, _ in sent}
+    assert sent | smallest <= measured
+    assert wide == ((Op.ALL_REDUCE, SIZES[-1]) in measured)
+    assert wide or measured == sent | smallest
+
+
+def test_cases_do_not_deadlock(cases):
+    for case in cases.transfers:
+        check_deadlock(case.program)
+        assert len(case.program.ranks) == 4
+
+
+def test_one_rank_measures_the_host_alone():
+    alone = cases_of(True, "parallel.data=1", "parallel.pipeline=1", "parallel.microbatches=1")
+    assert alone.transfers == []
+    assert [len(case.program.ranks) for case in alone.hosts] == [1, 1]
+    host, queueing = alone.hosts
+    assert (len(host.program.ranks[0]), len(queueing.program.ranks[0])) == (PASSES, 2 * PASSES)
