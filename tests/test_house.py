@@ -42,8 +42,6 @@ COMMANDS = {"simulator/cli/commands.py", "runtime/cli.py"}
 
 WITHOUT_TEST: frozenset[str] = frozenset(
     {
-        "runtime/calibration/pass_meter.py",
-        "runtime/calibration/transfer_cases.py",
         "runtime/profiles.py",
         "simulator/cli/mesh.py",
         "simulator/cluster/file_checks.py",
