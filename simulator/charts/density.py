@@ -200,11 +200,16 @@ def excerpt(timeline: Timeline, window: Window) -> Timeline:
     )
 
 
-def mark_window(chart: Chart, whole: Axes, part: Axes, window: Window) -> None:
-    """Mark `window` on the panel `whole`, and lead from it to the panel `part`."""
+def mark_window(whole: Axes, window: Window) -> None:
+    """Draw a frame around `window` on the panel `whole`."""
     first, last, start, end = window
     frame = Rectangle((start, first), end - start, last - first, fill=False, lw=1.4, zorder=5)
     whole.add_patch(frame)
+
+
+def lead_to_window(chart: Chart, whole: Axes, part: Axes, window: Window) -> None:
+    """Draw lines from `window` on the panel `whole` to the panel `part` right below it."""
+    _, last, start, end = window
     for time, corner in ((start, 0.0), (end, 1.0)):
         line = ConnectionPatch(
             (time, last), (corner, 1.0), whole.transData, part.transAxes, lw=0.8, alpha=0.6

@@ -56,8 +56,13 @@ def profile_figure(profile: Profile) -> Chart:
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     machine = profile.machine
     figure.suptitle(
-        f"Calibration of {machine.get('hostname', 'a machine')}, {machine['cores']} cores, "
-        f"{machine.get('date', '')}",
+        ", ".join(
+            [
+                f"Calibration of {machine.get('hostname', 'a machine')}",
+                f"{machine['cores']} cores",
+                *([str(machine["date"])] if "date" in machine else []),
+            ]
+        ),
         fontsize=13,
         fontweight="bold",
     )

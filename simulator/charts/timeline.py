@@ -9,7 +9,14 @@ from matplotlib.axes import Axes
 
 from simulator.analysis.metrics import bubble
 from simulator.charts.chart import Chart, column_of_panels, inches_of, styled, unit_of
-from simulator.charts.density import draw_density, excerpt, excerpt_window, is_large, mark_window
+from simulator.charts.density import (
+    draw_density,
+    excerpt,
+    excerpt_window,
+    is_large,
+    lead_to_window,
+    mark_window,
+)
 from simulator.charts.legend import draw_legend
 from simulator.charts.memory import draw_memory, have_memory, names_with_peaks
 from simulator.charts.rows import DETAILED_SPANS, by_mesh, draw_rows, names_of_ranks
@@ -113,7 +120,9 @@ def timelines_figure(
         panel.set(xlim=window[2:], ylim=(part.num_ranks, 0.0))
         panel.set_title(f"{[*named][number]}: the framed part", loc="left", fontsize=11)
         draw_rows(panel, part, lines[number].iteration_time, detailed)
-        mark_window(chart, panels[number], panel, window)
+        mark_window(panels[number], window)
+    if len(lines) == len(excerpts) == 1:  # else the lines would cross other panels
+        lead_to_window(chart, panels[0], panels[1], window)
     if len(rest) > len(excerpts):
         panels[-1].set_ylim(ranks, 0.0)
         draw_memory(panels[-1], named)

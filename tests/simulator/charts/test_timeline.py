@@ -113,6 +113,8 @@ def test_large_plans_are_a_density_and_an_excerpt_each(lines):
     assert (frame.get_x(), frame.get_width()) == (first, last - first)
     assert (part.get_ylim(), second.get_ylim()) == ((3.0, 0.0), (2.0, 0.0))
     assert sum(text.get_text().isdigit() for text in part.texts) > 60
+    assert not figure.artists  # lines from frames to excerpts would cross the other panels
+    assert len(timeline_figure(plans["a"]).artists) == 2
     assert lines.outside(figure) == []
 
 
