@@ -41,8 +41,8 @@ from simulator.program.instruction import Instruction
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.program.program import Program
 from simulator.program.task import Task
-from simulator.strategies.catalogue import catalogue as strategies
 from simulator.strategies.lowering import lower
+from simulator.strategies.registry import strategies
 from simulator.timeline.statistics import Statistics
 from simulator.timeline.timeline import Timeline
 from simulator.timeline.trace import TraceError, load_trace, save_trace

@@ -35,7 +35,7 @@ from simulator.planner.schedules import (
 from simulator.prediction import predict as simulated
 from simulator.program.csv_text import to_csv
 from simulator.program.program import Program
-from simulator.strategies.catalogue import catalogue
+from simulator.strategies import registry
 from simulator.strategies.lowering import lower
 from simulator.timeline.trace import TraceError, load_trace, save_trace
 from simulator.units import seconds
@@ -190,7 +190,7 @@ def strategies() -> None:
     from rich.table import Column, Table
 
     table = Table("strategy", Column("how to ask for it", overflow="fold"), "what it is")
-    for entry in catalogue():
+    for entry in registry.strategies():
         table.add_row(entry.name, entry.setting, entry.summary)
     console = Console(highlight=False)
     console.print(table)

@@ -1,6 +1,7 @@
-"""Sharded data parallelism (Rajbhandari et al. 2020, "ZeRO", section 5): every rank of a shard
-set keeps an equal part of a bucket, of the optimizer's state (1), also of its gradients (2),
-also of its parameters (3).
+"""Sharded data parallelism: every rank of a shard set keeps an equal part of a bucket.
+
+That is a part of the optimizer's state (1), also of its gradients (2), also of its parameters (3)
+(Rajbhandari et al. 2020, "ZeRO", section 5).
 
 Stage 1 reduces gradients to shards once a step, stage 2 those of each microbatch, for which
 whole gradients exist from its first backward pass to their reduction. Both gather the updated
@@ -92,7 +93,7 @@ def shard(
 
 
 def gather_updated(instructions: list[Instruction], buckets: Sequence[Bucket]) -> list[Instruction]:
-    """After an optimizer step on shards of parameters that stay whole (1, 2), gather them."""
+    """Gather parameters that stay whole (1, 2) after the optimizer step on their shards."""
     gathered = [b for b in buckets if b.shards_optimizer and not b.shards_parameters]
     if not gathered:
         return instructions
@@ -113,15 +114,13 @@ def gather_updated(instructions: list[Instruction], buckets: Sequence[Bucket]) -
 
 
 class Variants:
-    """Tasks that allocate or free more than the one they are made from: one for all
-    microbatches.
-    """
+    """Tasks that allocate or free more than their original: one for all microbatches."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[int, Tensor | str], tuple[Task, Task]] = {}
 
     def give(self, instruction: Instruction, more: Tensor | str) -> None:
-        """A tensor to allocate, or the name of one to free."""
+        """Let a tensor be allocated, or one of that name be freed, by an instruction."""
         task = instruction.task
         key = id(task), more
         if key not in self._made:
@@ -136,7 +135,7 @@ class Variants:
 def _allocate_gradients(
     instructions: Iterable[Instruction], buckets: Sequence[Bucket], variants: Variants
 ) -> None:
-    """At the first backward pass of each microbatch; `reduce_gradients` frees them.
+    """Allocate gradients at the first backward pass of each microbatch; reductions free them.
 
     That pass waits until all reductions posted before it have ended but the last, and that one,
     too, if it is of the same bucket. So no more than one bucket is held besides those that
@@ -169,7 +168,7 @@ def _unshard(
     """Gather parameters `prefetch` compute instructions before those that use them."""
     computes = [i for i in instructions if i.task.stream == COMPUTE_STREAM]
     tasks: dict[tuple[str, int], Task] = {}
-    starting: list[tuple[int, Instruction]] = []  # place of the first use, gather
+    starting: list[tuple[int, Instruction]] = []  # position of the first use, gather
     for bucket in buckets:
         for first, last in _holds(computes, bucket, prefetch):
             use = computes[first]
@@ -193,30 +192,33 @@ def _unshard(
 
 
 def _holds(computes: Sequence[Instruction], bucket: Bucket, prefetch: int) -> list[tuple[int, int]]:
-    """From which use (place in `computes`) to which the whole parameters are held: through
-    all segments of a pass, and on where they would be gathered again at once.
+    """Return from which use to which the whole parameters are held, by position in `computes`.
+
+    They are held through all segments of a pass, and on where they would be gathered again at
+    once.
     """
-    places = [
-        place
-        for place, instruction in enumerate(computes)
+    positions = [
+        position
+        for position, instruction in enumerate(computes)
         if instruction.task.layers in bucket.segments and instruction.task.op in USES_WEIGHTS
     ]
     holds: list[tuple[int, int]] = []
-    for place in places:
+    for position in positions:
         if holds:
             first, last = holds[-1]
-            before, now = computes[last], computes[place]
+            before, now = computes[last], computes[position]
             same_pass = (before.task.op, before.microbatch) == (now.task.op, now.microbatch)
-            if same_pass or place - prefetch <= last + 1:
-                holds[-1] = (first, place)
+            if same_pass or position - prefetch <= last + 1:
+                holds[-1] = (first, position)
                 continue
-        holds.append((place, place))
+        holds.append((position, position))
     return holds
 
 
 def _whole(bucket: Bucket) -> str:
-    """Name of the gathered parameters: one for all microbatches, so that a program which
-    holds two copies is refused.
+    """Return the name of the gathered parameters.
+
+    It is one for all microbatches, so that a program which holds two copies is refused.
     """
     return f"{bucket.weights}@whole"
 

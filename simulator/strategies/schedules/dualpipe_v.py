@@ -1,5 +1,7 @@
-"""DualPipeV: half of DualPipe on a V (DeepSeek-V3 technical report 2024, section 3.2.1, for
-DualPipe; Qi et al. 2025, "DualPipe could be better without the Dual", for the half).
+"""DualPipeV: half of DualPipe on a V.
+
+DualPipe is of the DeepSeek-V3 technical report 2024, section 3.2.1; the half is of Qi et al. 2025,
+"DualPipe could be better without the Dual".
 
 Rank r owns stages r and 2p-1-r. In the steady state a forward of one direction and a
 backward of the other stand next to each other: a runtime that overlaps the pair hides the
@@ -26,6 +28,7 @@ placement, updates = vee, once_a_step
 
 
 def refusal(plan: Plan) -> str | None:
+    """Refuse fewer than two microbatches a rank, and other than two stages."""
     if plan.num_microbatches < 2 * plan.num_ranks:
         return (
             f"microbatches = {plan.num_microbatches}; allowed with pipeline = "
@@ -35,7 +38,7 @@ def refusal(plan: Plan) -> str | None:
 
 
 def order(plan: Plan, rank: int) -> list[Pass]:
-    """The eight steps of DeepSeek's code; 5 to 8 are the cool-down.
+    """Return the eight steps of DeepSeek's code; 5 to 8 are the cool-down.
 
     The second half of step 6 and all of step 7 split the backward, and the weight halves
     fill steps 7 and 8 in the order in which they became ready.

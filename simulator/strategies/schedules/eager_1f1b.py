@@ -1,5 +1,7 @@
-"""Eager 1F1B: 1F1B with twice the warm-up (Zhuang et al. 2023, "On Optimizing the
-Communication of Model Parallelism"; `1f1b_overlap_friendly` in Alpa).
+"""Eager 1F1B: 1F1B with twice the warm-up.
+
+Its source is Zhuang et al. 2023, "On Optimizing the Communication of Model Parallelism"; Alpa calls
+it `1f1b_overlap_friendly`.
 
 Every hop to the end is two microbatches apart instead of one, so an activation and the
 gradient that comes back for it have the time of another microbatch's passes to travel.

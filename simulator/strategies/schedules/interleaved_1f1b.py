@@ -31,6 +31,7 @@ placement, updates = loop, once_a_step
 
 
 def refusal(plan: Plan) -> str | None:
+    """Refuse one stage a rank, and microbatches that make uneven rounds."""
     if plan.virtual_stages == 1:
         return "virtual_stages = 1; allowed: 2 or more"
     return uneven_rounds(plan)

@@ -21,6 +21,7 @@ placement, updates = loop, once_a_step
 
 
 def refusal(plan: Plan) -> str | None:
+    """Take every plan."""
     return None
 
 

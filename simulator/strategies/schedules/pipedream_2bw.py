@@ -17,6 +17,7 @@ placement = loop
 
 
 def refusal(plan: Plan) -> str | None:
+    """Refuse microbatches that are no multiple of the ranks, and several stages a rank."""
     if plan.num_microbatches % plan.num_ranks:
         return (
             f"microbatches = {plan.num_microbatches}; allowed: a multiple of the pipeline "

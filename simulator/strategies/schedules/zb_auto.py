@@ -1,5 +1,7 @@
-"""A zero-bubble schedule searched for given costs and a memory limit, in the spirit of the
-automatic scheduler of Qi et al. 2024, "Zero Bubble Pipeline Parallelism", section 3.1.
+"""A zero-bubble schedule is searched for, for given costs and a memory limit.
+
+This is in the spirit of the automatic scheduler of Qi et al. 2024, "Zero Bubble Pipeline
+Parallelism", section 3.1.
 
 Candidates are timed by `longest_path.makespan` with `Plan.costs` and `Plan.p2p`, and the
 fastest wins, among equals the first:
@@ -70,19 +72,20 @@ placement, updates = loop, once_a_step
 
 
 def refusal(plan: Plan) -> str | None:
+    """Refuse a limit below one microbatch, and several stages a rank."""
     if plan.memory_limit is not None and not plan.memory_limit >= 1:
         return f"memory_limit = {plan.memory_limit:g}; allowed: 1 or more microbatches"
     return one_stage_a_rank(plan)
 
 
 def order(plan: Plan, rank: int) -> list[Pass]:
-    """What `search` found."""
+    """Return the order that `search` found."""
     return passes_of(search(plan)[rank], rank)
 
 
 @lru_cache(maxsize=32)
 def search(plan: Plan) -> tuple[str, ...]:
-    """The best orders found, one a rank, as `longest_path` writes them."""
+    """Return the best orders found, one a rank, as `longest_path` writes them."""
     costs = plan.costs or ((1.0, 1.0, 1.0),) * plan.num_ranks
     limit = 2 * plan.num_ranks - 1 if plan.memory_limit is None else int(plan.memory_limit)
     least, before = 0.0, 0.0  # a rank has its work to do after a forward has come down to it
@@ -120,7 +123,7 @@ def _candidates(plan: Plan, costs: Sequence[Cost], limit: int) -> Iterator[list[
 
 
 class _Rank:
-    """What one rank has done so far; times as in `longest_path.makespan`."""
+    """The state of one rank so far; times as in `longest_path.makespan`."""
 
     def __init__(self) -> None:
         self.order: list[str] = []
@@ -131,7 +134,7 @@ class _Rank:
         self.end = self.before = 0.0
 
     def arrival(self, sent: list[float], number: int, last: float, p2p: float) -> float:
-        """Of message `number`, should the pass that needs it come next; infinity: unknown."""
+        """Return when a message arrives, should its pass come next; infinity: unknown."""
         return max(sent[number], last, self.before) + p2p if number < len(sent) else inf
 
     def run(self, letter: str, start: float, seconds: float) -> float:

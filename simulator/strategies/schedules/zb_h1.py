@@ -1,5 +1,6 @@
-"""ZB-H1, also called ZB1P: 1F1B with the backward pass split in two (Qi et al. 2024, "Zero
-Bubble Pipeline Parallelism", section 2.1).
+"""ZB-H1, also called ZB1P: 1F1B with the backward pass split in two.
+
+Its source is Qi et al. 2024, "Zero Bubble Pipeline Parallelism", section 2.1.
 
 Only the half for inputs is on the way of the next rank, so 1F1B's waves of forwards and
 backwards come closer, and the halves for weights fill the end: rank r runs them r

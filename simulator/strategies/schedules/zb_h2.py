@@ -1,5 +1,6 @@
-"""ZB-H2, also called ZB2P: no bubble, for twice the memory (Qi et al. 2024, "Zero Bubble
-Pipeline Parallelism", section 2.2).
+"""ZB-H2, also called ZB2P: no bubble, for twice the memory.
+
+Its source is Qi et al. 2024, "Zero Bubble Pipeline Parallelism", section 2.2.
 
 ZB-H1 with everything twice: two warm-up forwards a hop fill the wait for the first
 backward, and rank r runs the halves for weights 2r microbatches late. With m ≥ 2p-1 and

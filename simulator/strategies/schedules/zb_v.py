@@ -1,5 +1,6 @@
-"""ZB-V: no bubble with 1F1B's memory, on a V (Qi et al. 2024, "Zero Bubble Pipeline
-Parallelism", arXiv version, section 6).
+"""ZB-V: no bubble with 1F1B's memory, on a V.
+
+Its source is Qi et al. 2024, "Zero Bubble Pipeline Parallelism", arXiv version, section 6.
 
 Rank r owns stages r and 2p-1-r: the first rank has both ends of the model, so the first
 backward is not far from the first forward. With F = I = W and m ≥ 2p-1 no rank idles

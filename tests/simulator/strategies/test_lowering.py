@@ -1,12 +1,10 @@
-"""Lowering as a whole, and the table of what exists."""
+"""Lowering as a whole: what ranks hold, run and have in common."""
 
 from __future__ import annotations
 
 import pytest
 
 from simulator import load, lower
-from simulator.strategies.catalogue import catalogue
-from simulator.strategies.schedules.registry import SCHEDULES
 
 BLOCK = (64 * 256 + 256 + 256 * 64 + 64) * 8  # fp64
 SMALL = ["workload.model=mlp", "workload.layers=4", "workload.hidden=64", "workload.dtype=fp64"]
@@ -32,13 +30,6 @@ def test_replicas_run_the_same_passes() -> None:
     program = lower(load(None, [*SMALL, "parallel.pipeline=2", "parallel.data=2"]))
     labels = [[i.label for i in rank] for rank in program.ranks]
     assert labels[0] == labels[2] != labels[1] == labels[3]
-
-
-def test_the_catalogue_names_every_schedule() -> None:
-    entries = {entry.name: entry for entry in catalogue()}
-    for name, module in SCHEDULES.items():
-        assert entries[name].summary == module.SUMMARY
-        assert f'"{name}"' in entries[name].setting
 
 
 @pytest.mark.parametrize("schedule", ["naive", "gpipe", "1f1b"])

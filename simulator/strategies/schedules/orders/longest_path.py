@@ -18,11 +18,12 @@ Cost = tuple[float, float, float]  # of F, I and W
 
 
 def letters_of(passes: Sequence[Pass]) -> str:
+    """Return the letters of passes."""
     return "".join(step.op.value for step in passes)
 
 
 def passes_of(order: str, stage: int) -> list[Pass]:
-    """The passes that `order` stands for."""
+    """Return the passes that `order` stands for."""
     count = dict.fromkeys("FIW", 0)
     passes = []
     for letter in order:
@@ -34,7 +35,9 @@ def passes_of(order: str, stage: int) -> list[Pass]:
 
 
 def fits(order: str, limit: float) -> bool:
-    """Every backward comes after its forward, every `W` after its `I`, and no more than
+    """Tell whether an order is possible within a limit of memory.
+
+    Every backward comes after its forward, every `W` after its `I`, and no more than
     `limit` microbatches are between the start of their `F` and the end of their `W`.
     """
     forwards = inputs = weights = 0
@@ -53,7 +56,7 @@ def fits(order: str, limit: float) -> bool:
 
 
 def makespan(orders: Sequence[str], costs: Sequence[Cost], p2p: float) -> float:
-    """When the last pass ends, or infinity if the orders wait for each other for ever.
+    """Return when the last pass ends, or infinity if the orders wait for each other for ever.
 
     A message starts when its pass has ended, the one before it between the two ranks has
     arrived, and its receive is posted, which is one pass ahead: once the pass two before

@@ -1,0 +1,191 @@
+"""Every strategy that there is: `twinline strategies` and the table of the docs come from here."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+
+from simulator.experiment.checks import check_batch
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.section import ExperimentError
+from simulator.strategies import user_transforms
+from simulator.strategies.gradients.zero import check as check_zero
+from simulator.strategies.plugins import installed
+from simulator.strategies.schedules import registry as schedules
+from simulator.strategies.schedules.checks import check_asynchronous, check_schedule
+from simulator.strategies.strategy import Strategy
+from simulator.strategies.user_transforms import check_transforms, transform_named
+from simulator.workloads.checks import check_attention
+from simulator.workloads.degrees import check_degrees
+
+DATA = "data parallelism"
+MODEL = "model parallelism"
+MEMORY = "memory and precision"
+PIPELINE = "pipeline schedules"
+OWN = "of your own"
+COMBINED = "combinations"
+
+OURS = (
+    Strategy(
+        "one device", DATA, "the default degrees", "no parallelism", lambda e: e.world_size == 1
+    ),
+    Strategy(
+        "gradient accumulation",
+        DATA,
+        "parallel.microbatches > 1",
+        "several passes, one step",
+        lambda e: e.parallel.microbatches > 1,
+        (check_batch,),
+    ),
+    Strategy(
+        "data parallel",
+        DATA,
+        "parallel.data > 1, bucket_mb",
+        "synchronous; bucketed all-reduce overlaps the backward pass",
+        lambda e: e.parallel.data > 1,
+        (check_batch,),
+    ),
+    Strategy(
+        "sharded data parallel",
+        DATA,
+        "parallel.zero = 1, 2 or 3, zero_group, prefetch",
+        "ZeRO: optimizer state, gradients, parameters split over replicas",
+        lambda e: e.parallel.shards_optimizer,
+        (check_zero,),
+    ),
+    Strategy(
+        "tensor parallel",
+        MODEL,
+        "parallel.tensor > 1, tensor_style",
+        "Megatron's: heads, columns and rows, vocabulary over ranks",
+        lambda e: e.parallel.tensor > 1,
+        (check_degrees,),
+    ),
+    Strategy(
+        "sequence parallel",
+        MODEL,
+        "parallel.sequence_parallel = true",
+        "with tensor parallelism: norms and residuals on a share of the tokens",
+        lambda e: e.parallel.sequence_parallel,
+        (check_degrees,),
+    ),
+    Strategy(
+        "context parallel, ring",
+        MODEL,
+        'parallel.context > 1, context_style = "ring"',
+        "keys and values travel while a rank attends to those it has; causal: zig-zag",
+        lambda e: e.parallel.context > 1 and e.parallel.context_style == "ring",
+        (check_degrees,),
+    ),
+    Strategy(
+        "context parallel, Ulysses",
+        MODEL,
+        'parallel.context > 1, context_style = "ulysses"',
+        "all-to-alls turn shares of the sequence into shares of the heads and back",
+        lambda e: e.parallel.context > 1 and e.parallel.context_style == "ulysses",
+        (check_degrees,),
+    ),
+    Strategy(
+        "expert parallel",
+        MODEL,
+        "parallel.expert > 1",
+        "moe-gpt: experts and batch divided; all-to-alls there and back",
+        lambda e: e.parallel.expert > 1,
+        (check_degrees,),
+    ),
+    Strategy(
+        "mixed precision",
+        MEMORY,
+        'workload.dtype = "bf16" or "fp16"',
+        "fp32 master weights; dynamic loss scale for fp16",
+        lambda e: e.workload.has_master_weights,
+    ),
+    Strategy(
+        "selective recomputation",
+        MEMORY,
+        'parallel.recompute = "selective"',
+        "the core of attention runs again in the backward pass; its scores are not kept",
+        lambda e: e.parallel.recompute == "selective",
+        (check_attention,),
+    ),
+    Strategy(
+        "full recomputation",
+        MEMORY,
+        'parallel.recompute = "full"',
+        "of every block only the input is kept; its forward pass runs again",
+        lambda e: e.parallel.recompute == "full",
+    ),
+    *(
+        Strategy(
+            name,
+            PIPELINE,
+            f'parallel.pipeline > 1, schedule = "{name}"',
+            schedule.SUMMARY,
+            partial(lambda name, e: e.parallel.schedule == name, name),
+            (check_schedule, check_asynchronous),
+        )
+        for name, schedule in schedules.SCHEDULES.items()
+    ),
+    Strategy(
+        "hybrids",
+        COMBINED,
+        "any product of the degrees",
+        "data × pipeline × expert × context × tensor; any schedule",
+        lambda e: sum(degree > 1 for degree in e.mesh.degrees.values()) > 1,
+    ),
+)
+"""The strategies of this package, family by family."""
+
+
+def strategies() -> list[Strategy]:
+    """Return every strategy: ours, and those that installed packages declare."""
+    found = list(OURS)
+    for name in installed(schedules.GROUP):
+        found.append(
+            Strategy(
+                name,
+                OWN,
+                f'parallel.pipeline > 1, schedule = "{name}"',
+                _summary_of_schedule(name),
+                partial(lambda name, e: e.parallel.schedule == name, name),
+                (check_schedule, check_asynchronous),
+            )
+        )
+    for name in installed(user_transforms.GROUP):
+        found.append(
+            Strategy(
+                name,
+                OWN,
+                f'parallel.transforms = ["{name}"]',
+                _summary_of_transform(name),
+                partial(lambda name, e: name in e.parallel.transforms, name),
+                (check_transforms,),
+            )
+        )
+    return found
+
+
+def strategies_of(experiment: Experiment) -> list[Strategy]:
+    """Return the strategies that an experiment asks for."""
+    return [strategy for strategy in strategies() if strategy.applies(experiment)]
+
+
+def markdown() -> str:
+    """Return the table of ``docs/strategies.md``."""
+    lines = ["| family | strategy | how to ask for it | what it is |", "| --- | --- | --- | --- |"]
+    lines += [f"| {s.family} | {s.name} | `{s.setting}` | {s.summary} |" for s in OURS]
+    return "\n".join(lines) + "\n"
+
+
+def _summary_of_schedule(name: str) -> str:
+    try:
+        return schedules.schedule_named(name).SUMMARY
+    except ExperimentError as error:
+        return str(error)
+
+
+def _summary_of_transform(name: str) -> str:
+    try:
+        return (inspect.getdoc(transform_named(name).value) or "a transform").partition("\n")[0]
+    except ExperimentError as error:
+        return str(error)
