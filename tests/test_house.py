@@ -64,11 +64,6 @@ FRAGMENTS: frozenset[str] = frozenset(
         "simulator/analysis",
         "simulator/cli",
         "simulator/cluster",
-        "simulator/strategies",
-        "simulator/strategies/gradients",
-        "simulator/strategies/schedules",
-        "simulator/strategies/schedules/orders",
-        "simulator/strategies/stages",
     }
 )
 """Folders with docstrings that still begin with such a word; this list may only shrink."""

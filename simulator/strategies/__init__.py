@@ -1,1 +1,1 @@
-"""From a plan to a program: small transforms that write instructions."""
+"""A plan becomes a program here: small transforms that write instructions."""

@@ -1,1 +1,1 @@
-"""What happens to gradients: reduction, shards, optimizer steps."""
+"""Gradients are reduced, sharded, clipped and applied by the transforms of this folder."""

@@ -1,4 +1,4 @@
-"""Which ranks share a bucket: those that have one part each of it, and those with equal parts."""
+"""The ranks that share a bucket: those with one part each of it, and those with equal parts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def model_ranks(experiment: Experiment, rank: int) -> tuple[int, ...]:
 
 
 class ParameterLayout:
-    """Where all buckets lie on `mesh`, with shard sets of `size` ranks.
+    """The places of all buckets on `mesh`, with shard sets of `size` ranks.
 
     What ranks have in common is found once: large programs ask for it rank by rank.
     """

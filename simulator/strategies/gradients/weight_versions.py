@@ -1,4 +1,4 @@
-"""Which weights a forward pass uses, where they change while microbatches are in flight.
+"""Forward passes use different weights where these change while microbatches are in flight.
 
 A backward pass needs the weights of its forward pass, so those are kept until then (*weight
 stashing*, Narayanan et al. 2019, "PipeDream", section 3.3).

@@ -1,4 +1,4 @@
-"""What ``[parallel]`` says of the schedule is refused here, if it is wrong for every plan."""
+"""Keys about the schedule are refused here, if they are wrong for every plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pipeline schedules there are: in which order a pipeline rank runs its passes.
+"""The pipeline schedules that there are: in which order a pipeline rank runs its passes.
 
 A schedule is a file of this folder, a CSV file, or code of the user's own; see
 `simulator.strategies.schedules.schedule.Schedule` for what it has to define.

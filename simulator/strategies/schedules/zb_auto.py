@@ -56,7 +56,7 @@ FASTER = 1 - 1e-9  # by more than a rounding error
 
 
 class Rules(NamedTuple):
-    """How a rank chooses among the passes that can run now.
+    """The rules by which a rank chooses among the passes that can run now.
 
     A forward while fewer than `warmup` (per rank) of them wait for their `I`; else an `I`;
     else a `W`, where nothing else can start for `fill` times its length; else, where the

@@ -1,1 +1,1 @@
-"""What a pipeline rank owns, cut into segments, and the messages between stages."""
+"""Stages of the pipeline are cut into segments here, and send each other messages."""

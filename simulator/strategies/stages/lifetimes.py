@@ -1,4 +1,4 @@
-"""How long a stage holds each activation: when it is freed follows from who reads it.
+"""Activations are held by a stage for as long as it reads them.
 
 An activation lives until its last reader in the forward pass, or until the backward pass of the
 first segment that keeps it. Where blocks are recomputed, the forward pass frees what it makes
@@ -19,7 +19,7 @@ from simulator.strategies.stages.recompute import Rerun
 
 @dataclass
 class Lifetimes:
-    """In which task of a stage each activation that is read there is freed.
+    """The tasks of a stage in which the activations that are read there are freed.
 
     Attributes:
         freed: names by pass and piece.

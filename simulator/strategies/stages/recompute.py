@@ -13,7 +13,7 @@ from simulator.strategies.stages.pieces import Pieces
 
 
 class Rerun:
-    """What of a stage runs forward twice.
+    """The pieces of a stage that run forward twice.
 
     Attributes:
         block_of: per piece the number of its block.

@@ -1,4 +1,4 @@
-"""How long given orders of passes take, without building a program: one stage a rank.
+"""Orders of passes are timed without building a program: one stage a rank.
 
 An order is a string of operations, ``FFIWIW``; each letter takes the next microbatch of
 its kind. Times are those of `simulator.engine` for the program that

@@ -8,17 +8,17 @@ Step = tuple[int, int]  # stage, microbatch
 
 
 def num_rounds(plan: Plan) -> int:
-    """As many rounds as leave no fewer microbatches in each than ranks, at least one."""
+    """Return the most rounds with no fewer microbatches in each than ranks, at least one."""
     return max(1, plan.num_microbatches // plan.num_ranks)
 
 
 def round_size(plan: Plan) -> int:
-    """Microbatches a round: p where p divides m."""
+    """Return the microbatches of a round: p where p divides m."""
     return plan.num_microbatches // num_rounds(plan)
 
 
 def forward_order(plan: Plan, rank: int) -> list[Step]:
-    """A round through the rank's first stage, through its second, …; then the next round."""
+    """Return a round through the rank's first stage, its second, …; then the next round."""
     total, size = plan.num_microbatches, round_size(plan)
     return [
         (stage, microbatch)
@@ -29,13 +29,13 @@ def forward_order(plan: Plan, rank: int) -> list[Step]:
 
 
 def backward_order(plan: Plan, rank: int) -> list[Step]:
-    """The same from the rank's last stage to its first."""
+    """Return the same from the rank's last stage to its first."""
     mirrored = forward_order(plan, plan.num_ranks - 1 - rank)
     return [(plan.num_stages - 1 - stage, microbatch) for stage, microbatch in mirrored]
 
 
 def uneven_rounds(plan: Plan) -> str | None:
-    """Why the rounds of `plan` are not of equal size, or None; one stage a rank needs none."""
+    """Return why rounds are not of equal size, or None; with one stage a rank they need not be."""
     total, ranks = plan.num_microbatches, plan.num_ranks
     if plan.virtual_stages == 1 or total % num_rounds(plan) == 0:
         return None
