@@ -107,5 +107,19 @@ def test_paths_in_the_documentation_exist() -> None:
     assert [path for path in real if not (ROOT / path).exists()] == []
 
 
+def test_the_table_of_rooms_is_the_one_that_imports_are_held_to() -> None:
+    listed = re.search(
+        r"^ROOMS = \((.*?)^\)", (ROOT / "tests/test_layers.py").read_text(), re.S | re.M
+    )
+    assert listed
+    rooms = [name.split(".")[-1] for name in re.findall(r'"([\w.]+)"', listed[1])]
+    rooms = [name for name in rooms if name not in ("simulator", "runtime", "lessons", "__main__")]
+    page = (ROOT / "docs/design.md").read_text()
+    section = page[page.index("## Rooms") : page.index("The order is that of")]
+    rows = re.findall(r"^\| (`[^|]*`) \|", section, re.M)
+    shown = [name for row in rows for name in re.findall(r"`(\w+)(?:\.py|/)`", row)]
+    assert [name for name in shown if name not in ("simulator", "runtime")] == rooms
+
+
 PAGES_TEXT = (ROOT / "docs" / "experiment.md").read_text()
 README = (ROOT / "README.md").read_text()
