@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 import typer
 
-from runtime.cli import OUT, report_run
+from runtime.cli.run import report_run
+from runtime.cli.running import OUT
 from runtime.execution.host_memory import check_host_memory
 from runtime.execution.peak_flops import peak_flops_of
 from runtime.execution.results import execution_of
@@ -24,7 +25,9 @@ from runtime.launch.job import Job
 from runtime.progress import Progress
 from runtime.rank.agreement import DisagreementError
 from runtime.rank.session import run_job
-from simulator.cli.commands import AsJson, File, Gantt, Sets, Trace, check_outputs, fail
+from simulator.cli.application import SingleCommand, fail
+from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
+from simulator.cli.outputs import check_outputs
 from simulator.cluster.saved_profile import saved_profile
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load
@@ -77,6 +80,9 @@ def run(
         report_run(execution_of(experiment, program, peak_flops, answer), as_json, gantt, trace)
 
 
+app = typer.Typer(add_completion=False)
+app.command(cls=SingleCommand)(run)
+
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # torchrun, which is interrupted too, says so
-    typer.run(run)
+    app()

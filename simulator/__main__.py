@@ -1,5 +1,5 @@
-"""``python -m simulator``."""
+"""The command line ``python -m simulator``."""
 
-from simulator.cli.commands import main
+from simulator.cli.app import app
 
-main()
+app()

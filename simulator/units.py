@@ -50,3 +50,10 @@ def percent(value: float | None, signed: bool = False) -> str:
 def shortened(text: str, most: int = 76) -> str:
     """Return a text cut to at most `most` characters, the last one an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one: 1 rank, 2,304 ranks."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}{'es' if noun.endswith(('ch', 's')) else 's'}"

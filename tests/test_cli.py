@@ -16,7 +16,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import runtime.cli
+import runtime.cli.app
+import runtime.cli.run
 import runtime.execution
 from runtime.launch.launcher import LaunchError
 from simulator.timeline.trace import load_trace
@@ -183,7 +184,7 @@ def test_predict_then_run_is_one_program(call, tmp_path):
     measured = one_object(out)
     check_run(measured)
     assert measured["program"] == predicted["program"]
-    listed = CliRunner().invoke(runtime.cli.app, ["program", str(tmp_path / "tiny.toml")])
+    listed = CliRunner().invoke(runtime.cli.app.app, ["program", str(tmp_path / "tiny.toml")])
     assert f"program {measured['program']['hash']}:" in listed.stderr
     assert len(listed.stdout.splitlines()) == 2
     assert measured["losses"] == [pytest.approx(loss, rel=1e-4) for loss in measured["losses"]]
@@ -239,7 +240,7 @@ def test_compare_live_and_saved_are_one_comparison(call, tmp_path, environment):
     trace["twinline"]["meta"]["statistics"]["iteration_time_s"] *= 2
     (tmp_path / "slow.json").write_text(json.dumps(trace))
     files = ["--predicted", str(tmp_path / saved[1]), "--measured", str(tmp_path / "slow.json")]
-    slow = CliRunner().invoke(runtime.cli.app, ["compare", *files, "--json"])
+    slow = CliRunner().invoke(runtime.cli.app.app, ["compare", *files, "--json"])
     for result in (live["predicted"], live["measured"], one_object(slow.stdout)["measured"]):
         tokens = result["tokens_per_s"] * result["iteration_time_s"]
         assert tokens == pytest.approx(2 * 4 * 4)  # microbatches × 4 sequences × sequence
@@ -290,12 +291,8 @@ def test_under_torchrun(call):
 
 def test_torchrun_with_the_wrong_number_of_ranks_is_one_line(mistaken, monkeypatch):
     """From one rank; without torchrun it says how to start it."""
-    import typer
+    from runtime.__main__ import app
 
-    from runtime.__main__ import run
-
-    app = typer.Typer()
-    app.command()(run)
     assert "torchrun --nproc-per-node" in mistaken("tiny.toml", app=app)
     monkeypatch.setenv("RANK", "0")
     assert "torchrun --nproc-per-node" in mistaken("tiny.toml", app=app)
@@ -344,6 +341,51 @@ def test_ctrl_c_ends_everything(environment, tmp_path):
     assert list(temporary.glob("twinline-*")) == []
 
 
+def test_plain_characters_where_there_are_no_others(call):
+    code, out, _ = call("predict", "tiny.toml", PYTHONIOENCODING="ascii")
+    assert code == 0
+    assert out.isascii()
+    assert "| rank |" in out
+    code, _, errors = call("predict", "--set", "workload.hidden=×", PYTHONIOENCODING="ascii")
+    assert code == 2
+    assert errors.startswith("twinline: workload.hidden = 'x'")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize(
+    "arguments",
+    [("predict", "tiny.toml"), ("predict", "--json"), ("program",), ("clusters",), ("--help",)],
+    ids=" ".join,
+)
+def test_a_full_disk_is_one_line_and_costs_no_file(environment, tmp_path, arguments):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    traced = arguments[0] == "predict"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*TWINLINE, *arguments, *(["--trace", "t.json"] if traced else [])],
+            cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1
+    line = "twinline: standard output: No space left on device"
+    assert done.stderr.splitlines()[-1] == line
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "t.json").exists() == traced
+
+
+def test_ctrl_c_while_the_commands_load_is_quiet(capsys, monkeypatch):
+    class Interrupted:
+        def find_spec(self, name, *_):
+            if name == "runtime.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "runtime.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        runtime.cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "twinline: interrupted\n")
+
+
 def test_predict_needs_no_torch(call, tmp_path):
     (tmp_path / "stub" / "torch").mkdir(parents=True)
     (tmp_path / "stub" / "torch" / "__init__.py").write_text("raise ImportError('no torch')\n")
@@ -369,7 +411,7 @@ def mistaken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def mistaken(*arguments, app=runtime.cli.app):
+    def mistaken(*arguments, app=runtime.cli.app.app):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert isinstance(result.exception, SystemExit), result.exception
         assert result.exit_code == 2
@@ -453,8 +495,8 @@ def test_a_run_that_fails_is_one_line_and_exit_code_1(tmp_path, monkeypatch):
         raise LaunchError("rank 1 died in 1F3")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runtime.cli.running, "run", fails)
-    result = CliRunner().invoke(runtime.cli.app, ["run"])
+    monkeypatch.setattr(runtime.cli.run.running, "run", fails)
+    result = CliRunner().invoke(runtime.cli.app.app, ["run"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "twinline: rank 1 died in 1F3\n"
 
@@ -479,7 +521,7 @@ def test_wrong_traces_are_one_line(mistaken, tmp_path):
     for name, microbatches in (("a", 2), ("b", 4)):
         arguments = ["predict", "tiny.toml", "--trace", f"{name}.json"]
         arguments += ["--set", f"parallel.microbatches={microbatches}"]
-        assert invoke(runtime.cli.app, arguments).exit_code == 0
+        assert invoke(runtime.cli.app.app, arguments).exit_code == 0
     trace = json.loads((tmp_path / "b.json").read_text())
     trace["twinline"]["meta"]["source"] = "measured"
     (tmp_path / "b.json").write_text(json.dumps(trace))

@@ -1,24 +1,51 @@
-"""What a cluster is, for ``twinline clusters``."""
+"""The command ``clusters``: what the presets are."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
+from simulator.cli.application import user_errors
+from simulator.cli.options import AsJson
+from simulator.cli.outputs import deliver
+from simulator.cli.terminal import stdout_console
+from simulator.cluster.catalogue import load_preset, preset_names
 from simulator.cluster.cluster import Cluster
+from simulator.units import nbytes
+
+
+@user_errors
+def clusters(as_json: AsJson = False) -> None:
+    """List the cluster presets: devices, memory, peak rates, links, and sources of the figures.
+
+    Name one with --set cluster.preset=NAME, or describe your own machines in a cluster file
+    (cluster.file) or by calibration (see calibrate).
+    """
+    rows = [describe_cluster(load_preset(name)) for name in preset_names()]
+
+    def show() -> None:
+        if as_json:
+            print(json.dumps({"clusters": rows}))
+        else:
+            print_clusters(stdout_console(), rows)
+
+    deliver(show)
 
 
 def describe_cluster(cluster: Cluster) -> dict[str, Any]:
-    """Of the first node: devices by name, links in the units of the file, the source."""
+    """Return devices and links of the first node, in the units of a cluster file."""
     topology, node = cluster.topology, cluster.topology.nodes.first
     island = topology.island if node.per_island > 1 else None
     joined = topology.network is not None
     return {
         "name": cluster.name,
         "devices": dict(Counter(cluster.kinds[kind].name for kind in node.devices)),
+        "memory_bytes": cluster.device.memory_bytes,
+        "peak_tflops": {dtype: peak / 1e12 for dtype, peak in cluster.device.peak_flops.items()},
         "devices_per_island": node.per_island,
         "island_gbyte": island.bandwidth / 1e9 if island else None,
         "mesh": topology.mesh is not None,
@@ -31,8 +58,10 @@ def describe_cluster(cluster: Cluster) -> dict[str, Any]:
 
 
 def print_clusters(console: Console, rows: list[dict[str, Any]]) -> None:
-    """A table, one row a cluster."""
-    table = Table("cluster", "devices of a node", "links", "source")
+    """Print a table with one row for each cluster, and the sources of their figures."""
+    table = Table(
+        "cluster", "devices of a node", "memory", Column("TFLOP/s", no_wrap=True), "links"
+    )
     for row in rows:
         links = []
         if row["island_gbyte"]:
@@ -45,5 +74,11 @@ def print_clusters(console: Console, rows: list[dict[str, Any]]) -> None:
         if row["nics"]:
             links.append(f"{row['nics']} × {row['nic_gbit']:g} Gbit/s")
         devices = ", ".join(f"{count} × {name}" for name, count in row["devices"].items())
-        table.add_row(row["name"], devices, "; ".join(links), row["source"])
+        peak = row["peak_tflops"]
+        rates = f"{peak['bf16']:g} bf16\n{peak['fp32']:g} fp32"
+        memory = nbytes(row["memory_bytes"])
+        table.add_row(row["name"], devices, memory, rates, "; ".join(links))
     console.print(table)
+    console.print("memory and TFLOP/s (10¹² FLOP/s) are those of one device, from data sheets:")
+    for row in rows:
+        console.print(f"  {row['name']}: {row['source']}", soft_wrap=True)

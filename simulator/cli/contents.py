@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from simulator.analysis.contents import contents_of_ranks, describe_stages, model_parameters
 from simulator.analysis.results import Metrics, RankMetrics
+from simulator.cli.results import MOST_ROWS, listed
 from simulator.experiment.experiment import Experiment
 from simulator.timeline.timeline import MemoryParts
 from simulator.units import count, nbytes
-
-MOST_ROWS = 16
 
 
 def print_contents(console: Console, metrics: Metrics) -> None:
@@ -36,7 +33,7 @@ def print_contents(console: Console, metrics: Metrics) -> None:
     for ranks in [*groups.values()][:MOST_ROWS]:
         first, parts = ranks[0], ranks[0].peak_memory_parts or MemoryParts()
         table.add_row(
-            _listed([rank.rank for rank in ranks]),
+            listed([rank.rank for rank in ranks]),
             describe_stages(first.stages),
             count(first.parameters),
             *(nbytes(getattr(parts, name)) for name in used),
@@ -57,15 +54,3 @@ def lines_of_contents(experiment: Experiment) -> list[str]:
             f"pipeline rank {place}: {describe_stages(stages)}; {count(parameters)} parameters"
         )
     return lines
-
-
-def _listed(ranks: Sequence[int]) -> str:
-    """Return 0–3, 8–11: numbers that follow each other as a range; long lists are shortened."""
-    runs: list[list[int]] = []
-    for rank in ranks:
-        if runs and rank == runs[-1][-1] + 1:
-            runs[-1] = [runs[-1][0], rank]
-        else:
-            runs.append([rank])
-    texts = ["–".join(map(str, run)) for run in runs]
-    return ", ".join(texts if len(texts) <= 3 else [*texts[:2], "…", texts[-1]])

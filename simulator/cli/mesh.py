@@ -18,30 +18,32 @@ MOST_GROUPS, MOST_RANKS = 4, 8
 
 
 def print_mesh(console: Console, experiment: Experiment, program: Program) -> None:
-    """The axes with their groups of ranks, and what each rank sends along them in a step."""
+    """Print the axes with their groups of ranks, and what a rank sends along each in a step."""
     mesh = experiment.mesh
     order = [axis for axis in experiment.parallel.rank_order if mesh.degrees[axis] > 1]
     if not order:
         return
     shape = " × ".join(f"{axis} {mesh.degrees[axis]}" for axis in order)
-    console.print(f"mesh: {shape}; ranks are counted along {order[-1]} first")
-    table = Table("along", "groups of ranks", "operation", "a rank, a step", "bytes")
+    console.print(f"mesh: {shape}; ranks that follow each other differ in {order[-1]}")
+    table = Table("along", "groups of ranks", "operation", "times", "bytes")
     for (axes, operation), (count, total) in sorted(_traffic(program, mesh).items()):
         groups = [_ranks(group) for group in mesh.groups(*axes)]
         shown = " | ".join(groups[:MOST_GROUPS])
         more = f" | … {len(groups)} in all" if len(groups) > MOST_GROUPS else ""
         table.add_row(" × ".join(axes), shown + more, operation, f"{count}", nbytes(total))
     console.print(table)
+    console.print("times, bytes: of all such operations of one rank in one step, where it has most")
 
 
 def _ranks(group: Sequence[int]) -> str:
+    """Return the ranks of a group, long ones shortened."""
     if len(group) <= MOST_RANKS:
         return " ".join(map(str, group))
     return f"{' '.join(map(str, group[:3]))} … {group[-1]} ({len(group)} ranks)"
 
 
 def _traffic(program: Program, mesh: Mesh) -> dict[tuple[tuple[str, ...], str], tuple[int, int]]:
-    """Per axes and operation, how often and how many bytes: of the rank that has most."""
+    """Return the number of operations and their bytes, by axes and name, of the rank with most."""
     most: dict[tuple[tuple[str, ...], str], tuple[int, int]] = {}
     known: dict[int, tuple[tuple[str, ...], str]] = {}
     for instructions in program.ranks:

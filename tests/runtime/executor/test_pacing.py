@@ -13,7 +13,7 @@ from runtime.executor.pacing import Pacing, combine
 from runtime.launch.job import Job
 from simulator import lower
 from simulator.analysis.comparison import compare_timelines
-from simulator.cli.tables import print_result
+from simulator.cli.results import print_result
 from simulator.cluster.resolve import resolve
 from simulator.prediction import predict
 

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from runtime import cli
+import runtime.cli.validate as cli
+from runtime.cli.app import app
 from runtime.launch.launcher import LaunchError
 from runtime.validation import validation
 from runtime.validation.kept import finished
@@ -159,7 +160,7 @@ def command(monkeypatch, workers, three):
 
     monkeypatch.setattr(cli, "cases_of", lambda *_: three)
     monkeypatch.setattr(cli.validation, "validate_suite", on_these)
-    return lambda *arguments: CliRunner().invoke(cli.app, ["validate", *arguments])
+    return lambda *arguments: CliRunner().invoke(app, ["validate", *arguments])
 
 
 def test_the_command_writes_and_prints(command, tmp_path):
@@ -206,7 +207,7 @@ def test_a_failed_case_is_exit_code_1(command, tmp_path, monkeypatch):
 
 
 def test_list_names_the_cases():
-    listed = CliRunner().invoke(cli.app, ["validate", "--list", "--cases", "1f1b/2"])
+    listed = CliRunner().invoke(app, ["validate", "--list", "--cases", "1f1b/2"])
     assert listed.exit_code == 0
     assert [line.split(":")[0] for line in listed.stdout.splitlines()] == [
         "1f1b/2/small",

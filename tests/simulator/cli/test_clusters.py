@@ -6,7 +6,7 @@ import json
 
 from typer.testing import CliRunner
 
-from simulator.cli.commands import app
+from simulator.cli.app import app
 from simulator.cluster.catalogue import preset_names
 
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from simulator import load, predict
-from simulator.cli.tables import print_result
+from simulator.cli.results import listed, print_parts, print_result
 from simulator.experiment.describe import describe_plan
 from simulator.units import nbytes, percent, seconds
 
@@ -58,3 +58,49 @@ def test_the_load_of_experts_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
     print_result(Console(width=100), "predicted", prediction)
     line = "experts: dropped share 0.230, load of an expert of a block 0.120 to 0.480"
     assert line in capsys.readouterr().out
+
+
+def test_ranks_that_read_the_same_have_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ["parallel.data=9", "parallel.pipeline=1", "cluster.preset=dgx-h100"]
+    print_result(Console(width=80), "predicted", predict(load(None, plan)))
+    out = capsys.readouterr().out
+    assert [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")] == [
+        "0–8"
+    ]
+    print_result(Console(width=80), "predicted", predict(load(None)))
+    assert "│    0 │" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([0], "0"),
+        ([0, 1], "0–1"),
+        ([0, 1, 2], "0–2"),
+        ([*range(8), 16], "0–7, 16"),
+        ([1, 3, 4, 5, 9], "1, 3–5, 9"),
+        ([], ""),
+    ],
+)
+def test_listed(numbers: list[int], text: str) -> None:
+    assert listed(numbers) == text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_figures_are_not_torn_apart(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = ["iteration 599 ms", "bubble fraction 0.208", "3,420 tokens/s", "MFU 50.9%"]
+    print_parts(Console(width=width), parts)
+    lines = capsys.readouterr().out.splitlines()
+    assert [part for line in lines for part in line.split("   ")] == parts
+    assert max(map(len, lines)) <= width
+    assert len(lines) == {40: 2, 60: 2, 80: 1, 200: 1}[width]
+
+
+def test_legends_say_what_the_figures_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_result(Console(width=80), "predicted", predict(load(None)))
+    out = capsys.readouterr().out
+    for word in ("bubble fraction:", "exposed comm:", "in flight:", "peak memory:", "MFU:"):
+        assert word in out
+    unit = ["workload.model=unit", "parallel.pipeline=2"]
+    print_result(Console(width=80), "predicted", predict(load(None, unit)))
+    assert "MFU" not in capsys.readouterr().out

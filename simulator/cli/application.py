@@ -1,0 +1,97 @@
+"""A command line whose every mistake is one line: ``twinline: what, where, allowed values``."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from simulator.cli.terminal import allow_plain_characters, broken_stdout, give_up_stdout
+from simulator.experiment.section import ExperimentError
+from simulator.timeline.trace import TraceError
+
+MISTAKE, FAILED, INTERRUPTED = 2, 1, 130
+"""Exit codes: a mistake of the user, something that failed, Ctrl-C."""
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+"""The error that the framework raises for a wrong command line (its `ClickException`)."""
+
+
+def fail(message: str, code: int) -> None:
+    """Print one line on stderr and end with exit code `code`."""
+    print(f"twinline: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `command` with a user's mistake as one line on stderr and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (ExperimentError, TraceError) as error:
+            fail(str(error), MISTAKE)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            fail(f"{error.filename}: {error.strerror}", FAILED)
+        except KeyboardInterrupt:
+            fail("interrupted", INTERRUPTED)
+
+    return wrapped
+
+
+def _give_up(error: OSError) -> int:
+    """Say why stdout cannot be written; return the exit code."""
+    give_up_stdout()
+    if line := broken_stdout(error):
+        print(f"twinline: {line}", file=sys.stderr)
+    return FAILED
+
+
+def _run(main: Callable[..., Any], args: Sequence[str] | None, **extra: Any) -> None:
+    """Call the framework's `main`, and end the process with an exit code and at most a line."""
+    allow_plain_characters()
+    code: Any = 0
+    given = sys.argv[1:] if args is None else list(args)
+    try:
+        code = main(given, **extra | {"standalone_mode": False})
+    except UsageError as error:
+        message = str(error.format_message()) if hasattr(error, "format_message") else str(error)
+        line = " ".join(message.split()).rstrip(".")
+        print(f"twinline: {line}; see --help", file=sys.stderr)
+        code = MISTAKE
+    except typer.Abort:
+        print("twinline: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except OSError as error:
+        if "--help" not in given:
+            raise
+        code = _give_up(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = _give_up(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+class Commands(TyperGroup):
+    """A group of commands that reports every mistake in one line."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> None:  # type: ignore[override]
+        """Run the command that `args` name, and end the process."""
+        given = sys.argv[1:] if args is None else args
+        _run(super().main, given or ["--help"], **extra)
+
+
+class SingleCommand(TyperCommand):
+    """A command line of one command that reports every mistake in one line."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> None:  # type: ignore[override]
+        """Run the command, and end the process."""
+        _run(super().main, args, **extra)

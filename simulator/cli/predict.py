@@ -1,0 +1,56 @@
+"""The command ``predict``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from simulator.cli.application import user_errors
+from simulator.cli.contents import print_contents
+from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
+from simulator.cli.outputs import Output, check_outputs, deliver
+from simulator.cli.results import print_result
+from simulator.cli.terminal import print_notes, stdout_console
+from simulator.experiment.describe import describe_plan
+from simulator.experiment_file import load
+from simulator.prediction import predict as predicted
+from simulator.timeline.trace import save_trace
+
+
+@user_errors
+def predict(
+    file: File = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
+    gantt: Gantt = None,
+    trace: Trace = None,
+) -> None:
+    """Simulate one training step and print its figures; needs neither torch nor the machine.
+
+    The times are those of the cluster that the experiment names; else of this machine's saved
+    profile (see calibrate); else of the laptop preset. Nothing is executed.
+    """
+    check_outputs(gantt, trace, inputs=[file])
+    experiment = load(file, set_ or ())
+    prediction = predicted(experiment, "saved")
+    cluster = prediction.cluster.name
+
+    def show() -> None:
+        if as_json:
+            print(json.dumps(prediction.to_json()))
+            return
+        console = stdout_console()
+        print_result(console, f"predicted on {cluster}", prediction)
+        print_contents(console, prediction.metrics)
+        print_notes(console, prediction.notes)
+
+    def draw(path: Path) -> None:
+        from simulator.charts.timeline import timeline_figure
+
+        title = f"{describe_plan(experiment)} on {cluster}"
+        timeline_figure(prediction.timeline, title=title).save(path)
+
+    outputs: list[Output] = [(gantt, draw)] if gantt else []
+    if trace:
+        outputs.append((trace, lambda path: save_trace(prediction.timeline, path)))
+    deliver(show, outputs, quiet=as_json)

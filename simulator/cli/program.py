@@ -1,0 +1,89 @@
+"""The command ``program``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from simulator.cli.application import user_errors
+from simulator.cli.contents import lines_of_contents
+from simulator.cli.mesh import print_mesh
+from simulator.cli.options import File, Sets
+from simulator.cli.outputs import deliver
+from simulator.experiment.describe import describe_plan
+from simulator.experiment_file import load
+from simulator.program.csv_text import to_csv
+from simulator.program.program import Program
+from simulator.strategies.lowering import lower
+from simulator.units import counted
+
+MOST_OF_RANK, MOST_IN_ALL = 2_000, 20_000
+"""The most instructions that a terminal gets without being asked."""
+
+FIRST = 6
+"""The number of instructions of a rank that a summary has."""
+
+LABELS = """\
+A label is stage, operation, microbatch: 0SEND_F1 sends what the forward pass of
+   stage 0 made of microbatch 1. F: forward; B: backward; I, W: backward for inputs,
+   for weights; R: forward again; STEP: optimizer step."""
+
+
+@user_errors
+def program(
+    file: File = None,
+    set_: Sets = None,
+    compute_only: Annotated[
+        bool,
+        typer.Option("--compute-only", help="Passes only: torch.distributed.pipelining's CSV."),
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Print long lists on a terminal, too.")
+    ] = False,
+) -> None:
+    """Print the instruction lists as CSV, one row a rank; explanations go to stderr.
+
+    On stderr are the program's hash, what labels mean, the device mesh, and which ranks talk to
+    each other. A terminal gets a summary of long lists unless --all is given; a file or pipe
+    always gets all of them.
+    """
+    experiment = load(file, set_ or ())
+    lowered = lower(experiment)
+    print(
+        f"program {lowered.hash()}: {describe_plan(experiment)}; "
+        f"{counted(lowered.num_ranks, 'rank')}, {counted(len(lowered), 'instruction')}",
+        file=sys.stderr,
+    )
+    for line in lines_of_contents(experiment):
+        print(line, file=sys.stderr)
+    errors = Console(stderr=True, highlight=False)
+    errors.print(LABELS, soft_wrap=True)
+    print_mesh(errors, experiment, lowered)
+    text = to_csv(lowered, compute_only=compute_only)
+    if not whole and on_terminal() and is_long(lowered):
+        text = summary(lowered, text)
+    deliver(lambda: print(text, end=""))
+
+
+def on_terminal() -> bool:
+    """Tell whether stdout is a terminal."""
+    return sys.stdout.isatty()
+
+
+def is_long(lowered: Program) -> bool:
+    """Tell whether a program is too long to be printed on a terminal without being asked."""
+    longest = max(map(len, lowered.ranks), default=0)
+    return longest > MOST_OF_RANK or len(lowered) > MOST_IN_ALL
+
+
+def summary(lowered: Program, text: str) -> str:
+    """Return the first instructions of every rank, and how to get all of them."""
+    lines = []
+    for rank, row in zip(lowered.members, text.splitlines(), strict=False):
+        labels = row.split(",")
+        lines.append(f"rank {rank}: {','.join(labels[:FIRST])}, … ({len(labels):,} in all)")
+    advice = "These are the first; --all prints all, and so does a pipe or file (… > FILE.csv)."
+    return "".join(f"{line}\n" for line in [*lines, advice])

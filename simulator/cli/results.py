@@ -1,0 +1,144 @@
+"""The table of one timeline: its figures, and a row for ranks that are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from simulator.analysis.results import RankMetrics, Result
+from simulator.timeline.statistics import PacingReport, Statistics
+from simulator.units import counted, nbytes, percent, seconds
+
+MOST_ROWS = 16
+"""The most rows of a table of ranks."""
+
+LEGEND = """\
+bubble fraction: share of the ranks' time in which they do not compute.
+exposed comm: communication that no computation of the rank hides.
+in flight: the most microbatches whose activations a rank holds at once.
+peak memory: tensors only; the device's context, buffers of the communication
+   library and gaps of the allocator come on top."""
+MFU_LEGEND = """\
+MFU: FLOPs of the model ÷ (time × peak FLOP/s of the devices in use); HFU counts
+   what is computed again, too."""
+
+
+def print_result(console: Console, title: str, result: Result) -> None:
+    """Print the figures of one timeline, then a row for each kind of rank, and a legend."""
+    metrics, statistics, program = result.metrics, result.statistics, result.metrics.program
+    size = f"{counted(program.ranks, 'rank')}, {counted(program.instructions, 'instruction')}"
+    print_parts(console, [f"[bold]{escape(title)}[/bold]", f"program {program.hash}: {size}"])
+    time = f"iteration {seconds(metrics.iteration_time_s)}"
+    if statistics:
+        low, high = statistics.iteration_time_p10_s, statistics.iteration_time_p90_s
+        time += f" (p10 {seconds(low)}, p90 {seconds(high)})"
+    figures = [time, f"bubble fraction {metrics.bubble_fraction:.3f}"]
+    if metrics.tokens_per_s is not None:
+        figures.append(f"{metrics.tokens_per_s:,.0f} {metrics.token}s/s")
+    if metrics.mfu is not None and metrics.hfu is not None:
+        figures.append(f"MFU {percent(metrics.mfu)}")
+        if metrics.hfu != metrics.mfu:
+            figures.append(f"HFU {percent(metrics.hfu)}")
+    print_parts(console, figures)
+    _print_ranks(console, metrics.ranks)
+    if result.moe:
+        loads = result.moe.load_of_blocks
+        low, high = min(map(min, loads)), max(map(max, loads))
+        console.print(
+            f"experts: dropped share {result.moe.dropped_share:.3f}, load of an expert "
+            f"of a block {low:.3f} to {high:.3f}"
+        )
+    if statistics:
+        _print_statistics(console, statistics)
+    console.print(LEGEND if metrics.mfu is None else f"{LEGEND}\n{MFU_LEGEND}", soft_wrap=True)
+
+
+def print_parts(console: Console, parts: Sequence[str]) -> None:
+    """Print `parts` with gaps between them; a line ends only between two of them."""
+    line = ""
+    for part in parts:
+        longer = f"{line}   {part}" if line else part
+        if line and len(console.render_str(longer)) > console.width:
+            console.print(line, soft_wrap=True)
+            longer = part
+        line = longer
+    console.print(line, soft_wrap=True)
+
+
+def _print_ranks(console: Console, ranks: Sequence[RankMetrics]) -> None:
+    """Print a table with one row for all ranks whose figures read the same."""
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for row in ranks:
+        figures = (
+            seconds(row.compute_s),
+            seconds(row.exposed_comm_s),
+            seconds(row.idle_s),
+            nbytes(row.peak_memory_bytes),
+            str(row.peak_inflight_microbatches),
+        )
+        rows.setdefault(figures, []).append(row.rank)
+    grouped = len(rows) < len(ranks)
+    table = Table(
+        "ranks" if grouped else "rank", "compute", "exposed comm", "idle", "peak memory",
+        "in flight",
+    )  # fmt: skip
+    for column in table.columns:
+        column.justify = "right"
+    shown = list(rows.items())[:MOST_ROWS]
+    for cells, members in shown:
+        table.add_row(listed(members), *cells)
+    console.print(table)
+    if len(shown) < len(rows):
+        left = len(ranks) - sum(len(members) for _, members in shown)
+        console.print(f"… and {counted(left, 'more rank')} (all in --json)")
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """Return ascending numbers as 0–7, 16."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    ends = [f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return ", ".join(ends)
+
+
+def _print_statistics(console: Console, statistics: Statistics) -> None:
+    """Print what was counted over all iterations of a run."""
+    if statistics.pacing:
+        _print_pacing(console, statistics.pacing)
+    if statistics.allocator_peak_bytes:
+        held = ", ".join(map(nbytes, statistics.allocator_peak_bytes[:16]))
+        console.print(f"allocators held at most {held} (ranks in order)")
+    if statistics.loss_scale:
+        scale = statistics.loss_scale
+        console.print(f"loss scale {scale.value:g}, {scale.skipped_steps} steps skipped")
+    if statistics.losses:
+        losses = statistics.losses
+        console.print(
+            f"loss {losses[0]:.4f} → {losses[-1]:.4f} over {len(losses)} iterations, "
+            f"parameters norm {statistics.parameters_norm:.6f}"
+        )
+
+
+def _print_pacing(console: Console, pacing: PacingReport) -> None:
+    """Print whether real work was hidden behind modelled times."""
+    if not pacing.overran:
+        console.print(
+            f"paced: real work of every instruction was within its modelled time (at most "
+            f"{pacing.largest_ratio:.0%} of it, {pacing.where})"
+        )
+        return
+    many = f"{pacing.overran} of {pacing.executions:,} instructions"
+    line = f"paced: {many} overran their modelled time, by up to "
+    console.print(f"{line}{seconds(pacing.longest_overrun_s)}")
+    if pacing.largest_ratio > 1 and pacing.needed_pace:
+        console.print(
+            f"pace too fast: real work of {pacing.where} takes {pacing.largest_ratio:.3g} "
+            f"times its modelled time, raise run.pace to {pacing.needed_pace:g}"
+        )

@@ -1,0 +1,80 @@
+"""Text for terminals: plain characters where a terminal has no others, and broken outputs."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+import unicodedata
+
+from rich.console import Console
+from rich.markup import escape
+
+PLAIN = {
+    "–": "-", "−": "-", "…": "...", "×": "x", "÷": "/", "·": ".", "±": "+-",
+    "µ": "u", "μ": "u", "Δ": "D", "→": "->", "←": "<-", "≥": ">=", "≤": "<=",
+    "⁹": "9", "¹": "1", "²": "2", "“": '"', "”": '"', "‘": "'", "’": "'",
+}  # fmt: skip
+"""The plain text for characters that not every terminal has."""
+
+HANDLER = "twinline-plain"
+
+
+def plain(text: str) -> str:
+    """Return `text` in ASCII, as a reader would type it."""
+    return "".join(c if c.isascii() else PLAIN.get(c) or _without_marks(c) for c in text)
+
+
+def _without_marks(character: str) -> str:
+    """Return a letter without its accents, a stroke for a line of a box, else a question mark."""
+    if "\u2500" <= character <= "\u257f":
+        return "|" if "VERTICAL" in unicodedata.name(character) else "-"
+    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return bare or "?"
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """Replace what an encoding does not have (a handler of `codecs.register_error`)."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return plain(error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(HANDLER, _replace)
+
+
+def allow_plain_characters() -> None:
+    """Have stdout and stderr write plain characters where their encoding has no others."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=HANDLER)
+
+
+class _Stdout(Console):
+    """A console that leaves a closed pipe to its caller, who may have files to write."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again."""
+        raise
+
+
+def stdout_console() -> Console:
+    """Return the console that results are printed on."""
+    return _Stdout(highlight=False)
+
+
+def print_notes(console: Console, notes: list[str]) -> None:
+    """Print what the reader should know of a result, a line each."""
+    for note in notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
+
+
+def broken_stdout(error: OSError) -> str:
+    """Return what to say of a stdout that cannot be written: nothing where nobody reads on."""
+    return "" if isinstance(error, BrokenPipeError) else f"standard output: {error.strerror}"
+
+
+def give_up_stdout() -> None:
+    """Drop what stdout still holds, so that the interpreter does not fail over it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

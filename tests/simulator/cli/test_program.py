@@ -1,0 +1,45 @@
+"""Long programs are not printed on a terminal unasked, and whole everywhere else."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from simulator import load, lower
+from simulator.cli.app import app
+from simulator.cli.program import FIRST, is_long, summary
+from simulator.program.csv_text import to_csv
+
+LONG = "parallel.microbatches=600"
+
+
+def test_what_is_long() -> None:
+    assert not is_long(lower(load(None)))
+    assert is_long(lower(load(None, [LONG])))  # more than 2,000 on a rank
+    many = ["parallel.data=32", "parallel.pipeline=2", "parallel.microbatches=128"]
+    assert is_long(lower(load(None, many)))  # fewer on a rank, more than 20,000 in all
+
+
+def test_a_file_or_pipe_gets_all_of_it() -> None:
+    found = CliRunner().invoke(app, ["program", "--set", LONG])
+    assert found.stdout == to_csv(lower(load(None, [LONG])))
+    assert "A label is stage" in found.stderr
+
+
+@pytest.mark.parametrize(("flags", "whole"), [([], False), (["--all"], True)])
+def test_a_terminal_gets_a_summary(monkeypatch, flags: list[str], whole: bool) -> None:
+    lowered = lower(load(None, [LONG]))
+    text = to_csv(lowered)
+    monkeypatch.setattr("simulator.cli.program.on_terminal", lambda: True)
+    found = CliRunner().invoke(app, ["program", "--set", LONG, *flags])
+    assert found.exit_code == 0
+    assert found.stdout == (text if whole else summary(lowered, text))
+
+
+def test_the_summary_has_the_first_instructions_and_the_way_to_the_rest() -> None:
+    lowered = lower(load(None, [LONG]))
+    lines = summary(lowered, to_csv(lowered)).splitlines()
+    assert len(lines) == 3
+    first = ",".join(i.label for i in lowered.ranks[1][:FIRST])
+    assert lines[1] == f"rank 1: {first}, … ({len(lowered.ranks[1]):,} in all)"
+    assert "--all" in lines[2]
