@@ -55,6 +55,9 @@ iterations = 1000
 
 RANK_KEYS = {
     "rank",
+    "stages",
+    "parameters",
+    "peak_memory_parts",
     "compute_s",
     "exposed_comm_s",
     "idle_s",
@@ -65,6 +68,7 @@ RANK_KEYS = {
 }
 RESULT_KEYS = {
     "program",
+    "parameters",
     "iteration_time_s",
     "bubble_fraction",
     "bubble_ratio",
