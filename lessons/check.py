@@ -171,7 +171,7 @@ def of_order(rows: list[list[str]], microbatches: int) -> Prediction:
         plan = {"pipeline": len(rows), "microbatches": microbatches, "schedule": f"csv:{path}"}
         try:
             return simulated(workload, **plan)
-        except (ExperimentError, ValueError) as error:
+        except ExperimentError as error:
             reason = str(error).replace(f"{path}: ", "").replace(f"{path}", "yours.csv")
             raise Wrong(f"{len(rows)} ranks, {microbatches} microbatches: {reason}") from None
 

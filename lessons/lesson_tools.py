@@ -12,6 +12,7 @@ from twinline import (
     Outcome,
     Prediction,
     Program,
+    ProgramError,
     Result,
     Timeline,
     Workers,
@@ -130,7 +131,7 @@ def show_refusal(program: Program) -> None:
     """Ask the validator about a program that is wrong, and print its answer."""
     try:
         check_program(program)
-    except ValueError as error:
+    except ProgramError as error:
         print(f"refused: {error}")
     else:
         raise AssertionError("the validator accepted a program that cannot run")

@@ -46,11 +46,11 @@ SECTIONS = {
     "Results": [
         *("Result", "Metrics", "RankMetrics", "Statistics", "Timeline"),
         *("save_trace", "load_trace", "TraceError"),
-        *("compare_timelines", "Comparison", "Cause"),
+        *("compare_timelines", "Comparison", "Cause", "OtherProgramError"),
     ],
     "Programs": [
         *("lower", "check_program", "simulate", "Costs", "costs_of", "to_csv", "ring_seconds"),
-        *("Program", "Instruction", "Task", "Op", "COMPUTE_STREAM"),
+        *("Program", "ProgramError", "Instruction", "Task", "Op", "COMPUTE_STREAM"),
     ],
     "Schedules": ["compare_schedules", "PipelineSetting"],
     "Figures": [

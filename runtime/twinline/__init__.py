@@ -18,8 +18,8 @@ from runtime.launch.launcher import LaunchError, Workers
 from runtime.profiles import keep_profile
 from runtime.validation.suite import cases_of
 from runtime.validation.validation import Validation, validate_suite
-from simulator.analysis.attribution import Cause
-from simulator.analysis.comparison import Comparison, compare_timelines
+from simulator.analysis.cause import Cause
+from simulator.analysis.comparison import Comparison, OtherProgramError, compare_timelines
 from simulator.analysis.results import Metrics, RankMetrics, Result
 from simulator.cluster.algorithms import ring_seconds
 from simulator.cluster.catalogue import clusters
@@ -37,6 +37,7 @@ from simulator.planner.schedules import PipelineSetting, compare_schedules
 from simulator.prediction import Prediction, predict
 from simulator.program.check import check_program
 from simulator.program.csv_text import to_csv
+from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.program.program import Program
@@ -71,11 +72,13 @@ __all__ = [
     "LaunchError",
     "Metrics",
     "Op",
+    "OtherProgramError",
     "Outcome",
     "PipelineSetting",
     "Prediction",
     "Profile",
     "Program",
+    "ProgramError",
     "RankMetrics",
     "Result",
     "Statistics",

@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from simulator.analysis.attribution import Cause, attribute
+from simulator.analysis.attribution import attribute
+from simulator.analysis.cause import Cause
 from simulator.analysis.results import html_table
 from simulator.program.program import Program
 from simulator.timeline.timeline import Timeline
 from simulator.units import percent, seconds
+
+
+class OtherProgramError(ValueError):
+    """Two timelines are not of the same program, or one is empty; the message is one line."""
 
 
 @dataclass
@@ -88,12 +93,12 @@ def compare_timelines(
         program: what both executed; without it there is no attribution.
 
     Raises:
-        ValueError: the timelines do not hold the same instructions.
+        OtherProgramError: the timelines do not hold the same instructions.
     """
     order = _join(predicted, measured)
     expected, total = map(_iteration_time, (predicted, measured))
     if total <= 0:
-        raise ValueError("the measured timeline is empty")
+        raise OtherProgramError("the measured timeline is empty")
     starts = np.abs(predicted.start - measured.start[order])
     found = attribute(program, predicted, measured, order, total - expected) if program else None
     return Comparison(
@@ -117,7 +122,7 @@ def _iteration_time(timeline: Timeline) -> float:
 def _join(predicted: Timeline, measured: Timeline) -> Any:
     """For each predicted span the index of the measured span of the same instruction."""
     if predicted.members != measured.members:
-        raise ValueError(
+        raise OtherProgramError(
             f"not the same program: {predicted.num_ranks} ranks predicted, "
             f"{measured.num_ranks} measured"
         )
@@ -128,11 +133,13 @@ def _join(predicted: Timeline, measured: Timeline) -> Any:
     for span in range(len(predicted)):
         key = (int(predicted.rank[span]), predicted.label(span))
         if key not in theirs:
-            raise ValueError(f"not the same program: rank {key[0]}, {key[1]} was not measured")
+            raise OtherProgramError(
+                f"not the same program: rank {key[0]}, {key[1]} was not measured"
+            )
         order[span] = theirs.pop(key)
     if theirs:
         rank, label = next(iter(theirs))
-        raise ValueError(f"not the same program: rank {rank}, {label} was not predicted")
+        raise OtherProgramError(f"not the same program: rank {rank}, {label} was not predicted")
     return order
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from simulator.analysis.comparison import Comparison, compare_timelines
+from simulator.analysis.comparison import Comparison, OtherProgramError, compare_timelines
 from simulator.analysis.metrics import metrics_of
 from simulator.analysis.results import Result
 from simulator.cli.application import user_errors
@@ -61,7 +61,7 @@ def compare_saved(predicted: Path, measured: Path, as_json: bool, gantt: Path | 
     peak = metas[1].get("peak_flops")
     try:
         comparison = compare_timelines(timelines["predicted"], timelines["measured"], lowered)
-    except ValueError as error:
+    except OtherProgramError as error:
         raise TraceError(f"{predicted} and {measured}: {error}") from None
     results = {}
     for name, timeline in timelines.items():
