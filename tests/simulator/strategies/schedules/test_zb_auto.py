@@ -16,6 +16,7 @@ from simulator import ExperimentError, load, lower, parse, predict
 from simulator.analysis.metrics import peak_inflight
 from simulator.cluster.resolve import resolve
 from simulator.engine.engine import Costs, simulate
+from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
 from simulator.program.operations import MESSAGES, Op
 from simulator.strategies.lowering import plan_of
@@ -74,7 +75,7 @@ def engine_makespan(orders: list[str], costs: list[Cost], p2p: float) -> float:
     with patch.dict(SCHEDULES, {"given": Given(orders)}):
         try:
             program = lower(unit(len(orders), microbatches, "given"))
-        except ExperimentError as error:
+        except ProgramError as error:
             assert "deadlock" in str(error)
             return inf
     return simulate(program, StageCosts(costs, p2p)).iteration_time
