@@ -35,6 +35,7 @@ from typing import NamedTuple
 
 from simulator.strategies.schedules import eager_1f1b, gpipe, naive, one_f_one_b, zb_h1, zb_h2
 from simulator.strategies.schedules.orders.longest_path import (
+    FASTER,
     Cost,
     fits,
     letters_of,
@@ -52,7 +53,6 @@ WARMUPS = (  # forwards a hop, and whether there may be more
     (1.0, False), (1.75, False), (2.5, False), (1.25, False),
 )  # fmt: skip
 MOST_SCHEDULED, MOST_SWAPPED = 150_000, 300_000  # passes that steps 2 and 3 go through
-FASTER = 1 - 1e-9  # by more than a rounding error
 
 
 class Rules(NamedTuple):
