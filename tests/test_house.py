@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,3 +121,23 @@ def test_docstrings_begin_with_a_sentence(folder):
         if text.split()[0].rstrip(",") in BARE
     ]
     assert bool(found) == (folder in FRAGMENTS), found
+
+
+DOTTED = re.compile(r"`((?:simulator|runtime)\.[\w.]*\w)(?:\(\))?`")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_modules_named_in_docstrings_and_comments_exist(path):
+    for name in DOTTED.findall((ROOT / path).read_text(encoding="utf-8")):
+        parts = name.split(".")
+        while parts and not (ROOT.joinpath(*parts).is_dir() or is_module(parts)):
+            parts.pop()
+        text = ROOT.joinpath(*parts).with_suffix(".py") if is_module(parts) else None
+        text = text or ROOT.joinpath(*parts, "__init__.py")
+        for rest in name.split(".")[len(parts) :]:
+            assert re.search(rf"\b{rest}\b", text.read_text(encoding="utf-8")), name
+
+
+def is_module(parts: list[str]) -> bool:
+    """Tell whether a dotted name, in parts, is that of a module of this repository."""
+    return ROOT.joinpath(*parts).with_suffix(".py").is_file()
