@@ -147,17 +147,6 @@ def program_of(lowered: Lowered, fold: bool = False) -> Program:
     )
 
 
-def plan_of(experiment: Experiment) -> Plan:
-    """Return what the schedule is given, with the costs of the stages.
-
-    Costs are the seconds of `unit`, else FLOPs, with messages for free.
-
-    Raises:
-        ExperimentError: the schedule refuses the plan, or the model has too few blocks.
-    """
-    return partition_layers(begin(experiment)).plan
-
-
 def layers_of_stages(experiment: Experiment) -> list[dict[int, Range]]:
     """Return for each pipeline rank its stages, and the layers [first, last) of each.
 

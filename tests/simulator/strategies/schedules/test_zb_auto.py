@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator import ExperimentError, load, lower, parse, predict
+from simulator import Experiment, ExperimentError, load, lower, parse, predict
 from simulator.analysis.metrics import peak_inflight
 from simulator.cluster.resolve import resolve
 from simulator.engine.engine import Costs, simulate
 from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
 from simulator.program.operations import MESSAGES, Op
-from simulator.strategies.lowering import plan_of
+from simulator.strategies.lowering import begin
 from simulator.strategies.schedules import zb_auto
 from simulator.strategies.schedules.orders.longest_path import (
     Cost,
@@ -30,6 +30,7 @@ from simulator.strategies.schedules.orders.longest_path import (
 )
 from simulator.strategies.schedules.passes import loop, once_a_step, one_stage_a_rank
 from simulator.strategies.schedules.registry import SCHEDULES, Plan
+from simulator.strategies.stages.partition import partition_layers
 
 HAND_MADE = ("naive", "gpipe", "1f1b", "eager-1f1b", "zb-h1", "zb-h2")
 EQUAL = (1.0, 1.0, 1.0)
@@ -68,6 +69,11 @@ class StageCosts(Costs):
 def unit(p: int, m: int, schedule: str, **parallel):
     keys = {"pipeline": p, "microbatches": m, "schedule": schedule, **parallel}
     return parse({"workload": {"model": "unit"}, "parallel": keys})
+
+
+def plan_of(experiment: Experiment) -> Plan:
+    """Return what the schedule is given: seconds of `unit`, else FLOPs."""
+    return partition_layers(begin(experiment)).plan
 
 
 def engine_makespan(orders: list[str], costs: list[Cost], p2p: float) -> float:
