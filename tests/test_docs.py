@@ -98,6 +98,12 @@ def test_the_example_of_a_schedule_is_the_real_one() -> None:
     assert shown in (ROOT / "CONTRIBUTING.md").read_text()
 
 
+def test_the_index_lists_every_page() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    index = (ROOT / "docs/index.md").read_text()
+    assert pages <= set(re.findall(r"\((\w+\.md)", index))
+
+
 def test_paths_in_the_documentation_exist() -> None:
     pages = [*PAGES, ROOT / "CONTRIBUTING.md"]
     named = re.compile(r"`((?:simulator|runtime|lessons|tests)/[\w/]+(?:\.py|\.toml|/))`")

@@ -56,9 +56,10 @@ class Cause:
 def causes_of(program: Program, replay: Replay, kind: str, adds: float) -> list[Cause]:
     """Return the places of a kind of cause: the one that names it, then those that add most.
 
-    Named is the narrowest place that has most of what the kind adds, both alone (nothing else
-    of its kind is measured) and by its absence (everything else is), and that changed more than
-    the rest: two ranks that are both slow share the blame.
+    The cause is named after the smallest place (a rank, a link, a collective) that explains most
+    of what the kind adds, both alone (nothing else of its kind is measured) and by its absence
+    (everything else is), and that changed more than the rest: of two ranks that are both slow,
+    neither is named alone.
 
     Args:
         program: what was replayed.
