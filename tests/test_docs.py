@@ -98,6 +98,13 @@ def test_the_example_of_a_schedule_is_the_real_one() -> None:
     assert shown in (ROOT / "CONTRIBUTING.md").read_text()
 
 
+def test_the_table_of_schedules_is_todays(tmp_path: Path) -> None:
+    found = [line.rstrip() for line in printed("twinline schedules", tmp_path).splitlines()]
+    page = (ROOT / "docs/commands.md").read_text()
+    (shown,) = re.findall(r"^\$ twinline schedules\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert found == shown.splitlines()
+
+
 def test_the_index_lists_every_page() -> None:
     pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
     index = (ROOT / "docs/index.md").read_text()
