@@ -219,7 +219,7 @@ def load(path: Path) -> ModuleType:
 
 
 def verdict(check: Callable[[ModuleType], str], answers: ModuleType) -> tuple[bool, str]:
-    """Whether the exercise is solved, and a line that helps."""
+    """Tell whether the exercise is solved, and return a line that helps."""
     try:
         return True, check(answers)
     except NotImplementedError:

@@ -1,4 +1,4 @@
-"""What the lessons share: running a plan here, tables, instruction lists, the gap explained."""
+"""Tools of the lessons: run a plan here, print tables and instructions, explain the gap."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_here(name: str, experiment: Experiment, workers: Workers) -> Outcome:
 
 
 def work_seconds(prediction: Prediction) -> list[float]:
-    """Per rank, the seconds its compute takes when nothing is communicated beside it."""
+    """Return each rank's seconds of compute when nothing is communicated beside it."""
     costs = costs_of(prediction.program, prediction.experiment, prediction.cluster)
     return [
         sum(costs.seconds(i) for i in instructions if i.task.stream == COMPUTE_STREAM)
@@ -64,12 +64,12 @@ def buckets(program: Program) -> list[int]:
 
 
 def in_flight(result: Result) -> str:
-    """Per rank, the most microbatches held at once."""
+    """Return the most microbatches that each rank holds at once, as text."""
     return "/".join(str(rank.peak_inflight_microbatches) for rank in result.ranks)
 
 
 def fits(prediction: Prediction) -> bool:
-    """Whether every rank's peak memory is within its device's."""
+    """Tell whether every rank's peak memory is within its device's."""
     return prediction.peak_memory_bytes <= prediction.cluster.device.memory_bytes
 
 

@@ -28,7 +28,7 @@ from simulator.workloads.expert_load import predicted_routing
 
 STEPS = 25
 INSTRUCTIONS = 1_000_000
-"""Where durations have a spread: how many steps are simulated, and how much in all."""
+"""Steps simulated if durations have a spread, and the instructions of all of them at most."""
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""What a run measured, with its figures."""
+"""The result of a real run: what it measured, and the figures of it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a timeline says, and why two of them differ."""
+"""Figures of a timeline, and the reasons why two timelines differ."""

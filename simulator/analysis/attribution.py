@@ -19,7 +19,7 @@ from simulator.program.program import Program
 from simulator.timeline.timeline import Timeline
 
 LEAST = 1e-3
-"""What adds less than this share of the iteration time is no cause."""
+"""Share of the iteration time below which a difference is not named as a cause."""
 
 
 @dataclass(frozen=True)

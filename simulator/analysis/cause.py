@@ -23,7 +23,7 @@ MOST_PLACES = 32
 
 @dataclass(frozen=True)
 class Cause:
-    """What a place adds to the iteration time.
+    """The seconds that one place adds to the iteration time.
 
     Attributes:
         place: ``compute of rank 1``, ``messages 0→1``, ``all-reduce data``, …

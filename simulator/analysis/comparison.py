@@ -51,10 +51,11 @@ class Comparison:
 
     @property
     def peak_memory_error(self) -> float:
-        """Of the rank where it is largest."""
+        """The error of peak memory on the rank where it is largest."""
         return max(self.peak_memory_errors, key=abs, default=0.0)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the part ``comparison`` of ``--json``."""
         return {
             "iteration_time_error": self.iteration_time_error,
             "instruction_start_error": self.instruction_start_error,
@@ -67,7 +68,7 @@ class Comparison:
         }
 
     def _repr_html_(self) -> str:
-        """The errors and the reason, for notebooks."""
+        """Return the errors and their reasons as HTML, for notebooks."""
         title = f"iteration time: error {percent(self.iteration_time_error, signed=True)}"
         if self.noise_floor is not None:
             title += f", noise floor {percent(self.noise_floor)}"
@@ -120,7 +121,7 @@ def _iteration_time(timeline: Timeline) -> float:
 
 
 def _join(predicted: Timeline, measured: Timeline) -> Any:
-    """For each predicted span the index of the measured span of the same instruction."""
+    """Return for each predicted span the index of the measured one of the same instruction."""
     if predicted.members != measured.members:
         raise OtherProgramError(
             f"not the same program: {predicted.num_ranks} ranks predicted, "
@@ -144,7 +145,7 @@ def _join(predicted: Timeline, measured: Timeline) -> Any:
 
 
 def _memory_errors(predicted: Timeline, measured: Timeline) -> list[float]:
-    """Per rank; 0 where nothing was held."""
+    """Return the error of each rank's peak memory; 0 where nothing was held."""
     held = measured.statistics.allocator_peak_bytes if measured.statistics else None
     held = held or [sample.peak for sample in measured.memory]
     return [

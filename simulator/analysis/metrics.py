@@ -1,4 +1,4 @@
-"""What a timeline says: iteration time, bubble, exposed communication, memory, MFU."""
+"""Computes the figures of a timeline: bubble, exposed communication, memory, FLOPs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def union_length(starts: Floats, ends: Floats) -> float:
 
 
 def rank_metrics(timeline: Timeline) -> list[RankMetrics]:
-    """Per rank: seconds of compute, exposed communication and idleness, which add up to the
-    iteration time; first start and last end; peak memory; peak microbatches in flight.
+    """Return the figures of each rank.
+
+    Seconds of compute, exposed communication and idleness add up to the iteration time.
     """
     total = timeline.iteration_time
     compute = timeline.is_compute
@@ -54,8 +55,10 @@ def rank_metrics(timeline: Timeline) -> list[RankMetrics]:
 
 
 def peak_inflight(timeline: Timeline) -> list[int]:
-    """Per rank, stage activations held at once: from the start of a stage's forward pass
-    to the end of the pass that frees it (`B`, or `W` where the backward is split).
+    """Return for each rank the most stage activations held at once.
+
+    One is held from the start of a stage's forward pass to the end of the pass that frees it
+    (`B`, or `W` where the backward is split).
     """
     forward = timeline.of_kind(lambda kind: kind.op == "F")
     backward = timeline.of_kind(lambda kind: kind.op in {"B", "W"})
@@ -84,11 +87,11 @@ def peak_inflight(timeline: Timeline) -> list[int]:
 
 
 def bubble(timeline: Timeline) -> tuple[float, float]:
-    """(bubble fraction, bubble ratio), of the ranks in `timeline`: where they stand for
-    equally many others each, of all ranks.
+    """Return the bubble fraction and the bubble ratio of the ranks in `timeline`.
 
     The fraction is the time the compute stream is not computing ÷ (ranks × iteration
-    time); the ratio divides the same time by the time it computes.
+    time); the ratio divides the same time by the time it computes. If each rank of the timeline
+    stands for equally many others, both hold for all ranks.
     """
     compute = timeline.is_compute
     busy = math.fsum(
@@ -102,13 +105,13 @@ def bubble(timeline: Timeline) -> tuple[float, float]:
 
 
 def model_flops(experiment: Experiment) -> float:
-    """Of one training step over all ranks, forward and backward, without recomputation."""
+    """Return the FLOPs of a training step over all ranks, without recomputation."""
     parallel, whole = experiment.parallel, describe_whole(experiment)
     return sum(layer.flops for layer in whole) * parallel.batch_shares * parallel.microbatches
 
 
 def recomputed_flops(experiment: Experiment) -> float:
-    """Of forward passes, or parts of them, that run again in a step over all ranks."""
+    """Return the FLOPs of forward passes, or parts of them, that run again in a step."""
     parallel, layers = experiment.parallel, describe_whole(experiment)
     replicas = parallel.batch_shares * parallel.microbatches
     full = parallel.recompute == "full"

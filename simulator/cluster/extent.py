@@ -1,4 +1,4 @@
-"""How a group of ranks lies in a topology: all that the cost of a collective depends on."""
+"""The extent of a group of ranks in a topology, on which the cost of a collective depends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simulator.cluster.topology import LANE, PORT, Topology
 
 @dataclass(frozen=True)
 class Extent:
-    """How a group of ranks lies in a topology.
+    """The place of a group of ranks in a topology.
 
     Attributes:
         size: ranks.

@@ -1,4 +1,4 @@
-"""What the tables of a cluster file must be together: contradictions between them."""
+"""Finds contradictions between the tables of a cluster file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the communication library of a cluster does: which algorithms it has, and its constants."""
+"""The communication library of a cluster: its algorithms and constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cluster an experiment asks for, and whether it is large enough."""
+"""Finds the cluster that an experiment asks for, and refuses one that is too small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which links join the ranks of a cluster, and which ranks share a link.
+"""The links that join the ranks of a cluster, and the ranks that share a link.
 
 Ranks may share a device, devices form islands (NVLink), islands share PCIe switches, those a
 node, nodes a leaf switch, and so on. A *unit* of level 0 is a rank, of 1 a device, of 2 an

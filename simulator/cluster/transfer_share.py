@@ -1,4 +1,4 @@
-"""What transfers and passes take from each other, from what calibration measured of both."""
+"""Derives what transfers and passes take from each other from a calibrated profile."""
 
 from __future__ import annotations
 

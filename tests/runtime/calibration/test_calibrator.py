@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -16,10 +15,8 @@ from runtime.launch.job import Job
 from runtime.measurement.clock import Clock
 from runtime.profiles import keep_profile
 from runtime.progress import Progress
-from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import load_profile, parse_profile
 from simulator.cluster.resolve import from_profile
-from simulator.cluster.timing import Timing
 from simulator.engine.pass_key import pass_key
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load
@@ -103,39 +100,6 @@ def test_what_a_profile_does_not_allow_is_refused_before_the_run(setting, messag
     settings = [f"cluster.{setting}", "cluster.nodes=1"]
     with pytest.raises(ExperimentError, match=message):
         compare(load(None, settings), on_progress=lambda share, what: pytest.fail("it runs"))
-
-
-def test_an_older_profile_is_added_without_contradiction(tmp_path):
-    """What transfers take beside two ranks is not what they take beside four."""
-    sure = Timing.certain(1.0)
-    older = Profile(
-        machine={"cores": 2, "hostname": "x"},
-        messages=[(8, replace(sure, busy_s=4.0))],
-        transfer_loss=0.3,
-        busy_ranks=4,
-    )
-    newer = replace(older, messages=[(16, replace(sure, busy_s=2.0))], busy_ranks=2)
-    path = tmp_path / "profile.json"
-    keep_profile(older, path)
-    both = keep_profile(newer, path)
-    assert both.messages == [(8, sure), *newer.messages]
-    one = keep_profile(Profile(machine=older.machine), path)
-    assert (one.messages, one.transfer_loss, one.busy_ranks) == (both.messages, 0.3, 2)
-
-
-def test_too_few_ranks_to_tell_leave_the_capacity_that_was_measured(tmp_path):
-    machine, path = {"cores": 2, "hostname": "x"}, tmp_path / "profile.json"
-    keep_profile(Profile(machine, capacity=1.4), path)
-    assert keep_profile(Profile(machine), path).capacity == 1.4
-    assert keep_profile(Profile(machine, capacity=1.6), path).capacity == 1.6
-
-
-def test_the_best_product_seen_is_the_peak(tmp_path):
-    machine, path = {"cores": 2, "hostname": "x"}, tmp_path / "profile.json"
-    keep_profile(Profile(machine, peak_flops={"fp32": 2e11, "bf16": 1e11}), path)
-    kept = keep_profile(Profile(machine, peak_flops={"fp32": 1e11, "fp16": 1e10}), path)
-    assert kept.peak_flops == {"fp32": 2e11, "bf16": 1e11, "fp16": 1e10}
-    assert load_profile(path) == kept
 
 
 def calibrated(experiment, device) -> Calibrator:
