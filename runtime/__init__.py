@@ -1,27 +1,5 @@
-"""Execute programs for real with `torch.distributed`, measure and compare.
+"""Programs are executed for real with `torch.distributed`, measured and compared.
 
-``run(experiment)`` runs one on processes of this machine; ``compare(experiment)`` also
-predicts it; ``validate_suite(cases_of("quick"), folder)`` does so for many. torch is imported by
-those processes only.
+The names that users need are in `twinline`. Nothing is imported here, so that the command line
+can catch Ctrl-C before its imports begin.
 """
-
-from runtime.execution.calibrating import calibrate
-from runtime.execution.comparing import Outcome, compare
-from runtime.execution.results import Execution
-from runtime.execution.running import run
-from runtime.launch.launcher import LaunchError, Workers
-from runtime.validation.suite import cases_of
-from runtime.validation.validation import Validation, validate_suite
-
-__all__ = [
-    "Execution",
-    "LaunchError",
-    "Outcome",
-    "Validation",
-    "Workers",
-    "calibrate",
-    "cases_of",
-    "compare",
-    "run",
-    "validate_suite",
-]

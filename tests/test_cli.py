@@ -433,6 +433,7 @@ def mistaken(tmp_path, monkeypatch):
         (("--trace", "tiny.toml"), "--trace tiny.toml: is an input, too"),
         (("--gantt", "a.png", "--trace", "./a.png"), "a.png: is the file of --gantt, too"),
         (("--trace", "tiny.toml/a.json"), "tiny.toml is not a folder"),
+        (("--trace", "other.toml"), "--trace other.toml: allowed: .json"),
         (("--trace", os.devnull), "is not a regular file"),
     ],
 )

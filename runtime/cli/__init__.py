@@ -12,7 +12,8 @@ def main() -> None:
     """
     try:
         from runtime.cli.app import app
+
+        app()
     except KeyboardInterrupt:
         print("twinline: interrupted", file=sys.stderr)
         sys.exit(130)
-    app()

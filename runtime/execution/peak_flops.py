@@ -12,8 +12,9 @@ from simulator.experiment.experiment import Experiment
 def peak_flops_of(experiment: Experiment, profile: Profile | None = None) -> float | None:
     """Return the peak FLOP/s of one device in the workload's dtype.
 
-    It is that of the cluster which `experiment` names, else of `profile`, else, on CPUs, of the
-    laptop preset. A GPU of which nothing is known has none.
+    A paced run, and one on GPUs, is relative to the cluster that `experiment` names. Any other
+    is relative to this machine: to `profile`, else, on CPUs, to the laptop preset. A GPU of which
+    nothing is known has none.
 
     Args:
         experiment: the run.
@@ -22,9 +23,10 @@ def peak_flops_of(experiment: Experiment, profile: Profile | None = None) -> flo
     Raises:
         ExperimentError: the cluster cannot hold the plan.
     """
-    if experiment.is_for_cluster:
+    run, named = experiment.run, experiment.cluster.is_named
+    if run.pace is not None or (named and run.device == "cuda"):
         return peak_flops_on(experiment, resolve(experiment))
-    if profile is None and experiment.run.device == "cuda":
+    if profile is None and run.device == "cuda":
         return None
     # Nothing else of [cluster] is about a run on this machine.
     choice = ClusterChoice(ranks_per_device=experiment.cluster.ranks_per_device)

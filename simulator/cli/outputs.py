@@ -57,6 +57,9 @@ def check_outputs(
     suffix = picture.suffix.lower() if picture else ".png"
     if suffix not in (".png", ".svg", ".pdf"):
         raise ExperimentError(f"{options[0]} {picture}: allowed: .png, .svg, .pdf")
+    for path in others:
+        if path is not None and path.suffix.lower() != ".json":  # a slip could cost an experiment
+            raise ExperimentError(f"{options[1]} {path}: allowed: .json")
 
 
 def deliver(show: Callable[[], None], outputs: Sequence[Output] = (), quiet: bool = False) -> None:

@@ -43,3 +43,10 @@ def test_a_run_asks_nothing_else_of_the_cluster(monkeypatch, tmp_path) -> None:
         Profile(machine, collectives=points, peak_flops={"fp32": 1e11}), default_path(chosen)
     )
     assert peak_flops_of(chosen, saved_profile(chosen)) == 1e11
+
+
+def test_a_cluster_is_no_measure_of_a_run_on_cpus_unless_the_run_is_paced_to_it() -> None:
+    named = ["cluster.preset=dgx-h100", "workload.dtype=bf16"]
+    laptop = load_preset("laptop").device.peak_flops["bf16"]
+    assert peak_flops_of(load(None, named)) == laptop
+    assert peak_flops_of(load(None, [*named, "run.pace=1000"])) > 100 * laptop

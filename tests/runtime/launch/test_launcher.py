@@ -24,7 +24,7 @@ PIPELINE = {"model": "mlp", "pipeline": 2, "microbatches": 3, "schedule": "gpipe
 
 LAUNCHER = """
 import sys
-from runtime import Workers
+from runtime.launch.launcher import Workers
 from runtime.launch.job import Job
 from simulator import parse
 

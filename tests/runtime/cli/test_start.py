@@ -1,0 +1,39 @@
+"""The start of the command line: quiet when it is interrupted, at whatever moment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+
+INTERRUPTED = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from runtime.cli import main
+main()
+"""
+
+
+def start(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+
+def test_an_interrupt_during_imports_is_one_line() -> None:
+    for module in ("runtime.cli.app", "pydantic", "simulator.prediction"):
+        found = start(INTERRUPTED, module)
+        assert (found.returncode, found.stderr) == (130, "twinline: interrupted\n"), module
+
+
+def test_nothing_is_imported_before_interrupts_are_caught() -> None:
+    code = "import sys, runtime.cli; print([n for n in sys.modules if n.startswith('simulator')])"
+    found = start(code)
+    assert found.stdout == "[]\n", found.stderr
