@@ -23,9 +23,11 @@ def peak_flops_of(experiment: Experiment, profile: Profile | None = None) -> flo
     Raises:
         ExperimentError: the cluster cannot hold the plan.
     """
-    run, named = experiment.run, experiment.cluster.is_named
-    if run.pace is not None or (named and run.device == "cuda"):
-        return peak_flops_on(experiment, resolve(experiment))
+    run = experiment.run
+    if experiment.is_for_cluster:
+        cluster = resolve(experiment)  # a name that does not exist is refused before the run
+        if run.pace is not None or run.device == "cuda":
+            return peak_flops_on(experiment, cluster)
     if profile is None and run.device == "cuda":
         return None
     # Nothing else of [cluster] is about a run on this machine.
