@@ -28,8 +28,8 @@ def run(
         on_progress: called with the share done (0 to 1) and what is being done.
         workers: processes to use; None: new ones, ended afterwards.
         profile: of this machine, for the peak FLOP/s that MFU refers to; ``"saved"``: the one
-            that this user has saved, if there is one; None: the cluster that the experiment
-            names, else, on CPUs, the laptop preset.
+            that this user has saved, if there is one; None: the laptop preset on CPUs. A paced
+            run, and one on GPUs, refers to the cluster that the experiment names instead.
 
     Raises:
         ExperimentError: the experiment is wrong, this host's memory cannot hold it, or torch is
