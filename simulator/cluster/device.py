@@ -24,7 +24,7 @@ class Device:
             matrix products that fill all processors, `attention_efficiency` by fused attention.
         processors: streaming multiprocessors, over which the tiles of a product are spread.
         tile: rows, and columns, of the output that one of them computes at a time.
-        product_s: of a product, besides its tiles: the floor of a small one.
+        matmul_s: of a product, besides its tiles: the floor of a small one.
         kernel_s: start and end of any other kernel.
         launch_s: host time to launch a kernel.
     """
@@ -38,7 +38,7 @@ class Device:
     attention_efficiency: float
     processors: int
     tile: int
-    product_s: float
+    matmul_s: float
     kernel_s: float
     launch_s: float
     peak_flops: dict[str, float]
@@ -69,7 +69,7 @@ class DeviceTable(_Table):
     attention_efficiency: Share
     processors: Count
     tile: Count
-    product_us: Microseconds
+    matmul_us: Microseconds
     kernel_us: Microseconds
     launch_us: Microseconds
     peak_tflops: PeakTable
@@ -87,7 +87,7 @@ def device_of(table: DeviceTable) -> Device:
         attention_efficiency=table.attention_efficiency,
         processors=table.processors,
         tile=table.tile,
-        product_s=table.product_us * 1e-6,
+        matmul_s=table.matmul_us * 1e-6,
         kernel_s=table.kernel_us * 1e-6,
         launch_s=table.launch_us * 1e-6,
         peak_flops={dtype: t * 1e12 for dtype, t in table.peak_tflops.model_dump().items()},

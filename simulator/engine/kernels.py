@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import ceil, inf
 
 from simulator.cluster.device import Device
-from simulator.workloads.layer import Product
+from simulator.workloads.layer import Matmul
 
 SPLIT_DEPTH = 4096
 """The longest sum that a processor computes alone. Where tiles do not fill the last wave, others
@@ -30,12 +30,12 @@ class Work:
     """The work of a pass through a layer.
 
     Attributes:
-        products: its matrix products.
+        matmuls: its matrix products.
         nbytes: bytes that all other kernels read and write together.
         kernels: the number of these others.
     """
 
-    products: tuple[Product, ...] = ()
+    matmuls: tuple[Matmul, ...] = ()
     nbytes: float = 0.0
     kernels: int = 0
 
@@ -51,9 +51,9 @@ def times(device: Device, dtype: str, width: int, work: Work) -> tuple[float, fl
         width: bytes of a value of `dtype`.
         work: the kernels.
     """
-    single = [product for product in work.products if not product.fused]
-    fused = [product for product in work.products if product.fused]
-    total = sum(product_seconds(device, dtype, width, product) for product in single)
+    single = [matmul for matmul in work.matmuls if not matmul.fused]
+    fused = [matmul for matmul in work.matmuls if matmul.fused]
+    total = sum(matmul_seconds(device, dtype, width, matmul) for matmul in single)
     total += work.kernels * device.kernel_s + moving_seconds(device, work.nbytes)
     if fused:
         total += attention_seconds(device, dtype, fused)
@@ -66,12 +66,12 @@ def moving_seconds(device: Device, nbytes: float) -> float:
     return nbytes / (device.memory_bandwidth * device.memory_efficiency)
 
 
-def product_seconds(device: Device, dtype: str, width: int, product: Product) -> float:
+def matmul_seconds(device: Device, dtype: str, width: int, matmul: Matmul) -> float:
     """Return the time of a matrix product.
 
     The longer counts: computing whole waves of tiles, or moving the operands through memory.
     """
-    m, n, k, batch = product.m, product.n, product.k, product.batch
+    m, n, k, batch = matmul.m, matmul.n, matmul.k, matmul.batch
     depth = min(k, SPLIT_DEPTH)
     rate = device.peak_flops[dtype] * device.matmul_efficiency / device.processors
     computing = inf
@@ -81,10 +81,10 @@ def product_seconds(device: Device, dtype: str, width: int, product: Product) ->
         waves = ceil(tiles * (k / depth) / device.processors)
         computing = min(computing, waves * 2.0 * tile * tile * depth / (rate * share))
     moving = width * batch * (m * k + k * n + m * n) / device.memory_bandwidth
-    return device.product_s + max(computing, moving)
+    return device.matmul_s + max(computing, moving)
 
 
-def attention_seconds(device: Device, dtype: str, products: Iterable[Product]) -> float:
+def attention_seconds(device: Device, dtype: str, matmuls: Iterable[Matmul]) -> float:
     """Return the time of a fused attention kernel.
 
     Blocks of the rows of every head are spread over the processors. They are of unequal length
@@ -92,7 +92,7 @@ def attention_seconds(device: Device, dtype: str, products: Iterable[Product]) -
     """
     rate = device.peak_flops[dtype] * device.attention_efficiency
     computing = 0.0
-    for product in products:
-        blocks = product.batch * ceil(max(product.m, product.n) / device.tile)
-        computing += product.flops / rate * max(1.0, device.processors / blocks)
+    for matmul in matmuls:
+        blocks = matmul.batch * ceil(max(matmul.m, matmul.n) / device.tile)
+        computing += matmul.flops / rate * max(1.0, device.processors / blocks)
     return device.kernel_s + computing

@@ -25,16 +25,16 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
     if layer.exchange is not None:
         return Work()
     if op in FORWARDS:
-        return Work(layer.products, layer.moved_bytes, layer.kernels)
+        return Work(layer.matmuls, layer.moved_bytes, layer.kernels)
     size = float(layer.parameters * workload.dtype_bytes)
     if op in (Op.BACKWARD, Op.BACKWARD_INPUT):
-        products = (*layer.recomputed, *layer.backward_input)
+        matmuls = (*layer.recomputed, *layer.backward_input)
         if op is Op.BACKWARD:
-            products += layer.backward_weight
+            matmuls += layer.backward_weight
         nbytes = BACKWARD_BYTES * layer.moved_bytes + layer.recomputed_bytes
         new = parallel.shards_gradients and size > 0  # gradients are zeroed for each microbatch
         launched = layer.kernels + layer.recomputed_kernels + new
-        return Work(products, nbytes + new * size, launched)
+        return Work(matmuls, nbytes + new * size, launched)
     if op is Op.BACKWARD_WEIGHT:
         return Work(layer.backward_weight)
     if not layer.parameters:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from simulator.experiment.experiment import Experiment
-from simulator.workloads.layer import Layer, Product
+from simulator.workloads.layer import Layer, Matmul
 
 Form = Literal["kept", "recomputed", "flash"]
 """Ways to compute the core of attention, by what is kept of it for the backward pass.
@@ -43,13 +43,13 @@ class Core:
     causal: bool
 
     @property
-    def products(self) -> tuple[Product, Product]:
+    def matmuls(self) -> tuple[Matmul, Matmul]:
         """The products Q·Kᵀ and scores·V.
 
         A fused kernel computes half of them where a mask is causal.
         """
         fused = self.form == "flash"
-        scores = Product(
+        scores = Matmul(
             m=self.sequence,
             n=self.sequence,
             k=self.head,
@@ -67,9 +67,9 @@ class Core:
         """
         heads_bytes = self.count * self.sequence * self.head * self.width
         scores_bytes = self.count * self.sequence * self.sequence * self.width
-        first, *rest = layer.products
-        scores, mix = self.products
-        layer = replace(layer, products=(first, scores, mix, *rest))
+        first, *rest = layer.matmuls
+        scores, mix = self.matmuls
+        layer = replace(layer, matmuls=(first, scores, mix, *rest))
         if self.form == "flash":
             # Q, K and V are read, the output is written; of a row of scores the log-sum-exp is
             # kept. The backward pass computes the scores again: 5 products, 2.5 × the forward

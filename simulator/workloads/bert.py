@@ -59,7 +59,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     transform = Layer(
         kind=f"bert-head {blocks.shape} v{w.vocab}",
         parameters=h * h + h + 2 * h,
-        products=(linear(blocks.tokens, h, h),),
+        matmuls=(linear(blocks.tokens, h, h),),
         moved_bytes=6 * masked * h * width,  # masked ones taken, GELU, norm
         kernels=3,
         # Inputs of GELU, norm and projection; the norm's statistics; masked positions.
@@ -123,7 +123,7 @@ def _transform(p: SplitTransformer, whole: int, masked: int) -> Layer:
     return Layer(
         kind=f"bert-transform {p.shape} n{masked}",
         parameters=h * h + h + 2 * h,
-        products=(linear(p.tokens, h, h),),
+        matmuls=(linear(p.tokens, h, h),),
         moved_bytes=6 * masked * h * p.width,  # masked ones taken, GELU, norm
         kernels=3,
         saved_bytes=2 * masked * h * p.width + 2 * masked * p.wide + 8 * masked,

@@ -69,7 +69,7 @@ class TransformerBlocks:
         return core.into(
             replace(
                 half,
-                products=(linear(self.tokens, h, 3 * h), linear(self.tokens, h, h)),
+                matmuls=(linear(self.tokens, h, 3 * h), linear(self.tokens, h, h)),
                 moved_bytes=5 * hidden,  # norm, residual
                 kernels=2,
                 saved_bytes=5 * hidden + self.norm_statistics,
@@ -88,7 +88,7 @@ class TransformerBlocks:
         )
         return replace(
             half,
-            products=(linear(tokens, h, ffn), linear(tokens, ffn, h)),
+            matmuls=(linear(tokens, h, ffn), linear(tokens, ffn, h)),
             moved_bytes=5 * hidden + inner,  # norm, residual; GELU
             kernels=3,
             saved_bytes=hidden + inner + self.norm_statistics,
@@ -119,7 +119,7 @@ class TransformerBlocks:
         return replace(
             before,
             parameters=before.parameters + w.hidden * w.vocab + bias * w.vocab,
-            products=(*before.products, linear(rows, w.hidden, w.vocab)),
+            matmuls=(*before.matmuls, linear(rows, w.hidden, w.vocab)),
             moved_bytes=before.moved_bytes + 3 * logits * wide,  # log-softmax
             kernels=before.kernels + 2,
             # Output of log-softmax, targets, the loss's total weight.

@@ -14,7 +14,7 @@ from dataclasses import replace
 from simulator.experiment.experiment import Experiment
 from simulator.program.operations import Op
 from simulator.workloads.attention import Core
-from simulator.workloads.layer import Exchange, Layer, Product, exchange, linear
+from simulator.workloads.layer import Exchange, Layer, Matmul, exchange, linear
 from simulator.workloads.transformer import SplitTransformer
 
 SHIFT = Exchange("context", Op.SHIFT, Op.SHIFT_BACK)
@@ -43,7 +43,7 @@ def _ring(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
 
     Those of the next step come meanwhile, so their shift is listed before the step.
     """
-    made = [_product(p, whole, "queries", 1), replace(_product(p, whole, "keys", 2), reads=(1,))]
+    made = [_matmul(p, whole, "queries", 1), replace(_matmul(p, whole, "keys", 2), reads=(1,))]
     queries, keys, state = 1, 2, 0  # boundaries, counted from the input
     for step in range(p.context):
         here = keys
@@ -59,14 +59,14 @@ def _ring(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
     return [*made, _projection(p, whole)]
 
 
-def _product(p: SplitTransformer, whole: int, part: str, count: int) -> Layer:
+def _matmul(p: SplitTransformer, whole: int, part: str, count: int) -> Layer:
     """Return `count` of Q, K, V of the heads here: (batch, sequence, count × hidden ÷ tensor)."""
     columns = count * p.hidden // p.tensor
     nbytes = p.tokens * columns * p.width
     return Layer(
         kind=f"{part} {p.shape}",
         parameters=p.hidden * columns + columns,
-        products=(linear(p.tokens, p.hidden, columns),),
+        matmuls=(linear(p.tokens, p.hidden, columns),),
         deferred_bytes=nbytes,
         defers_input=True,
         output_shape=(p.batch, p.sequence, columns),
@@ -92,7 +92,7 @@ def _block(
     head, wide = p.hidden // p.heads, max(p.width, 4)
     seen = p.sequence // (2 if causal and step else 1)
     pairs = p.sequence * seen
-    scores = Product(p.sequence, seen, head, batch=heads, of_weights=False)
+    scores = Matmul(p.sequence, seen, head, batch=heads, of_weights=False)
     rows, mixed = heads * p.sequence, p.all_bytes // p.tensor
     shape: tuple[int, ...] = (heads, p.sequence, head + 1)
     nbytes = rows * (head + 1) * wide
@@ -101,7 +101,7 @@ def _block(
     place = "first" if step == 0 else "last" if last else "middle"
     block = Layer(
         kind=f"{'causal' if causal else 'full'}-ring-block-{place} {p.shape} a{p.heads}",
-        products=(scores, replace(scores, n=head, k=seen)),
+        matmuls=(scores, replace(scores, n=head, k=seen)),
         # Q, K and V copied apart, scores scaled, their log-sum-exp, exponentials; the state.
         moved_bytes=6 * mixed + 6 * heads * pairs * p.width + 4 * rows * (head + 1) * wide,
         kernels=12,
@@ -131,7 +131,7 @@ def _projection(p: SplitTransformer, whole: int) -> Layer:
     return Layer(
         kind=f"projection {p.shape}",
         parameters=columns * p.hidden,
-        products=(linear(p.tokens, columns, p.hidden),),
+        matmuls=(linear(p.tokens, columns, p.hidden),),
         deferred_bytes=p.all_bytes,
         defers_input=True,
         output_shape=(p.batch, p.sequence, p.hidden),
@@ -148,14 +148,14 @@ def _ulysses(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
     packed = (p.context, p.batch, p.sequence, 3, columns)
     merged = (p.context, p.batch, p.sequence, columns)
     qkv = replace(
-        _product(p, whole, "packed", 3), moved_bytes=6 * mixed, kernels=1, output_shape=packed
+        _matmul(p, whole, "packed", 3), moved_bytes=6 * mixed, kernels=1, output_shape=packed
     )
     count, sequence, head = p.batch * heads, p.sequence * p.context, p.hidden // p.heads
     core = Core(p.form, count, sequence, head, p.width, causal)
     scores = count * sequence * sequence * p.width
     mixing = Layer(
         kind=f"{'causal' if causal else 'full'}-ulysses-core {p.shape} a{p.heads}",
-        products=core.products,
+        matmuls=core.matmuls,
         moved_bytes=8 * mixed + 2 * scores,  # Q, K, V sorted, softmax, heads sorted
         kernels=3,
         saved_bytes=3 * mixed + scores,
@@ -171,7 +171,7 @@ def _ulysses(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
             kind=f"{mixing.kind} again",
             saved_bytes=0,
             keeps=(True,),
-            recomputed=mixing.products,
+            recomputed=mixing.matmuls,
             recomputed_bytes=mixing.moved_bytes,
             recomputed_kernels=mixing.kernels,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulator.workloads.layer import Layer, Product, linear
+from simulator.workloads.layer import Layer, Matmul, linear
 
 INDEX_BYTES = 8
 """Bytes of one position of a maximum, and of one label."""
@@ -45,7 +45,7 @@ class Conv:
         """Return the number of the output's values for `batch` images of side `size`."""
         return batch * self.outputs * self.window.side(size) ** 2
 
-    def product(self, batch: int, size: int, first: bool = False) -> Product:
+    def matmul(self, batch: int, size: int, first: bool = False) -> Matmul:
         """Return it as a matrix product, in which a pixel of the output is a row.
 
         Source: Chetlur et al. 2014, "cuDNN", section 3.
@@ -55,7 +55,7 @@ class Conv:
         """
         pixels = batch * self.window.side(size) ** 2
         patch = self.inputs * self.window.kernel**2
-        return Product(pixels, self.outputs, patch, into_input=not first)
+        return Matmul(pixels, self.outputs, patch, into_input=not first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def convolution(block: Block, batch: int, size: int, width: int, first: bool) ->
         kind=f"conv{'-first' if first else ''} b{batch} {conv.inputs}x{size}x{size} to "
         f"{conv.outputs} {conv.window}" + (f" pool {block.pool}" if block.pool else ""),
         parameters=conv.parameters,
-        products=(conv.product(batch, size, first),),
+        matmuls=(conv.matmul(batch, size, first),),
         # ReLU reads and writes; the pool reads and writes values and positions.
         moved_bytes=2 * values * width
         + (values * width + outputs * (width + INDEX_BYTES) if block.pool else values),
@@ -111,7 +111,7 @@ def fully_connected(batch: int, inputs: int, outputs: int, width: int) -> Layer:
     return Layer(
         kind=f"fully-connected b{batch} {inputs} to {outputs}",
         parameters=parameters,
-        products=(linear(batch, inputs, outputs),),
+        matmuls=(linear(batch, inputs, outputs),),
         moved_bytes=2 * batch * outputs * width + batch * outputs,
         kernels=2,
         saved_bytes=batch * outputs,
@@ -131,7 +131,7 @@ def classifier(batch: int, inputs: int, classes: int, width: int) -> Layer:
     return Layer(
         kind=f"classifier b{batch} {inputs} to {classes}",
         parameters=parameters,
-        products=(linear(batch, inputs, classes),),
+        matmuls=(linear(batch, inputs, classes),),
         moved_bytes=3 * batch * classes * wide,
         kernels=2,
         saved_bytes=batch * classes * wide + INDEX_BYTES * batch + wide,

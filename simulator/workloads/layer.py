@@ -37,7 +37,7 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class Matmul:
     """A matrix product (m × k) · (k × n), `batch` times with other operands.
 
     Attributes:
@@ -63,30 +63,30 @@ class Product:
         return 2.0 * self.batch * self.m * self.n * self.k * self.share
 
     @property
-    def into_left(self) -> Product:
+    def into_left(self) -> Matmul:
         """The gradient of the left operand: that of the output by the right operand, transposed."""
         return replace(self, n=self.k, k=self.n)
 
     @property
-    def into_right(self) -> Product:
+    def into_right(self) -> Matmul:
         """The gradient of the right operand: the left one, transposed, by that of the output."""
         return replace(self, m=self.k, k=self.m)
 
     @property
-    def backward_input(self) -> tuple[Product, ...]:
+    def backward_input(self) -> tuple[Matmul, ...]:
         """Products for the gradients of activations."""
         left = (self.into_left,) if self.into_input else ()
         return left if self.of_weights else (*left, self.into_right)
 
     @property
-    def backward_weight(self) -> tuple[Product, ...]:
+    def backward_weight(self) -> tuple[Matmul, ...]:
         """Products for the gradient of a weight."""
         return (self.into_right,) if self.of_weights else ()
 
 
-def flops(products: Iterable[Product]) -> float:
+def flops(matmuls: Iterable[Matmul]) -> float:
     """Return the floating-point operations of all products together."""
-    return sum(product.flops for product in products)
+    return sum(matmul.flops for matmul in matmuls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Layer:
         copied_over: mesh axes of one model over which its parameters are copies.
         whole: index, and part, of the layer that this is a part of where one rank has it
             all; -1: the layer itself.
-        products: matrix products of the forward pass; those of the backward pass follow.
+        matmuls: matrix products of the forward pass; those of the backward pass follow.
         moved_bytes, kernels: read and written by a forward pass that computes one operator
             after the other, and how many of them there are, without matrix products.
         recomputed, recomputed_bytes, recomputed_kernels: the same three of the part of the
@@ -129,10 +129,10 @@ class Layer:
 
     kind: str
     parameters: int = 0
-    products: tuple[Product, ...] = ()
+    matmuls: tuple[Matmul, ...] = ()
     moved_bytes: float = 0.0
     kernels: int = 0
-    recomputed: tuple[Product, ...] = ()
+    recomputed: tuple[Matmul, ...] = ()
     recomputed_bytes: float = 0.0
     recomputed_kernels: int = 0
     saved_bytes: int = 0
@@ -151,19 +151,19 @@ class Layer:
     whole: tuple[int, str] = (-1, "")
 
     @property
-    def backward_input(self) -> tuple[Product, ...]:
+    def backward_input(self) -> tuple[Matmul, ...]:
         """Products for the gradient of the input, without what is run again."""
-        return tuple(made for product in self.products for made in product.backward_input)
+        return tuple(made for matmul in self.matmuls for made in matmul.backward_input)
 
     @property
-    def backward_weight(self) -> tuple[Product, ...]:
+    def backward_weight(self) -> tuple[Matmul, ...]:
         """Products for the gradients of the weights."""
-        return tuple(made for product in self.products for made in product.backward_weight)
+        return tuple(made for matmul in self.matmuls for made in matmul.backward_weight)
 
     @property
     def forward_flops(self) -> float:
         """FLOPs of the forward pass."""
-        return flops(self.products)
+        return flops(self.matmuls)
 
     @property
     def backward_input_flops(self) -> float:
@@ -198,6 +198,6 @@ def exchange(how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
     )
 
 
-def linear(tokens: int, inputs: int, outputs: int) -> Product:
+def linear(tokens: int, inputs: int, outputs: int) -> Matmul:
     """Return the product (tokens × inputs) by a weight (inputs × outputs)."""
-    return Product(tokens, outputs, inputs)
+    return Matmul(tokens, outputs, inputs)

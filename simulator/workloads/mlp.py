@@ -12,7 +12,7 @@ from typing import Any
 
 from simulator.experiment.experiment import Experiment
 from simulator.program.operations import Op
-from simulator.workloads.layer import Exchange, Layer, Product, exchange, linear
+from simulator.workloads.layer import Exchange, Layer, Matmul, exchange, linear
 from simulator.workloads.transformer import EVERYWHERE
 
 
@@ -28,8 +28,8 @@ def layers(experiment: Experiment) -> list[Layer]:
         return Layer(
             kind=f"perceptron{'-first' if first else ''} {shape}",
             parameters=h * ffn + ffn + ffn * h + h,
-            products=(
-                Product(tokens, ffn, h, into_input=not first),
+            matmuls=(
+                Matmul(tokens, ffn, h, into_input=not first),
                 linear(tokens, ffn, h),
             ),
             moved_bytes=3 * hidden_bytes + 2 * ffn_bytes,  # residual, GELU
@@ -105,7 +105,7 @@ class _Sizes:
             }
         )
 
-    def product(
+    def matmul(
         self, whole: int, part: str, inputs: int, outputs: int, bias: int, **keys: Any
     ) -> Layer:
         """Return a part whose main work is one matrix product."""
@@ -116,7 +116,7 @@ class _Sizes:
             outputs,
             **{
                 "parameters": inputs * outputs + bias,
-                "products": (Product(self.tokens, outputs, inputs, into_input=not first),),
+                "matmuls": (Matmul(self.tokens, outputs, inputs, into_input=not first),),
                 **keys,
             },
         )
@@ -146,8 +146,8 @@ def _megatron(p: _Sizes) -> list[Layer]:
             "columns-rows" if block else "columns-rows-first",
             p.hidden,
             parameters=p.hidden * p.mine + p.mine + p.mine * p.hidden,
-            products=(
-                Product(p.tokens, p.mine, p.hidden, into_input=block > 0),
+            matmuls=(
+                Matmul(p.tokens, p.mine, p.hidden, into_input=block > 0),
                 linear(p.tokens, p.mine, p.hidden),
             ),
             moved_bytes=2 * mine,
@@ -185,7 +185,7 @@ def _rows(p: _Sizes) -> list[Layer]:
         if block:
             result += p.exchange(None, Op.ALL_REDUCE, hidden)
         result.append(
-            p.product(
+            p.matmul(
                 *(block, "fc1", p.here, p.ffn, 0),
                 moved_bytes=2 * p.nbytes(p.here),  # columns taken
                 kernels=1,
@@ -196,7 +196,7 @@ def _rows(p: _Sizes) -> list[Layer]:
         )
         result += p.exchange(Op.ALL_REDUCE, Op.ALL_REDUCE, ffn)
         result.append(
-            p.product(
+            p.matmul(
                 *(block, "fc2", p.mine, p.hidden, p.mine),
                 moved_bytes=4 * p.nbytes(p.mine),  # columns taken, GELU
                 kernels=2,
@@ -218,7 +218,7 @@ def _columns(p: _Sizes) -> list[Layer]:
     for block in range(p.blocks):
         begin = len(result)
         result.append(
-            p.product(
+            p.matmul(
                 *(block, "fc1", p.hidden, p.mine, p.mine),
                 moved_bytes=2 * hidden + 2 * p.nbytes(p.mine),  # put side by side, GELU
                 kernels=2,
@@ -231,7 +231,7 @@ def _columns(p: _Sizes) -> list[Layer]:
         gathered = (p.ranks, p.batch, p.sequence, p.mine)
         result += p.exchange(Op.ALL_GATHER, Op.REDUCE_SCATTER, gathered)
         result.append(
-            p.product(
+            p.matmul(
                 *(block, "fc2", p.ffn, p.here, p.here),
                 moved_bytes=2 * p.nbytes(p.ffn) + 3 * here,  # put side by side, residual
                 kernels=2,

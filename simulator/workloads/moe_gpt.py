@@ -32,7 +32,7 @@ from fractions import Fraction
 from simulator.experiment.experiment import Experiment
 from simulator.program.operations import Op
 from simulator.workloads import gpt
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, Product, exchange, linear
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, Matmul, exchange, linear
 from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
 
 INDEX_BYTES = 8
@@ -58,9 +58,9 @@ def layers(experiment: Experiment) -> list[Layer]:
     return result
 
 
-def expert_products(count: int, slots: int, hidden: int, ffn: int) -> tuple[Product, Product]:
+def expert_matmuls(count: int, slots: int, hidden: int, ffn: int) -> tuple[Matmul, Matmul]:
     """Return the two products of `count` experts with equally many slots."""
-    return Product(slots, ffn, hidden, count), Product(slots, hidden, ffn, count)
+    return Matmul(slots, ffn, hidden, count), Matmul(slots, hidden, ffn, count)
 
 
 def mixture(experiment: Experiment) -> Layer:
@@ -76,9 +76,9 @@ def mixture(experiment: Experiment) -> Layer:
     return Layer(
         kind=f"moe b{batch} s{w.sequence} h{h} f{ffn} e{w.experts} k{w.top_k} c{per_expert}",
         parameters=2 * h + h * w.experts + w.experts * (h * ffn + ffn + ffn * h + h),
-        products=(
+        matmuls=(
             linear(tokens, h, w.experts),
-            *expert_products(w.experts, per_expert, h, ffn),
+            *expert_matmuls(w.experts, per_expert, h, ffn),
         ),
         # Tokens: norm, sum over choices, residual. Slots: filled and emptied, GELU. Choices:
         # read, weighted and summed. Scores: masked, softmax, clamped, masked, sorted.
@@ -154,7 +154,7 @@ class _SplitMixture:
         return Layer(
             kind=f"router {self.shape}",
             parameters=p.hidden * experts,
-            products=(linear(p.tokens, p.hidden, experts),),
+            matmuls=(linear(p.tokens, p.hidden, experts),),
             moved_bytes=scores * (8 * p.width + 2 * INDEX_BYTES),
             kernels=12,
             saved_bytes=scores * p.width + scores,  # softmax's output, which are not chosen
@@ -201,7 +201,7 @@ class _SplitMixture:
         return Layer(
             kind=f"experts n{here} of {self.shape} f{w.ffn}",
             parameters=here * (h * columns + columns + columns * h + h // p.tensor),
-            products=expert_products(here, self.each * self.degree, h, columns),
+            matmuls=expert_matmuls(here, self.each * self.degree, h, columns),
             moved_bytes=4 * sorts * self.slots_bytes + inner,
             kernels=1 + 2 * sorts,
             saved_bytes=inner + sorts * self.slots_bytes,

@@ -107,7 +107,7 @@ def _stem(batch: int, size: int, width: int) -> Layer:
     return Layer(
         kind=f"stem b{batch} {STEM.inputs}x{size}x{size}",
         parameters=parameters,
-        products=(STEM.product(batch, size, first=True),),
+        matmuls=(STEM.matmul(batch, size, first=True),),
         # Norm reads twice and writes; ReLU reads and writes, the pool reads.
         moved_bytes=(6 * values + outputs) * width + INDEX_BYTES * outputs,
         kernels=3,
@@ -145,7 +145,7 @@ def _bottleneck(block: Bottleneck, batch: int, size: int, width: int) -> Layer:
     return Layer(
         kind=f"bottleneck b{batch} {block.inputs}x{size}x{size} to {block.outputs} s{block.stride}",
         parameters=parameters,
-        products=tuple(conv.product(batch, at) for conv, at in placed),
+        matmuls=tuple(conv.matmul(batch, at) for conv, at in placed),
         # Norms read twice and write; ReLU reads and writes. At the end the sum reads two and
         # writes, ReLU reads twice and writes.
         moved_bytes=(3 * normed + 2 * (first + second) + 6 * third) * width + third,
@@ -165,13 +165,13 @@ def _head(batch: int, size: int, classes: int, width: int) -> Layer:
     """Return the average over the image, then the classifier."""
     features = BOTTLENECKS[-1].outputs
     pooled = batch * features * width
-    product = classifier(batch, features, classes, width)
+    head = classifier(batch, features, classes, width)
     return replace(
-        product,
-        kind=f"pooled {product.kind} from {size}x{size}",
-        moved_bytes=product.moved_bytes + pooled * (size**2 + 1),
-        kernels=product.kernels + 1,
-        saved_bytes=product.saved_bytes + pooled,
-        deferred_bytes=product.deferred_bytes + pooled,
+        head,
+        kind=f"pooled {head.kind} from {size}x{size}",
+        moved_bytes=head.moved_bytes + pooled * (size**2 + 1),
+        kernels=head.kernels + 1,
+        saved_bytes=head.saved_bytes + pooled,
+        deferred_bytes=head.deferred_bytes + pooled,
         defers_input=False,
     )

@@ -153,7 +153,7 @@ class SplitTransformer:
             Layer(
                 kind=f"{'causal' if causal else 'full'}-attention-part {self.shape} a{heads}",
                 parameters=(3 * h * h + 3 * h + h * h) // t,
-                products=(linear(self.tokens, h, 3 * h // t), linear(self.tokens, h // t, h)),
+                matmuls=(linear(self.tokens, h, 3 * h // t), linear(self.tokens, h // t, h)),
                 saved_bytes=4 * heads_bytes,
                 deferred_bytes=4 * heads_bytes + self.all_bytes,
                 defers_input=True,
@@ -171,7 +171,7 @@ class SplitTransformer:
         return Layer(
             kind=f"mlp-part {self.shape} f{self.ffn}",
             parameters=h * columns + columns + columns * h,
-            products=(linear(tokens, h, columns), linear(tokens, columns, h)),
+            matmuls=(linear(tokens, h, columns), linear(tokens, columns, h)),
             moved_bytes=2 * tokens * columns * width,
             kernels=1,
             saved_bytes=2 * tokens * columns * width,
@@ -221,7 +221,7 @@ class SplitTransformer:
         return Layer(
             kind=f"logits-part n{tokens} {self.shape} v{self.vocab}",
             parameters=self.hidden * columns + bias * columns,
-            products=(linear(tokens, self.hidden, columns),),
+            matmuls=(linear(tokens, self.hidden, columns),),
             deferred_bytes=nbytes,
             defers_input=True,
             output_shape=(tokens, columns),

@@ -21,7 +21,7 @@ memory_efficiency = 0.5
 attention_efficiency = 0.5
 processors = 10
 tile = 32
-product_us = 1
+matmul_us = 1
 kernel_us = 1
 launch_us = 1
 peak_tflops = {{ fp64 = 1, fp32 = {peak}, bf16 = 100, fp16 = 100 }}

@@ -78,7 +78,7 @@ def test_passes_that_fill_a_device_take_twice_as_long() -> None:
 def test_passes_that_wait_for_their_launches_leave_room() -> None:
     """Where launching takes four times as long as the kernels, there is room for four."""
     preset = load_preset("dgx-h100")
-    device = replace(preset.device, kernel_s=2e-6, product_s=2e-6, launch_s=8e-6)
+    device = replace(preset.device, kernel_s=2e-6, matmul_s=2e-6, launch_s=8e-6)
     slow = replace(preset, kinds={preset.topology.kind(0): device})
     experiment = load(None, ["parallel.pipeline=1", "parallel.data=8", *SMALL])
     alone, *shared = (first_pass(predict(experiment, slow.shared_by(k))) for k in (1, 2, 8))

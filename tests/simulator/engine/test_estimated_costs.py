@@ -46,7 +46,7 @@ def test_passes_by_hand(dtype: str, width: int, peak: float) -> None:
         cluster.device,
         processors=4,
         tile=16,
-        product_s=3e-6,
+        matmul_s=3e-6,
         kernel_s=2e-6,
         launch_s=0.0,
         memory_bandwidth=1e12,
@@ -59,7 +59,7 @@ def test_passes_by_hand(dtype: str, width: int, peak: float) -> None:
     )
     tokens = 4 * 8
 
-    def product(m: int, n: int, k: int) -> float:
+    def matmul(m: int, n: int, k: int) -> float:
         waves = -(-(m // 16) * (n // 16) // 4)
         computing = waves * 4 * (2 * 16 * 16 * k) / (0.5 * peak)
         return 3e-6 + max(computing, (m * k + k * n + m * n) * width / 0.8e12)
@@ -71,11 +71,11 @@ def test_passes_by_hand(dtype: str, width: int, peak: float) -> None:
     # Read and written. The loss is in fp32: two operators, or four with copies of 16 bits.
     block = tokens * (3 * 64 + 2 * 256) * width
     loss, kernels = tokens * 64 * (5 * 4 if width == 2 else 3 * 4), 4 if width == 2 else 2
-    forward = 2 * (product(*into) + product(*out)) + others(2 * block + loss, 4 + kernels)
+    forward = 2 * (matmul(*into) + matmul(*out)) + others(2 * block + loss, 4 + kernels)
     assert seconds["0F0"] == pytest.approx(forward, rel=1e-12)
     # Into the inputs, none for the batch, and into the weights; three tensors in place of two.
-    backward = product(32, 64, 256) + 2 * product(32, 256, 64)
-    backward += 2 * (product(64, 256, 32) + product(256, 64, 32))
+    backward = matmul(32, 64, 256) + 2 * matmul(32, 256, 64)
+    backward += 2 * (matmul(64, 256, 32) + matmul(256, 64, 32))
     backward += others(2 * block + loss, 4 + kernels) + 0.5 * (2 * block + loss) / 0.8e12
     assert seconds["0B0"] == pytest.approx(backward, rel=1e-12)
 

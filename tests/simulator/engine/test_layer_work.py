@@ -36,13 +36,13 @@ def test_a_whole_backward_pass_is_its_two_halves(keys: list[str]) -> None:
             work_of(op, layer, experiment.workload, experiment.parallel)
             for op in (Op.BACKWARD, Op.BACKWARD_INPUT, Op.BACKWARD_WEIGHT)
         )
-        assert flops(whole.products) == flops(left.products) + flops(right.products)
+        assert flops(whole.matmuls) == flops(left.matmuls) + flops(right.matmuls)
         assert (whole.nbytes, whole.kernels) == (left.nbytes, left.kernels)
-        for product in layer.products:
-            made = (*product.backward_input, *product.backward_weight)
-            assert len(made) == 1 + product.into_input
-            assert {gradient.flops for gradient in made} == {product.flops}
-            sides = sorted((product.m, product.n, product.k))
+        for matmul in layer.matmuls:
+            made = (*matmul.backward_input, *matmul.backward_weight)
+            assert len(made) == 1 + matmul.into_input
+            assert {gradient.flops for gradient in made} == {matmul.flops}
+            sides = sorted((matmul.m, matmul.n, matmul.k))
             assert all(sorted((g.m, g.n, g.k)) == sides for g in made)
 
 
@@ -64,7 +64,7 @@ def test_an_optimizer_step_moves_parameters_gradients_and_states(
     experiment = plan("workload.model=mlp", *keys)
     layer = next(layer for layer in describe(experiment) if layer.parameters)
     work = work_of(Op.OPTIMIZER_STEP, layer, experiment.workload, experiment.parallel)
-    assert work.products == ()
+    assert work.matmuls == ()
     assert work.nbytes == bytes_a_parameter * layer.parameters
     assert work.kernels == kernels
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.strategies.stages.partition import split_stages
-from simulator.workloads.layer import Layer, Product
+from simulator.workloads.layer import Layer, Matmul
 
 
 def layer(cost: int = 0, parameters: int = 0, starts: bool = True) -> Layer:
-    product = Product(1, 1, cost)
-    return Layer("x", parameters=parameters, products=(product,), starts_block=starts)
+    matmul = Matmul(1, 1, cost)
+    return Layer("x", parameters=parameters, matmuls=(matmul,), starts_block=starts)
 
 
 def largest(costs: list[int], ranges: list[tuple[int, int]]) -> int:
@@ -81,7 +81,7 @@ def test_a_split_into_other_numbers_is_refused(split: list[int]) -> None:
 
 def test_given_seconds_win_over_flops() -> None:
     layers = [
-        Layer("x", seconds=(seconds, 0.0, 0.0), products=(Product(1, 1, depth),))
+        Layer("x", seconds=(seconds, 0.0, 0.0), matmuls=(Matmul(1, 1, depth),))
         for seconds, depth in [(1.0, 9), (1.0, 1), (2.0, 1)]
     ]
     assert split_stages(layers, 2) == [(0, 2), (2, 3)]

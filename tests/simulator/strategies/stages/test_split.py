@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from simulator import ExperimentError, load, lower
 from simulator.strategies.stages.partition import split_stages, stage_costs
-from simulator.workloads.layer import Layer, Product
+from simulator.workloads.layer import Layer, Matmul
 
 MLP = ["workload.model=mlp", "workload.layers=8", "workload.hidden=16"]
 
@@ -72,7 +72,7 @@ def test_what_is_refused_and_why(keys: list[str], message: str) -> None:
 
 
 def test_many_blocks() -> None:
-    chain = [Layer("x", products=(Product(1, 1, cost % 7 + 1),)) for cost in range(300)]
+    chain = [Layer("x", matmuls=(Matmul(1, 1, cost % 7 + 1),)) for cost in range(300)]
     assert split_stages(chain, 300) == [(index, index + 1) for index in range(300)]
     ranges = split_stages(chain, 16)
     assert ranges[0][0] == 0
@@ -83,13 +83,12 @@ def test_many_blocks() -> None:
 @given(st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=1, max_size=8), st.data())
 def test_costs_of_stages(works: list[tuple[int, int, int]], data) -> None:
     layers = [
-        Layer("x", products=(Product(1, 1, f),), recomputed=(Product(1, 1, i),))
-        for f, i, _ in works
+        Layer("x", matmuls=(Matmul(1, 1, f),), recomputed=(Matmul(1, 1, i),)) for f, i, _ in works
     ]
     works = [(2 * f, 2 * (f + i), 2 * f) for f, i, _ in works]
     cuts = sorted(data.draw(st.sets(st.integers(1, len(works) - 1)))) if len(works) > 1 else []
     ranges = list(pairwise([0, *cuts, len(works)]))
-    timed = [Layer("x", seconds=work, products=(Product(9, 9, 9),)) for work in works]
+    timed = [Layer("x", seconds=work, matmuls=(Matmul(9, 9, 9),)) for work in works]
     expected = tuple(
         tuple(sum(work[part] for work in works[a:b]) for part in range(3)) for a, b in ranges
     )
