@@ -11,16 +11,18 @@ def seconds(value: float, signed: bool = False) -> str:
     if size >= 100:
         return f"{value:{sign}.0f} s"
     for scale, unit in ((1, "s"), (1e3, "ms")):
-        if size * scale >= 1:
-            return f"{value * scale:{sign}.3g} {unit}"
+        text = f"{value * scale:{sign}.3g}"
+        if abs(float(text)) >= 1:  # as it reads: 999.9 µs are 1 ms
+            return f"{text} {unit}"
     return f"{value * 1e6:{sign}.3g} µs"
 
 
 def nbytes(value: float) -> str:
     """Return bytes with the decimal unit that suits their number: 1.5 MB."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:
-            return f"{value:.3g} {unit}"
+        text = f"{value:.3g}"
+        if abs(float(text)) < 1000:  # as it reads: 999.9 kB are 1 MB
+            return f"{text} {unit}"
         value /= 1000
     return f"{value:.3g} TB"
 
