@@ -41,7 +41,15 @@ def run(
     gantt: Gantt = None,
     trace: Trace = None,
 ) -> None:
-    """Execute the experiment on the ranks that torchrun started."""
+    """Execute the experiment on the ranks that torchrun started, on one host or several.
+
+    Rank 0 prints what they took and saves the timeline to --trace, by default to
+    twinline-out/measured.json.
+
+    Examples:
+        torchrun --nproc-per-node 2 -m runtime FILE.toml
+        torchrun --nnodes 2 --node-rank 0 --master-addr HOST -m runtime FILE.toml
+    """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         fail("start with `torchrun --nproc-per-node N -m runtime FILE.toml`, or `twinline run`", 2)
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -80,7 +88,7 @@ def run(
         report_run(execution_of(experiment, program, peak_flops, answer), as_json, gantt, trace)
 
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.command(cls=SingleCommand)(run)
 
 if __name__ == "__main__":

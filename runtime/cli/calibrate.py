@@ -35,10 +35,16 @@ def calibrate(
     set_: Sets = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="PROFILE.json", help="Default: this user's cache."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PROFILE.json",
+            help="Save the profile here, instead of in this user's cache.",
+        ),
     ] = None,
     plot: Annotated[
-        Path, typer.Option("--plot", metavar="PICTURE", help="Draw it: .png, .svg or .pdf.")
+        Path,
+        typer.Option("--plot", metavar="PICTURE", help="Draw the profile: .png, .svg or .pdf."),
     ] = OUT / "calibration.png",
 ) -> None:
     """Measure what this machine takes for an experiment: passes, transfers, host overhead.
@@ -46,6 +52,11 @@ def calibrate(
     Without -o the profile goes where predictions look for it: twinline/profile.json in
     $XDG_CACHE_HOME or ~/.cache (of GPUs profile-cuda-1.json, 1 being the ranks on each GPU).
     The picture shows what was measured, and fitted curves.
+
+    Examples:
+        twinline calibrate FILE.toml
+        twinline calibrate FILE.toml -o here.json
+        twinline predict FILE.toml --set cluster.profile=here.json
     """
     experiment = load(file, set_ or ())
     path = output or default_path(experiment)

@@ -32,10 +32,12 @@ def compare(
         ),
     ] = None,
     predicted: Annotated[
-        Path | None, typer.Option(metavar="TRACE", help="Compare a saved prediction …")
+        Path | None,
+        typer.Option(metavar="TRACE", help="Compare this saved prediction, with --measured."),
     ] = None,
     measured: Annotated[
-        Path | None, typer.Option(metavar="TRACE", help="… with a saved measurement.")
+        Path | None,
+        typer.Option(metavar="TRACE", help="Compare this saved measurement, with --predicted."),
     ] = None,
 ) -> None:
     """Predict and execute the same program; show both, and the reason for the difference.
@@ -43,6 +45,11 @@ def compare(
     Without --gantt and --trace, the picture and both timelines go to twinline-out/. Unless the
     experiment names a cluster, this machine is calibrated on the way. With --predicted and
     --measured two saved timelines are compared, and nothing is executed.
+
+    Examples:
+        twinline compare FILE.toml
+        twinline compare FILE.toml --trace step.json
+        twinline compare --predicted predicted.json --measured measured.json
     """
     if predicted or measured:
         if not (predicted and measured) or file or set_ or trace:

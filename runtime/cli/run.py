@@ -27,7 +27,13 @@ def run(
 ) -> None:
     """Execute the experiment on processes of this machine, one a rank, and print what they took.
 
-    The timeline is saved to --trace, by default to twinline-out/measured.json.
+    The timeline is saved to --trace, by default to twinline-out/measured.json. For GPUs, set
+    run.device=cuda. To run on several hosts, start `-m runtime` under torchrun.
+
+    Examples:
+        twinline run FILE.toml --gantt measured.png
+        twinline run --set parallel.pipeline=4 --set run.iterations=20
+        torchrun --nproc-per-node 2 -m runtime FILE.toml
     """
     trace = trace or OUT / "measured.json"
     check_outputs(gantt, trace, inputs=[file])

@@ -55,6 +55,11 @@ def validate(
     """Predict and execute a suite of strategies, and sum the errors up beside their targets.
 
     A second call with the same DIR goes on where the first was interrupted.
+
+    Examples:
+        twinline validate
+        twinline validate --suite full --ranks 2 --cases "zero*"
+        twinline validate --list
     """
     chosen = cases_of(suite, ranks or (), cases or (), set_ or ())
     if list_:

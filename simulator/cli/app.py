@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
-from simulator.cli.application import Commands
+from simulator.cli.application import command_line
 from simulator.cli.clusters import clusters
 from simulator.cli.compare import compare
 from simulator.cli.predict import predict
@@ -12,11 +10,6 @@ from simulator.cli.program import program
 from simulator.cli.schedules import schedules
 from simulator.cli.strategies import strategies
 
-app = typer.Typer(
-    name="simulator",
-    cls=Commands,
-    add_completion=False,
-    help="Predict parallel-training timelines (the part of twinline that needs no torch).",
-)
-for command in (predict, program, strategies, clusters, schedules, compare):
-    app.command()(command)
+ABOUT = "Predict parallel-training timelines (the part of twinline that needs no torch)."
+
+app = command_line("simulator", ABOUT, (predict, program, strategies, clusters, schedules, compare))

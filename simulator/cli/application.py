@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
+from simulator.cli.help import Command, write_help
 from simulator.cli.terminal import allow_plain_characters, broken_stdout, give_up_stdout
 from simulator.experiment.section import ExperimentError
 from simulator.timeline.trace import TraceError
@@ -88,10 +90,48 @@ class Commands(TyperGroup):
         given = sys.argv[1:] if args is None else args
         _run(super().main, given or ["--help"], **extra)
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of the whole: what it is for, and its commands."""
+        write_help(self, ctx, formatter)
 
-class SingleCommand(TyperCommand):
+
+class SingleCommand(Command):
     """A command line of one command that reports every mistake in one line."""
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> None:  # type: ignore[override]
         """Run the command, and end the process."""
         _run(super().main, args, **extra)
+
+
+def _print_version(wanted: bool) -> None:
+    """Print which version is installed, and end, if that is what was asked for."""
+    if not wanted:
+        return
+    try:
+        print(f"twinline {metadata.version('twinline')}")
+    except metadata.PackageNotFoundError:
+        print("twinline (not installed)")
+    raise typer.Exit
+
+
+def command_line(name: str, about: str, commands: Sequence[Callable[..., Any]]) -> typer.Typer:
+    """Return `commands` as one command line, with ``--version``."""
+    # Without markup, help is plain text, which square brackets do not confuse.
+    app = typer.Typer(name=name, cls=Commands, add_completion=False, rich_markup_mode=None)
+
+    @app.callback(help=about)
+    def options(
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version",
+                callback=_print_version,
+                is_eager=True,
+                help="Print the version and exit.",
+            ),
+        ] = False,
+    ) -> None: ...
+
+    for command in commands:
+        app.command(cls=Command)(command)
+    return app

@@ -24,6 +24,10 @@ def clusters(as_json: AsJson = False) -> None:
 
     Name one with --set cluster.preset=NAME, or describe your own machines in a cluster file
     (cluster.file) or by calibration (see calibrate).
+
+    Examples:
+        twinline predict --set cluster.preset=dgx-a100-80gb
+        twinline predict --set cluster.file=CLUSTER.toml
     """
     rows = [describe_cluster(load_preset(name)) for name in preset_names()]
 

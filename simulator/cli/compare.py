@@ -30,12 +30,18 @@ from simulator.units import seconds
 
 @user_errors
 def compare(
-    predicted: Annotated[Path, typer.Option(metavar="TRACE", help="A predicted timeline.")],
-    measured: Annotated[Path, typer.Option(metavar="TRACE", help="A measured timeline.")],
+    predicted: Annotated[
+        Path, typer.Option(metavar="TRACE", help="A timeline that predict saved.")
+    ],
+    measured: Annotated[Path, typer.Option(metavar="TRACE", help="A timeline that run saved.")],
     as_json: AsJson = False,
     gantt: Gantt = None,
 ) -> None:
-    """Compare two saved timelines of the same program: errors, and the reason for them."""
+    """Compare two saved timelines of the same program: errors, and the reason for them.
+
+    Examples:
+        twinline compare --predicted predicted.json --measured measured.json
+    """
     check_outputs(gantt, inputs=[predicted, measured])
     compare_saved(predicted, measured, as_json, gantt)
 

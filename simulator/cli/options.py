@@ -10,7 +10,7 @@ import typer
 File = Annotated[
     str | None,
     typer.Argument(
-        metavar="[FILE.toml]", help="Experiment file; without it, the built-in experiment."
+        metavar="FILE.toml", help="Experiment file; without it, the built-in experiment."
     ),
 ]
 Sets = Annotated[

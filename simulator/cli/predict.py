@@ -29,6 +29,11 @@ def predict(
 
     The times are those of the cluster that the experiment names; else of this machine's saved
     profile (see calibrate); else of the laptop preset. Nothing is executed.
+
+    Examples:
+        twinline predict
+        twinline predict FILE.toml --gantt timeline.png --trace timeline.json
+        twinline predict --set cluster.preset=dgx-h100 --set parallel.data=8
     """
     check_outputs(gantt, trace, inputs=[file])
     experiment = load(file, set_ or ())

@@ -38,10 +38,12 @@ def program(
     set_: Sets = None,
     compute_only: Annotated[
         bool,
-        typer.Option("--compute-only", help="Passes only: torch.distributed.pipelining's CSV."),
+        typer.Option(
+            "--compute-only", help="Print passes only, as torch.distributed.pipelining writes CSV."
+        ),
     ] = False,
     whole: Annotated[
-        bool, typer.Option("--all", help="Print long lists on a terminal, too.")
+        bool, typer.Option("--all", help="Print all of long lists on a terminal, too.")
     ] = False,
 ) -> None:
     """Print the instruction lists as CSV, one row a rank; explanations go to stderr.
@@ -49,6 +51,10 @@ def program(
     On stderr are the program's hash, what labels mean, the device mesh, and which ranks talk to
     each other. A terminal gets a summary of long lists unless --all is given; a file or pipe
     always gets all of them.
+
+    Examples:
+        twinline program FILE.toml > program.csv
+        twinline program --compute-only --set parallel.schedule=zb-h1
     """
     experiment = load(file, set_ or ())
     lowered = lower(experiment)

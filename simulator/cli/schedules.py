@@ -42,16 +42,20 @@ async: needs no drain after a step."""
 
 @user_errors
 def schedules(
-    stages: Annotated[int, typer.Option(metavar="P", help="Pipeline ranks.")] = 4,
-    microbatches: Annotated[int, typer.Option(metavar="M", help="Per training step.")] = 8,
+    stages: Annotated[int, typer.Option(metavar="P", help="Number of pipeline ranks.")] = 4,
+    microbatches: Annotated[
+        int, typer.Option(metavar="M", help="Microbatches of a training step.")
+    ] = 8,
     costs: Annotated[
-        str, typer.Option(metavar="F,I,W,P2P", help="Seconds of a stage's passes, of a message.")
+        str,
+        typer.Option(metavar="F,I,W,P2P", help="Seconds of a stage's passes, and of a message."),
     ] = "1,1,1,0",
     virtual: Annotated[
-        int, typer.Option(metavar="V", help="Stages a rank, of schedules that take several.")
+        int, typer.Option(metavar="V", help="Stages on a rank, for schedules that take several.")
     ] = 2,
     memory_limit: Annotated[
-        float | None, typer.Option(metavar="X", help="Microbatches in flight, for zb-auto.")
+        float | None,
+        typer.Option(metavar="X", help="The most microbatches in flight on a rank, for zb-auto."),
     ] = None,
     as_json: AsJson = False,
     gantt: Gantt = None,
@@ -60,6 +64,10 @@ def schedules(
 
     The fastest comes first. Every schedule has the same work: of V stages on a rank, each takes
     a V-th. Use it to choose parallel.schedule before you predict a real plan.
+
+    Examples:
+        twinline schedules --stages 8 --microbatches 32
+        twinline schedules --costs 0.01,0.01,0.01,0.002 --gantt schedules.png
     """
     check_outputs(gantt)
     case = PipelineSetting(stages, microbatches, *parse_costs(costs), virtual, memory_limit)

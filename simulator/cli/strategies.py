@@ -22,12 +22,16 @@ from simulator.strategies.strategy import Strategy
 
 @user_errors
 def strategies(
-    whole: Annotated[bool, typer.Option("--all", help="Say of each what it is, too.")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="Say what each of them is, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the strategies that a plan can combine, and the keys that ask for each.
 
     All of them are simulated and executed. Those that installed packages declare are listed last.
+
+    Examples:
+        twinline strategies --all
+        twinline predict --set parallel.data=2 --set parallel.zero=3
     """
     rows = registry.strategies()
 
