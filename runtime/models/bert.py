@@ -47,15 +47,15 @@ class Embedding(nn.Module):
         self.position = nn.Embedding(sequence, hidden)
         self.segment = nn.Embedding(SEGMENTS, hidden)
         self.norm = norm(hidden)
-        places = torch.arange(sequence)
-        self.register_buffer("places", places, persistent=False)
-        self.register_buffer("segments", places * SEGMENTS // sequence, persistent=False)
+        positions = torch.arange(sequence)
+        self.register_buffer("positions", positions, persistent=False)
+        self.register_buffer("segments", positions * SEGMENTS // sequence, persistent=False)
         for table in (self.token, self.position, self.segment):
             nn.init.normal_(table.weight, std=STD)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed tokens, (batch, sequence)."""
-        placed = self.position(self.places) + self.segment(self.segments)
+        placed = self.position(self.positions) + self.segment(self.segments)
         embedded: Tensor = self.norm(self.token(tokens) + placed)
         return embedded
 
@@ -126,18 +126,18 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     return Mlp(w.hidden, w.ffn)
 
 
-class Places(nn.Module):
+class Positions(nn.Module):
     """The part of the embedding that adds position and segment of this rank's tokens, and norms."""
 
-    def __init__(self, whole: Embedding, places: Tensor, sequence: int):
+    def __init__(self, whole: Embedding, positions: Tensor, sequence: int):
         super().__init__()
         self.position, self.segment, self.norm = whole.position, whole.segment, whole.norm
-        self.register_buffer("places", places, persistent=False)
-        self.register_buffer("segments", places * SEGMENTS // sequence, persistent=False)
+        self.register_buffer("positions", positions, persistent=False)
+        self.register_buffer("segments", positions * SEGMENTS // sequence, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map token embeddings (batch, tokens here, hidden) to the same shape."""
-        placed = self.position(self.places) + self.segment(self.segments)
+        placed = self.position(self.positions) + self.segment(self.segments)
         normed: Tensor = self.norm(x + placed)
         return normed
 
@@ -165,16 +165,16 @@ class Transform(nn.Module):
 
 
 def shard_module(
-    whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
+    whole: nn.Module, name: str, experiment: Experiment, coordinate: Mapping[str, int]
 ) -> nn.Module:
     """Return what one rank has of `whole`; see `simulator.workloads.bert.split_layers`."""
-    share = Share(experiment, place)
-    if name == "places":
+    share = Share(experiment, coordinate)
+    if name == "positions":
         assert isinstance(whole, Embedding)
-        return Places(whole, tokens_here(experiment, share), experiment.workload.sequence)
+        return Positions(whole, tokens_here(experiment, share), experiment.workload.sequence)
     if name == "transform":
         assert isinstance(whole, Head)
         return Transform(whole, share)
-    return context.shard_attention(whole, name, experiment, place) or shard_block(
+    return context.shard_attention(whole, name, experiment, coordinate) or shard_block(
         whole, name, share
     )

@@ -178,12 +178,12 @@ def _operands(q: Tensor, kv: Tensor, how: Block) -> tuple[Tensor, Tensor, Tensor
     return split_heads(q, how.heads)[:, how.queries], key, value
 
 
-def _whole(part: Tensor, places: slice, tokens: int, heads: int) -> Tensor:
+def _whole(part: Tensor, positions: slice, tokens: int, heads: int) -> Tensor:
     """Fill the gradient of some tokens up with zeros: (batch, tokens, heads × width)."""
-    if places == ALL:
+    if positions == ALL:
         return merge_heads(part, heads)
     whole = part.new_zeros(part.shape[0], tokens, part.shape[2])
-    whole[:, places] = part
+    whole[:, positions] = part
     return merge_heads(whole, heads)
 
 
@@ -242,15 +242,15 @@ class Merged(Projection):
 
 
 def shard_attention(
-    whole: nn.Module, part: str, experiment: Experiment, place: Mapping[str, int]
+    whole: nn.Module, part: str, experiment: Experiment, coordinate: Mapping[str, int]
 ) -> nn.Module | None:
     """Return what a rank has of an attention layer; None: `part` is not one of this file's."""
-    share, ranks = Share(experiment, place), experiment.parallel.context
+    share, ranks = Share(experiment, coordinate), experiment.parallel.context
     attributes = dict(whole.named_children())
     name, _, step = part.partition("-")
     recomputed = form(experiment) == "recomputed"
     if name == "block":
-        workload, rank = experiment.workload, place.get("context", 0)
+        workload, rank = experiment.workload, coordinate.get("context", 0)
         heads, tokens = workload.heads // share.count, workload.sequence // ranks
         return Block(heads, tokens, int(step), rank, ranks, zigzag(experiment), recomputed)
     if name == "core":

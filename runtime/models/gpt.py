@@ -24,13 +24,13 @@ class Embedding(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocab, hidden)
         self.position = nn.Embedding(sequence, hidden)
-        self.register_buffer("places", torch.arange(sequence), persistent=False)
+        self.register_buffer("positions", torch.arange(sequence), persistent=False)
         for table in (self.token, self.position):
             nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed tokens, (batch, sequence)."""
-        embedded: Tensor = self.token(tokens) + self.position(self.places)
+        embedded: Tensor = self.token(tokens) + self.position(self.positions)
         return embedded
 
 
@@ -97,25 +97,25 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
 class Positions(nn.Module):
     """The part of the embedding that adds the learned positions of this rank's tokens."""
 
-    def __init__(self, whole: Embedding, places: Tensor):
+    def __init__(self, whole: Embedding, positions: Tensor):
         super().__init__()
         self.position = whole.position
-        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map token embeddings (batch, tokens here, hidden) to the same shape."""
-        out: Tensor = x + self.position(self.places)
+        out: Tensor = x + self.position(self.positions)
         return out
 
 
 def shard_module(
-    whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
+    whole: nn.Module, name: str, experiment: Experiment, coordinate: Mapping[str, int]
 ) -> nn.Module:
     """Return what one rank has of `whole`; see `simulator.workloads.gpt.split_layers`."""
-    share = Share(experiment, place)
+    share = Share(experiment, coordinate)
     if name == "positions":
         assert isinstance(whole, Embedding)
         return Positions(whole, tokens_here(experiment, share))
-    return context.shard_attention(whole, name, experiment, place) or shard_block(
+    return context.shard_attention(whole, name, experiment, coordinate) or shard_block(
         whole, name, share
     )

@@ -122,10 +122,10 @@ class Total(nn.Module):
 
 
 def shard_module(
-    whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
+    whole: nn.Module, name: str, experiment: Experiment, coordinate: Mapping[str, int]
 ) -> nn.Module:
     """Return what one rank has of `whole`; see `simulator.workloads.mlp.split_layers`."""
-    share, style = Share(experiment, place), experiment.parallel.tensor_style
+    share, style = Share(experiment, coordinate), experiment.parallel.tensor_style
     if name == "error":
         return Error(share)
     if name == "loss":

@@ -220,16 +220,16 @@ class Residual(nn.Module):
 
 
 def shard_module(
-    whole: nn.Module, name: str, experiment: Experiment, place: Mapping[str, int]
+    whole: nn.Module, name: str, experiment: Experiment, coordinate: Mapping[str, int]
 ) -> nn.Module:
     """Return what one rank has of `whole`; see `simulator.workloads.moe_gpt.split_layers`."""
     if not isinstance(whole, Mixture):
-        return gpt.shard_module(whole, name, experiment, place)
+        return gpt.shard_module(whole, name, experiment, coordinate)
     if name == "experts":
-        over, share = Share(experiment, place, "expert"), Share(experiment, place)
+        over, share = Share(experiment, coordinate, "expert"), Share(experiment, coordinate)
         return ExpertsPart(whole.experts, over, share)
     if name == "combine":
-        return Combine(whole.router.top_k, len(Share(experiment, place).places))
+        return Combine(whole.router.top_k, len(Share(experiment, coordinate).positions))
     if name == "residual":
         return Residual()
     return {"norm": whole.norm, "router": whole.router, "dispatch": whole.dispatch}[name]

@@ -29,10 +29,10 @@ MODELS: dict[str, Callable[[Experiment, int], nn.Module]] = {
 """Builds layer `index` of a model, whole and freshly initialised."""
 
 
-Place = Mapping[str, int]
+Coordinate = Mapping[str, int]
 """A rank's coordinate on each axis of the mesh; 0 on an axis that is not named."""
 
-SHARD_MODULE: dict[str, Callable[[nn.Module, str, Experiment, Place], nn.Module]] = {
+SHARD_MODULE: dict[str, Callable[[nn.Module, str, Experiment, Coordinate], nn.Module]] = {
     "mlp": mlp.shard_module,
     "gpt": gpt.shard_module,
     "moe-gpt": moe_gpt.shard_module,
@@ -42,7 +42,10 @@ SHARD_MODULE: dict[str, Callable[[nn.Module, str, Experiment, Place], nn.Module]
 
 
 def build_layer(
-    experiment: Experiment, index: int, device: torch.device, place: Place = MappingProxyType({})
+    experiment: Experiment,
+    index: int,
+    device: torch.device,
+    coordinate: Coordinate = MappingProxyType({}),
 ) -> nn.Module:
     """Build layer `index`, initialised from (seed, index) alone: the same in every partition.
 
@@ -55,7 +58,7 @@ def build_layer(
     layer = MODELS[experiment.workload.model](experiment, which)
     torch.set_rng_state(state)
     if part:
-        layer = SHARD_MODULE[experiment.workload.model](layer, part, experiment, place)
+        layer = SHARD_MODULE[experiment.workload.model](layer, part, experiment, coordinate)
     return layer.to(device=device, dtype=TORCH_DTYPE[experiment.workload.dtype])
 
 
@@ -84,7 +87,7 @@ class Segment(nn.Module):
         first: int,
         last: int,
         device: torch.device,
-        place: Place = MappingProxyType({}),
+        coordinate: Coordinate = MappingProxyType({}),
     ):
         super().__init__()
         self.first, self.last, self.device = first, last, device
@@ -101,7 +104,7 @@ class Segment(nn.Module):
         self.is_loss = last == len(described)
         self.deferred: Deferred | None = None
         self.layers = nn.ModuleList(
-            build_layer(experiment, index, device, place) for index in range(first, last)
+            build_layer(experiment, index, device, coordinate) for index in range(first, last)
         )
 
     def defer_weight_gradients(self, into: Deferred | None) -> None:

@@ -28,20 +28,20 @@ class Share:
     Attributes:
         index: position of the share.
         count: number of shares.
-        places: positions in a sequence of the tokens that this rank has.
+        positions: positions in a sequence of the tokens that this rank has.
         sequence: length of a whole sequence.
         ranks: number of context ranks that a sequence is split over.
     """
 
-    def __init__(self, experiment: Experiment, place: Mapping[str, int], axis: str = "tensor"):
-        self.index = place.get(axis, 0)
+    def __init__(self, experiment: Experiment, coordinate: Mapping[str, int], axis: str = "tensor"):
+        self.index = coordinate.get(axis, 0)
         self.count: int = getattr(experiment.parallel, axis)
         self.sequence, self.ranks = experiment.workload.sequence, experiment.parallel.context
-        rank, everywhere = place.get("context", 0), torch.arange(self.sequence)
-        self.places = everywhere.chunk(self.ranks)[rank]
+        rank, everywhere = coordinate.get("context", 0), torch.arange(self.sequence)
+        self.positions = everywhere.chunk(self.ranks)[rank]
         if zigzag(experiment):
             chunks = everywhere.chunk(2 * self.ranks)
-            self.places = torch.cat([chunks[rank], chunks[2 * self.ranks - 1 - rank]])
+            self.positions = torch.cat([chunks[rank], chunks[2 * self.ranks - 1 - rank]])
 
     def of(self, weight: Tensor, dim: int = 0, groups: int = 1) -> Tensor:
         """Return this share of `weight` along `dim`, taken from each of `groups` equal groups.
@@ -126,12 +126,12 @@ class EmbeddingPart(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(share.of(whole.weight))
         self.begin = share.index * len(self.weight)
-        self.register_buffer("places", share.places, persistent=False)
+        self.register_buffer("positions", share.positions, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed this rank's positions of tokens (batch, sequence)."""
-        places: Tensor = self.places  # type: ignore[assignment]
-        row = tokens[:, places] - self.begin
+        positions: Tensor = self.positions  # type: ignore[assignment]
+        row = tokens[:, positions] - self.begin
         elsewhere = (row < 0) | (row >= len(self.weight))
         found = functional.embedding(row.masked_fill_(elsewhere, 0), self.weight)
         return found.masked_fill(elsewhere.unsqueeze(-1), 0.0)
@@ -170,11 +170,11 @@ class Exponentials(nn.Module):
     def forward(self, maximum: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         """Return (2, tokens) from the maximum over all shares and the logits of this one."""
         shifted = wide(logits) - maximum.unsqueeze(1)
-        place = self.answers(target)[0] - self.share.index * logits.shape[1]
-        elsewhere = (place < 0) | (place >= logits.shape[1])
+        column = self.answers(target)[0] - self.share.index * logits.shape[1]
+        elsewhere = (column < 0) | (column >= logits.shape[1])
         # Not gather: that would keep all of its input for the backward pass.
         row = torch.arange(0, shifted.numel(), shifted.shape[1], device=shifted.device)
-        own = shifted.flatten().index_select(0, row + place.masked_fill_(elsewhere, 0))
+        own = shifted.flatten().index_select(0, row + column.masked_fill_(elsewhere, 0))
         return torch.stack([shifted.exp().sum(1), own.masked_fill(elsewhere, 0.0)])
 
 
@@ -188,9 +188,9 @@ class Answers(nn.Module):
     def __init__(self, share: Share):
         super().__init__()
         slots = torch.full((share.sequence,), -1)
-        slots[share.places] = torch.arange(len(share.places))
+        slots[share.positions] = torch.arange(len(share.positions))
         self.ranks = share.ranks
-        self.register_buffer("places", share.places, persistent=False)
+        self.register_buffer("positions", share.positions, persistent=False)
         self.register_buffer("slots", slots, persistent=False)
 
     def rows(self, target: Tensor) -> Tensor:
@@ -203,9 +203,9 @@ class Answers(nn.Module):
 
     def forward(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the tokens, and a mask of those that are elsewhere (None if all are here)."""
-        places: Tensor = self.places  # type: ignore[assignment]
+        positions: Tensor = self.positions  # type: ignore[assignment]
         if target.dim() == 2:
-            return target[:, places].flatten(), None
+            return target[:, positions].flatten(), None
         return target[1].flatten(), self.rows(target) < 0 if self.ranks > 1 else None
 
 
@@ -284,5 +284,5 @@ def tokens_here(experiment: Experiment, share: Share) -> Tensor:
     of a microbatch, row by row.
     """
     if not experiment.parallel.sequence_parallel:
-        return share.places
-    return share.of(share.places.repeat(experiment.microbatch_size))
+        return share.positions
+    return share.of(share.positions.repeat(experiment.microbatch_size))

@@ -80,7 +80,7 @@ def _half(p: SplitTransformer, whole: int, core: list[Layer]) -> list[Layer]:
 def split_layers(experiment: Experiment) -> list[Layer]:
     """Return the same, cut where ranks must talk (see `simulator.workloads.transformer`)."""
     p, blocks = SplitTransformer.of(experiment), experiment.workload.layers
-    result = [p.embedding(), *p.leave(), _places(p)]
+    result = [p.embedding(), *p.leave(), _positions(p)]
     for block in range(blocks):
         whole = 2 * block + 1
         first, *rest = _half(p, whole, split_attention(p, whole, causal=False))
@@ -94,10 +94,10 @@ def split_layers(experiment: Experiment) -> list[Layer]:
     return [*result, *before, loss]
 
 
-def _places(p: SplitTransformer) -> Layer:
+def _positions(p: SplitTransformer) -> Layer:
     """Return what adds position and segment embedding of the tokens here, and norms."""
     return Layer(
-        kind=f"bert-places n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
+        kind=f"bert-positions n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
         parameters=(p.context * p.sequence + SEGMENTS) * p.hidden + 2 * p.hidden,
         moved_bytes=6 * p.here_bytes,
         kernels=5,
@@ -108,7 +108,7 @@ def _places(p: SplitTransformer) -> Layer:
         keeps=(False,),
         sums_over=p.copied_sums,
         copied_over=EVERYWHERE,
-        whole=(0, "places"),
+        whole=(0, "positions"),
     )
 
 

@@ -287,7 +287,7 @@ def unsplit(experiment: Experiment) -> Experiment:
 
 def share(experiment: Experiment, rank: int, tensors: Named) -> Named:
     """What `rank` has of tensors of the whole model, where layers are cut into parts."""
-    place, model, found = experiment.mesh.coordinate(rank), experiment.workload.model, {}
+    coordinate, model, found = experiment.mesh.coordinate(rank), experiment.workload.model, {}
     for index, layer in enumerate(describe(experiment)):
         whole, part = layer.whole
         if whole < 0:
@@ -296,7 +296,7 @@ def share(experiment: Experiment, rank: int, tensors: Named) -> Named:
         for name, parameter in module.named_parameters():
             parameter.data.copy_(tensors[whole, name])
         if part:
-            module = SHARD_MODULE[model](module, part, experiment, place)
+            module = SHARD_MODULE[model](module, part, experiment, coordinate)
         for name, parameter in module.named_parameters():
             found[index, name] = parameter.data
     return found
