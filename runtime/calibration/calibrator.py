@@ -90,7 +90,7 @@ class Calibrator:
         self.transfers.round()
 
     def _time_for(
-        self, seconds: float, positions: range, into: Samples, company: float = 0.0
+        self, seconds: float, positions: range, into: Samples, overrun_s: float = 0.0
     ) -> None:
         """Time this rank's passes, at least one, if its position is among `positions`.
 
@@ -98,13 +98,13 @@ class Calibrator:
             seconds: length of the turn.
             positions: whose turn it is.
             into: where durations go.
-            company: seconds to go on afterwards, not counted, so that nobody ends a pass alone.
+            overrun_s: time to go on afterwards, not counted, so that nobody ends a pass alone.
         """
         end = self.clock.common_start() + seconds
         if self.position in positions:
             self.passes.time(into, partial(self._before, end))
-            if self._before(end + company):
-                self.passes.time({}, partial(self._before, end + company))
+            if self._before(end + overrun_s):
+                self.passes.time({}, partial(self._before, end + overrun_s))
 
     def _agreed(self, *mine: float) -> list[float]:
         """Return the largest of each value over all ranks."""

@@ -132,17 +132,16 @@ class TransferMeter:
                 values = torch.zeros(
                     max(nbytes // dtype.itemsize, 1), dtype=dtype, device=self.rank.device
                 )
-                executor.context.tensors[task.tensor, instruction.microbatch] = values
+                executor.context.supply(task.tensor, instruction.microbatch, values)
         origin = self.clock.common_start()
         cpu, begin = time.process_time(), time.perf_counter()
         if runs is case.busy:
             self._busy_work.beside(lambda: executor.step({}))
         else:
             for instruction in executor.walk({}):
-                paused, spent = time.perf_counter(), time.process_time()
+                spent = time.process_time()
                 self._busy_work.compute(PASS_S)
-                executor.end[instruction.index] = time.perf_counter()
-                lasted = executor.end[instruction.index] - paused
+                lasted = executor.prolong(instruction)
                 # In a ping-pong the other rank then computes as long, and this one waits.
                 begin += 2 * lasted if case.op is Op.SEND else lasted
                 cpu += time.process_time() - spent

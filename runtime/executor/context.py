@@ -190,6 +190,10 @@ class RankContext:
         self.tensors[name, microbatch] = tensor
         self.ledger.hold((name, microbatch), tensor.nbytes, time_s)
 
+    def supply(self, name: str, microbatch: int, tensor: Tensor) -> None:
+        """Hold a tensor that a step finds when it begins; its bytes are not counted."""
+        self.tensors[name, microbatch] = tensor
+
     def release(self, instruction: Instruction, time_s: float) -> None:
         """Let go of what the program says the instruction frees."""
         for name in instruction.task.frees:

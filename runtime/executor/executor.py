@@ -85,6 +85,16 @@ class Executor:
                 self._wait_for(instruction, tickets[instruction.uid])
         self.context.end_step()
 
+    def prolong(self, instruction: Instruction) -> float:
+        """Count what the caller of `walk` did in the pause as a part of `instruction`.
+
+        Returns:
+            The seconds since the instruction had ended.
+        """
+        before, now = self.end[instruction.index], time.perf_counter()
+        self.end[instruction.index] = now
+        return now - before
+
     def close(self) -> None:
         """End the threads of all streams; a stream that hangs is left to the process's end."""
         deadline = time.monotonic() + CLOSE_S  # of all streams together

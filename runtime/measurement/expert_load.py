@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from runtime.models.moe_gpt import Dispatch
 from runtime.models.segment import Segment
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.describe import describe
@@ -24,13 +23,7 @@ class ExpertLoad:
 
     def __init__(self, experiment: Experiment, segments: Iterable[Segment]):
         self._experiment = experiment
-        self._counters = [
-            (segment.first + offset, module)
-            for segment in segments
-            for offset, layer in enumerate(segment.layers)
-            for module in layer.modules()
-            if isinstance(module, Dispatch)
-        ]
+        self._counters = [pair for segment in segments for pair in segment.expert_counters]
 
     def restart(self) -> None:
         """Begin to count anew."""

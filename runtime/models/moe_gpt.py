@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from runtime.models import gpt
 from runtime.models.deferral import BatchedLinear, Linear
+from runtime.models.expert_counter import ExpertCounter
 from runtime.models.transformer import Share
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.moe_gpt import capacity
@@ -70,36 +71,18 @@ def assign(gates: Tensor, top_k: int, slots_each: int) -> tuple[Tensor, Tensor, 
 
 
 class Dispatch(nn.Module):
-    """Fill the experts' slots: (tokens, gates) → (experts, slots each, hidden), 0 in empty slots.
-
-    Attributes:
-        load: choices per expert since the last `restart`.
-        dropped: choices of all experts that got no slot since then.
-        counts: whether forward passes are counted; one that recomputes is not.
-    """
-
-    load: Tensor
-    dropped: Tensor
-    counts = True
+    """Fill the experts' slots: (tokens, gates) → (experts, slots each, hidden), 0 where empty."""
 
     def __init__(self, experts: int, top_k: int, slots_each: int):
         super().__init__()
         self.top_k, self.slots_each = top_k, slots_each
-        self.register_buffer("load", torch.zeros(experts, dtype=torch.int64), persistent=False)
-        self.register_buffer("dropped", torch.zeros((), dtype=torch.int64), persistent=False)
-
-    def restart(self) -> None:
-        """Set the counts to 0."""
-        self.load.zero_()
-        self.dropped.zero_()
+        self.counter = ExpertCounter(experts)
 
     def forward(self, n: Tensor, gates: Tensor) -> Tensor:
         """Return the slots, (experts, slots each, hidden), of tokens (…, hidden)."""
         rows, experts = n.flatten(0, -2), gates.shape[1]
         entry, slot, load = assign(gates, self.top_k, self.slots_each)
-        if self.counts:
-            self.load += load
-            self.dropped += (load - self.slots_each).clamp_(min=0).sum()
+        self.counter.add(load, self.slots_each)
         # One more than there are slots: all that are dropped write there.
         token = slot.new_full((experts * self.slots_each + 1,), -1)
         token[slot] = entry.div(experts, rounding_mode="floor")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from runtime.models import bert, convnet, gpt, mlp, moe_gpt, resnet50, unit
 from runtime.models.deferral import BatchedLinear, Conv2d, Deferred, Linear
 from runtime.models.dtypes import TORCH_DTYPE
+from runtime.models.expert_counter import ExpertCounter
 from simulator.experiment.experiment import Experiment
 from simulator.strategies.stages.dataflow import Flow
 from simulator.workloads.describe import describe
@@ -79,6 +80,7 @@ class Segment(nn.Module):
         outputs: boundaries that it writes and other segments read.
         differentiable: inputs that have a gradient.
         regathered: inputs that are dropped after the forward pass and gathered again.
+        expert_counters: of its mixtures of experts, each with the index of its layer.
     """
 
     def __init__(
@@ -106,6 +108,12 @@ class Segment(nn.Module):
         self.layers = nn.ModuleList(
             build_layer(experiment, index, device, coordinate) for index in range(first, last)
         )
+        self.expert_counters = [
+            (index, module)
+            for index, layer in enumerate(self.layers, first)
+            for module in layer.modules()
+            if isinstance(module, ExpertCounter)
+        ]
 
     def defer_weight_gradients(self, into: Deferred | None) -> None:
         """Leave the weight gradients of later passes to `into`; None: compute them at once."""
@@ -114,11 +122,10 @@ class Segment(nn.Module):
             if isinstance(module, Linear | BatchedLinear | Conv2d):
                 module.deferred = into
 
-    def count(self, flag: bool) -> None:
-        """Set whether later passes are counted; a pass that recomputes is not."""
-        for module in self.modules():
-            if isinstance(module, moe_gpt.Dispatch):
-                module.counts = flag
+    def count_experts(self, flag: bool) -> None:
+        """Set whether the experts of later passes are counted; a pass that recomputes is not."""
+        for _, counter in self.expert_counters:
+            counter.is_on = flag
 
     def forward(self, tensors: dict[int, Tensor], target: Tensor) -> dict[int, Tensor]:
         """Return the tensors at `outputs`; the last segment returns the loss, a scalar.

@@ -49,7 +49,7 @@ from simulator.timeline.timeline import Timeline
 from simulator.timeline.trace import TraceError, load_trace, save_trace
 from simulator.units import gibibytes, nbytes, percent, seconds
 
-FIGURES = {
+FIGURE_MODULES = {
     "timeline_figure": "simulator.charts.timeline",
     "comparison_figure": "simulator.charts.timeline",
     "timelines_figure": "simulator.charts.timeline",
@@ -127,8 +127,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a figure's module when somebody asks for the figure."""
-    if name in FIGURES:
-        return getattr(import_module(FIGURES[name]), name)
+    if name in FIGURE_MODULES:
+        return getattr(import_module(FIGURE_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

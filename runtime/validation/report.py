@@ -13,12 +13,13 @@ from runtime.validation.kept import Row
 from runtime.validation.validation import Validation
 from simulator.units import percent, seconds
 
-FIGURES = {
+LABELS = {
     "median_abs_error": "median |error|",
     "p90_abs_error": "90th percentile of |error|",
     "mean_start_error": "mean start error",
     "worst_memory_error": "largest peak memory error",
 }
+"""The figures that targets are about, in words."""
 
 
 WIDE = 130  # columns
@@ -120,5 +121,5 @@ def _print_targets(console: Console, found: Validation) -> None:
                 within, of = target["within_or_noise"], found.summary(target["group"])["cases"]
                 verdict += f"; {within} of {of} cases are within it or their noise floor"
         where = "all cases" if target["group"] == "all" else target["group"]
-        found_value = f"{FIGURES[target['figure']]} {percent(value)}"
+        found_value = f"{LABELS[target['figure']]} {percent(value)}"
         console.print(f"{where}: {found_value}; Twinline's target ≤ {limit:.0%}: {verdict}")

@@ -33,8 +33,8 @@ def test_every_public_name_is_there_once_and_in_order() -> None:
     for name in tw.__all__:
         assert getattr(tw, name) is not None
     public = {name for name in vars(tw) if not name.startswith("_")}
-    others = {"annotations", "import_module", "Any", "FIGURES"}
-    assert public - others == set(tw.__all__) - tw.FIGURES.keys()
+    others = {"annotations", "import_module", "Any", "FIGURE_MODULES"}
+    assert public - others == set(tw.__all__) - tw.FIGURE_MODULES.keys()
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -25,7 +25,7 @@ def forward(context: RankContext, instruction: Instruction) -> None:
     batch, target = context.batches[microbatch]
     if parameters is not None:
         parameters.use(task.version)
-    segment.count(task.op is Op.FORWARD)
+    segment.count_experts(task.op is Op.FORWARD)
     names = dict(zip(segment.inputs, task.sources, strict=True))
     given = {b: context.tensors[name, microbatch] for b, name in names.items()}
     if keeps_graph(task):

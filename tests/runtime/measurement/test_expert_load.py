@@ -39,7 +39,7 @@ def test_choices_are_counted_on_every_rank(run, plan):
         x, _ = microbatch(experiment, 0, index, CPU)
         for layer in layers[:-1]:
             x = layer(x)
-    counters = [layer.dispatch for layer in layers[2:-1:2]]
+    counters = [layer.dispatch.counter for layer in layers[2:-1:2]]
     blocks = [counter.load.tolist() for counter in counters]
     choices = sum(map(sum, blocks))
     assert choices == experiment.global_batch * 8 * experiment.workload.top_k * 4

@@ -54,9 +54,9 @@ def test_a_mixture_is_the_loop_over_its_tokens(experiment, experts, top_k, facto
         gradients.append(torch.cat([gradient.flatten() for gradient in found]))
     torch.testing.assert_close(mixture(x), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-11)
-    mixture.dispatch.restart()
+    mixture.dispatch.counter.restart()
     mixture(x)
-    assert int(mixture.dispatch.dropped) == dropped
+    assert int(mixture.dispatch.counter.dropped) == dropped
     assert (dropped > 0) == (factor < 1)
 
 
@@ -107,7 +107,7 @@ def test_who_gets_a_slot(routing):
     slots = dispatch(n, gates)
     assert slots.shape == (experts, slots_each, 1)
     assert int((slots > 0).sum()) == int(kept.sum())
-    assert int(dispatch.dropped) == tokens * top_k - int(kept.sum())
+    assert int(dispatch.counter.dropped) == tokens * top_k - int(kept.sum())
     assert torch.equal(slots.flatten()[slot[kept]], n.flatten()[entry[kept] // experts])
     exact = gates.double()
     back = combine(torch.ones(experts, slots_each, 1).double(), exact, top_k)
