@@ -18,8 +18,9 @@ written as two passes.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.letters import passes_of_letters, two_stages_a_rank
-from simulator.strategies.schedules.passes import Pass, Plan, once_a_step, vee
+from simulator.strategies.schedules.orders.letters import passes_of_letters
+from simulator.strategies.schedules.passes import Pass, Plan, once_a_step
+from simulator.strategies.schedules.placements import two_stages_a_rank, vee
 
 SUMMARY = "forward and backward in pairs on a V (virtual_stages = 2, microbatches ≥ 2·pipeline)"
 

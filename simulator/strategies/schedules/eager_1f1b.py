@@ -13,16 +13,9 @@ instead of min(m, p-r). Orders are equal to those of
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.one_forward_one_backward import one_forward_one_backward
-from simulator.strategies.schedules.passes import (
-    Pass,
-    Plan,
-    backward,
-    forward,
-    loop,
-    once_a_step,
-    one_stage_a_rank,
-)
+from simulator.strategies.schedules.orders.warmup_steady_cooldown import warmup_steady_cooldown
+from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, once_a_step
+from simulator.strategies.schedules.placements import loop, one_stage_a_rank
 
 SUMMARY = "1F1B with more warm-up: messages hide behind passes, for more memory"
 
@@ -33,7 +26,7 @@ placement, refusal, updates = loop, one_stage_a_rank, once_a_step
 def order(plan: Plan, rank: int) -> list[Pass]:
     """2(p-1-r)+1 forwards come before the first backward: the last is the first in turn."""
     microbatches = range(plan.num_microbatches)
-    return one_forward_one_backward(
+    return warmup_steady_cooldown(
         forwards=[forward(rank, m) for m in microbatches],
         backwards=[backward(rank, m) for m in microbatches],
         warmup=2 * (plan.num_ranks - 1 - rank),

@@ -7,15 +7,8 @@ Backward passes run in the order of the forward passes, as in
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.passes import (
-    Pass,
-    Plan,
-    backward,
-    forward,
-    loop,
-    once_a_step,
-    one_stage_a_rank,
-)
+from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, once_a_step
+from simulator.strategies.schedules.placements import loop, one_stage_a_rank
 
 SUMMARY = "GPipe: all forward passes, then all backward passes"
 

@@ -15,14 +15,15 @@ to torch's; Megatron-LM itself asks for a multiple of p.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.one_forward_one_backward import one_forward_one_backward
 from simulator.strategies.schedules.orders.rounds import (
     backward_order,
     forward_order,
     round_size,
     uneven_rounds,
 )
-from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, loop, once_a_step
+from simulator.strategies.schedules.orders.warmup_steady_cooldown import warmup_steady_cooldown
+from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, once_a_step
+from simulator.strategies.schedules.placements import loop
 
 SUMMARY = "1F1B over several stages a rank (virtual_stages ≥ 2), depth first: a smaller bubble"
 
@@ -40,7 +41,7 @@ def refusal(plan: Plan) -> str | None:
 def order(plan: Plan, rank: int) -> list[Pass]:
     """A round through all but the last stage and two forwards a hop, then 1F1B."""
     until_last_stage = (plan.virtual_stages - 1) * round_size(plan)
-    return one_forward_one_backward(
+    return warmup_steady_cooldown(
         forwards=[forward(*step) for step in forward_order(plan, rank)],
         backwards=[backward(*step) for step in backward_order(plan, rank)],
         warmup=until_last_stage + 2 * (plan.num_ranks - 1 - rank),

@@ -12,7 +12,8 @@ in `torch.distributed.pipelining.ScheduleLoopedBFS`; orders are equal to torch's
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, loop, once_a_step
+from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, once_a_step
+from simulator.strategies.schedules.placements import loop
 
 SUMMARY = "GPipe over several stages a rank (virtual_stages ≥ 1), one stage after the other"
 

@@ -6,15 +6,8 @@ this is gradient accumulation.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.passes import (
-    Pass,
-    Plan,
-    backward,
-    forward,
-    loop,
-    once_a_step,
-    one_stage_a_rank,
-)
+from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, once_a_step
+from simulator.strategies.schedules.placements import loop, one_stage_a_rank
 
 SUMMARY = "layer-wise model parallel: one microbatch at a time through all stages"
 

@@ -6,15 +6,9 @@ min(m, p-r) microbatches.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.passes import (
-    Pass,
-    Plan,
-    backward,
-    forward,
-    loop,
-    once_a_step,
-    one_stage_a_rank,
-)
+from simulator.strategies.schedules.orders.warmup_steady_cooldown import warmup_steady_cooldown
+from simulator.strategies.schedules.passes import Pass, Plan, backward, forward, once_a_step
+from simulator.strategies.schedules.placements import loop, one_stage_a_rank
 
 SUMMARY = "1F1B: warm-up, then one forward and one backward in turn"
 
@@ -24,10 +18,9 @@ placement, refusal, updates = loop, one_stage_a_rank, once_a_step
 
 def order(plan: Plan, rank: int) -> list[Pass]:
     """p-1-r warm-up forwards, then F and B in turn, then the remaining backwards."""
-    total = plan.num_microbatches
-    warmup = min(total, plan.num_ranks - 1 - rank)
-    passes = [forward(rank, m) for m in range(warmup)]
-    for m in range(total - warmup):
-        passes += [forward(rank, warmup + m), backward(rank, m)]
-    passes += [backward(rank, m) for m in range(total - warmup, total)]
-    return passes
+    microbatches = range(plan.num_microbatches)
+    return warmup_steady_cooldown(
+        [forward(rank, m) for m in microbatches],
+        [backward(rank, m) for m in microbatches],
+        warmup=plan.num_ranks - 1 - rank,
+    )

@@ -1,4 +1,4 @@
-"""The vocabulary of schedules: passes, the plan they are ordered for, updates, placements."""
+"""The vocabulary of schedules: passes, the plan they are ordered for, and updates."""
 
 from __future__ import annotations
 
@@ -72,24 +72,6 @@ def backward_input(stage: int, microbatch: int) -> Pass:
 def backward_weight(stage: int, microbatch: int) -> Pass:
     """Return the half of the backward pass that gives the gradients of the weights."""
     return Pass(Op.BACKWARD_WEIGHT, stage, microbatch)
-
-
-def loop(plan: Plan) -> list[int]:
-    """Return the usual placement: stage s on pipeline rank s mod p."""
-    return [stage % plan.num_ranks for stage in range(plan.num_stages)]
-
-
-def vee(plan: Plan) -> list[int]:
-    """Return the V-shaped placement: rank r owns stages r and 2p-1-r."""
-    down = list(range(plan.num_ranks))
-    return down + down[::-1]
-
-
-def one_stage_a_rank(plan: Plan) -> str | None:
-    """Return why a schedule without virtual stages refuses `plan`, or None."""
-    if plan.virtual_stages != 1:
-        return f"virtual_stages = {plan.virtual_stages}; allowed: 1"
-    return None
 
 
 def once_a_step(plan: Plan) -> Updates:

@@ -9,7 +9,8 @@ training step of m microbatches are 1F1B's; each microbatch is a minibatch of it
 from __future__ import annotations
 
 from simulator.strategies.schedules.one_f_one_b import order
-from simulator.strategies.schedules.passes import Plan, Updates, loop, one_stage_a_rank
+from simulator.strategies.schedules.passes import Plan, Updates
+from simulator.strategies.schedules.placements import loop, one_stage_a_rank
 
 SUMMARY = "PipeDream: asynchronous 1F1B, an update per microbatch, weights stashed"
 

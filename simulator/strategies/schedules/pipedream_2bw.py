@@ -9,7 +9,8 @@ Two versions suffice because no rank has more than p microbatches in flight.
 from __future__ import annotations
 
 from simulator.strategies.schedules.one_f_one_b import order
-from simulator.strategies.schedules.passes import Plan, Updates, loop, one_stage_a_rank
+from simulator.strategies.schedules.passes import Plan, Updates
+from simulator.strategies.schedules.placements import loop, one_stage_a_rank
 
 SUMMARY = "PipeDream-2BW: asynchronous 1F1B, an update per p microbatches, two weight versions"
 

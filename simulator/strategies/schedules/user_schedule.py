@@ -7,14 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from simulator.strategies.plugins import UserCode
-from simulator.strategies.schedules.passes import (
-    Pass,
-    Plan,
-    Updates,
-    incomplete,
-    loop,
-    once_a_step,
-)
+from simulator.strategies.schedules.passes import Pass, Plan, Updates, incomplete, once_a_step
+from simulator.strategies.schedules.placements import loop
 
 
 class UserSchedule:

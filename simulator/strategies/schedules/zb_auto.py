@@ -42,7 +42,8 @@ from simulator.strategies.schedules.orders.longest_path import (
     makespan,
     passes_of,
 )
-from simulator.strategies.schedules.passes import Pass, Plan, loop, once_a_step, one_stage_a_rank
+from simulator.strategies.schedules.passes import Pass, Plan, once_a_step
+from simulator.strategies.schedules.placements import loop, one_stage_a_rank
 
 SUMMARY = "zero bubble, searched for the costs of the stages within parallel.memory_limit"
 

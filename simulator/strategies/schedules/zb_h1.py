@@ -16,24 +16,16 @@ and any m will do here.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.one_forward_one_backward import (
-    one_forward_one_backward,
-    with_weights,
-)
+from simulator.strategies.schedules.orders.backward_weights import with_backward_weights
 from simulator.strategies.schedules.orders.rounds import (
     backward_order,
     forward_order,
     round_size,
     uneven_rounds,
 )
-from simulator.strategies.schedules.passes import (
-    Pass,
-    Plan,
-    backward_input,
-    forward,
-    loop,
-    once_a_step,
-)
+from simulator.strategies.schedules.orders.warmup_steady_cooldown import warmup_steady_cooldown
+from simulator.strategies.schedules.passes import Pass, Plan, backward_input, forward, once_a_step
+from simulator.strategies.schedules.placements import loop
 
 SUMMARY = "zero bubble, 1F1B's memory: backward in two halves (any virtual_stages)"
 
@@ -44,9 +36,9 @@ placement, refusal, updates = loop, uneven_rounds, once_a_step
 def order(plan: Plan, rank: int) -> list[Pass]:
     """One warm-up forward a hop as in 1F1B; `W` a microbatch late for every hop before."""
     until_last_stage = (plan.virtual_stages - 1) * round_size(plan)
-    passes = one_forward_one_backward(
+    passes = warmup_steady_cooldown(
         forwards=[forward(*step) for step in forward_order(plan, rank)],
         backwards=[backward_input(*step) for step in backward_order(plan, rank)],
         warmup=until_last_stage + plan.num_ranks - 1 - rank,
     )
-    return with_weights(passes, behind=rank)
+    return with_backward_weights(passes, behind=rank)

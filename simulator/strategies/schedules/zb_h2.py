@@ -25,20 +25,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 from simulator.strategies.schedules import zb_h1
+from simulator.strategies.schedules.orders.backward_weights import with_backward_weights
 from simulator.strategies.schedules.orders.longest_path import FASTER, letters_of, makespan
-from simulator.strategies.schedules.orders.one_forward_one_backward import (
-    one_forward_one_backward,
-    with_weights,
-)
-from simulator.strategies.schedules.passes import (
-    Pass,
-    Plan,
-    backward_input,
-    forward,
-    loop,
-    once_a_step,
-    one_stage_a_rank,
-)
+from simulator.strategies.schedules.orders.warmup_steady_cooldown import warmup_steady_cooldown
+from simulator.strategies.schedules.passes import Pass, Plan, backward_input, forward, once_a_step
+from simulator.strategies.schedules.placements import loop, one_stage_a_rank
 
 SUMMARY = "zero bubble, twice the memory of zb-h1: no rank waits between its passes"
 
@@ -69,9 +60,9 @@ def _two_a_hop(plan: Plan, rank: int) -> list[Pass]:
     beyond = max(plan.num_microbatches - plan.num_ranks, 0)
     hops = plan.num_ranks - 1 - rank
     microbatches = range(plan.num_microbatches)
-    passes = one_forward_one_backward(
+    passes = warmup_steady_cooldown(
         forwards=[forward(rank, m) for m in microbatches],
         backwards=[backward_input(rank, m) for m in microbatches],
         warmup=hops + min(hops, beyond),
     )
-    return with_weights(passes, behind=rank + min(rank, beyond))
+    return with_backward_weights(passes, behind=rank + min(rank, beyond))

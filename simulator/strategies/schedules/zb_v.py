@@ -14,8 +14,9 @@ others, and ranks idle.
 
 from __future__ import annotations
 
-from simulator.strategies.schedules.orders.letters import passes_of_letters, two_stages_a_rank
-from simulator.strategies.schedules.passes import Pass, Plan, once_a_step, vee
+from simulator.strategies.schedules.orders.letters import passes_of_letters
+from simulator.strategies.schedules.passes import Pass, Plan, once_a_step
+from simulator.strategies.schedules.placements import two_stages_a_rank, vee
 
 SUMMARY = "zero bubble, 1F1B's memory: two stages a rank on a V (virtual_stages = 2)"
 

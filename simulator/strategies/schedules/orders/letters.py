@@ -26,10 +26,3 @@ def passes_of_letters(letters: str, plan: Plan, rank: int) -> list[Pass]:
         if microbatch < plan.num_microbatches:
             passes.append(Pass(op, stage, microbatch))
     return passes
-
-
-def two_stages_a_rank(plan: Plan) -> str | None:
-    """Return why a V-shaped schedule refuses `plan`, or None."""
-    if plan.virtual_stages != 2:
-        return f"virtual_stages = {plan.virtual_stages}; allowed: 2"
-    return None

@@ -28,7 +28,8 @@ from simulator.strategies.schedules.orders.longest_path import (
     makespan,
     passes_of,
 )
-from simulator.strategies.schedules.passes import loop, once_a_step, one_stage_a_rank
+from simulator.strategies.schedules.passes import once_a_step
+from simulator.strategies.schedules.placements import loop, one_stage_a_rank
 from simulator.strategies.schedules.registry import SCHEDULES, Plan
 from simulator.strategies.stages.partition import partition_layers
 
