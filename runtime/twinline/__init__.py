@@ -21,9 +21,9 @@ from runtime.validation.validation import Validation, validate_suite
 from simulator.analysis.cause import Cause
 from simulator.analysis.comparison import Comparison, OtherProgramError, compare_timelines
 from simulator.analysis.results import Metrics, RankMetrics, Result
-from simulator.cluster.algorithms import ring_seconds
 from simulator.cluster.catalogue import clusters
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.collective_algorithms import ring_seconds
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import load_profile
 from simulator.cluster.resolve import from_profile

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from simulator.cluster.collectives import Collectives
+from simulator.cluster.communication_costs import CommunicationCosts
 from simulator.cluster.device import Device
 from simulator.cluster.library import Library
 from simulator.cluster.links import Link, Protocol
@@ -55,9 +55,9 @@ class Cluster:
     profile: Profile | None = None
 
     @cached_property
-    def collectives(self) -> Collectives:
+    def communication(self) -> CommunicationCosts:
         """The costs of messages and collectives between its ranks."""
-        return Collectives(self.topology, self.library, self.algorithm)
+        return CommunicationCosts(self.topology, self.library, self.algorithm)
 
     @property
     def nodes(self) -> int:
@@ -107,12 +107,12 @@ class Cluster:
         """Return how long a message takes, both ranks being ready, as the profile has it if any."""
         if self.profile and self.profile.messages:
             return self.profile.message(nbytes)
-        return Timing.certain(self.collectives.message_seconds(source, target, nbytes))
+        return Timing.certain(self.communication.message_seconds(source, target, nbytes))
 
     def collective(self, op: Op, group: tuple[int, ...], nbytes: int) -> Timing:
         """Return how long a collective takes: as the profile has it, else as computed."""
         known = self.profile.collective(op, len(group), nbytes) if self.profile else None
-        return known or Timing.certain(self.collectives.cost(op, group, nbytes).seconds)
+        return known or Timing.certain(self.communication.cost(op, group, nbytes).seconds)
 
     def resized(
         self,

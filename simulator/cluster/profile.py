@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from simulator.cluster.algorithms import ring_seconds
+from simulator.cluster.collective_algorithms import ring_seconds
 from simulator.cluster.timing import Points, Timing, interpolate
 
 

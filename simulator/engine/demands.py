@@ -147,7 +147,7 @@ class Demands:
         return {image for image in images if any(region[rank] in near for rank in image)}
 
     def _traffic(self, op: Op, group: Ranks, nbytes: int) -> dict[str, float]:
-        traffic = self.cluster.collectives.traffic(op, group, nbytes)
+        traffic = self.cluster.communication.traffic(op, group, nbytes)
         if self.cluster.cores is None:
             return traffic
         # processes of one host have no links of their own; what they share are its cores

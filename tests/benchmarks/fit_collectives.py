@@ -64,9 +64,9 @@ class Series:
 
     def predicted(self, cluster: Cluster) -> np.ndarray:
         sized = cluster.resized(nodes=self.nodes, node_bandwidth_gbit=self.gbit)
-        sized.collectives.forced = self.forced
+        sized.communication.forced = self.forced
         group = tuple(range(self.ranks))
-        costs = [sized.collectives.cost(self.op, group, nbytes) for nbytes, _ in self.points]
+        costs = [sized.communication.cost(self.op, group, nbytes) for nbytes, _ in self.points]
         return np.array([self.host_s + cost.seconds for cost in costs])
 
     def errors(self, cluster: Cluster) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulator.cluster.algorithms import ring_seconds
+from simulator.cluster.collective_algorithms import ring_seconds
 from simulator.cluster.profile import Profile
 from simulator.cluster.timing import Points, Timing
 

@@ -53,9 +53,9 @@ def test_a_message_on_a_device_reads_and_writes_its_memory() -> None:
 def test_a_ring_passes_every_device_once() -> None:
     """Between devices it is as fast as one rank on each, but for its longer way round."""
     cluster = load_preset("a100-pcie").shared_by(2)
-    ring = load_preset("a100-pcie").collectives
+    ring = load_preset("a100-pcie").communication
     group, nbytes = (0, 1, 2, 3, 4, 5, 6, 7), 10**9
-    [shared] = [c for c in cluster.collectives.candidates("ALL_REDUCE", group, nbytes)
+    [shared] = [c for c in cluster.communication.candidates("ALL_REDUCE", group, nbytes)
                 if c.algorithm == "ring"]  # fmt: skip
     [own] = [c for c in ring.candidates("ALL_REDUCE", (0, 1, 2, 3), nbytes)
              if c.algorithm == "ring"]  # fmt: skip
@@ -64,7 +64,7 @@ def test_a_ring_passes_every_device_once() -> None:
 
 def test_in_network_sums_need_a_device_for_every_rank() -> None:
     cluster = load_preset("dgx-h100").shared_by(2)
-    found = cluster.collectives.candidates("ALL_REDUCE", tuple(range(16)), 10**8)
+    found = cluster.communication.candidates("ALL_REDUCE", tuple(range(16)), 10**8)
     assert "in-network" not in {cost.algorithm for cost in found}
 
 

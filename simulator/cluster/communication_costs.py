@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.cluster.algorithms import OPERATIONS, Way, obstacle, way_of
+from simulator.cluster.collective_algorithms import OPERATIONS, Way, obstacle, way_of
 from simulator.cluster.extent import Extent, extent_of
 from simulator.cluster.library import Library
 from simulator.cluster.links import Protocol
@@ -32,7 +32,7 @@ class Cost:
     protocol: str = ""
 
 
-class Collectives:
+class CommunicationCosts:
     """Costs of messages and collectives in one topology.
 
     Args:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from simulator.cluster.algorithms import ring_seconds
-from simulator.cluster.collectives import Collectives
+from simulator.cluster.collective_algorithms import ring_seconds
+from simulator.cluster.communication_costs import CommunicationCosts
 from simulator.cluster.library import Library
 from simulator.cluster.links import Link, Protocol
 from simulator.cluster.nodes import Node, Nodes
@@ -32,6 +32,6 @@ def test_a_ring_moves_what_the_formula_says(op: str) -> None:
     """On one island, the way of a ring is the formula without the library's constants."""
     node = Node(("gpu",) * 4, per_island=4)
     link = Link(4.0, {"Simple": Protocol(0.5, 1.0)})
-    collectives = Collectives(Topology(Nodes.of([node]), island=link), Library(), "ring")
-    cost = collectives.cost(Op(op), (0, 1, 2, 3), 64)
+    costs = CommunicationCosts(Topology(Nodes.of([node]), island=link), Library(), "ring")
+    cost = costs.cost(Op(op), (0, 1, 2, 3), 64)
     assert cost.seconds == ring_seconds(op, 4, 64, 0.5, 4.0)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import ExperimentError, load, predict
-from simulator.cluster.algorithms import OPERATIONS, obstacle
 from simulator.cluster.catalogue import load_preset, preset_names
-from simulator.cluster.collectives import Collectives
+from simulator.cluster.collective_algorithms import OPERATIONS, obstacle
+from simulator.cluster.communication_costs import CommunicationCosts
 from simulator.cluster.library import InNetwork, Library
 from simulator.cluster.links import Link, Protocol
 from simulator.cluster.nodes import Node, Nodes
@@ -34,7 +34,7 @@ def topology(nodes: int = 4, devices: int = 4, nics: int = 4, tiers: tuple[Tier,
 
 
 def cost(algorithm: str, op: str, group: tuple[int, ...], nbytes: float, **sizes) -> float:
-    return Collectives(topology(**sizes), LIBRARY, algorithm).cost(op, group, nbytes).seconds
+    return CommunicationCosts(topology(**sizes), LIBRARY, algorithm).cost(op, group, nbytes).seconds
 
 
 ALL = tuple(range(16))
@@ -89,16 +89,18 @@ def test_cards_are_those_of_the_members() -> None:
 
 def test_copies_and_starts() -> None:
     library = replace(LIBRARY, copy_bandwidth=1e9)
-    slow = Collectives(topology(), library, "ring")
+    slow = CommunicationCosts(topology(), library, "ring")
     for op, copies in (("ALL_REDUCE", 1.0), ("ALL_GATHER", 0.5)):
         extra = slow.cost(op, ALL, S).seconds - cost("ring", op, ALL, S)
         assert extra == pytest.approx(copies * S / 1e9)
-    assert Collectives(topology(), LIBRARY).cost("ALL_REDUCE", (3,), S).seconds == 0
+    assert CommunicationCosts(topology(), LIBRARY).cost("ALL_REDUCE", (3,), S).seconds == 0
 
 
 def test_protocols_are_chosen_by_size() -> None:
     link = Link(100e9, {"LL": Protocol(1e-6, 0.1), "Simple": Protocol(1e-5, 1.0)})
-    both = Collectives(replace(topology(1), island=link), replace(LIBRARY, algorithms=("ring",)))
+    both = CommunicationCosts(
+        replace(topology(1), island=link), replace(LIBRARY, algorithms=("ring",))
+    )
     assert both.cost("ALL_REDUCE", (0, 1), 1000).protocol == "LL"
     assert both.cost("ALL_REDUCE", (0, 1), 1e9).protocol == "Simple"
     assert both.message_seconds(0, 1, 1000) == pytest.approx(START + 1e-6 + 1000 / 10e9)
@@ -117,7 +119,7 @@ def test_what_does_not_apply_is_refused(algorithm: str, group, reason: str) -> N
     with pytest.raises(ExperimentError, match=reason) as error:
         cost(algorithm, "ALL_REDUCE", group, S)
     assert str(error.value).startswith(f"cluster.algorithm = '{algorithm}': ALL_REDUCE of ranks 0")
-    auto = Collectives(topology(), LIBRARY).cost("ALL_REDUCE", group, S)
+    auto = CommunicationCosts(topology(), LIBRARY).cost("ALL_REDUCE", group, S)
     assert auto.algorithm != algorithm
 
 
@@ -144,19 +146,19 @@ operations = st.sampled_from(["ALL_REDUCE", "ALL_GATHER", "REDUCE_SCATTER", "ALL
 def test_the_choice_is_the_fastest_and_grows_with_bytes(group, op, nbytes, preset) -> None:
     cluster = load_preset(preset).resized(nodes=2)
     every = replace(cluster.library, algorithms=tuple(OPERATIONS))
-    collectives = Collectives(cluster.topology, every)
-    chosen = collectives.cost(op, group, nbytes)
-    extent = cluster.collectives.extent(group)
+    costs = CommunicationCosts(cluster.topology, every)
+    chosen = costs.cost(op, group, nbytes)
+    extent = cluster.communication.extent(group)
     for name in OPERATIONS:
         if op in OPERATIONS[name] and not obstacle(name, extent, every):
-            alone = Collectives(cluster.topology, every, name).cost(op, group, nbytes)
+            alone = CommunicationCosts(cluster.topology, every, name).cost(op, group, nbytes)
             assert chosen.seconds <= alone.seconds
-    assert chosen.seconds <= collectives.cost(op, group, nbytes * 1.1 + 1).seconds
+    assert chosen.seconds <= costs.cost(op, group, nbytes * 1.1 + 1).seconds
 
 
 @given(groups, operations, st.sampled_from(sorted(OPERATIONS)))
 def test_no_link_carries_more_than_it_can_and_as_much_comes_as_goes(group, op, name) -> None:
-    found = Collectives(topology(), LIBRARY, name)
+    found = CommunicationCosts(topology(), LIBRARY, name)
     if op not in OPERATIONS[name] or obstacle(name, found.extent(group), LIBRARY):
         return
     seconds = found.cost(op, group, S).seconds
@@ -190,8 +192,8 @@ def test_an_oversubscribed_tier_is_the_bottleneck_of_an_all_to_all() -> None:
 def test_every_preset_reaches_no_more_than_its_links(name: str) -> None:
     cluster = load_preset(name)
     group = tuple(range(cluster.devices_per_node))
-    cost = cluster.collectives.cost("ALL_GATHER", group, 1e10)
-    extent = cluster.collectives.extent(group)
+    cost = cluster.communication.cost("ALL_GATHER", group, 1e10)
+    extent = cluster.communication.extent(group)
     link = cluster.topology.link(
         PORT if extent.members[PORT + 1] == extent.members[NODE] else NODE - 1
     )
