@@ -11,7 +11,7 @@ from rich.table import Table
 
 from runtime.cli.running import OUT, progress_bar, run_errors
 from runtime.execution import calibrating
-from runtime.profiles import with_older
+from runtime.keep_profile import with_older
 from simulator.cli.options import File, Sets
 from simulator.cli.outputs import check_outputs, deliver
 from simulator.cli.results import print_parts

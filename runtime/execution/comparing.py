@@ -9,9 +9,9 @@ from typing import Any, Literal
 from runtime.execution.job_start import start
 from runtime.execution.peak_flops import peak_flops_on
 from runtime.execution.results import Execution, execution_of, round_up
+from runtime.keep_profile import with_older
 from runtime.launch.job import Job
 from runtime.launch.launcher import OnProgress, Workers
-from runtime.profiles import with_older
 from simulator.analysis.comparison import Comparison, compare_timelines
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import default_path, parse_profile, save_profile

@@ -14,8 +14,8 @@ from runtime.execution.calibrating import calibrate
 from runtime.execution.comparing import Outcome, compare
 from runtime.execution.results import Execution
 from runtime.execution.running import run
+from runtime.keep_profile import keep_profile
 from runtime.launch.launcher import LaunchError, Workers
-from runtime.profiles import keep_profile
 from runtime.validation.suite import cases_of
 from runtime.validation.validation import Validation, validate_suite
 from simulator.analysis.cause import Cause

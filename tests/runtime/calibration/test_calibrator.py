@@ -11,9 +11,9 @@ from runtime.calibration.calibrator import Calibrator
 from runtime.execution.comparing import compare
 from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
+from runtime.keep_profile import keep_profile
 from runtime.launch.job import Job
 from runtime.measurement.clock import Clock
-from runtime.profiles import keep_profile
 from runtime.progress import Progress
 from simulator.cluster.profile_file import load_profile, parse_profile
 from simulator.cluster.resolve import from_profile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runtime.profiles import keep_profile
+from runtime.keep_profile import keep_profile
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import load_profile
 from simulator.cluster.timing import Timing
