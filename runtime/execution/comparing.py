@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runtime.execution.job_start import start
-from runtime.execution.peak_flops import peak_flops_on
+from runtime.execution.peak_flops import peak_flops_of
 from runtime.execution.results import Execution, execution_of, round_up
 from runtime.keep_profile import with_older
 from runtime.launch.job import Job
@@ -88,6 +88,7 @@ def compare(
     cluster = resolve(experiment, None if given else expected)
     answer = start(Job(experiment, calibrate=not given), program, on_progress, workers)
     notes: list[str] = []
+    profile = None
     if not given:
         profile = parse_profile(answer["profile"])
         if keep is not None:
@@ -101,7 +102,8 @@ def compare(
             f"predicted for {cluster.name}, measured on this machine; run.pace stretches the "
             "run to the cluster's times"
         )
-    execution = execution_of(experiment, program, peak_flops_on(experiment, cluster), answer)
+    peak_flops = peak_flops_of(experiment, profile)
+    execution = execution_of(experiment, program, peak_flops, answer)
     found = compare_timelines(prediction.timeline, execution.timeline, program)
     if experiment.run.pace and found.iteration_time_error < -LEAST_LAG:
         enough = experiment.run.pace * -found.iteration_time_error / LEAST_LAG

@@ -27,15 +27,15 @@ def peak_flops_of(experiment: Experiment, profile: Profile | None = None) -> flo
     if experiment.is_for_cluster:
         cluster = resolve(experiment)  # a name that does not exist is refused before the run
         if run.pace is not None or run.device == "cuda":
-            return peak_flops_on(experiment, cluster)
+            return _peak_on(experiment, cluster)
     if profile is None and run.device == "cuda":
         return None
     # Nothing else of [cluster] is about a run on this machine.
     choice = ClusterChoice(ranks_per_device=experiment.cluster.ranks_per_device)
     here = experiment.model_copy(update={"cluster": choice})
-    return peak_flops_on(experiment, resolve(here, profile))
+    return _peak_on(experiment, resolve(here, profile))
 
 
-def peak_flops_on(experiment: Experiment, cluster: Cluster) -> float | None:
+def _peak_on(experiment: Experiment, cluster: Cluster) -> float | None:
     """Return the peak FLOP/s of one device of `cluster` in the workload's dtype."""
     return cluster.peak_flops(experiment.workload.dtype, experiment.world_size)
