@@ -67,10 +67,10 @@ lesson_tools.show_program(lower(parse(tiny)))
 
 # %%
 # First a failure that teaches: a plan that is out of memory. A GPT of 30 billion
-# parameters, one sequence of 2048 tokens, one H100. Its memory is 80 GiB, that is 85.9 GB
-# (a GiB is 1024³ bytes, a GB 1000³; tables and pictures are in GB). Parameters and gradients
-# in bf16 are 2 + 2 bytes a parameter, the fp32 master weights 4 more, and the activations
-# wait for the backward pass. (The optimizer here is SGD. Adam would add 8 bytes a parameter.)
+# parameters, one sequence of 2048 tokens, one H100. Its memory is 85.9 GB (makers write 80 GB
+# and mean 80 · 1024³ bytes; here a GB is always 1000³ bytes). Parameters and gradients in
+# bf16 are 2 + 2 bytes a parameter, the fp32 master weights 4 more, and the activations wait
+# for the backward pass. (The optimizer here is SGD. Adam would add 8 bytes a parameter.)
 
 
 def on_h100(stages):

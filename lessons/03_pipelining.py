@@ -131,8 +131,8 @@ lesson_tools.draw("03-simulated.png", "16 microbatches on 8 H100: GPipe above 1F
 # finished, the last microbatch must still go back through p − 1 backward passes.
 #
 # The memory differs. Out of memory is the failure that teaches here: with 16 microbatches
-# GPipe does not fit into 80 GiB, which is 85.9 GB. 1F1B holds the same with 64 as with 8, so it can
-# *afford* more microbatches, and those shrink the bubble.
+# GPipe does not fit into the 85.9 GB of an H100. 1F1B holds the same with 64 as with 8, so
+# it can *afford* more microbatches, and those shrink the bubble.
 #
 # With many microbatches the simulated bubble stays above the formula, which assumes equal
 # stages. The last stage also computes the 51,200 logits, and the others wait for it.
@@ -222,7 +222,7 @@ for name, outcome in outcomes.items():
 #    (F + B)**, with at most **p − rank** microbatches in flight.
 # 3. *A plan that fits.* ``plan()`` returns schedule and microbatches for the 30-billion GPT
 #    (``lesson_tools.GPT_30B``) on eight H100s, one sequence a microbatch: no more than the
-#    80 GiB of an H100 (85.9 GB) and a bubble fraction of **at most 0.16**.
+#    85.9 GB of an H100 and a bubble fraction of **at most 0.16**.
 #
 # Key points
 # ----------

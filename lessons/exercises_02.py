@@ -10,7 +10,7 @@ def bubble_fraction(ranks: int) -> float:
 
 
 def stages_for_gpt3() -> int:
-    """The smallest number of H100s (80 GiB, 85.9 GB) that holds GPT-3, split by layers.
+    """The smallest number of H100s (85.9 GB each) that holds GPT-3, split by layers.
 
     Use lesson_tools.GPT_30B | {"layers": 96, "hidden": 12288, "heads": 96} with one sequence
     and the naive schedule, as ``on_h100`` in the lesson does; ``lesson_tools.fits`` tells

@@ -21,7 +21,7 @@ def order(ranks: int, rank: int, microbatches: int) -> list[str]:
 def plan() -> dict[str, object]:
     """A plan, {"schedule": …, "microbatches": …}, for lesson_tools.GPT_30B on eight H100s.
 
-    One sequence a microbatch, at most 80 GiB (85.9 GB) a rank, and a bubble fraction of at
+    One sequence a microbatch, at most 85.9 GB a rank, and a bubble fraction of at
     most 0.16.
     """
     raise NotImplementedError

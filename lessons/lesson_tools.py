@@ -70,7 +70,7 @@ def in_flight(result: Result) -> str:
 
 def fits(prediction: Prediction) -> bool:
     """Tell whether every rank's peak memory is within its device's."""
-    return prediction.peak_memory_bytes <= prediction.cluster.device.memory_bytes
+    return prediction.memory_fit is not None and prediction.memory_fit.fits
 
 
 def draw(name: str, title: str, *timelines: Timeline) -> None:

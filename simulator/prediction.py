@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from simulator.analysis.memory_fit import memory_fit
 from simulator.analysis.metrics import metrics_of
 from simulator.analysis.results import Result
 from simulator.cluster.cluster import Cluster
@@ -23,7 +24,6 @@ from simulator.strategies.lowering import lower
 from simulator.timeline.memory import usual_memory
 from simulator.timeline.statistics import over_iterations
 from simulator.timeline.timeline import Timeline
-from simulator.units import gibibytes
 from simulator.workloads.expert_load import predicted_routing
 
 STEPS = 25
@@ -51,7 +51,9 @@ class Prediction(Result):
         plain["staleness"] = [stage.to_json() for stage in self.staleness]
         if self.moe:
             plain["moe"] = dict(vars(self.moe))
-        return plain | {"cluster": self.cluster.name, "notes": self.notes}
+        plain["cluster"] = self.cluster.name
+        plain["memory_fit"] = self.memory_fit and self.memory_fit.to_json()
+        return plain | {"notes": self.notes}
 
 
 def predict(
@@ -88,12 +90,16 @@ def predict(
         timeline.statistics = over_iterations(times)
     notes += costs.durations.notes()
     if program.is_folded:
-        notes.append(
-            f"{program.world_size} ranks; {program.num_ranks} differ and were simulated, "
-            "the others equal them"
-        )
+        count = program.num_ranks
+        which = "1 was simulated, the others equal it"
+        if count > 1:
+            which = f"{count} differ and were simulated, the others equal them"
+        notes.append(f"{program.world_size} ranks; {which}")
     notes += experiment.notes
-    notes += memory_notes(timeline, cluster)
+    models_memory = experiment.workload.family.has_parameters  # `unit` is times alone
+    fit = memory_fit(timeline, cluster) if models_memory else None
+    if fit is not None and not fit.fits:
+        notes.append(str(fit))
     peak_flops = cluster.peak_flops(experiment.workload.dtype, experiment.world_size)
     return Prediction(
         experiment=experiment,
@@ -103,6 +109,7 @@ def predict(
         metrics=metrics_of(timeline, experiment, peak_flops, timeline.meta["hash"], len(program)),
         staleness=staleness_of(program, list(mesh.group(0, "pipeline"))),
         moe=predicted_routing(experiment) if experiment.workload.family.has_experts else None,
+        memory_fit=fit,
         notes=notes,
     )
 
@@ -133,28 +140,6 @@ def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, l
     medians = [np.median(column, axis=0) for column in columns]
     timeline = Timeline.of_program(program, *medians, memory=memory)
     return timeline, times
-
-
-def memory_notes(timeline: Timeline, cluster: Cluster) -> list[str]:
-    """Return a note if the peaks of the ranks on one device, or on one host, do not fit together.
-
-    Allocators of different processes do not give back to each other, so their peaks add up.
-    """
-    held: dict[str, dict[int, int]] = {}
-    for rank, sample in zip(timeline.members, timeline.memory, strict=False):
-        held.setdefault(cluster.compute_resource(rank), {})[rank] = sample.peak
-
-    def excess(peaks: dict[int, int]) -> float:
-        return sum(peaks.values()) - cluster.device_of(min(peaks)).memory_bytes
-
-    ranks = max(held.values(), key=excess, default={})
-    if not ranks or excess(ranks) <= 0:
-        return []
-    first, needed = min(ranks), sum(ranks.values())
-    available = needed - excess(ranks)
-    where = f"rank {first}" if len(ranks) == 1 else f"{len(ranks)} ranks"
-    holder = "a device" if cluster.cores is None else "one host"
-    return [f"does not fit: {where}: {gibibytes(needed)} on {holder} of {gibibytes(available)}"]
 
 
 def metadata(source: str, experiment: Experiment, program: Program) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def seconds(value: float, signed: bool = False) -> str:
     """Return a duration with the unit that suits its size: 1.23 s, 45.6 ms, 7.8 µs."""
@@ -25,11 +27,6 @@ def nbytes(value: float) -> str:
             return f"{text} {unit}"
         value /= 1000
     return f"{value:.3g} TB"
-
-
-def gibibytes(value: float) -> str:
-    """Return bytes in GiB, the unit in which makers state the memory of a device: 79.2 GiB."""
-    return f"{value / 2**30:.1f}".removesuffix(".0") + " GiB"
 
 
 def count(value: float) -> str:
@@ -59,3 +56,15 @@ def counted(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {noun}{'es' if noun.endswith(('ch', 's')) else 's'}"
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """Return ascending numbers as 0–7, 16."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    ends = [f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return ", ".join(ends)

@@ -44,7 +44,7 @@ SECTIONS = {
     ],
     "Validate": ["validate_suite", "cases_of", "Validation"],
     "Results": [
-        *("Result", "Metrics", "RankMetrics", "Statistics", "Timeline"),
+        *("Result", "Metrics", "RankMetrics", "MemoryFit", "Statistics", "Timeline"),
         *("save_trace", "load_trace", "TraceError"),
         *("compare_timelines", "Comparison", "Cause", "OtherProgramError"),
     ],
@@ -57,7 +57,7 @@ SECTIONS = {
         *("timeline_figure", "comparison_figure", "timelines_figure", "memory_figure"),
         *("schedules_figure", "profile_figure"),
     ],
-    "Numbers for people": ["seconds", "nbytes", "gibibytes", "percent"],
+    "Numbers for people": ["seconds", "nbytes", "percent"],
 }
 
 

@@ -80,7 +80,7 @@ RESULT_KEYS = {
     "staleness",
     "notes",
 }
-PREDICT_KEYS = RESULT_KEYS | {"ranks_simulated", "cluster"}
+PREDICT_KEYS = RESULT_KEYS | {"ranks_simulated", "cluster", "memory_fit"}
 RUN_KEYS = RESULT_KEYS | {
     "iteration_time_p10_s",
     "iteration_time_p90_s",

@@ -23,7 +23,11 @@ EXPECTED = {
     ),
     "02": (
         ["02-simulated", "02-compare"],
-        ["does not fit: rank 0: 268.6 GiB", "bubble fraction  ", "naive: step simulated"],
+        [
+            "one H100: memory: 288 GB of 85.9 GB on the fullest device (rank 0): does not fit",
+            "bubble fraction  ",
+            "naive: step simulated",
+        ],
     ),
     "03": (
         ["03-simulated", "03-compare-gpipe", "03-compare-1f1b"],

@@ -20,6 +20,7 @@ from runtime.validation.suite import cases_of
 from runtime.validation.validation import Validation, validate_suite
 from simulator.analysis.cause import Cause
 from simulator.analysis.comparison import Comparison, OtherProgramError, compare_timelines
+from simulator.analysis.memory_fit import MemoryFit
 from simulator.analysis.results import Metrics, RankMetrics, Result
 from simulator.cluster.catalogue import clusters
 from simulator.cluster.cluster import Cluster
@@ -47,7 +48,7 @@ from simulator.strategies.registry import strategies
 from simulator.timeline.statistics import Statistics
 from simulator.timeline.timeline import Timeline
 from simulator.timeline.trace import TraceError, load_trace, save_trace
-from simulator.units import gibibytes, nbytes, percent, seconds
+from simulator.units import nbytes, percent, seconds
 
 FIGURE_MODULES = {
     "timeline_figure": "simulator.charts.timeline",
@@ -70,6 +71,7 @@ __all__ = [
     "ExperimentError",
     "Instruction",
     "LaunchError",
+    "MemoryFit",
     "Metrics",
     "Op",
     "OtherProgramError",
@@ -99,7 +101,6 @@ __all__ = [
     "describe_plan",
     "experiment",
     "from_profile",
-    "gibibytes",
     "keep_profile",
     "load",
     "load_profile",

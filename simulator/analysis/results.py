@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from simulator.analysis.contents import StageContents
+from simulator.analysis.memory_fit import MemoryFit
 from simulator.program.staleness import StageStaleness
 from simulator.timeline.statistics import ExpertLoad, Statistics
 from simulator.timeline.timeline import MemoryParts, Timeline
@@ -132,6 +133,8 @@ class Result:
         metrics: the figures of the timeline.
         staleness: how old the weights were, per stage that has parameters.
         moe: the load of experts, for models that have some.
+        memory_fit: whether the plan fits into the cluster's memory; None for the workload ``unit``,
+            and where memory was not predicted.
         notes: what the reader should know.
     """
 
@@ -139,6 +142,7 @@ class Result:
     metrics: Metrics
     staleness: list[StageStaleness] = field(default_factory=list)
     moe: ExpertLoad | None = None
+    memory_fit: MemoryFit | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -212,7 +216,8 @@ class Result:
             for rank in self.ranks[:MOST_ROWS]
         ]
         more = len(self.ranks) - len(rows)
-        notes = [*([f"… and {more} more ranks"] if more else []), *self.notes]
+        fit = [str(self.memory_fit)] if self.memory_fit and self.memory_fit.fits else []
+        notes = [*([f"… and {more} more ranks"] if more else []), *fit, *self.notes]
         return html_table(line, header, rows, notes)
 
 

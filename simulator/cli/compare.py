@@ -16,7 +16,7 @@ from simulator.cli.application import user_errors
 from simulator.cli.comparison import print_comparison
 from simulator.cli.options import AsJson, Gantt
 from simulator.cli.outputs import Output, check_outputs, deliver
-from simulator.cli.results import print_result
+from simulator.cli.results import print_memory_fit, print_result
 from simulator.cli.terminal import print_notes, stdout_console
 from simulator.experiment.describe import describe_plan
 from simulator.experiment.experiment import Experiment
@@ -115,6 +115,7 @@ def show_comparison(
         console = stdout_console()
         print_result(console, "measured", results["measured"])
         print_comparison(console, results["predicted"], results["measured"], comparison)
+        print_memory_fit(console, results["predicted"])
         of_results = [note for result in results.values() for note in result.notes]
         print_notes(console, [*of_results, *notes])
         if predicted_for:

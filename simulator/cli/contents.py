@@ -8,10 +8,10 @@ from rich.table import Table
 
 from simulator.analysis.contents import contents_of_ranks, describe_stages, model_parameters
 from simulator.analysis.results import Metrics, RankMetrics
-from simulator.cli.results import MOST_ROWS, listed
+from simulator.cli.results import MOST_ROWS
 from simulator.experiment.experiment import Experiment
 from simulator.timeline.timeline import MemoryParts
-from simulator.units import count, nbytes
+from simulator.units import count, listed, nbytes
 
 
 def print_contents(console: Console, metrics: Metrics) -> None:

@@ -9,7 +9,7 @@ from simulator.cli.application import user_errors
 from simulator.cli.contents import print_contents
 from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
 from simulator.cli.outputs import Output, check_outputs, deliver
-from simulator.cli.results import print_result
+from simulator.cli.results import print_memory_fit, print_result
 from simulator.cli.terminal import print_notes, stdout_console
 from simulator.experiment.describe import describe_plan
 from simulator.experiment_file import load
@@ -47,6 +47,7 @@ def predict(
         console = stdout_console()
         print_result(console, f"predicted on {cluster}", prediction)
         print_contents(console, prediction.metrics)
+        print_memory_fit(console, prediction)
         print_notes(console, prediction.notes)
 
     def draw(path: Path) -> None:

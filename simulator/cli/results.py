@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from simulator.analysis.results import RankMetrics, Result
 from simulator.timeline.statistics import PacingReport, Statistics
-from simulator.units import counted, nbytes, percent, seconds
+from simulator.units import counted, listed, nbytes, percent, seconds
 
 MOST_ROWS = 16
 """The most rows of a table of ranks."""
@@ -20,7 +20,7 @@ bubble fraction: share of the ranks' time in which they do not compute.
 exposed comm: communication that no computation of the rank hides.
 in flight: the most microbatches whose activations a rank holds at once.
 peak memory: tensors only; the device's context, buffers of the communication
-   library and gaps of the allocator come on top."""
+   library, workspace of kernels and gaps of the allocator come on top."""
 MFU_LEGEND = """\
 MFU: FLOPs of the model ÷ (time × peak FLOP/s of the devices in use); HFU counts
    what is computed again, too."""
@@ -54,6 +54,12 @@ def print_result(console: Console, title: str, result: Result) -> None:
     if statistics:
         _print_statistics(console, statistics)
     console.print(LEGEND if metrics.mfu is None else f"{LEGEND}\n{MFU_LEGEND}", soft_wrap=True)
+
+
+def print_memory_fit(console: Console, result: Result) -> None:
+    """Print that the plan fits into memory; that it does not is among the notes."""
+    if result.memory_fit and result.memory_fit.fits:
+        console.print(str(result.memory_fit), soft_wrap=True)
 
 
 def print_parts(console: Console, parts: Sequence[str]) -> None:
@@ -94,18 +100,6 @@ def _print_ranks(console: Console, ranks: Sequence[RankMetrics]) -> None:
     if len(shown) < len(rows):
         left = len(ranks) - sum(len(members) for _, members in shown)
         console.print(f"… and {counted(left, 'more rank')} (all in --json)")
-
-
-def listed(numbers: Iterable[int]) -> str:
-    """Return ascending numbers as 0–7, 16."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    ends = [f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
-    return ", ".join(ends)
 
 
 def _print_statistics(console: Console, statistics: Statistics) -> None:

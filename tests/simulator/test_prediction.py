@@ -142,12 +142,12 @@ def test_steps_are_drawn_from_the_seed() -> None:
 def test_what_does_not_fit_is_said() -> None:
     experiment = load(None, ["workload.hidden=16384", "workload.layers=8"])
     (note,) = predict(experiment, load_preset("dgx-a100-80gb")).notes
-    assert note.startswith("does not fit: ")
-    assert note.endswith(" of 80 GiB")
+    assert note.startswith("memory: ")
+    assert " of 85.9 GB on the fullest device (rank 0): does not fit, " in note
 
 
 def test_ranks_of_one_host_must_fit_together() -> None:
-    """1.5 GiB a rank, most of it parameters and gradients: four fit in 16 GiB, twelve do not."""
+    """1.6 GB a rank, most of it parameters and gradients: four fit in 17.2 GB, twelve do not."""
     plan = [
         "workload.hidden=4096",
         "workload.layers=1",
@@ -162,7 +162,7 @@ def test_ranks_of_one_host_must_fit_together() -> None:
         for ranks in (1, 4, 12)
     ]
     assert [len(found) for found in notes] == [0, 0, 1]
-    assert "12 ranks" in notes[2][0]
+    assert "the fullest host (ranks 0–11): does not fit" in notes[2][0]
 
 
 def test_the_result_is_json_and_names_its_program() -> None:

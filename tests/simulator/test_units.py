@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulator.units import count, gibibytes, nbytes, percent, seconds, shortened
+from simulator.units import count, listed, nbytes, percent, seconds, shortened
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,6 @@ def test_a_sign_where_it_matters() -> None:
     assert found == ["+1.5 s", "-2 ms", "+3 µs", "+250 s", "0 s"]
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(80 * 2**30, "80 GiB"), (89.16 * 2**30, "89.2 GiB"), (2**29, "0.5 GiB")]
-)
-def test_gibibytes(value: float, text: str) -> None:
-    assert gibibytes(value) == text
-
-
 def test_percent() -> None:
     assert [percent(0.123), percent(0.123, signed=True), percent(-0.02, signed=True)] == [
         "12.3%",
@@ -80,3 +73,18 @@ def test_a_long_text_ends_in_an_ellipsis() -> None:
 )
 def test_counts(value: float, text: str) -> None:
     assert count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([0], "0"),
+        ([0, 1], "0–1"),
+        ([0, 1, 2], "0–2"),
+        ([*range(8), 16], "0–7, 16"),
+        ([1, 3, 4, 5, 9], "1, 3–5, 9"),
+        ([], ""),
+    ],
+)
+def test_listed(numbers: list[int], text: str) -> None:
+    assert listed(numbers) == text

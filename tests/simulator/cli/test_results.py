@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from simulator import load, predict
-from simulator.cli.results import listed, print_parts, print_result
+from simulator.cli.results import print_parts, print_result
 from simulator.experiment.describe import describe_plan
 from simulator.units import nbytes, percent, seconds
 
@@ -69,21 +69,6 @@ def test_ranks_that_read_the_same_have_one_row(capsys: pytest.CaptureFixture[str
     ]
     print_result(Console(width=80), "predicted", predict(load(None)))
     assert "│    0 │" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("numbers", "text"),
-    [
-        ([0], "0"),
-        ([0, 1], "0–1"),
-        ([0, 1, 2], "0–2"),
-        ([*range(8), 16], "0–7, 16"),
-        ([1, 3, 4, 5, 9], "1, 3–5, 9"),
-        ([], ""),
-    ],
-)
-def test_listed(numbers: list[int], text: str) -> None:
-    assert listed(numbers) == text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from simulator import load, predict
+from simulator.analysis.memory_fit import MemoryFit
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.extent import extent_of
 from simulator.cluster.topology import MEMORY, PORT
@@ -115,7 +116,7 @@ def test_peaks_on_a_device_add_up() -> None:
     assert 40 * 2**30 < peak < 80 * 2**30
     assert not any("does not fit" in note for note in alone.notes)
     [note] = [note for note in shared.notes if "does not fit" in note]
-    assert note.startswith(f"does not fit: 2 ranks: {2 * peak / 2**30:.1f} GiB on a device of 80")
+    assert note == str(MemoryFit((0, 1), 2 * peak, 80 * 2**30, "device"))
 
 
 def test_half_as_many_nodes_are_needed() -> None:

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import Prediction, load, lower, predict
+from simulator.analysis.memory_fit import MemoryFit, memory_fit
 from simulator.analysis.metrics import rank_metrics
 from simulator.charts.timeline import timeline_figure
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.resolve import resolve
 from simulator.engine.replica_folding import COMPLETE_UP_TO, can_fold, folds, peers_are_placed_alike
 from simulator.experiment.mesh import AXES, Mesh
-from simulator.prediction import memory_notes
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
@@ -256,8 +256,8 @@ def test_figures_pictures_and_notes_name_global_ranks(
         (16, 2),
         (32, 3),
     ]
-    (note,) = memory_notes(every_16th, load_preset("dgx-h100").resized(nodes=5))
-    assert note.startswith("does not fit: rank 32: 3072 GiB")
+    fit = memory_fit(every_16th, load_preset("dgx-h100").resized(nodes=5))
+    assert fit == MemoryFit((32,), 3 << 40, 80 << 30, "device")
     timeline_figure(every_16th).save(tmp_path / "out.svg")
     picture = (tmp_path / "out.svg").read_text()
     assert [f"<!-- rank {n} -->" in picture for n in (0, 1, 2, 16, 32)] == [1, 0, 0, 1, 1]
