@@ -40,7 +40,7 @@ class ListDigests:
                     by_text[written] = len(by_text)
                     text.append(written)
                 number = numbers[id(task)] = by_text[written]
-            after = ",".join([str(other.index) for other in instruction.after])
+            after = ",".join(map(str, sorted([other.index for other in instruction.after])))
             text.append(f"{number} {instruction.microbatch} {after}")
         return hashlib.sha256("\n".join(text).encode()).digest()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import Mesh
 from simulator.program.bucket import Bucket
 from simulator.program.instruction import Instruction
+from simulator.program.template import Call, expand
 from simulator.strategies.gradients.parameter_layout import ParameterLayout
 from simulator.strategies.schedules.passes import Pass, Plan
 from simulator.strategies.schedules.schedule import Schedule
@@ -42,7 +44,8 @@ class Lowered:
         stages: of every rank, the stages that it owns, by index.
         buckets: of every rank, its parameters.
         resident: of every rank, the bytes that it holds throughout, by name.
-        lists: of every rank, its instructions, in order.
+        calls: of every rank, the calls that make up its list, in order.
+        own_lists: of every rank, its instructions, where a transform has written them one by one.
     """
 
     experiment: Experiment
@@ -61,15 +64,26 @@ class Lowered:
     stages: Mapping[int, Mapping[int, Stage]] = field(default_factory=dict)
     buckets: Mapping[int, list[Bucket]] = field(default_factory=dict)
     resident: Mapping[int, dict[str, int]] = field(default_factory=dict)
-    lists: Mapping[int, list[Instruction]] = field(default_factory=dict)
+    calls: Mapping[int, list[Call]] = field(default_factory=dict)
+    own_lists: Mapping[int, list[Instruction]] = field(default_factory=dict)
 
     def pipeline_rank(self, rank: int) -> int:
         """Return where on the pipeline a global rank is."""
         return self.mesh.coordinate(rank)["pipeline"]
 
+    @cached_property
+    def lists(self) -> Mapping[int, list[Instruction]]:
+        """The instructions of every rank, in order."""
+        return self.own_lists or {rank: expand(self.calls[rank]) for rank in self.ranks}
+
+    def with_calls(self, change: Callable[[int, list[Call]], list[Call]]) -> Lowered:
+        """Return a copy in which `change` of a rank and its calls gives the calls of that rank."""
+        return replace(self, calls={rank: change(rank, self.calls[rank]) for rank in self.ranks})
+
     def with_lists(self, change: Callable[[int, list[Instruction]], list[Instruction]]) -> Lowered:
         """Return a copy in which `change` of a rank and its list is the list of that rank."""
-        return replace(self, lists={rank: change(rank, self.lists[rank]) for rank in self.ranks})
+        lists = self.lists
+        return replace(self, own_lists={rank: change(rank, lists[rank]) for rank in self.ranks})
 
     def parameter_bytes(self, stage: int) -> int:
         """Return the bytes of all parameters of a stage, as this model's ranks share them."""

@@ -8,12 +8,13 @@ Distributed", section 3.2.3). Where a bucket is sharded each rank keeps its part
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from simulator.program.bucket import Bucket
-from simulator.program.instruction import Instruction
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.task import Task
+from simulator.program.template import Call, Entry, Template, Variants
 from simulator.strategies.lowered import Lowered
 
 
@@ -21,67 +22,81 @@ def insert_reductions(lowered: Lowered) -> Lowered:
     """Sum the gradients of every bucket over the ranks that share it."""
     plan = lowered.plan
     every = lowered.schedule.updates(plan).every
-    return lowered.with_lists(
-        lambda rank, instructions: reduce_gradients(
-            instructions, lowered.buckets[rank], every, plan.num_microbatches
+    return lowered.with_calls(
+        lambda rank, calls: reduce_gradients(
+            calls, lowered.buckets[rank], every, plan.num_microbatches
         )
     )
 
 
 def reduce_gradients(
-    instructions: list[Instruction],
-    buckets: Sequence[Bucket],
-    every: int,
-    num_microbatches: int,
-) -> list[Instruction]:
-    """Return `instructions` with the reductions of every bucket, behind its last backward pass.
+    calls: list[Call], buckets: Sequence[Bucket], every: int, num_microbatches: int
+) -> list[Call]:
+    """Return `calls` with the reductions of every bucket, behind its last backward pass.
 
     A whole bucket, and one whose optimizer state alone is sharded, is reduced before each
     update, which come `every` microbatches. One whose gradients are sharded is reduced after
     each microbatch: there is no room to accumulate them.
     """
     reduced = [bucket for bucket in buckets if bucket.shards or len(bucket.replicas) > 1]
-    if not reduced:
-        return instructions
-    ends = _last_backwards(instructions, reduced, 1)
-    final = _last_backwards(instructions, reduced, every).keys()
-    tasks: dict[tuple[str, Op, int], Task] = {}  # one for all microbatches
-
-    def reduction(op: Op, bucket: Bucket, backward: Task) -> Task:
-        key = bucket.name, op, id(backward)
-        if key not in tasks:
-            tasks[key] = _reduction(op, bucket, backward)
-        return tasks[key]
-
-    built: list[Instruction] = []
-    for instruction in instructions:
-        built.append(instruction)
-        bucket, backward = ends.get(instruction), instruction.task
-        if bucket is None:
-            continue
-        after, update = [instruction], instruction.microbatch if every < num_microbatches else -1
-        each = bucket.shards_gradients
-        if each or (bucket.shards_optimizer and instruction in final):
-            scatter = reduction(Op.REDUCE_SCATTER, bucket, backward)
-            microbatch = instruction.microbatch if each else update
-            after.append(Instruction(scatter, microbatch, after))
-        if instruction in final and len(bucket.replicas) > 1:
-            after.append(Instruction(reduction(Op.ALL_REDUCE, bucket, backward), update, after))
-        built += after[1:]
-    return built
+    bucket_of = {segment: bucket for bucket in reduced for segment in bucket.segments}
+    ends: dict[Template, list[tuple[int, Bucket]]] = {}
+    last: dict[tuple[str, int], Call] = {}  # by bucket and update
+    for call in calls:
+        if call.template not in ends:
+            ends[call.template] = _last_backwards(call.template, bucket_of)
+        for _, bucket in ends[call.template]:
+            last[bucket.name, call.microbatch // every] = call
+    variants = Variants()
+    shift = 0 if every < num_microbatches else None
+    for call in calls:
+        template, mine = call.template, ends[call.template]
+        final = [last[bucket.name, call.microbatch // every] is call for _, bucket in mine]
+        call.template = variants.get(
+            template, tuple(final), partial(_with_reductions, template, mine, final, shift)
+        )
+    return calls
 
 
 def _last_backwards(
-    instructions: Sequence[Instruction], buckets: Sequence[Bucket], every: int
-) -> dict[Instruction, Bucket]:
-    """Return the last backward instruction of each bucket in every `every` microbatches."""
-    bucket_of = {segment: bucket for bucket in buckets for segment in bucket.segments}
-    last: dict[tuple[str, int], tuple[Instruction, Bucket]] = {}
-    for instruction in instructions:
-        if instruction.task.op in LAST_BACKWARDS and instruction.task.layers in bucket_of:
-            bucket = bucket_of[instruction.task.layers]
-            last[bucket.name, instruction.microbatch // every] = (instruction, bucket)
-    return dict(last.values())
+    template: Template, bucket_of: Mapping[tuple[int, int], Bucket]
+) -> list[tuple[int, Bucket]]:
+    """Return the last backward entry of each bucket in a template, in order."""
+    last: dict[str, tuple[int, Bucket]] = {}
+    for number in template.computes:
+        task = template.entries[number].task
+        if task.op in LAST_BACKWARDS and task.layers in bucket_of:
+            bucket = bucket_of[task.layers]
+            last[bucket.name] = (number, bucket)
+    return list(last.values())
+
+
+def _with_reductions(
+    template: Template,
+    ends: Sequence[tuple[int, Bucket]],
+    final: Sequence[bool],
+    shift: int | None,
+) -> Template:
+    """Return a template with the reductions of the buckets that end in it.
+
+    Args:
+        template: of a backward pass.
+        ends: the last entry of each bucket.
+        final: whether it is the last one before an update.
+        shift: of the reductions before an update.
+    """
+    inserted: list[tuple[int, Entry]] = []
+    for (number, bucket), is_final in zip(ends, final, strict=True):
+        backward, waits = template.entries[number].task, [number]
+        each = bucket.shards_gradients
+        if each or (bucket.shards_optimizer and is_final):
+            scatter = _reduction(Op.REDUCE_SCATTER, bucket, backward)
+            inserted.append((number, Entry(scatter, tuple(waits), 0 if each else shift)))
+            waits.append(len(template.entries) + len(inserted) - 1)
+        if is_final and len(bucket.replicas) > 1:
+            sums = _reduction(Op.ALL_REDUCE, bucket, backward)
+            inserted.append((number, Entry(sums, tuple(waits), shift)))
+    return template.changed(inserted=inserted)
 
 
 def _reduction(op: Op, bucket: Bucket, backward: Task) -> Task:

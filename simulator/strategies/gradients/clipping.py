@@ -7,40 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.task import Task
+from simulator.program.template import Call
 from simulator.strategies.lowered import Lowered
 
 
 def insert_gradient_norms(lowered: Lowered) -> Lowered:
     """Insert, before the optimizer steps of every rank, the norm that they wait for."""
-    return lowered.with_lists(
-        lambda rank, instructions: with_gradient_norm(
-            instructions, lowered.layout.model_ranks(rank)
-        )
+    return lowered.with_calls(
+        lambda rank, calls: with_gradient_norm(calls, lowered.layout.model_ranks(rank))
     )
 
 
-def with_gradient_norm(
-    instructions: Sequence[Instruction], group: tuple[int, ...]
-) -> list[Instruction]:
-    """Return `instructions` with the norm of the gradient over the whole model.
+def with_gradient_norm(calls: Sequence[Call], group: tuple[int, ...]) -> list[Call]:
+    """Return `calls` with the norm of the gradient over the whole model.
 
     The norm of the gradient of each stage is followed by its sum over `group`, for which all
     optimizer steps wait.
 
     Args:
-        instructions: those of a rank, its optimizer steps last.
+        calls: those of a rank, its optimizer steps last.
         group: the ranks that hold the parts of one model.
     """
-    steps = [i for i in instructions if i.task.op is Op.OPTIMIZER_STEP]
-    others = [i for i in instructions if i.task.op is not Op.OPTIMIZER_STEP]
+    steps = [call for call in calls if _task(call).op is Op.OPTIMIZER_STEP]
+    others = [call for call in calls if _task(call).op is not Op.OPTIMIZER_STEP]
     norms = [
-        Instruction(
-            Task(op=Op.GRADIENT_NORM, stage=step.task.stage, layers=step.task.layers),
-            -1,
-            step.after,
+        Call.of_task(
+            Task(op=Op.GRADIENT_NORM, stage=_task(step).stage, layers=_task(step).layers),
+            arguments=step.arguments,
         )
         for step in steps
     ]
@@ -48,14 +43,20 @@ def with_gradient_norm(
         return [*others, *norms, *steps]
     task = Task(
         op=Op.ALL_REDUCE,
-        stage=norms[-1].task.stage,
+        stage=_task(norms[-1]).stage,
         mnemonic="REDUCE_NORM",
         stream="model",
         group=group,
         tensor="norm",
         nbytes=8,
     )
-    total = Instruction(task, -1, norms[-1:])
-    for step in steps:
-        step.after = (*step.after, total)
-    return [*others, *norms, total, *steps]
+    total = Call.of_task(task)
+    waiting = [
+        Call.of_task(_task(step), step.microbatch, (*step.arguments, (total, 0))) for step in steps
+    ]
+    return [*others, *norms, total, *waiting]
+
+
+def _task(call: Call) -> Task:
+    """Return the first task of a call: of an optimizer step, which stands alone, the only one."""
+    return call.template.entries[0].task

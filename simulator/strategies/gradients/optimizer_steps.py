@@ -6,11 +6,13 @@ every few microbatches while others are in flight (see `weight_versions`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from simulator.program.instruction import Instruction
-from simulator.program.operations import COMMUNICATION, LAST_BACKWARDS, Op
+from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.task import Task
+from simulator.program.template import Call, Entry, Reference, Template, argument
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.stages.dataflow import Range
 
@@ -20,75 +22,109 @@ def insert_optimizer_steps(lowered: Lowered) -> Lowered:
     plan = lowered.plan
     every = lowered.schedule.updates(plan).every
 
-    def insert(rank: int, instructions: list[Instruction]) -> list[Instruction]:
+    def insert(rank: int, calls: list[Call]) -> list[Call]:
         ranges = {
             index: (stage.first, stage.last)
             for index, stage in lowered.stages[rank].items()
             if lowered.parameter_bytes(index)
         }
-        return with_optimizer_steps(instructions, ranges, every, plan.num_microbatches)
+        return with_optimizer_steps(calls, ranges, every, plan.num_microbatches)
 
-    return lowered.with_lists(insert)
+    return lowered.with_calls(insert)
 
 
 def with_optimizer_steps(
-    instructions: Sequence[Instruction],
-    ranges: Mapping[int, Range],
-    every: int,
-    num_microbatches: int,
-) -> list[Instruction]:
-    """Return `instructions` with the optimizer steps of some stages.
+    calls: Sequence[Call], ranges: Mapping[int, Range], every: int, num_microbatches: int
+) -> list[Call]:
+    """Return `calls` with the optimizer steps of some stages.
 
-    The steps of a plan that updates once come last; others follow the backward pass that
-    completes their gradient. A step waits for the collectives over its gradient.
+    The steps of a plan that updates once come last; others follow the call that completes
+    their gradient. A step waits for the collectives over its gradient.
 
     Args:
-        instructions: those of a rank.
+        calls: those of a rank.
         ranges: the layers of each stage that is updated, by stage.
         every: microbatches between two updates.
         num_microbatches: microbatches of the training step.
     """
     once = every >= num_microbatches
-    remaining = _backwards_per_update(instructions, every)
+    gradients: dict[Template, Gradients] = {}
+    for call in calls:
+        if call.template not in gradients:
+            gradients[call.template] = Gradients.of(call.template)
+    remaining = Counter(
+        (stage, call.microbatch // every)
+        for call in calls
+        for stage in gradients[call.template].completed
+    )
     done = dict.fromkeys(ranges, 0)
-    collectives: dict[int, list[Instruction]] = {index: [] for index in ranges}
-    built: list[Instruction] = []
-    at_end: list[Instruction] = []
-    due: list[int] = []
-    for position, instruction in enumerate(instructions):
-        task, stage = instruction.task, instruction.task.stage
-        built.append(instruction)
-        if stage not in ranges:
-            continue
-        if task.tensor.startswith("gradients:"):
-            collectives[stage].append(instruction)
-        elif task.op in LAST_BACKWARDS:
-            remaining[stage, instruction.microbatch // every] -= 1
-            if remaining[stage, instruction.microbatch // every] == 0:
-                due.append(stage)
-        if position + 1 < len(instructions) and instructions[position + 1].task.op in COMMUNICATION:
-            continue  # the collectives over this gradient come first, and nobody waits for a step
-        for stage in due:
+    reduced: dict[int, list[Reference]] = {index: [] for index in ranges}
+    built: list[Call] = []
+    at_end: list[Call] = []
+    due: list[Call] = []
+    for call in calls:
+        mine = gradients[call.template]
+        leading = call.template.leading
+        if due and leading:  # it is posted before the steps, and nobody waits for a step
+            _insert_behind(call, leading[-1], due)
+        else:
+            built += due
+        built.append(call)
+        due = []
+        for stage, number in mine.reductions:
+            if stage in ranges:
+                reduced[stage].append((call, number))
+        for stage in mine.completed:
+            remaining[stage, call.microbatch // every] -= 1
+            if stage not in ranges or remaining[stage, call.microbatch // every]:
+                continue
             update = done[stage]
-            step = Instruction(
+            step = Call.of_task(
                 Task(op=Op.OPTIMIZER_STEP, stage=stage, layers=ranges[stage], version=update),
                 -1 if once else min((update + 1) * every, num_microbatches) - 1,
-                collectives[stage],
+                reduced[stage],
             )
-            (at_end if once else built).append(step)
+            (at_end if once else due).append(step)
             done[stage] += 1
-            collectives[stage] = []
-        due = []
-    return built + at_end
+            reduced[stage] = []
+    return built + due + at_end
 
 
-def _backwards_per_update(
-    instructions: Sequence[Instruction], every: int
-) -> dict[tuple[int, int], int]:
-    """Return how many last backward instructions each (stage, update) waits for."""
-    counts: dict[tuple[int, int], int] = {}
-    for instruction in instructions:
-        if instruction.task.op in LAST_BACKWARDS:
-            key = (instruction.task.stage, instruction.microbatch // every)
-            counts[key] = counts.get(key, 0) + 1
-    return counts
+class Gradients(NamedTuple):
+    """The part of a template that optimizer steps depend on.
+
+    Attributes:
+        completed: the stages of which it is the last backward pass for a microbatch.
+        reductions: collectives over gradients: the stage and the number of each, in order.
+    """
+
+    completed: tuple[int, ...]
+    reductions: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, template: Template) -> Gradients:
+        """Return what optimizer steps need to know of a template."""
+        tasks = [(number, template.entries[number].task) for number in template.order]
+        return cls(
+            tuple(dict.fromkeys(task.stage for _, task in tasks if task.op in LAST_BACKWARDS)),
+            tuple((t.stage, number) for number, t in tasks if t.tensor.startswith("gradients:")),
+        )
+
+
+def _insert_behind(call: Call, number: int, steps: Sequence[Call]) -> None:
+    """Let a call carry out optimizer steps, too, directly behind one of its entries."""
+    inserted = []
+    for step in steps:
+        waits = range(len(call.arguments), len(call.arguments) + len(step.arguments))
+        call.arguments += step.arguments
+        inserted.append(
+            (
+                number,
+                Entry(
+                    step.template.entries[0].task,
+                    tuple(argument(position) for position in waits),
+                    step.microbatch - call.microbatch,
+                ),
+            )
+        )
+    call.template = call.template.changed(inserted=inserted)

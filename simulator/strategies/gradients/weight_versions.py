@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-from simulator.program.instruction import Instruction
 from simulator.program.operations import FORWARDS, LAST_BACKWARDS, Op
 from simulator.program.task import Task
+from simulator.program.template import Call, Template, Variants
 from simulator.program.tensors import Tensor
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.schedules.passes import Updates
@@ -21,68 +22,93 @@ def stash_weights(lowered: Lowered) -> Lowered:
     """Name the weights that every forward pass uses, and stash those still needed."""
     updates = lowered.schedule.updates(lowered.plan)
 
-    def stash(rank: int, instructions: list[Instruction]) -> list[Instruction]:
+    def stash(rank: int, calls: list[Call]) -> list[Call]:
         sizes = {
             index: nbytes
             for index in lowered.stages[rank]
             if (nbytes := lowered.parameter_bytes(index))
         }
-        used = versions_used(instructions, sizes, updates)
-        return with_versions(instructions, sizes, used)
+        return with_versions(calls, sizes, versions_used(calls, sizes, updates))
 
-    return lowered.with_lists(stash)
+    return lowered.with_calls(stash)
 
 
 def versions_used(
-    instructions: Sequence[Instruction], sizes: Mapping[int, int], updates: Updates
+    calls: Sequence[Call], sizes: Mapping[int, int], updates: Updates
 ) -> dict[tuple[int, int], int]:
     """Return the version of the weights by (stage, microbatch): updates of this step before it."""
     done = dict.fromkeys(sizes, 0)
     used: dict[tuple[int, int], int] = {}
-    for instruction in instructions:
-        task, stage = instruction.task, instruction.task.stage
-        if task.op is Op.OPTIMIZER_STEP:
-            done[stage] += 1
-        elif task.op is Op.FORWARD and stage in sizes:
-            newest, update = done[stage], instruction.microbatch // updates.every
-            version = newest if updates.delay is None else max(update - updates.delay, 0)
-            used.setdefault((stage, instruction.microbatch), min(version, newest))
+    for call in calls:
+        for number in call.template.computes:
+            task = call.template.entries[number].task
+            if task.op is Op.OPTIMIZER_STEP:
+                done[task.stage] += 1
+            elif task.op is Op.FORWARD and task.stage in sizes:
+                newest, update = done[task.stage], call.microbatch // updates.every
+                version = newest if updates.delay is None else max(update - updates.delay, 0)
+                used.setdefault((task.stage, call.microbatch), min(version, newest))
     return used
 
 
 def with_versions(
-    instructions: list[Instruction],
-    sizes: Mapping[int, int],
-    used: Mapping[tuple[int, int], int],
-) -> list[Instruction]:
-    """Return `instructions` with versions, and with the stashes of those still needed.
+    calls: list[Call], sizes: Mapping[int, int], used: Mapping[tuple[int, int], int]
+) -> list[Call]:
+    """Return `calls` with versions, and with the stashes of those still needed.
 
     The stash of version v is held from the update that supersedes it to the end of the
     last backward pass that uses it.
 
     Args:
-        instructions: those of a rank, with its optimizer steps; changed in place.
+        calls: those of a rank, with its optimizer steps; changed in place.
         sizes: bytes of the weights, by stage.
         used: see `versions_used`.
     """
-    last_use: dict[tuple[int, int], Instruction] = {}
-    position = {instruction: number for number, instruction in enumerate(instructions)}
-    for instruction in instructions:
-        key = (instruction.task.stage, instruction.microbatch)
-        if instruction.task.op in LAST_BACKWARDS and key in used:
-            last_use[instruction.task.stage, used[key]] = instruction
-    tasks: dict[tuple[int, int], Task] = {}
-    for instruction in instructions:
-        task, stage = instruction.task, instruction.task.stage
-        if task.op in FORWARDS and (stage, instruction.microbatch) in used:
-            version = used[stage, instruction.microbatch]
-            if (id(task), version) not in tasks:
-                tasks[id(task), version] = replace(task, version=version)
-            instruction.task = tasks[id(task), version]
+    passes = [(call, number) for call in calls for number in call.template.computes]
+    last_use: dict[tuple[int, int], int] = {}  # by stage and version, the position in `passes`
+    for position, (call, number) in enumerate(passes):
+        key = (call.template.entries[number].task.stage, call.microbatch)
+        if call.template.entries[number].task.op in LAST_BACKWARDS and key in used:
+            last_use[key[0], used[key]] = position
+    changes: dict[Call, list[Change]] = {}
+    for position, (call, number) in enumerate(passes):
+        task = call.template.entries[number].task
+        if task.op in FORWARDS and (task.stage, call.microbatch) in used:
+            version = used[task.stage, call.microbatch]
+            changes.setdefault(call, []).append((number, "uses", version))
         elif task.op is Op.OPTIMIZER_STEP:
-            user = last_use.get((stage, task.version))
-            if user is not None and position[user] > position[instruction]:
-                name = f"stash:{task.layers[0]}@{task.version}"
-                instruction.task = replace(task, allocates=(Tensor(name, sizes[stage]),))
-                user.task = replace(user.task, frees=(*user.task.frees, name))
-    return instructions
+            last = last_use.get((task.stage, task.version), -1)
+            if last > position:
+                user, place = passes[last]
+                changes.setdefault(call, []).append((number, "stashes", sizes[task.stage]))
+                stash = stash_of(task)
+                changes.setdefault(user, []).append((place, "frees", stash))
+    variants = Variants()
+    for call, mine in changes.items():
+        call.template = variants.get(call.template, tuple(mine), partial(_changed, call, mine))
+    return calls
+
+
+Change = tuple[int, str, int | str]
+"""The number of an entry, what else it does (uses, stashes, frees), and of what or how much."""
+
+
+def stash_of(step: Task) -> str:
+    """Return the name of the weights that an optimizer step supersedes."""
+    return f"stash:{step.layers[0]}@{step.version}"
+
+
+def _changed(call: Call, changes: Sequence[Change]) -> Template:
+    """Return the template of a call, with changed tasks."""
+    tasks: dict[int, Task] = {}
+    for number, what, value in changes:
+        task = tasks.get(number, call.template.entries[number].task)
+        if what == "uses":
+            task = replace(task, version=int(value))
+        elif what == "stashes":
+            task = replace(task, allocates=(Tensor(stash_of(task), int(value)),))
+        else:
+            task = replace(task, frees=(*task.frees, str(value)))
+        tasks[number] = task
+    entries = call.template.entries
+    return call.template.changed({n: entries[n]._replace(task=task) for n, task in tasks.items()})

@@ -12,16 +12,16 @@ parameters. Stage 3 gathers parameters before their use and frees them after it,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.hints import divisors_near, nearest_that_works
 from simulator.experiment.section import ExperimentError
 from simulator.program.bucket import Bucket
-from simulator.program.instruction import Instruction
-from simulator.program.operations import BACKWARDS, COMPUTE_STREAM, FORWARDS, INPUT_BACKWARDS, Op
+from simulator.program.operations import BACKWARDS, FORWARDS, INPUT_BACKWARDS, Op
 from simulator.program.task import Task
+from simulator.program.template import Call, Reference, Template
 from simulator.program.tensors import Tensor
+from simulator.strategies.edits import Edits
 from simulator.strategies.lowered import Lowered
 
 USES_WEIGHTS = FORWARDS | INPUT_BACKWARDS
@@ -69,72 +69,48 @@ def shard_tensors(lowered: Lowered) -> Lowered:
     """Let gradients (2) and parameters (3) of every rank be whole only while they are used."""
     given = lowered.experiment.parallel.prefetch
     prefetch = 1 if given is None else given
-    return lowered.with_lists(
-        lambda rank, instructions: shard(instructions, lowered.buckets[rank], prefetch)
-    )
+    return lowered.with_calls(lambda rank, calls: shard(calls, lowered.buckets[rank], prefetch))
 
 
 def gather_parameters(lowered: Lowered) -> Lowered:
     """Gather, on every rank, what optimizer steps on shards have updated."""
-    return lowered.with_lists(
-        lambda rank, instructions: gather_updated(instructions, lowered.buckets[rank])
-    )
+    return lowered.with_calls(lambda rank, calls: gather_updated(calls, lowered.buckets[rank]))
 
 
-def shard(
-    instructions: list[Instruction], buckets: Sequence[Bucket], prefetch: int
-) -> list[Instruction]:
+def shard(calls: list[Call], buckets: Sequence[Bucket], prefetch: int) -> list[Call]:
     """Let gradients (2) and parameters (3) be whole only while they are used."""
-    if not any(bucket.shards_gradients for bucket in buckets):
-        return instructions
-    variants = Variants()
-    _allocate_gradients(instructions, [b for b in buckets if b.shards_gradients], variants)
-    return _unshard(instructions, [b for b in buckets if b.shards_parameters], prefetch, variants)
+    edits = Edits()
+    _allocate_gradients(calls, [b for b in buckets if b.shards_gradients], edits)
+    leading = _unshard(calls, [b for b in buckets if b.shards_parameters], prefetch, edits)
+    edits.apply()
+    return leading + calls
 
 
-def gather_updated(instructions: list[Instruction], buckets: Sequence[Bucket]) -> list[Instruction]:
+def gather_updated(calls: list[Call], buckets: Sequence[Bucket]) -> list[Call]:
     """Gather parameters that stay whole (1, 2) after the optimizer step on their shards."""
     gathered = [b for b in buckets if b.shards_optimizer and not b.shards_parameters]
     if not gathered:
-        return instructions
-    forward = {i.task.layers: i.task for i in instructions if i.task.op is Op.FORWARD}
-    built: list[Instruction] = []
-    for instruction in instructions:
-        built.append(instruction)
-        if instruction.task.op is Op.OPTIMIZER_STEP:
-            first, last = instruction.task.layers
+        return calls
+    forward: dict[tuple[int, int], Task] = {}
+    for template in dict.fromkeys(call.template for call in calls):
+        for task in (template.entries[number].task for number in template.computes):
+            if task.op is Op.FORWARD:
+                forward[task.layers] = task
+    built: list[Call] = []
+    for call in calls:
+        built.append(call)
+        task = call.template.entries[0].task
+        if task.op is Op.OPTIMIZER_STEP:
+            first, last = task.layers
             built += [
-                Instruction(
-                    _gather(bucket, forward[bucket.segments[0]], "UNSHARD"), -1, [instruction]
-                )
+                Call.of_task(_gather(bucket, forward[bucket.segments[0]], "UNSHARD"))
                 for bucket in sorted(gathered, key=lambda bucket: bucket.segments)
                 if first <= bucket.segments[0][0] < last
             ]
     return built
 
 
-class Variants:
-    """Tasks that allocate or free more than their original: one for all microbatches."""
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[int, Tensor | str], tuple[Task, Task]] = {}
-
-    def give(self, instruction: Instruction, more: Tensor | str) -> None:
-        """Let a tensor be allocated, or one of that name be freed, by an instruction."""
-        task = instruction.task
-        key = id(task), more
-        if key not in self._made:
-            if isinstance(more, Tensor):
-                changed = replace(task, allocates=(*task.allocates, more))
-            else:
-                changed = replace(task, frees=(*task.frees, more))
-            self._made[key] = task, changed  # keeps the task, and so its identity
-        instruction.task = self._made[key][1]
-
-
-def _allocate_gradients(
-    instructions: Iterable[Instruction], buckets: Sequence[Bucket], variants: Variants
-) -> None:
+def _allocate_gradients(calls: Iterable[Call], buckets: Sequence[Bucket], edits: Edits) -> None:
     """Allocate gradients at the first backward pass of each microbatch; reductions free them.
 
     That pass waits until all reductions posted before it have ended but the last, and that one,
@@ -144,74 +120,82 @@ def _allocate_gradients(
     names = {bucket.name for bucket in buckets}
     owner = {segment: bucket for bucket in buckets for segment in bucket.segments}
     begun: set[tuple[str, int]] = set()
-    posted: list[Instruction] = []  # reductions; they end in this order
-    for instruction in instructions:
-        task = instruction.task
-        if task.op is Op.REDUCE_SCATTER and task.tensor in names:
-            posted.append(instruction)
-        bucket = owner.get(task.layers)
-        if bucket is None or task.op not in BACKWARDS:
-            continue
-        key = bucket.name, instruction.microbatch
-        if key not in begun:
-            begun.add(key)
-            variants.give(instruction, Tensor(bucket.name, bucket.nbytes))
-            if posted and posted[-1].task.tensor == bucket.name:
-                instruction.after = (*instruction.after, posted[-1])
-            else:
-                instruction.after = (*instruction.after, *posted[-2:-1])
+    posted: list[tuple[str, Reference]] = []  # the last two reductions; they end in this order
+    relevant: dict[Template, list[tuple[int, Bucket | None]]] = {}  # None: a reduction
+    for call in calls:
+        template = call.template
+        if template not in relevant:
+            relevant[template] = [
+                (number, None if reduces else owner[task.layers])
+                for number in template.order
+                for task in [template.entries[number].task]
+                if (reduces := task.op is Op.REDUCE_SCATTER and task.tensor in names)
+                or (task.op in BACKWARDS and task.layers in owner)
+            ]
+        for number, bucket in relevant[template]:
+            if bucket is None:
+                posted = [*posted[-1:], (template.entries[number].task.tensor, (call, number))]
+            elif (bucket.name, call.microbatch) not in begun:
+                begun.add((bucket.name, call.microbatch))
+                edits.allocate(call, number, Tensor(bucket.name, bucket.nbytes))
+                if posted and posted[-1][0] == bucket.name:
+                    edits.wait(call, number, posted[-1][1])
+                elif len(posted) > 1:
+                    edits.wait(call, number, posted[0][1])
 
 
 def _unshard(
-    instructions: list[Instruction], buckets: Sequence[Bucket], prefetch: int, variants: Variants
-) -> list[Instruction]:
-    """Gather parameters `prefetch` compute instructions before those that use them."""
-    computes = [i for i in instructions if i.task.stream == COMPUTE_STREAM]
-    tasks: dict[tuple[str, int], Task] = {}
-    starting: list[tuple[int, Instruction]] = []  # position of the first use, gather
+    calls: Sequence[Call], buckets: Sequence[Bucket], prefetch: int, edits: Edits
+) -> list[Call]:
+    """Gather parameters `prefetch` compute instructions before those that use them.
+
+    Returns:
+        the gathers that come before everything else.
+    """
+    if not buckets:
+        return []
+    computes = [(call, number) for call in calls for number in call.template.computes]
+    tasks: dict[tuple[str, tuple[int, int], str], Task] = {}
+    starting: list[tuple[int, int, Bucket]] = []  # positions of the first use and of the last
     for bucket in buckets:
-        for first, last in _holds(computes, bucket, prefetch):
-            use = computes[first]
-            key = bucket.name, id(use.task)
-            if key not in tasks:
-                way = use.task.op.value if use.task.op in FORWARDS else "B"
-                tasks[key] = _gather(bucket, use.task, f"UNSHARD_{way}")
-            issued = max(first - prefetch, 0)
-            gather = Instruction(tasks[key], use.microbatch, computes[issued - 1 : issued])
-            use.after = (*use.after, gather)
-            starting.append((first, gather))
-            variants.give(computes[last], _whole(bucket))
-    behind: dict[Instruction | None, list[Instruction]] = {}
-    for _, gather in sorted(starting, key=lambda start: start[0]):
-        behind.setdefault(gather.after[0] if gather.after else None, []).append(gather)
-    built = behind.get(None, [])
-    for instruction in instructions:
-        built.append(instruction)
-        built += behind.get(instruction, [])
-    return built
+        starting += [(*held, bucket) for held in _holds(computes, bucket, prefetch)]
+    leading: list[Call] = []
+    for first, last, bucket in sorted(starting, key=lambda start: start[0]):
+        call, number = computes[first]
+        use = call.template.entries[number].task
+        way = use.op.value if use.op in FORWARDS else "B"
+        key = bucket.name, use.layers, way
+        if key not in tasks:
+            tasks[key] = _gather(bucket, use, f"UNSHARD_{way}")
+        issued = max(first - prefetch, 0)
+        if issued:
+            gather = edits.insert(computes[issued - 1], tasks[key], call.microbatch)
+        else:
+            leading.append(Call.of_task(tasks[key], call.microbatch))
+            gather = leading[-1], 0
+        edits.wait(call, number, gather)
+        edits.free(*computes[last], _whole(bucket))
+    return leading
 
 
-def _holds(computes: Sequence[Instruction], bucket: Bucket, prefetch: int) -> list[tuple[int, int]]:
+def _holds(computes: Sequence[Reference], bucket: Bucket, prefetch: int) -> list[tuple[int, int]]:
     """Return from which use to which the whole parameters are held, by position in `computes`.
 
     They are held through all segments of a pass, and on where they would be gathered again at
     once.
     """
-    positions = [
-        position
-        for position, instruction in enumerate(computes)
-        if instruction.task.layers in bucket.segments and instruction.task.op in USES_WEIGHTS
-    ]
     holds: list[tuple[int, int]] = []
-    for position in positions:
-        if holds:
-            first, last = holds[-1]
-            before, now = computes[last], computes[position]
-            same_pass = (before.task.op, before.microbatch) == (now.task.op, now.microbatch)
-            if same_pass or position - prefetch <= last + 1:
-                holds[-1] = (first, position)
-                continue
-        holds.append((position, position))
+    before: tuple[Op, int] | None = None
+    for position, (call, number) in enumerate(computes):
+        task = call.template.entries[number].task
+        if task.layers not in bucket.segments or task.op not in USES_WEIGHTS:
+            continue
+        now = task.op, call.microbatch
+        if holds and (before == now or position - prefetch <= holds[-1][1] + 1):
+            holds[-1] = (holds[-1][0], position)
+        else:
+            holds.append((position, position))
+        before = now
     return holds
 
 

@@ -1,4 +1,4 @@
-"""Passes become instructions: segments, exchanges between them, and messages between stages."""
+"""Passes become calls of templates: segments, exchanges between them, messages between stages."""
 
 from __future__ import annotations
 
@@ -6,107 +6,142 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from simulator.program.instruction import Instruction
 from simulator.program.operations import COMPUTE_STREAM, INPUT_BACKWARDS, Op
 from simulator.program.task import Task
+from simulator.program.template import Call, Entry, Reference, Template, argument
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.schedules.passes import Pass
 from simulator.strategies.stages.stage import Stage
 
-STARTED = -1
-"""The position of what a pass starts from: a message, or communication of the stage before."""
-
 
 def expand_passes(lowered: Lowered) -> Lowered:
-    """Give every rank its instructions: its passes, and the messages between stages."""
+    """Give every rank its calls: its passes, and the messages between stages."""
     orders = {rank: lowered.orders[lowered.pipeline_rank(rank)] for rank in lowered.ranks}
     incoming: dict[int, dict[int, list[Pass]]] = {rank: {} for rank in lowered.ranks}
     for source, stages in lowered.stages.items():
         for target, started in messages_from(source, orders[source], stages).items():
             incoming[target][source] = started
-    lists = {
+    calls = {
         rank: lower_passes(orders[rank], stages, incoming[rank])
         for rank, stages in lowered.stages.items()
     }
-    return replace(lowered, lists=lists)
+    return replace(lowered, calls=calls)
 
 
 def lower_passes(
     passes: Sequence[Pass], stages: Mapping[int, Stage], sent: dict[int, list[Pass]]
-) -> list[Instruction]:
-    """Return the instruction list of one pipeline rank.
+) -> list[Call]:
+    """Return the calls of one pipeline rank, one for each pass.
 
     A pass becomes one compute instruction per segment, with the collectives between them.
-    The receive for a pass is posted one pass ahead (double buffering): it overlaps the pass
-    before, and no rank runs further ahead of its peer than that. Receives from one peer are
-    posted in the order in which it sends, earlier where that is needed: nothing but order
-    tells messages apart.
+    The receive for a pass is posted one pass ahead (double buffering), at the end of the call
+    of that one: it overlaps the pass before its own, and no rank runs further ahead of its peer
+    than that. Receives from one peer are posted in the order in which it sends, earlier where
+    that is needed: nothing but order tells messages apart.
 
     Args:
         passes: those of the rank, in order.
         stages: those of the rank, by index.
         sent: per peer the passes whose results it sends here, in its order.
     """
-    built: list[Instruction] = []
-    last: tuple[Instruction, ...] = ()  # compute, which communication behind it waits for
+    calls: list[Call] = []
     posts = _posting_positions(passes, sent)
-    arrived: dict[tuple[bool, int, int], list[Instruction]] = {}  # what a pass starts from
-    scripts: dict[tuple[int, Op], Script] = {}
+    scripts = Scripts(stages)
+    arrived: dict[tuple[bool, int, int], list[Reference]] = {}  # what a pass starts from
+
+    def receive(call: Call, first: int, coming: Sequence[Pass]) -> None:
+        for number, started in enumerate(coming, first):
+            arrived[_start(started)] = [(call, number)]
+
+    if first := posts.get(0, []):
+        call = Call(Template(scripts.receives(first, passes[0].microbatch)), passes[0].microbatch)
+        receive(call, 0, first)
+        calls.append(call)
     for position, step in enumerate(passes):
-        for coming in posts.get(position, ()):
-            task = stages[coming.stage].receive(coming.op is Op.FORWARD)
-            receive = Instruction(task, coming.microbatch, last)
-            arrived[_start(coming)] = [receive]
-            built.append(receive)
-        stage = stages[step.stage]
-        script = scripts.setdefault((step.stage, step.op), Script(step.op, stage))
         start = [] if step.op is Op.BACKWARD_WEIGHT else arrived.pop(_start(step), [])
-        mine: list[Instruction] = []
-        for task, waits in script.entries:
-            after = [mine[place] for place in waits if place >= 0]
-            if waits[:1] == (STARTED,):
-                after += start
-            if task.stream == COMPUTE_STREAM:
-                instruction = Instruction(task, step.microbatch, after)
-                last = (instruction,)
-            else:
-                instruction = Instruction(task, step.microbatch, dict.fromkeys((*after, *last)))
-            mine.append(instruction)
-        built += mine
+        coming = posts.get(position + 1, [])
+        template, script = scripts.template(step, len(start), coming)
+        call = Call(template, step.microbatch, start)
+        calls.append(call)
         if script.leaves:  # to a stage of this rank
             forwards = step.op is Op.FORWARD
             beside = step.stage + 1 if forwards else step.stage - 1
-            arrived[forwards, beside, step.microbatch] = [mine[p] for p in script.leaves]
-    return built
+            arrived[forwards, beside, step.microbatch] = [(call, n) for n in script.leaves]
+        receive(call, len(script.entries), coming)
+    return calls
 
 
 def _start(step: Pass) -> tuple[bool, int, int]:
     return step.op is Op.FORWARD, step.stage, step.microbatch
 
 
+class Scripts:
+    """The templates of the passes of a rank, each made once.
+
+    They differ in the stage, the direction, and the receives that are posted at their end.
+    """
+
+    def __init__(self, stages: Mapping[int, Stage]) -> None:
+        self._stages = stages
+        self._scripts: dict[tuple[int, Op, int], Script] = {}
+        self._templates: dict[tuple[int, Op, int, tuple[Pass, ...]], Template] = {}
+
+    def template(self, step: Pass, starts: int, coming: Sequence[Pass]) -> tuple[Template, Script]:
+        """Return the template of a pass, and its script.
+
+        Args:
+            step: the pass.
+            starts: the number of arguments of its call: what it starts from.
+            coming: the passes whose receives are posted at its end.
+        """
+        shifted = [
+            other._replace(microbatch=other.microbatch - step.microbatch) for other in coming
+        ]
+        key = step.stage, step.op, starts
+        if key not in self._scripts:
+            self._scripts[key] = Script(step.op, self._stages[step.stage], starts)
+        script = self._scripts[key]
+        whole = (*key, tuple(shifted))
+        if whole not in self._templates:
+            self._templates[whole] = Template([*script.entries, *self.receives(shifted, 0)])
+        return self._templates[whole], script
+
+    def receives(self, coming: Sequence[Pass], microbatch: int) -> list[Entry]:
+        """Return the receives for some passes, at the end of a call for a microbatch."""
+        return [
+            Entry(
+                self._stages[started.stage].receive(started.op is Op.FORWARD),
+                shift=started.microbatch - microbatch,
+            )
+            for started in coming
+        ]
+
+
 class Script:
     """The tasks of a pass through a stage, the same for every microbatch.
 
     Attributes:
-        entries: each task with the positions of the communication it waits for.
-        leaves: positions of communication that the next stage waits for.
+        entries: each task with the communication it waits for; what the pass starts from are
+            the arguments of its call.
+        leaves: numbers of the communication that the next stage waits for.
     """
 
-    def __init__(self, op: Op, stage: Stage):
-        self.entries: list[tuple[Task, tuple[int, ...]]] = []
-        arriving: dict[str, int] = dict.fromkeys(stage.starts(op), STARTED)
+    def __init__(self, op: Op, stage: Stage, starts: int) -> None:
+        self.entries: list[Entry] = []
+        before = tuple(argument(position) for position in range(starts))
+        arriving: dict[str, tuple[int, ...]] = dict.fromkeys(stage.starts(op), before)
         for task in _tasks(op, stage):
-            waits = {arriving[name] for name in task.sources if name in arriving}
+            waits = {number for name in task.sources for number in arriving.get(name, ())}
             if task.stream == COMPUTE_STREAM:
                 for name in task.sources:
                     arriving.pop(name, None)  # later compute need not wait again
             else:
                 # What it only reads, others may read meanwhile.
                 for name in [tensor.name for tensor in task.allocates] or [task.tensor]:
-                    arriving[name] = len(self.entries)
-            self.entries.append((task, tuple(sorted(waits))))
-        ends = stage.ends(op)
-        self.leaves = sorted({arriving[name] for name in ends if name in arriving})
+                    arriving[name] = (len(self.entries),)
+            self.entries.append(Entry(task, tuple(sorted(waits))))
+        left = {number for name in stage.ends(op) for number in arriving.get(name, ())}
+        self.leaves = sorted(number for number in left if number >= 0)
 
 
 def _tasks(op: Op, stage: Stage) -> Iterator[Task]:
