@@ -6,14 +6,13 @@ import math
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from one_pass import one_pass
 from runtime.executor.graph import backward_pass, forward_pass
 from runtime.executor.ledger import SavedBytes
 from runtime.executor.parameters import Parameters
 from runtime.models.batches import microbatch
 from runtime.models.segment import Segment, boundary, build_layer
-from simulator.strategies.stages.dataflow import Flow, deferred_bytes, saved_bytes
 from simulator.workloads.describe import describe
 
 CPU = torch.device("cpu")
@@ -47,60 +46,6 @@ SHAPE_AND_TYPE = [
 
 def name_of(keys):
     return "-".join(str(value) for value in keys.values())
-
-
-def one_pass(experiment, first, last, split=False):
-    """(description, what really was) of forward and backward through layers [first, last)."""
-    layers = describe(experiment)
-    segment = Segment(experiment, first, last, CPU)
-    batch, target = microbatch(experiment, 0, 0, CPU)
-
-    def random(index):
-        shape, dtype = boundary(experiment, index)
-        return torch.randn(shape, dtype=dtype)
-
-    x = random(first) if first else batch
-    gradient = None if segment.is_loss else random(last)
-    flat = Parameters(experiment, [segment])
-    excluded = [*([x] if first else []), *segment.parameters(), *segment.buffers()]
-    with FlopCounterMode(display=False) as forward, SavedBytes(excluded) as saved:
-        outputs, graph = forward_pass(segment, {first: x}, target, 1.0, split)
-    output = outputs[last]
-    with FlopCounterMode(display=False) as backward:
-        input_gradient = backward_pass(graph, {last: gradient}).get(first)
-    mine = layers[first:last]
-    described = {
-        "parameters": sum(layer.parameters for layer in mine),
-        "forward": sum(layer.forward_flops for layer in mine),
-        "saved": saved_bytes(Flow(layers), first, last),
-        "output": 0 if segment.is_loss else layers[last - 1].output_bytes,
-        "input gradient": layers[first - 1].output_bytes if first else 0,
-    }
-    real = {
-        "parameters": flat.values.numel(),
-        "forward": forward.get_total_flops(),
-        "saved": saved.nbytes,
-        "output": 0 if segment.is_loss else output.nbytes,
-        "input gradient": input_gradient.nbytes if input_gradient is not None else 0,
-    }
-    into_input = sum(layer.backward_input_flops + layer.recomputed_flops for layer in mine)
-    into_weight = sum(layer.backward_weight_flops for layer in mine)
-    if not split:
-        described["backward"] = into_input + into_weight
-        real["backward"] = backward.get_total_flops()
-        return described, real
-    described["backward"] = (into_input, into_weight)
-    described["deferred"] = deferred_bytes(Flow(layers), first, last)
-    deferred = graph.deferred
-    real["deferred"] = deferred.nbytes(excluding=[x] if first else [])
-    in_place = {
-        torch.ops.aten.addmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * b[1],
-        torch.ops.aten.baddbmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * a[2] * b[2],
-    }
-    with FlopCounterMode(display=False, custom_mapping=in_place) as weight:
-        deferred.run()
-    real["backward"] = (backward.get_total_flops(), weight.get_total_flops())
-    return described, real
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])

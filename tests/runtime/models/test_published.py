@@ -9,15 +9,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
+from one_pass import one_pass
 from runtime.executor.graph import backward_pass, forward_pass
-from runtime.executor.ledger import SavedBytes
 from runtime.executor.parameters import Parameters
 from runtime.models.batches import microbatch
-from runtime.models.segment import Segment, boundary, build_layer
+from runtime.models.segment import Segment, build_layer
 from simulator.experiment_file import parse
-from simulator.strategies.stages.dataflow import Flow, deferred_bytes, saved_bytes
 from simulator.workloads import alexnet, resnet50, vgg16
 from simulator.workloads.describe import describe
 
@@ -48,51 +46,6 @@ def narrow(monkeypatch):
         monkeypatch.setattr(module, "HIDDEN", HIDDEN)
     monkeypatch.setattr(vgg16, "BLOCKS", vgg16.blocks_of(CHANNELS))
     monkeypatch.setattr(resnet50, "BOTTLENECKS", resnet50.bottlenecks_of(GROUPS))
-
-
-def one_pass(experiment, first, last, split):
-    """(description, what really was) of forward and backward through layers [first, last)."""
-    layers = describe(experiment)
-    segment = Segment(experiment, first, last, CPU)
-    batch, target = microbatch(experiment, 0, 0, CPU)
-
-    def random(index):
-        shape, dtype = boundary(experiment, index)
-        return torch.randn(shape, dtype=dtype)
-
-    x = random(first) if first else batch
-    gradient = None if segment.is_loss else random(last)
-    flat = Parameters(experiment, [segment])
-    excluded = [*([x] if first else []), *segment.parameters(), *segment.buffers()]
-    with FlopCounterMode(display=False) as forward, SavedBytes(excluded) as saved:
-        outputs, graph = forward_pass(segment, {first: x}, target, 1.0, split)
-    output = outputs[last]
-    with FlopCounterMode(display=False) as backward:
-        input_gradient = backward_pass(graph, {last: gradient}).get(first)
-    mine = layers[first:last]
-    shape = () if segment.is_loss else mine[-1].output_shape
-    into_input = sum(layer.backward_input_flops for layer in mine)
-    into_weight = sum(layer.backward_weight_flops for layer in mine)
-    described = {
-        "parameters": sum(layer.parameters for layer in mine),
-        "forward": sum(layer.forward_flops for layer in mine),
-        "backward": into_input + (0 if split else into_weight),
-        "saved": saved_bytes(Flow(layers), first, last),
-        "output": (shape, mine[-1].output_bytes),
-        "input gradient": layers[first - 1].output_bytes if first else 0,
-        "deferred": deferred_bytes(Flow(layers), first, last) if split else 0,
-    }
-    deferred = graph.deferred.nbytes(excluding=[x] if first else []) if split else 0
-    real = {
-        "parameters": flat.values.numel(),
-        "forward": forward.get_total_flops(),
-        "backward": backward.get_total_flops(),
-        "saved": saved.nbytes,
-        "output": (tuple(output.shape), 0 if segment.is_loss else output.nbytes),
-        "input gradient": input_gradient.nbytes if first else 0,
-        "deferred": deferred,
-    }
-    return described, real
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])

@@ -6,20 +6,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from one_pass import IN_PLACE, random_boundary
 from runtime.executor.graph import backward_pass, forward_pass
 from runtime.executor.ledger import SavedBytes
 from runtime.executor.parameters import Parameters
 from runtime.models.batches import microbatch
-from runtime.models.segment import Segment, boundary
+from runtime.models.segment import Segment
 from simulator.strategies.lowering import lower
 from simulator.strategies.stages.dataflow import Flow, deferred_bytes, saved_bytes
 from simulator.workloads.describe import describe
 
 CPU = torch.device("cpu")
-IN_PLACE = {
-    torch.ops.aten.addmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * b[1],
-    torch.ops.aten.baddbmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * a[2] * b[2],
-}
 PLANS = (
     [
         {"model": model, "tensor": tensor, "sequence_parallel": shared, "dtype": dtype}
@@ -79,11 +76,6 @@ def name_of(keys):
     return ",".join(f"{key}={value}" for key, value in keys.items())
 
 
-def random(experiment, index):
-    shape, dtype = boundary(experiment, index)
-    return torch.randn(shape, dtype=dtype)
-
-
 def sizes(tensors):
     return {index: (tuple(tensor.shape), tensor.nbytes) for index, tensor in tensors.items()}
 
@@ -95,7 +87,7 @@ def one_pass(experiment, rank, span, split):
     segment = Segment(experiment, first, last, CPU, experiment.mesh.coordinate(rank))
     flat = Parameters(experiment, [segment])
     batch, target = microbatch(experiment, 0, 0, CPU)
-    inputs = {index: random(experiment, index) for index in segment.inputs}
+    inputs = {index: random_boundary(experiment, index) for index in segment.inputs}
     excluded = [*inputs.values(), *segment.parameters(), *segment.buffers()]
     with FlopCounterMode(display=False) as forward, SavedBytes(excluded) as saved:
         outputs, graph = forward_pass(
@@ -104,7 +96,9 @@ def one_pass(experiment, rank, span, split):
     if segment.is_loss:
         outputs = {}
     saved.exclude(outputs.values())
-    gradients = {index: random(experiment, index) for index in graph.roots if index in outputs}
+    gradients = {
+        index: random_boundary(experiment, index) for index in graph.roots if index in outputs
+    }
     with FlopCounterMode(display=False) as backward:
         given = backward_pass(graph, gradients)
     mine = layers[first:last]

@@ -10,26 +10,8 @@ from hypothesis import strategies as st
 
 from simulator.charts.profile import fit, profile_figure
 from simulator.cluster.profile import Profile
-from simulator.cluster.timing import Points, Timing
-
-
-def timed(points: list[tuple[int, float]]) -> Points:
-    return [(size, Timing.certain(seconds)) for size, seconds in points]
-
-
-PROFILE = Profile(
-    machine={"cores": 2, "hostname": "box", "torch": "2.13"},
-    device="cuda",
-    passes={"F fp32: x × 3 + y": Timing.of([0.1, 0.05, 0.30000000000000004])},
-    messages=timed([(1, 1e-3), (1000, 2e-3)]),
-    collectives={"ALL_REDUCE": {2: timed([(8, 1e-4)]), 4: timed([(8, 3e-4), (80, 5e-4)])}},
-    issue_s=1e-5,
-    wake_s=2e-5,
-    transfer_cores=0.5,
-    transfer_loss=0.25,
-    busy_ranks=4,
-    peak_flops={"fp32": 1.5e12},
-)
+from simulator.cluster.timing import Timing
+from small_profile import PROFILE, timed
 
 
 @given(st.floats(0, 1e-2), st.floats(1e3, 1e12), st.sets(st.integers(1, 10**9), min_size=2))

@@ -4,37 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from simulator import Program, load, lower
-from simulator.cluster.cluster import Cluster
 from simulator.cluster.profile import Profile
-from simulator.cluster.resolve import from_profile, resolve
-from simulator.engine.costs import AnyCosts, costs_of
+from simulator.cluster.resolve import from_profile
 from simulator.engine.estimated_costs import EstimatedCosts, EstimatedDurations
 from simulator.engine.fixed_costs import FixedCosts, UnitDurations
 from simulator.engine.measured_costs import MeasuredCosts, MeasuredDurations
-from simulator.experiment.workload import Workload
+from small_mlp import model
 
-MLP = [
-    "workload.model=mlp",
-    "workload.layers=2",
-    "workload.hidden=64",
-    "workload.sequence=8",
-    "parallel.pipeline=1",
-    "parallel.microbatches=1",
-]
 A100 = "cluster.preset=dgx-a100-80gb"
-
-FP32, BF16 = Workload(dtype="fp32"), Workload(dtype="bf16")
-
-
-def model(*overrides: str, cluster: Cluster | None = None) -> tuple[Program, AnyCosts]:
-    experiment = load(None, [*MLP, *overrides])
-    program = lower(experiment)
-    return program, costs_of(program, experiment, cluster or resolve(experiment))
-
-
-def by_label(program: Program, costs: AnyCosts, rank: int = 0) -> dict[str, float]:
-    return {i.label: costs.seconds(i) for i in program.ranks[rank]}
 
 
 @pytest.mark.parametrize("overrides", [[A100], ["run.pace=2"], ["workload.model=unit"]])

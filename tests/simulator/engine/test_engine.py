@@ -7,35 +7,11 @@ import pytest
 from simulator import Experiment, Program, load, lower, predict
 from simulator.cluster.resolve import resolve
 from simulator.engine.contention import Demand
-from simulator.engine.engine import Costs, simulate
+from simulator.engine.engine import simulate
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.task import Task
-
-
-class Table(Costs):
-    """Costs from lists that are read round and round, by instruction."""
-
-    def __init__(
-        self,
-        seconds: list[float],
-        delays: list[float] | None = None,
-        cores: float | None = None,
-        nodes: int = 1,
-    ):
-        self.table, self.delays, self.nodes = seconds, delays or [0.0], nodes
-        self.capacities = {} if cores is None else {f"node{n}": cores for n in range(nodes)}
-
-    def seconds(self, instruction: Instruction) -> float:
-        return self.table[instruction.uid % len(self.table)]
-
-    def delay(self, instruction: Instruction) -> float:
-        return self.delays[instruction.uid % len(self.delays)]
-
-    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-        amount = 1.0 if len(participants) == 1 else 0.5
-        uses = [(f"node{member.rank % self.nodes}", amount) for member in participants]
-        return tuple(uses) if self.capacities else ()
+from table_costs import TableCosts
 
 
 def task(op: Op = Op.FORWARD, **more) -> Task:
@@ -52,7 +28,7 @@ def test_a_message_by_hand() -> None:
     send, receive = Instruction(SEND, 0, (produce,)), Instruction(RECEIVE, 0)
     consume.after = (receive,)
     program = Program([[produce, send], [receive, busy, consume]])
-    timeline = simulate(program, Table([2.0, 0.5, 0.5, 1.0, 4.0]))
+    timeline = simulate(program, TableCosts([2.0, 0.5, 0.5, 1.0, 4.0]))
     assert timeline.posted.tolist() == [0.0, 2.0, 0.0, 0.0, 2.5]
     assert timeline.start.tolist() == [0.0, 2.0, 2.0, 0.0, 2.5]
     assert timeline.end.tolist() == [2.0, 2.5, 2.5, 1.0, 6.5]
@@ -64,7 +40,7 @@ def test_a_sender_waits_for_its_receiver_and_its_stream_with_it() -> None:
     sends = [Instruction(SEND, m) for m in range(2)]
     receives = [Instruction(RECEIVE, 0, (busy,)), Instruction(RECEIVE, 1)]
     program = Program([sends, [busy, *receives]])
-    timeline = simulate(program, Table([0.25, 0.25, 3.0, 9.0, 9.0]))
+    timeline = simulate(program, TableCosts([0.25, 0.25, 3.0, 9.0, 9.0]))
     assert timeline.posted.tolist()[:2] == [0.0, 3.25]
     assert timeline.start.tolist() == [3.0, 3.25, 0.0, 3.0, 3.25]
 
@@ -75,7 +51,7 @@ def test_a_collective_starts_with_the_last_to_come() -> None:
     for _ in range(3):
         first = Instruction(task())
         ranks.append([first, Instruction(group, -1, (first,))])
-    timeline = simulate(Program(ranks), Table([1.0, 0.5, 3.0, 0.0, 2.0, 0.0]))
+    timeline = simulate(Program(ranks), TableCosts([1.0, 0.5, 3.0, 0.0, 2.0, 0.0]))
     assert timeline.posted[1::2].tolist() == [1.0, 3.0, 2.0]
     assert timeline.start[1::2].tolist() == [3.0] * 3
     assert timeline.end[1::2].tolist() == [3.5] * 3  # the first member's seconds count
@@ -83,12 +59,12 @@ def test_a_collective_starts_with_the_last_to_come() -> None:
 
 def test_delays_come_before_the_start_and_add_up() -> None:
     program = Program([[Instruction(task(), m) for m in range(3)]])
-    timeline = simulate(program, Table([1.0], delays=[0.5, 0.25, 0.0]))
+    timeline = simulate(program, TableCosts([1.0], delays=[0.5, 0.25, 0.0]))
     assert timeline.posted.tolist() == timeline.start.tolist() == [0.5, 1.75, 2.75]
     assert timeline.iteration_time == 3.75
 
 
-class Waking(Table):
+class Waking(TableCosts):
     """Whose delays wait for a core, with a quarter of the weight of what computes there."""
 
     def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
@@ -107,7 +83,7 @@ def test_who_wakes_up_waits_where_no_core_is_free(cores: float, posted: float) -
 
 
 def test_nothing_to_do() -> None:
-    timeline = simulate(Program([[], []]), Table([1.0]))
+    timeline = simulate(Program([[], []]), TableCosts([1.0]))
     assert (len(timeline), timeline.iteration_time) == (0, 0.0)
 
 
@@ -123,7 +99,7 @@ def gpipe(p: int, m: int) -> Experiment:
     )
 
 
-class ComputeOnly(Table):
+class ComputeOnly(TableCosts):
     """A second a pass on shared cores; messages are free."""
 
     def seconds(self, instruction: Instruction) -> float:
@@ -158,7 +134,7 @@ def test_no_span_ends_before_it_starts() -> None:
     receive = Instruction(RECEIVE, 0, (first,))
     send = Instruction(SEND, 0, (other,))
 
-    class Shared(Table):
+    class Shared(TableCosts):
         def demand(self, participants: tuple[Instruction, ...]) -> Demand:
             return () if participants == (other,) else (("node0", 1.0),)
 

@@ -11,42 +11,16 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from simulator import ExperimentError, Program, lower, parse
-from simulator.engine.contention import Demand
-from simulator.engine.engine import Costs, simulate
+from simulator.engine.engine import simulate
 from simulator.program.csv_text import to_csv
-from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.walk import predecessors
 from simulator.strategies.schedules.registry import SCHEDULES
 from simulator.timeline.timeline import Timeline
 from simulator.timeline.trace import save_trace
+from table_costs import TableCosts
 
 SLACK = 1e-9
-
-
-class Table(Costs):
-    """Costs from lists that are read round and round, by instruction."""
-
-    def __init__(
-        self,
-        seconds: list[float],
-        delays: list[float] | None = None,
-        cores: float | None = None,
-        nodes: int = 1,
-    ):
-        self.table, self.delays, self.nodes = seconds, delays or [0.0], nodes
-        self.capacities = {} if cores is None else {f"node{n}": cores for n in range(nodes)}
-
-    def seconds(self, instruction: Instruction) -> float:
-        return self.table[instruction.uid % len(self.table)]
-
-    def delay(self, instruction: Instruction) -> float:
-        return self.delays[instruction.uid % len(self.delays)]
-
-    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-        amount = 1.0 if len(participants) == 1 else 0.5
-        uses = [(f"node{member.rank % self.nodes}", amount) for member in participants]
-        return tuple(uses) if self.capacities else ()
 
 
 eighths = st.integers(0, 16).map(lambda n: n / 8)
@@ -81,7 +55,7 @@ def programs(draw) -> Program:
     return reject()
 
 
-def check_semantics(program: Program, timeline: Timeline, costs: Table) -> None:
+def check_semantics(program: Program, timeline: Timeline, costs: TableCosts) -> None:
     """Every instruction starts as soon as `simulator.program` allows, and not before."""
     start, end, posted = (
         column.tolist() for column in (timeline.start, timeline.end, timeline.posted)
@@ -136,7 +110,7 @@ def copies(program: Program) -> int:
 def test_any_plan_runs_as_defined(
     program: Program, seconds: list[float], delays: list[float], cores: float | None
 ) -> None:
-    costs = Table(seconds, delays, cores, nodes=2)
+    costs = TableCosts(seconds, delays, cores, nodes=2)
     timeline = simulate(program, costs)
     check_semantics(program, timeline, costs)
     check_passes(program, timeline)
@@ -195,7 +169,7 @@ def test_any_feasible_order_runs(
     plan = {"pipeline": p, "microbatches": m, "schedule": f"csv:{path}"}
     program = lower(parse({"workload": {"model": "unit"}, "parallel": plan}))
     assert to_csv(program, compute_only=True) == path.read_text()
-    costs = Table(seconds, cores=cores)
+    costs = TableCosts(seconds, cores=cores)
     timeline = simulate(program, costs)
     check_semantics(program, timeline, costs)
     check_passes(program, timeline)
@@ -205,7 +179,7 @@ def test_any_feasible_order_runs(
 def test_slower_is_never_earlier(program: Program, seconds: list[float], more: list[int]) -> None:
     slower = [seconds[n % len(seconds)] + more[n % len(more)] / 8 for n in range(360)]
     same = [seconds[n % len(seconds)] for n in range(360)]
-    fast, slow = (simulate(program, Table(table)) for table in (same, slower))
+    fast, slow = (simulate(program, TableCosts(table)) for table in (same, slower))
     assert (slow.end >= fast.end).all()
     assert (slow.start >= fast.start).all()
 
@@ -214,8 +188,8 @@ def test_slower_is_never_earlier(program: Program, seconds: list[float], more: l
 def test_sharing_slows_everything_and_wastes_nothing(
     program: Program, seconds: list[float], cores: float
 ) -> None:
-    alone = simulate(program, Table(seconds))
-    costs = Table(seconds, cores=cores)
+    alone = simulate(program, TableCosts(seconds))
+    costs = TableCosts(seconds, cores=cores)
     shared = simulate(program, costs)
     assert (shared.end >= alone.end - SLACK).all()
     work = sum(
@@ -226,7 +200,7 @@ def test_sharing_slows_everything_and_wastes_nothing(
         ]
     )
     assert work <= cores * shared.iteration_time + SLACK
-    plenty = simulate(program, Table(seconds, cores=1000.0))
+    plenty = simulate(program, TableCosts(seconds, cores=1000.0))
     assert abs(plenty.end - alone.end).max() <= SLACK
 
 
@@ -234,5 +208,5 @@ def test_sharing_slows_everything_and_wastes_nothing(
 def test_two_runs_are_byte_equal(tmp_path_factory, program: Program, seconds, cores) -> None:
     folder = tmp_path_factory.getbasetemp()
     for name in ("first", "second"):
-        save_trace(simulate(program, Table(seconds, cores=cores)), folder / name)
+        save_trace(simulate(program, TableCosts(seconds, cores=cores)), folder / name)
     assert (folder / "first").read_bytes() == (folder / "second").read_bytes()

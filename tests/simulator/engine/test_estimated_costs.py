@@ -6,35 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from simulator import Program, load, lower
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.cluster import Cluster
-from simulator.cluster.resolve import resolve
-from simulator.engine.costs import AnyCosts, costs_of
-from simulator.experiment.workload import Workload
 from simulator.program.operations import Op
+from small_mlp import by_label, model
 
-MLP = [
-    "workload.model=mlp",
-    "workload.layers=2",
-    "workload.hidden=64",
-    "workload.sequence=8",
-    "parallel.pipeline=1",
-    "parallel.microbatches=1",
-]
 A100 = "cluster.preset=dgx-a100-80gb"
-
-FP32, BF16 = Workload(dtype="fp32"), Workload(dtype="bf16")
-
-
-def model(*overrides: str, cluster: Cluster | None = None) -> tuple[Program, AnyCosts]:
-    experiment = load(None, [*MLP, *overrides])
-    program = lower(experiment)
-    return program, costs_of(program, experiment, cluster or resolve(experiment))
-
-
-def by_label(program: Program, costs: AnyCosts, rank: int = 0) -> dict[str, float]:
-    return {i.label: costs.seconds(i) for i in program.ranks[rank]}
 
 
 @pytest.mark.parametrize(("dtype", "width", "peak"), [("bf16", 2, 8e12), ("fp32", 4, 1e12)])

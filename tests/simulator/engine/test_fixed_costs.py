@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from simulator import Experiment, Program, load, lower
-from simulator.cluster.cluster import Cluster
+from simulator import Experiment, load, lower
 from simulator.cluster.resolve import resolve
-from simulator.engine.costs import AnyCosts, costs_of
-from simulator.experiment.workload import Workload
+from simulator.engine.costs import costs_of
+from small_mlp import by_label, model
 
-MLP = [
-    "workload.model=mlp",
-    "workload.layers=2",
-    "workload.hidden=64",
-    "workload.sequence=8",
-    "parallel.pipeline=1",
-    "parallel.microbatches=1",
-]
 A100 = "cluster.preset=dgx-a100-80gb"
-
-FP32, BF16 = Workload(dtype="fp32"), Workload(dtype="bf16")
-
-
-def model(*overrides: str, cluster: Cluster | None = None) -> tuple[Program, AnyCosts]:
-    experiment = load(None, [*MLP, *overrides])
-    program = lower(experiment)
-    return program, costs_of(program, experiment, cluster or resolve(experiment))
-
-
-def by_label(program: Program, costs: AnyCosts, rank: int = 0) -> dict[str, float]:
-    return {i.label: costs.seconds(i) for i in program.ranks[rank]}
 
 
 def test_pace_stretches_everything() -> None:

@@ -7,40 +7,19 @@ from dataclasses import replace
 import pytest
 
 from simulator import Program, load, lower, predict
-from simulator.cluster.cluster import Cluster
 from simulator.cluster.profile import Profile
-from simulator.cluster.resolve import from_profile, resolve
+from simulator.cluster.resolve import from_profile
 from simulator.cluster.timing import Timing
 from simulator.cluster.transfer_share import transfer_share
 from simulator.engine.contention import fair_rates
-from simulator.engine.costs import AnyCosts, costs_of
 from simulator.engine.measured_costs import MeasuredCosts
 from simulator.engine.pass_key import pass_key
 from simulator.experiment.workload import Workload
 from simulator.program.operations import COMMUNICATION, Op
 from simulator.workloads.describe import describe
-
-MLP = [
-    "workload.model=mlp",
-    "workload.layers=2",
-    "workload.hidden=64",
-    "workload.sequence=8",
-    "parallel.pipeline=1",
-    "parallel.microbatches=1",
-]
-A100 = "cluster.preset=dgx-a100-80gb"
+from small_mlp import MLP, by_label, model
 
 FP32, BF16 = Workload(dtype="fp32"), Workload(dtype="bf16")
-
-
-def model(*overrides: str, cluster: Cluster | None = None) -> tuple[Program, AnyCosts]:
-    experiment = load(None, [*MLP, *overrides])
-    program = lower(experiment)
-    return program, costs_of(program, experiment, cluster or resolve(experiment))
-
-
-def by_label(program: Program, costs: AnyCosts, rank: int = 0) -> dict[str, float]:
-    return {i.label: costs.seconds(i) for i in program.ranks[rank]}
 
 
 def test_a_pass_in_the_profile_wins_and_the_others_are_listed() -> None:
