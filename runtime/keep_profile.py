@@ -39,7 +39,7 @@ def with_older(profile: Profile, path: Path) -> Profile:
         older = load_profile(path)
     except ExperimentError:
         return profile
-    if older.place != profile.place:
+    if older.measured_on != profile.measured_on:
         return profile
     if profile.capacity is None:  # too few ranks to tell
         profile = replace(profile, capacity=older.capacity)

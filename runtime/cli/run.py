@@ -52,7 +52,7 @@ def report_run(executed: Execution, as_json: bool, gantt: Path | None, trace: Pa
             print(json.dumps(executed.to_json()))
             return
         console = stdout_console()
-        print_result(console, f"{timeline.meta['source']} on {device_of(executed)}", executed)
+        print_result(console, f"{timeline.meta['source']} on {device_words(executed)}", executed)
         print_notes(console, executed.notes)
 
     def draw(path: Path) -> None:
@@ -66,7 +66,7 @@ def report_run(executed: Execution, as_json: bool, gantt: Path | None, trace: Pa
     deliver(show, outputs, quiet=as_json)
 
 
-def device_of(executed: Execution) -> str:
+def device_words(executed: Execution) -> str:
     """Return in words what the ranks of a run computed on."""
     experiment = executed.experiment
     if experiment.run.device == "cpu":

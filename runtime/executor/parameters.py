@@ -176,7 +176,7 @@ class Parameters:
         """Return the flat gradients of all parameters: of one microbatch, if they are sharded."""
         return self._whole[microbatch] if self.bucket.shards_gradients else self.gradients
 
-    def part_of(self, flat: Tensor) -> Tensor:
+    def shard_of(self, flat: Tensor) -> Tensor:
         """Return this rank's part of a whole buffer."""
         return flat[self._part]
 
@@ -207,7 +207,7 @@ class Parameters:
     def keep_reduced(self, microbatch: int) -> None:
         """Add what was reduced of a microbatch to what is resident."""
         if self.bucket.shards_gradients:
-            self.reduced += self.part_of(self._whole[microbatch])
+            self.reduced += self.shard_of(self._whole[microbatch])
 
     @contextmanager
     def gathering(self) -> Iterator[Tensor]:
@@ -220,7 +220,7 @@ class Parameters:
             if self._shard is not None:
                 storage = self.values.untyped_storage()
                 storage.resize_(self.values.nbytes)
-                self.part_of(self.values).copy_(self._shard)
+                self.shard_of(self.values).copy_(self._shard)
             yield self.values
 
     def drop_whole(self) -> None:

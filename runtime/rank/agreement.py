@@ -14,7 +14,7 @@ class DisagreementError(ExecutionError):
     """Ranks would run different programs, or run them differently; all of them raise it."""
 
 
-def check_agreement(experiment: Experiment, program_hash: str) -> None:
+def check_same_experiment(experiment: Experiment, program_hash: str) -> None:
     """Compare this rank's program and its keys of [run] with those of all others.
 
     Every rank must call it. Ranks of different hosts read files of their own.

@@ -15,7 +15,7 @@ from runtime.launch.job import Job
 from runtime.measurement.clock import Clock
 from runtime.measurement.merge import to_json
 from runtime.progress import Progress
-from runtime.rank.agreement import check_agreement
+from runtime.rank.agreement import check_same_experiment
 from runtime.rank.final_state import gathered_tensors
 from runtime.rank.measured_run import MeasuredRun
 from simulator.strategies.lowering import lower
@@ -39,7 +39,7 @@ def run_job(
     experiment = job.experiment
     program = lower(experiment)
     program_hash = program.hash()
-    check_agreement(experiment, program_hash)
+    check_same_experiment(experiment, program_hash)
     rank, clock = Rank(experiment, program, number, device, progress), Clock()
     calibrator = Calibrator(rank, clock, wide=not job.measure) if job.calibrate else None
     programs = [program, *(calibrator.transfers.programs if calibrator else ())]

@@ -71,9 +71,9 @@ def _print_cases(console: Console, rows: list[Row]) -> None:
     causes = Table("case", "ranks", **narrow)
     (table if wide else causes).add_column("largest cause")
     for row in rows:
-        place = [escape(f"{row['strategy']}, {row['size']}"), str(row["ranks"])]
+        labels = [escape(f"{row['strategy']}, {row['size']}"), str(row["ranks"])]
         if row["failure"] is not None:
-            table.add_row(*place, "failed")
+            table.add_row(*labels, "failed")
             continue
         figures = (
             seconds(row["predicted_s"]),
@@ -83,8 +83,8 @@ def _print_cases(console: Console, rows: list[Row]) -> None:
             percent(row["instruction_start_error"]),
             percent(row["peak_memory_error"], signed=True),
         )
-        table.add_row(*place, *figures, *([escape(row["cause"])] if wide else []))
-        causes.add_row(*place, escape(row["cause"]))
+        table.add_row(*labels, *figures, *([escape(row["cause"])] if wide else []))
+        causes.add_row(*labels, escape(row["cause"]))
     console.print(table)
     if not wide:
         console.print(causes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator import units
-from simulator.analysis.places import PLACES, grouped
+from simulator.analysis.cause_places import PLACES, grouped
 from simulator.analysis.replay import KINDS, Mask, Replay
 from simulator.program.program import Program
 

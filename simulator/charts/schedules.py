@@ -14,7 +14,7 @@ from simulator.analysis.metrics import bubble
 from simulator.charts.chart import Chart, column_of_panels, inches_of, styled, unit_of
 from simulator.charts.legend import draw_legend
 from simulator.charts.rows import DETAILED_SPANS, draw_rows, names_of_ranks, rectangles
-from simulator.charts.style import part_of
+from simulator.charts.style import with_spans
 from simulator.timeline.timeline import Timeline
 
 ROW_HEIGHT, LEAST_BODY, MOST_BODY = 0.2, 0.5, 1.6  # inches: a rank, all of a panel
@@ -54,7 +54,7 @@ def schedules_figure(
     last = until or max(line.iteration_time for line in lines) or 1e-6
     scale, unit = (1.0, unit) if unit else unit_of(last)
     parts = [
-        part_of(line, (line.is_compute | (line.end > line.posted)) & (line.end <= PAST * last))
+        with_spans(line, (line.is_compute | (line.end > line.posted)) & (line.end <= PAST * last))
         for line in lines
     ]
     heights = []

@@ -76,7 +76,7 @@ def look_of(kind: Kind) -> Look:
     return LOOKS.get(kind.op) or Look(kind.op.lower().replace("_", "-"), (0.18, 0.18), "xx")
 
 
-def part_of(timeline: Timeline, spans: Any) -> Timeline:
+def with_spans(timeline: Timeline, spans: Any) -> Timeline:
     """Return `timeline` with the chosen spans only (a mask, indices or a slice)."""
     names = ("rank", "kind", "microbatch", "posted", "start", "end")
     return replace(timeline, **{name: getattr(timeline, name)[spans] for name in names})

@@ -48,9 +48,9 @@ def print_contents(console: Console, metrics: Metrics) -> None:
 def lines_of_contents(experiment: Experiment) -> list[str]:
     """Return a line for the model, and one for every pipeline rank with its layers."""
     lines = [f"the model has {count(model_parameters(experiment))} parameters"]
-    for place, stages in enumerate(contents_of_ranks(experiment)):
+    for rank, stages in enumerate(contents_of_ranks(experiment)):
         parameters = sum(stage.parameters for stage in stages)
         lines.append(
-            f"pipeline rank {place}: {describe_stages(stages)}; {count(parameters)} parameters"
+            f"pipeline rank {rank}: {describe_stages(stages)}; {count(parameters)} parameters"
         )
     return lines

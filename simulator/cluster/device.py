@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Microseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+from simulator.cluster.table_fields import Amount, Count, Rate, Share, Table
 
 
 @dataclass(frozen=True)
@@ -44,11 +39,7 @@ class Device:
     peak_flops: dict[str, float]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class PeakTable(_Table):
+class PeakTable(Table):
     """The table ``peak_tflops``: 10¹² FLOP/s of one device, per dtype."""
 
     fp64: Rate
@@ -57,7 +48,7 @@ class PeakTable(_Table):
     fp16: Rate
 
 
-class DeviceTable(_Table):
+class DeviceTable(Table):
     """The table ``[devices.NAME]`` of a cluster file: one kind of device."""
 
     name: str
@@ -69,9 +60,9 @@ class DeviceTable(_Table):
     attention_efficiency: Share
     processors: Count
     tile: Count
-    matmul_us: Microseconds
-    kernel_us: Microseconds
-    launch_us: Microseconds
+    matmul_us: Amount
+    kernel_us: Amount
+    launch_us: Amount
     peak_tflops: PeakTable
 
 

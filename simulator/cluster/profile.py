@@ -60,7 +60,7 @@ class Profile:
     peak_flops: dict[str, float] = field(default_factory=dict)
 
     @property
-    def place(self) -> tuple[str | None, str, int]:
+    def measured_on(self) -> tuple[str | None, str, int]:
         """The machine that was measured: host, kind of device, and ranks on one device."""
         return self.machine.get("hostname"), self.device, self.ranks_per_device
 

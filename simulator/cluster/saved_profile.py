@@ -29,4 +29,4 @@ def saved_profile(experiment: Experiment, notes: list[str] | None = None) -> Pro
             notes.append(f"ignored: {error}")
         return None
     here = (socket.gethostname(), experiment.run.device, choice.ranks_per_device)
-    return profile if profile.place == here else None
+    return profile if profile.measured_on == here else None

@@ -8,24 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from simulator.cluster.device import DeviceTable, PeakTable
+from simulator.cluster.table_fields import Amount, Count, Rate, Share, Table
 from simulator.experiment.cluster_choice import Algorithm
 
-Count = Annotated[int, Field(ge=1, le=1 << 20)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, le=1)]
 
-
-class _Table(BaseModel):
-    """A table of a cluster file, in which unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class NodesTable(_Table):
+class NodesTable(Table):
     """The table ``[[nodes]]``: a number of equal nodes.
 
     Attributes:
@@ -46,7 +36,7 @@ class NodesTable(_Table):
     nic_gbit: Rate | None = None
 
 
-class ProtocolTable(_Table):
+class ProtocolTable(Table):
     """A protocol of a link: µs a step, and the share of the bandwidth that is reached."""
 
     latency_us: Amount
@@ -56,7 +46,7 @@ class ProtocolTable(_Table):
 Protocols = Annotated[dict[str, ProtocolTable], Field(min_length=1)]
 
 
-class LinkTable(_Table):
+class LinkTable(Table):
     """The table ``[pcie]``: bandwidth of one device, each way, in 10⁹ bytes/s."""
 
     bandwidth_gbyte: Rate
@@ -73,7 +63,7 @@ class IslandTable(LinkTable):
     mesh: list[list[Annotated[int, Field(ge=0)]]] | None = None
 
 
-class TierTable(_Table):
+class TierTable(Table):
     """The table ``[[network.tiers]]``: one tier of switches, from the nodes upwards.
 
     Attributes:
@@ -85,11 +75,11 @@ class TierTable(_Table):
     oversubscription: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
 
 
-class NetworkTable(_Table):
+class NetworkTable(Table):
     """The table ``[network]`` between nodes; its bandwidth is that of the network cards."""
 
     protocols: Protocols
-    tiers: list[TierTable] = []
+    tiers: list[TierTable] = Field(default=[])
 
 
 class InNetworkTable(ProtocolTable):
@@ -98,7 +88,7 @@ class InNetworkTable(ProtocolTable):
     devices: Count = 2
 
 
-class CollectivesTable(_Table):
+class CollectivesTable(Table):
     """The table ``[collectives]``: what the communication library does.
 
     Attributes:
@@ -111,14 +101,14 @@ class CollectivesTable(_Table):
 
     start_us: Amount = 0.0
     copy_gbyte: Rate | None = None
-    algorithms: Annotated[list[Algorithm], Field(min_length=1)] = [
-        *("ring", "halving-doubling", "tree", "hierarchical", "pairwise")
-    ]
+    algorithms: list[Algorithm] = Field(
+        default=["ring", "halving-doubling", "tree", "hierarchical", "pairwise"], min_length=1
+    )
     in_network: InNetworkTable | None = None
     transfer_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
-class HostTable(_Table):
+class HostTable(Table):
     """The table ``[host]``: the ranks of a node share its cores."""
 
     cores: Rate
@@ -128,7 +118,7 @@ class HostTable(_Table):
     transfer_cores: Amount = 0.0
 
 
-class ClusterFile(_Table):
+class ClusterFile(Table):
     """A whole cluster file; `parse_cluster` is the way to make one."""
 
     name: str

@@ -21,6 +21,7 @@ from dataclasses import replace
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.blocks import TransformerBlocks, chain
 from simulator.workloads.context import attention as split_attention
+from simulator.workloads.gpt import positions
 from simulator.workloads.layer import REPLICATED, Layer, linear
 from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
 
@@ -80,7 +81,7 @@ def _half(p: SplitTransformer, whole: int, core: list[Layer]) -> list[Layer]:
 def split_layers(experiment: Experiment) -> list[Layer]:
     """Return the same, cut where ranks must talk (see `simulator.workloads.transformer`)."""
     p, blocks = SplitTransformer.of(experiment), experiment.workload.layers
-    result = [p.embedding(), *p.leave(), _positions(p)]
+    result = [p.embedding(), *p.leave(), _positions_and_segments(p)]
     for block in range(blocks):
         whole = 2 * block + 1
         first, *rest = _half(p, whole, split_attention(p, whole, causal=False))
@@ -94,21 +95,15 @@ def split_layers(experiment: Experiment) -> list[Layer]:
     return [*result, *before, loss]
 
 
-def _positions(p: SplitTransformer) -> Layer:
+def _positions_and_segments(p: SplitTransformer) -> Layer:
     """Return what adds position and segment embedding of the tokens here, and norms."""
-    return Layer(
+    return replace(
+        positions(p),
         kind=f"bert-positions n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
         parameters=(p.context * p.sequence + SEGMENTS) * p.hidden + 2 * p.hidden,
         moved_bytes=6 * p.here_bytes,
         kernels=5,
         saved_bytes=p.here_bytes + p.norm_statistics,
-        output_shape=p.here_shape,
-        output_bytes=p.here_bytes,
-        starts_block=False,
-        keeps=(False,),
-        sums_over=p.copied_sums,
-        copied_over=EVERYWHERE,
-        whole=(0, "positions"),
     )
 
 

@@ -66,7 +66,7 @@ def split_layers(
         second: makes the parts of the second half of a block, from their whole layer's index.
     """
     p, blocks = SplitTransformer.of(experiment), experiment.workload.layers
-    result = [p.embedding(), *p.leave(), _positions(p)]
+    result = [p.embedding(), *p.leave(), positions(p)]
     for block in range(blocks):
         whole = 2 * block + 1
         norm, *rest = _half(p, whole, split_attention(p, whole, causal=True))
@@ -76,7 +76,7 @@ def split_layers(
     return result + p.cross_entropy(whole, p.tokens)
 
 
-def _positions(p: SplitTransformer) -> Layer:
+def positions(p: SplitTransformer) -> Layer:
     """Return what adds the learned positions of the tokens here."""
     return Layer(
         kind=f"positions n{p.here} s{p.sequence} c{p.context} h{p.hidden}",

@@ -46,11 +46,11 @@ def _on_parameters(context: RankContext, instruction: Instruction, parameters: P
         context.groups.collective(task, parameters.reduced, parameters.reduced)
     elif task.op is Op.REDUCE_SCATTER:
         whole = parameters.whole_gradients(microbatch)
-        context.groups.collective(task, parameters.part_of(whole), whole)
+        context.groups.collective(task, parameters.shard_of(whole), whole)
         parameters.keep_reduced(microbatch)
     else:
         with parameters.gathering() as whole:
             for tensor in task.allocates:
                 key = tensor_key(tensor.name, microbatch)
                 context.ledger.hold(key, whole.nbytes, begin, parameters.drop_whole)
-            context.groups.collective(task, whole, parameters.part_of(whole))
+            context.groups.collective(task, whole, parameters.shard_of(whole))

@@ -36,7 +36,7 @@ from typing import NamedTuple
 from simulator.strategies.schedules import eager_1f1b, gpipe, naive, one_f_one_b, zb_h1, zb_h2
 from simulator.strategies.schedules.orders.longest_path import (
     FASTER,
-    Cost,
+    StageCost,
     fits,
     letters_of,
     makespan,
@@ -104,7 +104,7 @@ def search(plan: Plan) -> tuple[str, ...]:
     return tuple(_swapped(best, shortest, costs, plan.p2p, limit))
 
 
-def _candidates(plan: Plan, costs: Sequence[Cost], limit: int) -> Iterator[list[str]]:
+def _candidates(plan: Plan, costs: Sequence[StageCost], limit: int) -> Iterator[list[str]]:
     """Orders within `limit`: hand-made ones, then greedy ones, at least one of each."""
     ranks = range(plan.num_ranks)
     for schedule in HAND_MADE:
@@ -144,7 +144,7 @@ class _Rank:
         return self.end
 
 
-def greedy(plan: Plan, costs: Sequence[Cost], limit: int, rules: Rules) -> list[str]:
+def greedy(plan: Plan, costs: Sequence[StageCost], limit: int, rules: Rules) -> list[str]:
     """The orders that arise when every rank follows `rules` in a pipeline of these costs."""
     ranks = [_Rank() for _ in costs]
     bottom = len(ranks) - 1
@@ -199,7 +199,7 @@ def greedy(plan: Plan, costs: Sequence[Cost], limit: int, rules: Rules) -> list[
 
 
 def _swapped(
-    orders: Sequence[str], shortest: float, costs: Sequence[Cost], p2p: float, limit: int
+    orders: Sequence[str], shortest: float, costs: Sequence[StageCost], p2p: float, limit: int
 ) -> list[str]:
     """`orders` with neighbours swapped wherever that is faster, again until nothing is."""
     best = list(orders)

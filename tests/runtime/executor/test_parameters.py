@@ -72,7 +72,7 @@ def test_a_shard_is_an_equal_part(experiment, zero):
         gathered = flat.values.untyped_storage().nbytes()
         assert (gathered == 0) == (zero == 3)
         with flat.gathering() as values:
-            assert torch.equal(flat.part_of(values), flat.shard)
+            assert torch.equal(flat.shard_of(values), flat.shard)
     assert torch.equal(torch.cat(parts)[: len(whole)], whole)
     assert len({len(part) for part in parts}) == 1
 

@@ -14,7 +14,7 @@ from math import inf
 from simulator.program.operations import Op
 from simulator.strategies.schedules.passes import Pass
 
-Cost = tuple[float, float, float]  # of F, I and W
+StageCost = tuple[float, float, float]  # of F, I and W
 FASTER = 1 - 1e-9  # a makespan is shorter if it is so by more than a rounding error
 
 
@@ -56,7 +56,7 @@ def fits(order: str, limit: float) -> bool:
     return True
 
 
-def makespan(orders: Sequence[str], costs: Sequence[Cost], p2p: float) -> float:
+def makespan(orders: Sequence[str], costs: Sequence[StageCost], p2p: float) -> float:
     """Return when the last pass ends, or infinity if the orders wait for each other for ever.
 
     A message starts when its pass has ended, the one before it between the two ranks has

@@ -22,7 +22,7 @@ from simulator.program.operations import MESSAGES, Op
 from simulator.strategies.lowering import begin
 from simulator.strategies.schedules import zb_auto
 from simulator.strategies.schedules.orders.longest_path import (
-    Cost,
+    StageCost,
     fits,
     letters_of,
     makespan,
@@ -55,7 +55,7 @@ class Given:
 class StageCosts(Costs):
     """Seconds by rank and operation, for the engine."""
 
-    def __init__(self, costs: list[Cost], p2p: float):
+    def __init__(self, costs: list[StageCost], p2p: float):
         self.capacities: dict[str, float] = {}
         self.costs, self.p2p = costs, p2p
 
@@ -77,7 +77,7 @@ def plan_of(experiment: Experiment) -> Plan:
     return partition_layers(begin(experiment)).plan
 
 
-def engine_makespan(orders: list[str], costs: list[Cost], p2p: float) -> float:
+def engine_makespan(orders: list[str], costs: list[StageCost], p2p: float) -> float:
     microbatches = orders[0].count("F")
     with patch.dict(SCHEDULES, {"given": Given(orders)}):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simulator import load, lower
-from simulator.analysis.places import PLACES, grouped
+from simulator.analysis.cause_places import PLACES, grouped
 from simulator.program.operations import COMMUNICATION
 
 
