@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.cluster.catalogue import preset_names
+from simulator.experiment.check_registry import register_checks
 from simulator.experiment.checks import (
     check_batch,
     check_devices,
@@ -21,7 +22,7 @@ from simulator.experiment.checks import (
     check_rank_order,
 )
 from simulator.experiment.cluster_choice import ClusterChoice
-from simulator.experiment.experiment import Experiment, register_checks
+from simulator.experiment.experiment import Experiment
 from simulator.experiment.model_family import FAMILIES
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.run import Run

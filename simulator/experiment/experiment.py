@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+from simulator.experiment.check_registry import registered_checks
 from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.mesh import AXES, Mesh
 from simulator.experiment.parallel import Parallel
@@ -27,12 +27,11 @@ class Experiment(Section):
     run: Run = Run()
 
     def __init__(self, /, **tables: Any):
+        checks = registered_checks()  # first: it also makes names of schedules known
         super().__init__(**tables)
         # Frozen is what an experiment is from here on.
         self.__dict__["parallel"] = self._with_microbatches()
-        if not _checks:
-            raise RuntimeError("no checks of experiments are registered: import simulator")
-        for check in _checks:
+        for check in checks:
             check(self)
 
     def _with_microbatches(self) -> Parallel:
@@ -92,18 +91,3 @@ class Experiment(Section):
             f"{self.world_size}; as in Megatron-LM, inside parallel.data, with "
             "parallel.expert_inside_data = true"
         ]
-
-
-Check = Callable[[Experiment], None]
-"""A check raises `ExperimentError` with the key, its value and what is allowed.
-
-It stands beside what it is about: a model, a schedule, a way of sharding. Those rooms know the
-experiment, which does not know them, so `simulator.experiment_file` registers their checks.
-"""
-
-_checks: list[Check] = []
-
-
-def register_checks(*checks: Check) -> None:
-    """Let every experiment that is made from now on pass `checks`, in this order."""
-    _checks.extend(checks)

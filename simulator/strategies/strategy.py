@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from simulator.experiment.experiment import Check, Experiment
+from simulator.experiment.check_registry import Check
+from simulator.experiment.experiment import Experiment
 
 
 @dataclass(frozen=True)

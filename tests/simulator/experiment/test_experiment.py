@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -105,16 +103,6 @@ def test_a_key_that_python_knows_is_refused_as_any_other() -> None:
 def test_the_whole_model_of_a_split_one_can_be_described(plan: dict[str, Any]) -> None:
     whole = describe_whole(parse({"parallel": plan}))
     assert whole == describe_whole(parse({}))
-
-
-def test_without_its_checks_no_experiment_can_be_made() -> None:
-    code = (
-        "from simulator.experiment import experiment\n"
-        "experiment._checks.clear()\n"
-        "experiment.Experiment()\n"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "no checks of experiments are registered" in found.stderr
 
 
 def test_world_size_and_batches() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simulator import load
-from simulator.experiment import experiment as experiment_module
+from simulator.experiment.check_registry import registered_checks
 from simulator.strategies import plugins
 from simulator.strategies.registry import OURS, markdown, strategies, strategies_of
 from simulator.strategies.schedules.registry import SCHEDULES
@@ -28,7 +28,7 @@ def test_the_table_of_the_docs_is_todays() -> None:
 
 
 def test_every_check_of_a_strategy_is_asked_of_every_experiment() -> None:
-    assert {check for s in OURS for check in s.checks} <= set(experiment_module._checks)
+    assert {check for s in OURS for check in s.checks} <= set(registered_checks())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,9 @@
+from simulator.experiment.experiment import Experiment as Experiment
+from simulator.experiment.section import ExperimentError as ExperimentError
+from simulator.experiment_file import load as load
+from simulator.experiment_file import parse as parse
+from simulator.prediction import Prediction as Prediction
+from simulator.prediction import predict as predict
+from simulator.program.program import Program as Program
+from simulator.strategies.lowering import lower as lower
+from simulator.timeline.timeline import Timeline as Timeline
