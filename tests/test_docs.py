@@ -27,7 +27,7 @@ def blocks(page: Path, kind: str) -> list[str]:
 
 
 def samples() -> list[tuple[str, str, str]]:
-    """(page, command, output) of the documented commands that print a program's hash."""
+    """(page, command, output) of the documented programs and predictions."""
     found = []
     for page in PAGES:
         for block in blocks(page, "console"):
@@ -53,15 +53,11 @@ def printed(command: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(("page", "command", "output"), samples(), ids=lambda text: text[:40])
-def test_programs_are_those_of_the_documentation(
+def test_outputs_are_those_of_the_documentation(
     page: str, command: str, output: str, tmp_path: Path
 ) -> None:
-    found = printed(command, tmp_path)
-    if command.startswith("twinline program"):
-        assert found == output
-    else:  # times depend on constants of clusters, of measured ones on the machine
-        (shown,), (real,) = HASH.findall(output), HASH.findall(found)
-        assert real == shown
+    lines = [line.rstrip() for line in printed(command, tmp_path).splitlines()]
+    assert lines == output.splitlines()
 
 
 def test_there_are_samples_on_these_pages() -> None:

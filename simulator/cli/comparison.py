@@ -79,7 +79,7 @@ def print_comparison(
         for name, value in comparison.attribution.items()
     ]
     console.print("from predicted to measured:")
-    print_parts(console, [f"  {parts[0]}", *parts[1:]])
+    print_parts(console, parts, indent="  ")
     if floor is not None and abs(comparison.iteration_time_error) <= floor:
         console.print("the difference is below the noise floor, so no cause is named")
     else:

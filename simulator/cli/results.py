@@ -62,14 +62,14 @@ def print_memory_fit(console: Console, result: Result) -> None:
         console.print(str(result.memory_fit), soft_wrap=True)
 
 
-def print_parts(console: Console, parts: Sequence[str]) -> None:
+def print_parts(console: Console, parts: Sequence[str], indent: str = "") -> None:
     """Print `parts` with gaps between them; a line ends only between two of them."""
     line = ""
     for part in parts:
-        longer = f"{line}   {part}" if line else part
+        longer = f"{line}   {part}" if line else indent + part
         if line and len(console.render_str(longer)) > console.width:
             console.print(line, soft_wrap=True)
-            longer = part
+            longer = indent + part
         line = longer
     console.print(line, soft_wrap=True)
 

@@ -79,6 +79,9 @@ def test_figures_are_not_torn_apart(width: int, capsys: pytest.CaptureFixture[st
     assert [part for line in lines for part in line.split("   ")] == parts
     assert max(map(len, lines)) <= width
     assert len(lines) == {40: 2, 60: 2, 80: 1, 200: 1}[width]
+    print_parts(Console(width=width), parts, indent="  ")
+    indented = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("  ") and len(line) <= width for line in indented)
 
 
 def test_legends_say_what_the_figures_are(capsys: pytest.CaptureFixture[str]) -> None:
