@@ -30,7 +30,7 @@ from runtime.models.dtypes import TORCH_DTYPE
 from simulator.cluster.timing import Points, Timing, middle_mean
 from simulator.program.operations import Op
 from simulator.program.program import Program
-from simulator.timeline.timeline import Floats
+from simulator.timeline.timeline import Floats, MemoryParts
 
 ROUND_S = 0.3
 PASS_S = 0.001
@@ -199,7 +199,9 @@ class TransferMeter:
         everyone: list[Any] = [None] * self.rank.program.num_ranks
         dist.all_gather_object(everyone, mine)
         return [
-            aligned(case.program, [RankRecord(posted, end, [], 0) for posted, end in ranks])
+            aligned(
+                case.program, [RankRecord(posted, end, [], MemoryParts()) for posted, end in ranks]
+            )
             for case, *ranks in zip(cases, *everyone, strict=True)
         ]
 

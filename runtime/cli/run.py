@@ -8,6 +8,7 @@ from pathlib import Path
 from runtime.cli.running import OUT, progress_bar, run_errors
 from runtime.execution import running
 from runtime.execution.results import Execution
+from simulator.cli.contents import print_contents
 from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
 from simulator.cli.outputs import Output, check_outputs, deliver
 from simulator.cli.results import print_result
@@ -53,6 +54,7 @@ def report_run(executed: Execution, as_json: bool, gantt: Path | None, trace: Pa
             return
         console = stdout_console()
         print_result(console, f"{timeline.meta['source']} on {device_words(executed)}", executed)
+        print_contents(console, executed.metrics)
         print_notes(console, executed.notes)
 
     def draw(path: Path) -> None:

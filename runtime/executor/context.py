@@ -23,6 +23,7 @@ from simulator.program.program import Program
 from simulator.program.task import Task
 from simulator.program.tensors import boundary_of, gradient, tensor_key
 from simulator.strategies.stages.dataflow import Flow
+from simulator.timeline.timeline import MemoryParts
 from simulator.workloads.describe import describe
 
 Batches = dict[int, tuple[Tensor, Tensor]]
@@ -114,7 +115,7 @@ class RankContext:
         shares = experiment.parallel.batch_shares * experiment.parallel.context
         self.loss_share = 1.0 / (shares * microbatches_per_update(rank.program))
         self.norm_squared = torch.zeros(1, dtype=torch.float64, device=device)
-        self.ledger = Ledger(sum(self.resident_bytes().values()))
+        self.ledger = Ledger(MemoryParts(**self.resident_bytes()))
         self.keep_gradients = False
         self.last_gradients: dict[str, Tensor] = {}
 

@@ -10,8 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from simulator.timeline.timeline import MemoryParts
+
 Key = tuple[str, int]
 """Logical name and microbatch of a tensor, see `simulator.program.tensors.tensor_key`."""
+
+Change = tuple[float, int, str]
+"""Time in seconds, bytes more or less, and the logical name of the tensor."""
 
 
 class Ledger:
@@ -23,15 +28,15 @@ class Ledger:
         resident: bytes held throughout.
 
     Attributes:
-        changes: (time in seconds of the host's clock, bytes more or less) of this step.
+        changes: those of this step, on the host's clock.
         saved_bytes: what autograd keeps of a forward pass, by its first layer.
     """
 
-    def __init__(self, resident: int):
+    def __init__(self, resident: MemoryParts):
         self.resident = resident
         self._lock = threading.Lock()
         self._held: dict[Key, tuple[int, Callable[[], None] | None]] = {}
-        self.changes: list[tuple[float, int]] = []
+        self.changes: list[Change] = []
         self.saved_bytes: dict[int, int] = {}
 
     def restart(self) -> None:
@@ -61,13 +66,13 @@ class Ledger:
         """
         with self._lock:
             self._held[key] = (nbytes, drop)
-            self.changes.append((time_s, nbytes))
+            self.changes.append((time_s, nbytes, key[0]))
 
     def release(self, key: Key, time_s: float) -> None:
         """Give back what is held under `key`, and count it no longer."""
         with self._lock:
             nbytes, drop = self._held.pop(key)
-            self.changes.append((time_s, -nbytes))
+            self.changes.append((time_s, -nbytes, key[0]))
         if drop is not None:
             drop()
 

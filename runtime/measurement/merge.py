@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from simulator.program.program import Program
-from simulator.timeline.memory import usual_memory
-from simulator.timeline.timeline import Floats, MemorySamples, Timeline
+from simulator.timeline.memory import part_of, usual_memory
+from simulator.timeline.timeline import Floats, MemoryParts, MemorySamples, Timeline
 
 
 @dataclass
@@ -18,15 +18,15 @@ class RankRecord:
 
     Attributes:
         posted, end: per iteration and instruction of the rank.
-        memory: (time, change in bytes) over each iteration.
+        memory: (time, change in bytes, name of the tensor) over each iteration.
         resident: bytes held throughout.
         allocated: the most that the allocator held, per iteration; empty on CPUs.
     """
 
     posted: list[list[float]]
     end: list[list[float]]
-    memory: list[list[tuple[float, int]]]
-    resident: int
+    memory: list[list[tuple[float, int, str]]]
+    resident: MemoryParts
     allocated: list[int] = field(default_factory=list)
 
 
@@ -105,11 +105,15 @@ def _median(samples: Floats) -> Floats:
     return np.median(samples, axis=0)
 
 
-def _samples(resident: int, changes: list[tuple[float, int]]) -> MemorySamples:
+def _samples(resident: MemoryParts, changes: list[tuple[float, int, str]]) -> MemorySamples:
+    """Return what one rank held in one iteration, and the parts of its first peak."""
     changes = sorted(changes)
-    times = np.array([0.0, *(time for time, _ in changes)])
-    held = np.cumsum([resident, *(change for _, change in changes)])
-    return MemorySamples(times, held.astype(np.int64))
+    times = np.array([0.0, *(time for time, _, _ in changes)])
+    held = np.cumsum([sum(resident), *(change for _, change, _ in changes)])
+    parts = list(resident)
+    for _, change, name in changes[: int(held.argmax())]:
+        parts[part_of(name)] += change
+    return MemorySamples(times, held.astype(np.int64), MemoryParts(*parts))
 
 
 def to_json(measurement: Measurement) -> dict[str, Any]:
@@ -119,7 +123,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
         "posted": timeline.posted.tolist(),
         "start": timeline.start.tolist(),
         "end": timeline.end.tolist(),
-        "memory": [[m.times.tolist(), m.nbytes.tolist()] for m in timeline.memory],
+        "memory": [[m.times.tolist(), m.nbytes.tolist(), m.peak_parts] for m in timeline.memory],
         "iteration_times": measurement.iteration_times,
         "losses": measurement.losses,
         "parameters_norm": measurement.parameters_norm,
@@ -137,7 +141,8 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
         program,
         *(np.array(data[column]) for column in ("posted", "start", "end")),
         memory=[
-            MemorySamples(np.array(times), np.array(nbytes)) for times, nbytes in data["memory"]
+            MemorySamples(np.array(times), np.array(nbytes), MemoryParts(*parts))
+            for times, nbytes, parts in data["memory"]
         ],
     )
     return Measurement(

@@ -25,7 +25,7 @@ class StepRecorder:
         resident = executor.context.ledger.resident
         self.record = RankRecord([], [], [], resident)
         self.losses: list[float] = []
-        self._allocator = AllocatorPeak(executor.rank.device, resident)
+        self._allocator = AllocatorPeak(executor.rank.device, sum(resident))
 
     def step(self, batches: Batches, keep: bool) -> None:
         """Run a step that begins on all ranks at once.
@@ -46,7 +46,7 @@ class StepRecorder:
         record, changes = self.record, context.ledger.changes
         record.posted.append([time + shift for time in executor.posted])
         record.end.append([time + shift for time in executor.end])
-        record.memory.append([(time + shift, change) for time, change in changes])
+        record.memory.append([(time + shift, change, name) for time, change, name in changes])
         record.allocated += [] if peak is None else [peak]
         self.losses.append(loss)
 

@@ -32,7 +32,7 @@ class RankMetrics:
         first_start_s, last_end_s: seconds, start of its first and end of its last instruction.
         peak_memory_bytes: largest sum of resident bytes and held tensors.
         peak_inflight_microbatches: largest number of stage activations held at once.
-        peak_memory_parts: what the peak consists of; None: not known, as of a run.
+        peak_memory_parts: what the peak consists of; None: not known, as of an old trace.
         stages: what it has of the model.
     """
 

@@ -71,9 +71,9 @@ def _samples(
     gains, losses = np.zeros((2, len(tasks), len(MemoryParts._fields)), dtype=np.int64)
     for row, task in enumerate(tasks):
         for tensor in task.allocates:
-            gains[row, _part_of(tensor.name)] += tensor.nbytes
+            gains[row, part_of(tensor.name)] += tensor.nbytes
         for name in task.frees:
-            losses[row, _part_of(name)] += sizes.get(name, 0)
+            losses[row, part_of(name)] += sizes.get(name, 0)
     times = np.concatenate([posted, end])
     changes = np.concatenate([gains.sum(axis=1)[number], -losses.sum(axis=1)[number]])
     events = np.flatnonzero(changes)
@@ -91,7 +91,7 @@ def _samples(
     )
 
 
-def _part_of(name: str) -> int:
-    """Return the place in `MemoryParts` of a tensor that instructions allocate."""
+def part_of(name: str) -> int:
+    """Return the place in `MemoryParts` of a tensor that instructions allocate, by its name."""
     kind = name.partition(":")[0]
     return MemoryParts._fields.index(PARTS.get(kind, "buffers"))

@@ -6,21 +6,22 @@ import pytest
 import torch
 
 from runtime.executor.ledger import Ledger, SavedBytes, refetched
+from simulator.timeline.timeline import MemoryParts
 
 
 def test_a_step_that_leaves_something_behind_is_noticed():
-    ledger = Ledger(100)
+    ledger = Ledger(MemoryParts(parameters=100))
     ledger.hold(("act:1", 0), 8, 0.5)
     with pytest.raises(RuntimeError, match="act:1"):
         ledger.restart()
     ledger.release(("act:1", 0), 1.0)
-    assert ledger.changes == [(0.5, 8), (1.0, -8)]
+    assert ledger.changes == [(0.5, 8, "act:1"), (1.0, -8, "act:1")]
     ledger.restart()
     assert ledger.changes == []
 
 
 def test_what_is_released_is_given_back_by_whoever_holds_it():
-    ledger, dropped = Ledger(0), []
+    ledger, dropped = Ledger(MemoryParts()), []
     ledger.hold(("stash:0@1", -1), 8, 0.0, lambda: dropped.append("stash"))
     ledger.hold(("act:1", 0), 8, 0.0)
     ledger.release(("act:1", 0), 1.0)

@@ -13,7 +13,7 @@ from simulator.program.program import Program
 from simulator.program.task import Task
 from simulator.program.walk import predecessors
 from simulator.timeline.statistics import over_iterations
-from simulator.timeline.timeline import Timeline
+from simulator.timeline.timeline import MemoryParts, Timeline
 
 RUNS = [
     {"schedule": "gpipe", "pipeline": 2, "microbatches": 4},
@@ -38,6 +38,10 @@ PACED = [
     UNIT | {"schedule": "1f1b", "pipeline": 4, "microbatches": 4},
     UNIT | {"schedule": "1f1b", "pipeline": 2, "data": 2, "microbatches": 2, "p2p": 0.04},
 ]
+
+
+HELD = MemoryParts(parameters=3, gradients=2)
+"""What is resident."""
 
 
 def name_of(keys):
@@ -160,10 +164,10 @@ def test_merge_waits_for_the_last_participant_and_takes_medians():
     records = [
         # posted and end per iteration; the send is buffered: over before its receiver came
         RankRecord(
-            [[0.0, 1.0], [0.0, 2.0], [0.0, 1.5]], [[1.0, 1.1], [2.0, 2.1], [1.5, 1.6]], [[]], 5
+            [[0.0, 1.0], [0.0, 2.0], [0.0, 1.5]], [[1.0, 1.1], [2.0, 2.1], [1.5, 1.6]], [[]], HELD
         ),
         RankRecord(
-            [[3.0, 4.0], [0.5, 2.5], [0.0, 2.0]], [[3.5, 5.0], [2.4, 3.0], [1.9, 9.0]], [[]], 7
+            [[3.0, 4.0], [0.5, 2.5], [0.0, 2.0]], [[3.5, 5.0], [2.4, 3.0], [1.9, 9.0]], [[]], HELD
         ),
     ]
     timeline, times = merge(program, records)
@@ -174,9 +178,10 @@ def test_merge_waits_for_the_last_participant_and_takes_medians():
 
 
 def test_merge_adds_up_memory_from_what_is_resident():
+    changes = [(0.4, 8, "act:1"), (1.1, -8, "act:1"), (0.1, 2, "grad:2"), (0.4, -2, "grad:2")]
     records = [
-        RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [[(0.4, 8), (1.1, -8), (0.1, 2), (0.4, -2)]], 5),
-        RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [[]], 7),
+        RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [changes], HELD),
+        RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [[]], MemoryParts(optimizer=7)),
     ]
     first, second = merge(two_ranks(), records)[0].memory
     assert first.times.tolist() == [0.0, 0.1, 0.4, 0.4, 1.1]
@@ -184,11 +189,42 @@ def test_merge_adds_up_memory_from_what_is_resident():
     assert (first.peak, second.nbytes.tolist()) == (13, [7])
 
 
+def test_merge_says_what_the_first_peak_consists_of():
+    changes = [
+        (0.1, 10, "act:1"),
+        (0.2, 20, "saved:0"),
+        (0.3, 40, "stash:0@1"),
+        (0.4, 80, "parameters:0@whole"),
+        (0.5, 5, "gradients:0"),
+        (0.6, -10, "act:1"),
+        (0.7, 10, "deferred:0"),  # as much as before, of other things
+        (0.8, -145, "everything"),
+    ]
+    record = RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [changes], HELD)
+    first, _ = merge(two_ranks(), [record, record])[0].memory
+    assert first.peak == 160
+    assert first.peak_parts == MemoryParts(3 + 40, 2, 0, 10 + 20, 80 + 5)
+
+
 def test_the_memory_is_that_of_the_step_with_the_median_peak():
-    steps = [[(0.1, held), (0.2, -held)] for held in (9, 1, 4)]
-    record = RankRecord([[0.0, 1.0]] * 3, [[1.0, 1.1]] * 3, steps, 5)
+    kinds = [(9, "x"), (1, "stash:0@1"), (4, "act:1")]
+    steps = [[(0.1, held, name), (0.2, -held, name)] for held, name in kinds]
+    record = RankRecord([[0.0, 1.0]] * 3, [[1.0, 1.1]] * 3, steps, HELD)
     first, _ = merge(two_ranks(), [record, record])[0].memory
     assert first.nbytes.tolist() == [5, 9, 5]
+    assert first.peak_parts == MemoryParts(3, 2, activations=4)
+
+
+@pytest.mark.parametrize("keys", RUNS, ids=name_of)
+def test_the_parts_of_a_peak_add_up_to_it(run, keys):
+    ran = run(**keys)
+    for rank, held in enumerate(ran.measurement.timeline.memory):
+        parts, resident = held.peak_parts, ran.program.resident[rank]
+        assert sum(parts) == held.peak
+        assert min(parts) >= 0
+        assert parts.gradients == resident["gradients"]
+        assert parts.optimizer == resident.get("optimizer", 0)
+        assert parts.activations > 0
 
 
 def test_a_measurement_survives_the_pipe_between_processes(run):
@@ -200,3 +236,6 @@ def test_a_measurement_survives_the_pipe_between_processes(run):
     assert isinstance(again, Measurement)
     assert isinstance(again.timeline, Timeline)
     assert to_json(again) == to_json(ran.measurement)
+    parts = [held.peak_parts for held in again.timeline.memory]
+    assert parts == [held.peak_parts for held in ran.measurement.timeline.memory]
+    assert all(isinstance(of_rank, MemoryParts) for of_rank in parts)

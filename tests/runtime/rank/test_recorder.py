@@ -29,7 +29,7 @@ def test_what_is_kept_is_timed_from_the_common_start(alone, experiment, referenc
     for posted, end in zip(record.posted, record.end, strict=True):
         assert all(0 <= p <= e for p, e in zip(posted, end, strict=True))
     for changes in record.memory:
-        assert sum(change for _, change in changes) == 0
-        assert min(time for time, _ in changes) >= 0
+        assert sum(change for _, change, _ in changes) == 0
+        assert min(time for time, _, _ in changes) >= 0
     assert record.allocated == []  # the host's allocator does not say
     assert recorder.losses == pytest.approx(reference(tiny)[2], rel=1e-12)
