@@ -135,8 +135,8 @@ def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, l
     memory = []
     for row, of_rank in enumerate(zip(*(step.memory for step in steps), strict=True)):
         mine = steps[0].rank == row
-        events = np.concatenate([columns[0][:, mine], columns[2][:, mine]], axis=1)
-        memory.append(usual_memory(of_rank, events, times))
+        posted, end = columns[0][:, mine], columns[2][:, mine]
+        memory.append(usual_memory(of_rank, program.ranks[row], posted, end, times))
     medians = [np.median(column, axis=0) for column in columns]
     timeline = Timeline.of_program(program, *medians, memory=memory)
     return timeline, times

@@ -89,14 +89,13 @@ def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[f
     Medians of pointwise ordered samples are ordered, so the median timeline obeys the
     program's dependencies as every single iteration does.
     """
-    columns = aligned(program, records)
-    times = [float(t) for t in columns[2].max(axis=1)]
+    columns = posted, _, end = aligned(program, records)
+    times = [float(t) for t in end.max(axis=1)]
     memory, first = [], 0
-    for record in records:
-        mine = slice(first, first := first + len(record.posted[0]))
-        events = np.concatenate([columns[0][:, mine], columns[2][:, mine]], axis=1)
+    for record, instructions in zip(records, program.ranks, strict=True):
+        mine = slice(first, first := first + len(instructions))
         steps = [_samples(record.resident, changes) for changes in record.memory]
-        memory.append(usual_memory(steps, events, times))
+        memory.append(usual_memory(steps, instructions, posted[:, mine], end[:, mine], times))
     timeline = Timeline.of_program(program, *map(_median, columns), memory=memory)
     return timeline, times
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.program.instruction import Instruction
+from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
 from simulator.timeline.timeline import Floats, MemoryParts, MemorySamples
 
@@ -21,25 +22,38 @@ PARTS = {
 
 
 def usual_memory(
-    steps: Sequence[MemorySamples], events: Floats, seconds: Sequence[float]
+    steps: Sequence[MemorySamples],
+    instructions: Sequence[Instruction],
+    posted: Floats,
+    end: Floats,
+    seconds: Sequence[float],
 ) -> MemorySamples:
     """Return what one rank usually holds, on the clock of the median of all steps.
 
     What overlaps, and so the peak, is not the same in each step. The samples are those of a
     step with the median peak (of an even number the lower one), and among such steps of the
-    one that took nearest to the median time. Its k-th event becomes the k-th of the median
-    timeline, so that the curve belongs to the bars that are drawn of that timeline.
+    one that took nearest to the median time. They are moved to when the same instructions are
+    posted and end in the median timeline, so that the curve belongs to the bars that are drawn
+    of it. Instructions of the compute stream have one order in all steps. What a communication
+    changes stays between the same two of their moments, where it may have been in that step only.
 
     Args:
         steps: the samples of the rank in every step.
-        events: seconds at which its instructions are posted and end, one row a step.
+        instructions: those of the rank.
+        posted, end: seconds, one row a step, one column an instruction.
         seconds: the iteration time of each step.
     """
     middle = sorted(samples.peak for samples in steps)[(len(steps) - 1) // 2]
     usual = float(np.median(seconds))
     candidates = [n for n, samples in enumerate(steps) if samples.peak == middle]
     chosen = min(candidates, key=lambda number: abs(seconds[number] - usual))
-    there, here = np.sort(events[chosen]), np.sort(np.median(events, axis=0))
+    moments = np.concatenate([posted, end], axis=1)
+    order = np.argsort(moments[chosen], kind="stable")
+    there, here = moments[chosen][order], np.median(moments, axis=0)[order]
+    ordered = np.array([i.task.stream == COMPUTE_STREAM for i in instructions] * 2, bool)[order]
+    before = np.maximum.accumulate(np.where(ordered, here, 0.0))
+    behind = np.minimum.accumulate(np.where(ordered, here, np.inf)[::-1])[::-1]
+    here = np.maximum.accumulate(np.clip(here, before, behind))
     times = np.interp(steps[chosen].times, np.append(0.0, there), np.append(0.0, here))
     return steps[chosen]._replace(times=times)
 

@@ -91,26 +91,47 @@ def samples(times: list[float], held: list[int]) -> MemorySamples:
     return MemorySamples(np.array(times), np.array(held))
 
 
+PASS = Instruction(Task(Op.FORWARD, 0))
+MESSAGE = Instruction(Task(Op.SEND, 0, stream="send:1", peer=1))
+
+
 def test_samples_of_a_usual_step_are_put_on_the_median_clock() -> None:
-    events = np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [4.0, 8.0, 12.0]])
+    posted = np.array([[1.0, 2.0], [2.0, 4.0], [4.0, 8.0]])
+    end = np.array([[2.0, 3.0], [4.0, 6.0], [8.0, 12.0]])
     held = [1, 5, 2, 1]
-    steps = [samples([0.0, *row], held) for row in events]
+    steps = [samples([0.0, *row], held) for row in np.column_stack([posted, end[:, 1]])]
     for chosen in range(3):
-        # Only this one has the median peak.
-        peaks = [steps[(chosen + 1) % 3], steps[chosen], steps[(chosen + 2) % 3]]
-        peaks[0] = peaks[0]._replace(nbytes=peaks[0].nbytes - 1)
-        peaks[2] = peaks[2]._replace(nbytes=peaks[2].nbytes + 1)
-        rows = events[[(chosen + 1) % 3, chosen, (chosen + 2) % 3]]
-        usual = usual_memory(peaks, rows, rows[:, -1].tolist())
+        rows = [(chosen + more) % 3 for more in (1, 0, 2)]
+        peaks = [  # only the chosen one has the median peak
+            steps[row]._replace(nbytes=steps[row].nbytes + more)
+            for row, more in zip(rows, (-1, 0, 1), strict=True)
+        ]
+        usual = usual_memory(
+            peaks, [PASS, PASS], posted[rows], end[rows], end[rows].max(axis=1).tolist()
+        )
         assert usual.times.tolist() == [0.0, 2.0, 4.0, 6.0]
         assert usual.nbytes.tolist() == held
 
 
 def test_times_between_events_stay_between_them_and_none_is_after_the_last() -> None:
-    events = np.array([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]])
+    posted, end = np.full((3, 1), 1.0), np.array([[2.0], [3.0], [4.0]])
     steps = [samples([0.0, 0.5, 1.5, 9.0], [1, 2, 3, 1])] * 3
-    usual = usual_memory(steps, events, [2.0, 9.0, 4.0])  # the last one: 4 becomes 3
+    usual = usual_memory(steps, [PASS], posted, end, [2.0, 9.0, 4.0])  # the last one: 4 becomes 3
     assert usual.times.tolist() == pytest.approx([0.0, 0.5, 1.0 + 0.5 * 2 / 3, 3.0])
+
+
+def test_what_a_pass_changes_is_drawn_at_that_pass_whenever_messages_end() -> None:
+    """A message of 1 byte ends before the second pass begins, in the median step behind it."""
+    instructions = [PASS, MESSAGE, PASS]
+    posted = np.array([[0.0, 2.0, 6.0], [0.0, 2.0, 4.0], [0.0, 2.0, 4.0]])
+    end = np.array([[2.0, 4.0, 8.0], [2.0, 7.0, 6.0], [2.0, 8.0, 6.0]])
+    held = [1, 2, 1, 9, 0]
+    early = samples([0.0, 2.0, 4.0, 6.0, 8.0], held)
+    usual = usual_memory(
+        [early, samples([0.0], [4]), samples([0.0], [99])], instructions, posted, end, [8, 7, 8]
+    )
+    assert usual.nbytes.tolist() == held
+    assert usual.times.tolist() == [0.0, 2.0, 4.0, 4.0, 6.0]
 
 
 @pytest.mark.parametrize("data", [1, 2])
