@@ -11,7 +11,7 @@ from torch import Tensor
 from runtime.executor.graph import Graph
 from runtime.executor.groups import Groups
 from runtime.executor.ledger import Ledger
-from runtime.executor.loss_scale import LossScale
+from runtime.executor.loss_scale import LossScaler
 from runtime.executor.parameters import Parameters, parameters_of
 from runtime.executor.rank import Rank
 from runtime.models.deferral import Deferred
@@ -109,7 +109,7 @@ class RankContext:
         }
         self.batches: Batches = {}
         self.losses: list[Tensor] = []
-        self.loss_scale = LossScale(experiment.workload.dtype, experiment.workload.loss_scale)
+        self.loss_scale = LossScaler(experiment.workload.dtype, experiment.workload.loss_scale)
         # Each loss is a mean over this rank's tokens of a microbatch; an update follows the
         # mean over all tokens of its microbatches.
         shares = experiment.parallel.batch_shares * experiment.parallel.context

@@ -12,7 +12,7 @@ from typing import Any
 BACKOFF, GROWTH, GROWTH_INTERVAL = 0.5, 2.0, 2000
 
 
-class LossScale:
+class LossScaler:
     """The number that losses are multiplied with before the backward pass.
 
     Args:

@@ -13,7 +13,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.workloads.describe import describe
 
 
-class ExpertLoad:
+class ExpertLoadMeter:
     """Counts the tokens of each expert and those dropped; other models have no counters.
 
     Args:

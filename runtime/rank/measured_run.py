@@ -17,7 +17,7 @@ from runtime.executor.pacing import Pacing, combine
 from runtime.executor.rank import Rank
 from runtime.launch.job import Job
 from runtime.measurement.clock import Clock
-from runtime.measurement.expert_load import ExpertLoad
+from runtime.measurement.expert_load import ExpertLoadMeter
 from runtime.measurement.merge import Measurement, merge
 from runtime.models.batches import microbatch
 from runtime.rank.final_state import parameters_norm
@@ -49,7 +49,7 @@ class MeasuredRun:
         self._recorder = StepRecorder(self._executor, clock)
         # Tensor-parallel ranks route the same tokens: the first of them counts.
         counted = self.context.segments.values() if rank.coordinate["tensor"] == 0 else ()
-        self._expert_load = ExpertLoad(rank.experiment, counted)
+        self._expert_load = ExpertLoadMeter(rank.experiment, counted)
 
     def run(self, before_step: Callable[[float, str], None]) -> Measurement | None:
         """Run all steps; returns what was measured on rank 0, None elsewhere.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from runtime.executor.loss_scale import LossScale
+from runtime.executor.loss_scale import LossScaler
 from runtime.executor.parameters import Parameters
 from runtime.models.segment import Segment
 from simulator.strategies.lowering import lower
@@ -89,7 +89,7 @@ def test_the_scale_moves_as_torchs_does():
     theirs = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2000)
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=0.0)
-    ours = LossScale("fp16", 8.0)
+    ours = LossScaler("fp16", 8.0)
     norms = [1.0] * 3 + [float("inf")] + [1.0] * 1999 + [float("nan")] + [1.0] * 4001
     theirs.scale(torch.zeros(1))
     for norm in norms:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from runtime.executor.loss_scale import LossScale
+from runtime.executor.loss_scale import LossScaler
 from runtime.executor.operations.optimizer import gradient_factor
 
 
@@ -17,7 +17,7 @@ def context(norm, clip_norm=None, dtype="fp32", scale=8.0):
     workload = SimpleNamespace(clip_norm=clip_norm)
     return SimpleNamespace(
         gradient_norm=lambda: norm,
-        loss_scale=LossScale(dtype, scale),
+        loss_scale=LossScaler(dtype, scale),
         rank=SimpleNamespace(experiment=SimpleNamespace(workload=workload)),
     )
 
