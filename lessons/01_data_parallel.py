@@ -137,7 +137,9 @@ lesson_tools.show_table(
 # **Why is ``speed-up`` below ``formula``?** With one bucket the two agree. With buckets the
 # formula assumes that an overlapped all-reduce costs nothing. In the simulation it takes a
 # part of the GPU: some of its 132 multiprocessors move data, and the backward pass beside
-# them is slower. ``T_compute`` is the compute time without that.
+# them is slower. ``T_compute`` is the compute time without that. That is most of the
+# difference; the rest is a bucket that is still under way when the last one is ready, so
+# that more than the last bucket is exposed.
 #
 # Two numbers go by the name "bubble". Throughout these lessons it is the **bubble
 # fraction**: time without compute ÷ (ranks × step time). The other, the *bubble ratio*,
@@ -161,9 +163,9 @@ with Workers(2) as workers:
 # step time, (simulated − measured) ÷ measured, here and in the list below: a positive error
 # means that the simulated step is too long, and so the simulated speed-up too small.
 # ``noise`` is half the distance from the 10th to the 90th percentile of the measured steps;
-# an error below it cannot be told from chance. ``T_compute`` is
-# the sum of a rank's passes as calibration timed them, on both ranks at once and without
-# communication; each plan has its own, because the pace of a machine may change.
+# an error below it cannot be told from chance. ``T_compute`` is the sum of a rank's passes
+# and its optimizer step as calibration timed them, without communication, for a rank that
+# has its core to itself; each plan has its own, because the pace of a machine may change.
 
 laptop = clusters()["laptop"].topology.island
 rows = []
@@ -197,9 +199,12 @@ lesson_tools.show_table(
 # Explain the gap
 # ---------------
 # *From formula to simulated.* The formula sums one bucket at the bandwidth of ``laptop``;
-# the simulator uses what calibration measured here. It also has what the formula leaves
-# out: the optimizer step, the time that Python needs between instructions, and the passes
-# that get slower while an all-reduce runs beside them. So it is mostly slower.
+# the simulator uses what calibration measured here, which may well take twice as long. It
+# also has what the formula leaves out. Two ranks that compute at once slow each other, as
+# far as their cores share caches, memory or a clock. No pass takes equally long twice, and
+# every step waits for the slower of the two ranks. Passes get slower while an all-reduce
+# runs beside them, and Python needs time between instructions. So the simulated speed-up is
+# mostly smaller.
 #
 # *From simulated to measured.* The program is replayed with predicted times, then with
 # measured ones put in, cause by cause: each line says how much longer the measured step is

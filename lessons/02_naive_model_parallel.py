@@ -160,10 +160,11 @@ print(f"one rank with the whole model would need {nbytes(alone)} (predicted)")
 # *From simulated to measured.* Each line says how much longer the measured step is for one
 # cause:
 #
-# * *compute*: passes took longer or shorter than when calibration timed them with both
-#   ranks busy. Here only one rank computes at a time, so a pass may well be **faster**: the
-#   core has the caches, the memory and the clock rate to itself, and where two "cores" are
-#   two threads of one, the units too. Other programs slow it.
+# * *compute*: passes took longer or shorter than in calibration, which times them on both
+#   ranks at once and on each rank alone. Here only one rank computes at a time, so the
+#   simulator takes the times alone: the core has the caches, the memory and the clock rate
+#   to itself, and where two "cores" are two threads of one, the units too. Other programs
+#   slow it.
 # * *communication*: a message here is a copy of 131 kB through the loopback network.
 # * *host gaps*: a rank that waited in a receive must be woken. Every handover is such a
 #   wait, and since nobody else computes meanwhile, each one lengthens the step.

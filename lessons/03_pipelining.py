@@ -199,7 +199,8 @@ lesson_tools.show_table(
 #
 # * *compute*: passes slower or faster than when calibration timed them. In a pipeline one
 #   slow pass delays every rank behind it.
-# * *communication*: messages that take longer beside compute than they did alone.
+# * *communication*: messages that took longer, or shorter, than in calibration, which times
+#   them alone and beside busy ranks.
 # * *host gaps*: a rank wakes up late from a receive. 1F1B usually has more of them on its
 #   critical path: in its steady state each rank waits for what the other has just finished,
 #   while GPipe's messages mostly arrive before they are needed.

@@ -1,7 +1,7 @@
 """``docs/api.md`` says what the public package has: ``python tests/test_api.py`` writes it.
 
 Of every public name the page has the signature and the first sentence of the docstring, of
-classes also their public methods and properties.
+functions also their arguments and errors, of classes their public methods and properties.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SECTIONS = {
     "Schedules": ["compare_schedules", "PipelineSetting"],
     "Figures": [
         *("timeline_figure", "comparison_figure", "timelines_figure", "memory_figure"),
-        *("schedules_figure", "profile_figure"),
+        *("schedules_figure", "profile_figure", "Chart"),
     ],
     "Numbers for people": ["seconds", "nbytes", "percent"],
 }
@@ -72,6 +72,23 @@ def signature(name: str, function: Any) -> str:
     text = str(inspect.signature(function))
     text = re.sub(r"""(?<=: |> )(["'])(.*?)\1""", r"\2", text)
     return name + text.replace("(self, ", "(").replace("(self)", "()")
+
+
+def entries(function: Any, section: str) -> Iterator[tuple[str, str]]:
+    """Yield names and descriptions of a section of a docstring, ``Args`` or ``Raises``."""
+    text = inspect.getdoc(function) or ""
+    for body in re.findall(rf"^{section}:\n((?: {{4}}.*\n?)+)", text, re.MULTILINE):
+        for entry in re.split(r"^ {4}(?=\S)", body, flags=re.MULTILINE)[1:]:
+            names, _, description = " ".join(entry.split()).partition(": ")
+            yield names.replace(", ", "`, `"), description
+
+
+def details(function: Any) -> Iterator[str]:
+    """Lines for the arguments of a function and for the errors that it raises."""
+    for names, description in entries(function, "Args"):
+        yield f"- `{names}`: {description}"
+    for names, description in entries(function, "Raises"):
+        yield f"- raises `{names}`: {description}"
 
 
 def members(of: type) -> Iterator[str]:
@@ -109,6 +126,8 @@ def page() -> str:
                 )
                 continue
             lines.append(first_sentence(value) + "\n")
+            if inspect.isfunction(value) and (found := list(details(value))):
+                lines.append("\n".join(found) + "\n")
             if inspect.isclass(value) and (found := list(members(value))):
                 lines.append("\n".join(found) + "\n")
     return "\n".join(lines)

@@ -16,6 +16,8 @@ from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.run import Run
 from simulator.experiment.workload import Workload
+from simulator.strategies.schedules.passes import Plan
+from simulator.strategies.schedules.registry import SCHEDULES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -80,6 +82,17 @@ def test_every_key_has_a_row_in_the_table_of_its_section(section: str, model: ty
     (text,) = re.findall(rf"^## \[{section}\]\n(.*?)^## ", PAGES_TEXT, re.DOTALL | re.MULTILINE)
     rows = re.findall(r"^\| `(\w+)` \|", text.partition("\n### ")[0], re.MULTILINE)
     assert sorted(rows) == sorted(model.model_fields)
+
+
+def test_the_table_of_the_key_schedule_is_what_schedules_allow() -> None:
+    (text,) = re.findall(r"^### Schedules\n(.*?)^## ", PAGES_TEXT, re.DOTALL | re.MULTILINE)
+    rows = re.findall(r"^\| `([\w:-]+)` \| .* \| (.*?) \| ?(.*?) ?\|$", text, re.MULTILINE)
+    assert [name for name, _, _ in rows] == [*SCHEDULES, "csv:PATH"]
+    for name, stages, condition in rows[:-1]:
+        allowed = [v for v in (1, 2, 3) if SCHEDULES[name].refusal(Plan(4, 16, v)) is None]
+        assert allowed == {"1": [1], "2": [2], "≥ 1": [1, 2, 3], "≥ 2": [2, 3]}[stages], name
+        refused = [SCHEDULES[name].refusal(Plan(4, m, v)) for m in range(1, 17) for v in allowed]
+        assert any(refused) == ("microbatches" in condition or "rounds" in condition), name
 
 
 def test_the_documented_refusal_of_a_degree() -> None:

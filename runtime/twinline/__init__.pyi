@@ -17,6 +17,7 @@ from simulator.analysis.memory_fit import MemoryFit as MemoryFit
 from simulator.analysis.results import Metrics as Metrics
 from simulator.analysis.results import RankMetrics as RankMetrics
 from simulator.analysis.results import Result as Result
+from simulator.charts.chart import Chart as Chart
 from simulator.charts.memory import memory_figure as memory_figure
 from simulator.charts.profile import profile_figure as profile_figure
 from simulator.charts.schedules import schedules_figure as schedules_figure
