@@ -39,7 +39,7 @@ from simulator.strategies.schedules.checks import check_asynchronous, check_sche
 from simulator.strategies.schedules.registry import SCHEDULES
 from simulator.strategies.stages.partition import check_split
 from simulator.strategies.user_transforms import check_transforms
-from simulator.workloads.checks import check_attention, check_keys, check_size
+from simulator.workloads.checks import check_attention, check_keys, check_size, reads
 from simulator.workloads.degrees import check_degrees
 
 DEFAULT: dict[str, Any] = {
@@ -107,19 +107,29 @@ def experiment(**keys: Any) -> Experiment:
                 raise ExperimentError(f"{key} = {value!r}: expected a dict of keys of [{key}]")
             data.setdefault(key, {}).update(value)
             continue
-        known = canonical_key(key, TABLE_OF)
-        if known not in TABLE_OF:
-            near = nearest_name(key, TABLE_OF)
-            hint = f"did you mean {near}? " if near else ""
-            raise ExperimentError(f"{key}: unknown key; {hint}known: {', '.join(TABLE_OF)}")
-        data.setdefault(TABLE_OF[known], {})[key] = value
+        data.setdefault(table_of(key), {})[key] = value
     return parse(data)
+
+
+def table_of(key: str) -> str:
+    """Return the name of the table that has `key`, whatever its spelling.
+
+    Raises:
+        ExperimentError: no table has it.
+    """
+    known = canonical_key(key, TABLE_OF)
+    if known not in TABLE_OF:
+        near = nearest_name(key, TABLE_OF)
+        hint = f"did you mean {near}? " if near else ""
+        raise ExperimentError(f"{key}: unknown key; {hint}known: {', '.join(TABLE_OF)}")
+    return TABLE_OF[known]
 
 
 def load(path: str | None, overrides: Iterable[str] = ()) -> Experiment:
     """Read an experiment from the TOML file `path` (None: the built-in default).
 
-    `overrides` are ``dotted.key=value`` strings, the value in TOML (quotes optional).
+    `overrides` are ``key=value`` strings, the key with or without its table, the value in TOML
+    (quotes optional).
     """
     data = {} if path is None else _read(path)
     for override in overrides:
@@ -142,14 +152,17 @@ def with_overrides(experiment: Experiment, overrides: Iterable[str]) -> Experime
 def _with_default(given: dict[str, Any]) -> dict[str, Any]:
     """Return the built-in experiment with what is given instead.
 
-    Its shape is no image model's, and its number of microbatches is not mixed with a size.
+    Keys that another model does not read are left out, and its number of microbatches is not
+    mixed with a size.
     """
     workload, parallel = given.get("workload", {}), given.get("parallel", {})
     default = copy.deepcopy(DEFAULT)
     model = canonical_value("model", str(workload.get("model")), FAMILIES)
-    has_shape = model not in FAMILIES or FAMILIES[model].has_shape_keys
-    if not has_shape or "size" in workload:
+    if "size" in workload:
         default["workload"] = {}
+    elif model in FAMILIES:
+        read = {key: value for key, value in default["workload"].items() if reads(model, key)}
+        default["workload"] = read
     if "microbatch_size" in parallel and "global_batch" in workload:
         del default["parallel"]["microbatches"]
     return given | {section: keys | given.get(section, {}) for section, keys in default.items()}
@@ -171,7 +184,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
-    """Set the key that ``section.key=value`` names, whatever its spelling.
+    """Set the key that ``section.key=value`` or ``key=value`` names, whatever its spelling.
 
     Raises:
         ExperimentError: `override` is something else, or has more than one line.
@@ -181,15 +194,25 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise ExperimentError(f"--set {line}: more than one line; allowed: one --set for each key")
     key, separator, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
-    if not separator or not dot or not name:
-        raise ExperimentError(f"--set {override}: expected section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except ValueError:  # not TOML: the text itself
-        value = text.strip()
     section = canonical_key(section, Experiment.model_fields)
+    if not separator or not section or (dot and not name):
+        raise ExperimentError(f"--set {override}: expected section.key=value")
+    if not dot and section in Experiment.model_fields:
+        raise ExperimentError(f"--set {override}: expected {section}.key=value")
+    if not dot:
+        section, name = table_of(section), section
     keys = data.setdefault(section, {})
     if not isinstance(keys, dict):
         raise ExperimentError(f"{section} = {keys!r}: expected a table [{section}]")
     known = TABLES[section].model_fields if section in TABLES else ()
-    keys[canonical_key(name, known)] = value
+    keys[canonical_key(name, known)] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    """Return the value that `text` is in TOML; quotes may be missing, as shells take them away."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        if text.startswith("[") and text.endswith("]"):
+            return [_value(part.strip()) for part in text[1:-1].split(",") if part.strip()]
+        return text

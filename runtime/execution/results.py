@@ -75,7 +75,7 @@ def execution_of(
         metrics=metrics_of(timeline, experiment, peak_flops, program.hash(), len(program)),
         staleness=statistics.staleness or [],
         moe=statistics.moe,
-        notes=statistics.notes,
+        notes=[*statistics.notes, *experiment.notes],
     )
 
 

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from simulator.cli.application import user_errors
 from simulator.cli.options import AsJson
 from simulator.cli.outputs import deliver
-from simulator.cli.terminal import stdout_console
+from simulator.cli.terminal import print_filled, stdout_console
 from simulator.cluster.catalogue import load_preset, preset_names
 from simulator.cluster.cluster import Cluster
 from simulator.units import nbytes
@@ -85,4 +85,4 @@ def print_clusters(console: Console, rows: list[dict[str, Any]]) -> None:
     console.print(table)
     console.print("memory and TFLOP/s (10¹² FLOP/s) are those of one device, from data sheets:")
     for row in rows:
-        console.print(f"  {row['name']}: {row['source']}", soft_wrap=True)
+        print_filled(console, f"{row['name']}: {row['source']}")

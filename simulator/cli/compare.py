@@ -79,7 +79,7 @@ def compare_saved(predicted: Path, measured: Path, as_json: bool, gantt: Path | 
             timeline=timeline,
             metrics=metrics,
             moe=statistics.moe if statistics else None,
-            notes=statistics.notes if statistics else [],
+            notes=[*(statistics.notes if statistics else ()), *experiment.notes],
         )
     show_comparison(experiment, results, comparison, as_json, gantt)
 
@@ -117,7 +117,7 @@ def show_comparison(
         print_comparison(console, results["predicted"], results["measured"], comparison)
         print_memory_fit(console, results["predicted"])
         of_results = [note for result in results.values() for note in result.notes]
-        print_notes(console, [*of_results, *notes])
+        print_notes(console, list(dict.fromkeys([*of_results, *notes])))
         if predicted_for:
             console.print(f"predicted for: {predicted_for}")
 

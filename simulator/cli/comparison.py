@@ -8,6 +8,7 @@ from rich.table import Table
 from simulator.analysis.comparison import Comparison
 from simulator.analysis.results import Result
 from simulator.cli.results import print_parts
+from simulator.cli.terminal import print_filled
 from simulator.units import nbytes, percent, seconds
 
 LEGEND = """\
@@ -83,5 +84,5 @@ def print_comparison(
     if floor is not None and abs(comparison.iteration_time_error) <= floor:
         console.print("the difference is below the noise floor, so no cause is named")
     else:
-        console.print(f"largest cause: {comparison.cause}", soft_wrap=True)
+        print_filled(console, f"largest cause: {comparison.cause}")
     console.print(CAUSES_LEGEND, soft_wrap=True)

@@ -38,8 +38,8 @@ def print_contents(console: Console, metrics: Metrics) -> None:
             count(first.parameters),
             *(nbytes(getattr(parts, name)) for name in used),
         )
-    line = f"the model has {count(metrics.parameters)} parameters"
-    console.print(f"{line}; at the peak of memory, each rank holds:" if used else line)
+    if used:
+        console.print("at the peak of memory, each rank holds:")
     console.print(table)
     if len(groups) > MOST_ROWS:
         console.print(f"… and {len(groups) - MOST_ROWS} more kinds of ranks (all in --json)")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-KEPT = "\xa0"
-"""A space at which no line ends."""
+from simulator.cli.terminal import KEPT, fill
 
 
 def paragraphs(text: str | None) -> list[str]:
@@ -22,15 +20,6 @@ def paragraphs(text: str | None) -> list[str]:
 def summary(text: str | None) -> str:
     """Return the first paragraph of a docstring as one line."""
     return " ".join(paragraphs(text)[0].split()) if paragraphs(text) else ""
-
-
-def fill(text: str, width: int, first: str = "", rest: str = "") -> str:
-    """Return `text` in lines that end between words, never within one that has a hyphen."""
-    lines = textwrap.fill(
-        text, width, initial_indent=first, subsequent_indent=rest,
-        break_on_hyphens=False, break_long_words=False,
-    )  # fmt: skip
-    return lines.replace(KEPT, " ")
 
 
 def description(text: str | None, width: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from simulator.cli.terminal import print_filled
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import Mesh
 from simulator.program.operations import COMMUNICATION, MESSAGES
@@ -24,7 +25,7 @@ def print_mesh(console: Console, experiment: Experiment, program: Program) -> No
     if not order:
         return
     shape = " × ".join(f"{axis} {mesh.degrees[axis]}" for axis in order)
-    console.print(f"mesh: {shape}; ranks that follow each other differ in {order[-1]}")
+    print_filled(console, f"mesh: {shape}; ranks that follow each other differ in {order[-1]}")
     table = Table("along", "groups of ranks", "operation", "times", "bytes")
     for (axes, operation), (count, total) in sorted(_traffic(program, mesh).items()):
         groups = [_ranks(group) for group in mesh.groups(*axes)]

@@ -13,6 +13,7 @@ from simulator.cli.contents import lines_of_contents
 from simulator.cli.mesh import print_mesh
 from simulator.cli.options import File, Sets
 from simulator.cli.outputs import deliver
+from simulator.cli.terminal import print_filled
 from simulator.experiment.describe import describe_plan
 from simulator.experiment_file import load
 from simulator.program.csv_text import to_csv
@@ -28,8 +29,8 @@ FIRST = 6
 
 LABELS = """\
 A label is stage, operation, microbatch: 0SEND_F1 sends what the forward pass of
-   stage 0 made of microbatch 1. F: forward; B: backward; I, W: backward for inputs,
-   for weights; R: forward again; STEP: optimizer step."""
+   stage 0 made of microbatch 1. F: forward; B: backward; I, W: backward for
+   inputs, for weights; R: forward again; STEP: optimizer step."""
 
 
 @user_errors
@@ -58,14 +59,11 @@ def program(
     """
     experiment = load(file, set_ or ())
     lowered = lower(experiment)
-    print(
-        f"program {lowered.hash()}: {describe_plan(experiment)}; "
-        f"{counted(lowered.num_ranks, 'rank')}, {counted(len(lowered), 'instruction')}",
-        file=sys.stderr,
-    )
-    for line in lines_of_contents(experiment):
-        print(line, file=sys.stderr)
     errors = Console(stderr=True, highlight=False)
+    size = f"{counted(lowered.num_ranks, 'rank')}, {counted(len(lowered), 'instruction')}"
+    print_filled(errors, f"program {lowered.hash()}: {describe_plan(experiment)}; {size}")
+    for line in lines_of_contents(experiment):
+        print_filled(errors, line)
     errors.print(LABELS, soft_wrap=True)
     print_mesh(errors, experiment, lowered)
     text = to_csv(lowered, compute_only=compute_only)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from simulator.analysis.results import RankMetrics, Result
 from simulator.timeline.statistics import PacingReport, Statistics
-from simulator.units import counted, listed, nbytes, percent, seconds
+from simulator.units import count, counted, listed, nbytes, percent, seconds
 
 MOST_ROWS = 16
 """The most rows of a table of ranks."""
@@ -30,7 +30,9 @@ def print_result(console: Console, title: str, result: Result) -> None:
     """Print the figures of one timeline, then a row for each kind of rank, and a legend."""
     metrics, statistics, program = result.metrics, result.statistics, result.metrics.program
     size = f"{counted(program.ranks, 'rank')}, {counted(program.instructions, 'instruction')}"
-    print_parts(console, [f"[bold]{escape(title)}[/bold]", f"program {program.hash}: {size}"])
+    known = [f"{count(metrics.parameters)} parameters"] if metrics.parameters else []
+    title = f"[bold]{escape(title)}[/bold]"
+    print_parts(console, [title, *known, f"program {program.hash}: {size}"])
     time = f"iteration {seconds(metrics.iteration_time_s)}"
     if statistics:
         low, high = statistics.iteration_time_p10_s, statistics.iteration_time_p90_s

@@ -32,9 +32,11 @@ SCHEDULES_LEGEND = """
 v: stages on a rank. Each takes a v-th of F, I and W, and its activations count a
    v-th; its messages take as long as any.
 time, bubble: of one step alone, filled and drained.
-of many: time of a step among many, if each rank begins the next one at once, while
-   others drain, and checks and clips only afterwards; async: without any drain.
-in flight: the most microbatches whose activations a rank holds; worst rank, each.
+of many: time of a step among many, if each rank begins the next one at once,
+   while others drain, and checks and clips only afterwards; async: without any
+   drain.
+in flight: the most microbatches whose activations a rank holds; worst rank,
+   each.
 messages: sent per step, all ranks.
 behind: updates between the weights of a gradient and those that it changes.
 async: needs no drain after a step."""

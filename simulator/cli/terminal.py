@@ -6,10 +6,11 @@ import codecs
 import io
 import os
 import sys
+import textwrap
 import unicodedata
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 PLAIN = {
     "–": "-", "−": "-", "…": "...", "×": "x", "÷": "/", "·": ".", "±": "+-",
@@ -19,6 +20,9 @@ PLAIN = {
 """The plain text for characters that not every terminal has."""
 
 HANDLER = "twinline-plain"
+
+KEPT = "\xa0"
+"""A space at which no line ends."""
 
 
 def plain(text: str) -> str:
@@ -64,10 +68,25 @@ def stdout_console() -> Console:
     return _Stdout(highlight=False)
 
 
+def fill(text: str, width: int, first: str = "", rest: str = "") -> str:
+    """Return `text` in lines that end between words, never within one, and not at `KEPT`."""
+    lines = textwrap.fill(
+        text, width, initial_indent=first, subsequent_indent=rest,
+        break_on_hyphens=False, break_long_words=False,
+    )  # fmt: skip
+    return lines.replace(KEPT, " ")
+
+
+def print_filled(console: Console, text: str, rest: str = "   ") -> None:
+    """Print plain text in lines that fit the terminal, all but the first indented by `rest`."""
+    console.print(Text(fill(text, console.width, rest=rest)), soft_wrap=True)
+
+
 def print_notes(console: Console, notes: list[str]) -> None:
-    """Print what the reader should know of a result, a line each."""
+    """Print what the reader should know of a result, each note on lines of its own."""
     for note in notes:
-        console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
+        lines = fill(f"note: {note}", console.width, rest="   ")
+        console.print(Text(lines[:5], "yellow") + Text(lines[5:]), soft_wrap=True)
 
 
 def broken_stdout(error: OSError) -> str:

@@ -79,6 +79,11 @@ class Experiment(Section):
     def notes(self) -> list[str]:
         """Sentences that say how the experiment was understood, for readers of its results."""
         parallel = self.parallel
+        if not any(getattr(self, table).model_fields_set for table in type(self).model_fields):
+            return [
+                f"the experiment sets no key, so all have their defaults: {self.workload.model} "
+                "on one rank"
+            ]
         if parallel.expert == 1:
             return []
         if parallel.expert_inside_data:

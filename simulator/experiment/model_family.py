@@ -36,7 +36,7 @@ class ModelFamily:
     @property
     def has_shape_keys(self) -> bool:
         """Tell whether the user may set its layers, hidden size and so on."""
-        return self.data != "images"
+        return self.data in ("text", "numbers")
 
 
 FAMILIES: dict[ModelName, ModelFamily] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from simulator.experiment.mesh import AXES
 from simulator.experiment.section import Degree, Positive, Section
@@ -31,7 +31,8 @@ class Parallel(Section):
             unset, 1.
         split: blocks per stage (of virtual stages too, first to last), instead of the split
             that makes the largest stage as small as it can be.
-        transforms: functions of the user's own that change the program, by file or dotted name.
+        transforms: functions of the user's own that change the program, by file or dotted name;
+            a single one needs no list.
         rank_order: axes of the mesh from the slowest to the fastest varying.
     """
 
@@ -59,6 +60,11 @@ class Parallel(Section):
     split: Annotated[tuple[Positive, ...], Field(strict=False)] | None = None
     transforms: Annotated[tuple[str, ...], Field(strict=False)] = ()
     rank_order: Annotated[tuple[str, ...], Field(strict=False)] = AXES
+
+    @field_validator("transforms", mode="before")
+    @classmethod
+    def _as_list(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
 
     def axis_size(self, axis: str) -> int:
         """Return the size of an axis of the mesh; `data` is without expert ranks inside it."""

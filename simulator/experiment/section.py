@@ -129,7 +129,7 @@ _TYPES = {
     "finite": "a finite number",
     "bool": "true or false",
     "string": "text",
-    "tuple": "a list",
+    "tuple": "a list, in brackets",
 }
 """Names of what is allowed, by the first word of the type of pydantic's error."""
 

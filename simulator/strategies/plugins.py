@@ -88,7 +88,7 @@ def load_user_code(key: str, name: str, group: str) -> UserCode:
         try:
             source = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise found.mistake(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+            raise found.mistake(getattr(error, "strerror", None) or str(error)) from None
         value: Any = found.call(_module_of_file, str(Path(path).resolve()), source)
         return UserCode(key, name, _attribute(found, value, attributes), path)
     point = installed(group).get(name)

@@ -27,9 +27,14 @@ MODELS_OF_KEY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(SHAPE, models_with(lambda family: family.has_shape_keys)),
     "attention": models_with(lambda family: family.has_attention),
     **dict.fromkeys(("image_size", "classes"), models_with(lambda f: f.data == "images")),
-    **dict.fromkeys(("optimizer", "clip_norm"), models_with(lambda f: f.has_parameters)),
+    **dict.fromkeys(("dtype", "optimizer", "clip_norm"), models_with(lambda f: f.has_parameters)),
 }
 """Models that read a key; other keys are for all."""
+
+
+def reads(model: str, key: str) -> bool:
+    """Tell whether a model depends on a key of ``[workload]``."""
+    return key not in MODELS_OF_KEY or model in MODELS_OF_KEY[key]
 
 
 def check_keys(experiment: Experiment) -> None:
@@ -41,7 +46,8 @@ def check_keys(experiment: Experiment) -> None:
     workload = experiment.workload
     for key, models in MODELS_OF_KEY.items():
         value = getattr(workload, key)
-        if key in workload.model_fields_set and value is not None and workload.model not in models:
+        given = key in workload.model_fields_set and value is not None
+        if given and not reads(workload.model, key):
             raise ExperimentError(
                 f"workload.{key} = {value!r}: only for workload.model = "
                 + " or ".join(repr(model) for model in sorted(models))
@@ -71,11 +77,6 @@ def check_keys(experiment: Experiment) -> None:
         )
     if workload.family.has_experts:
         check_routing(workload)
-    if not workload.family.has_parameters and workload.dtype == "fp16":
-        raise ExperimentError(
-            f"workload.dtype = 'fp16': workload.model = {workload.model!r} has no gradients to "
-            "scale; allowed: leave it out"
-        )
 
 
 def check_attention(experiment: Experiment) -> None:

@@ -18,7 +18,9 @@ MLP = [
 
 
 def model(*overrides: str, cluster: Cluster | None = None) -> tuple[Program, AnyCosts]:
-    experiment = load(None, [*MLP, *overrides])
+    has_shape = "workload.model=unit" not in overrides
+    base = [setting for setting in MLP if has_shape or not setting.startswith("workload.")]
+    experiment = load(None, [*base, *overrides])
     program = lower(experiment)
     return program, costs_of(program, experiment, cluster or resolve(experiment))
 

@@ -62,10 +62,47 @@ def test_later_settings_win() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["", "=", "layers", "layers=3", "workload=3", "workload.=3", "workload.layers", "=3"],
+    ["", "=", "layers", "workload.=3", ".=3", "workload.layers", "=3"],
 )
 def test_set_that_is_not_an_assignment(override: str) -> None:
     assert refusal([override]) == f"--set {override}: expected section.key=value"
+
+
+def test_a_table_is_no_key() -> None:
+    assert refusal(["Workload=3"]) == "--set Workload=3: expected workload.key=value"
+
+
+@pytest.mark.parametrize(
+    ("override", "table", "key", "expected"),
+    [
+        ("layers=3", "workload", "layers", 3),
+        ("num-layers=3", "workload", "layers", 3),
+        ("lr=4.5", "run", "learning_rate", 4.5),
+        ("micro_batch_size=1", "parallel", "microbatch_size", 1),
+        ("preset=dgx-h100", "cluster", "preset", "dgx-h100"),
+    ],
+)
+def test_a_key_without_its_table(override: str, table: str, key: str, expected: object) -> None:
+    assert getattr(getattr(load(None, [override]), table), key) == expected
+
+
+def test_an_unknown_key_without_its_table() -> None:
+    assert refusal(["lyers=3"]).startswith("lyers: unknown key; did you mean layers? known: model")
+
+
+@pytest.mark.parametrize("text", ["[1, 3]", "[1,3]", "[ 1 , 3, ]"])
+def test_a_list(text: str) -> None:
+    assert load(None, [f"parallel.split={text}"]).parallel.split == (1, 3)
+
+
+def test_a_list_of_text_needs_no_quotes() -> None:
+    order = "[context,expert,data,pipeline,tensor]"
+    given = load(None, [f"parallel.rank_order={order}"]).parallel.rank_order
+    assert given == ("context", "expert", "data", "pipeline", "tensor")
+
+
+def test_one_value_is_no_list() -> None:
+    assert refusal(["parallel.split=2"]) == "parallel.split = 2: allowed: a list, in brackets"
 
 
 @pytest.mark.parametrize(

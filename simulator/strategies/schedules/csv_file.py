@@ -28,19 +28,18 @@ class CsvSchedule:
     Communication actions in the file are dropped: messages follow from the passes.
 
     Raises:
-        ValueError: unreadable, or not a schedule; names the row and the action.
+        ValueError: unreadable, or not a schedule; says why, and not the path.
     """
 
     def __init__(self, path: str):
-        self.path = path
         self.SUMMARY = f"from {path}"
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+            raise ValueError(getattr(error, "strerror", None) or str(error)) from None
         rows = [row for row in csv.reader(text.splitlines()) if row]
         self.rows = [
-            _with_halves([step for cell in row for step in _actions(path, number, cell.strip())])
+            _with_halves([step for cell in row for step in _actions(number, cell.strip())])
             for number, row in enumerate(rows)
         ]
         self.owner: dict[int, int] = {}
@@ -48,11 +47,11 @@ class CsvSchedule:
             for step in row:
                 if self.owner.setdefault(step.stage, number) != number:
                     raise ValueError(
-                        f"{path}: stage {step.stage} is on rank {self.owner[step.stage]} "
-                        f"and on rank {number}"
+                        f"stage {step.stage} is on rank {self.owner[step.stage]} and on rank "
+                        f"{number}"
                     )
         if not self.owner or sorted(self.owner) != list(range(len(self.owner))):
-            raise ValueError(f"{path}: stages {sorted(self.owner)}; expected 0, 1, 2, …")
+            raise ValueError(f"stages {sorted(self.owner)}; expected 0, 1, 2, …")
 
     def refusal(self, plan: Plan) -> str | None:
         """Return what of `plan` is not as in the file: ranks, stages, microbatches."""
@@ -70,7 +69,7 @@ class CsvSchedule:
         for rank, stages in owned.items():
             wrong = incomplete(self.rows[rank], stages, plan.num_microbatches)
             if wrong:
-                return f"{self.path}: {wrong}"
+                return f"rank {rank} as the file has it: {wrong}"
         return None
 
     def placement(self, plan: Plan) -> list[int]:
@@ -98,17 +97,15 @@ def _with_halves(row: list[Pass]) -> list[Pass]:
     ]
 
 
-def _actions(path: str, row: int, cell: str) -> list[Pass]:
+def _actions(row: int, cell: str) -> list[Pass]:
     """Return the passes of one cell: none for idle time and communication."""
     overlapped = _OVERLAPPED.fullmatch(cell)
     if overlapped:
-        return [
-            step for part in overlapped[1].split(";") for step in _actions(path, row, part.strip())
-        ]
+        return [step for part in overlapped[1].split(";") for step in _actions(row, part.strip())]
     match = _PASS.fullmatch(cell)
     if match:
         letter = "B" if match[2] == "BW" else match[2]
         return [Pass(Op(letter), int(match[1]), int(match[3]))]
     if not cell or _OTHER.fullmatch(cell):
         return []
-    raise ValueError(f"{path}: row {row}: {cell!r} is not an action such as 0F1, 0B1, 0I1, 0W1")
+    raise ValueError(f"row {row}: {cell!r} is not an action such as 0F1, 0B1, 0I1, 0W1")

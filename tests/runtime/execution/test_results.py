@@ -40,6 +40,13 @@ def test_a_loss_that_is_not_finite_is_null_and_a_note(executed) -> None:
     assert "not finite in 2 of 3 iterations" in again.notes[0]
 
 
+def test_a_note_says_how_the_experiment_was_understood(executed, monkeypatch) -> None:
+    monkeypatch.setattr(type(executed.experiment), "notes", ["so it was understood"])
+    answer = {"measurement": to_json(executed.measurement)}
+    again = execution_of(executed.experiment, executed.program, None, answer)
+    assert again.notes == ["so it was understood"]
+
+
 @pytest.mark.parametrize(
     ("value", "rounded"), [(1234.0, 1300.0), (0.0312, 0.032), (7.0, 7.0), (0.0, 0.0)]
 )

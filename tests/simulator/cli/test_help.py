@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.cli.help import KEPT, description, fill, summary, two_columns
+from simulator.cli.help import description, summary, two_columns
 
 DOCSTRING = """Compare two
     timelines.
@@ -27,12 +27,6 @@ def test_paragraphs_are_filled_and_examples_kept() -> None:
 def test_the_summary_is_the_first_paragraph() -> None:
     assert summary(DOCSTRING) == "Compare two timelines."
     assert summary(None) == ""
-
-
-def test_words_and_what_belongs_together_are_not_broken() -> None:
-    assert fill("in twinline-out/ [default:" + KEPT + "1,1]", 16) == (
-        "in twinline-out/\n[default: 1,1]"
-    )
 
 
 def test_columns() -> None:

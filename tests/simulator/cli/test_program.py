@@ -43,3 +43,11 @@ def test_the_summary_has_the_first_instructions_and_the_way_to_the_rest() -> Non
     first = ",".join(i.label for i in lowered.ranks[1][:FIRST])
     assert lines[1] == f"rank 1: {first}, … ({len(lowered.ranks[1]):,} in all)"
     assert "--all" in lines[2]
+
+
+def test_what_comes_before_the_lists_fits_80_columns() -> None:
+    settings = ["workload.model=bert", "parallel.data=16", "parallel.tensor=2", "parallel.zero=1"]
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    found = CliRunner().invoke(app, ["program", *arguments], env={"COLUMNS": "80"})
+    assert max(map(len, found.stderr.splitlines())) <= 80
+    assert found.stderr.startswith("program ")

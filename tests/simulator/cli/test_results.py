@@ -92,3 +92,12 @@ def test_legends_say_what_the_figures_are(capsys: pytest.CaptureFixture[str]) ->
     unit = ["workload.model=unit", "parallel.pipeline=2"]
     print_result(Console(width=80), "predicted", predict(load(None, unit)))
     assert "MFU" not in capsys.readouterr().out
+
+
+def test_the_number_of_parameters_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    print_result(Console(width=80), "predicted", predict(load(None)))
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "predicted   3.323 million parameters"
+    assert second.startswith("program ")
+    print_result(Console(width=80), "predicted", predict(load(None, ["workload.model=unit"])))
+    assert "parameters" not in capsys.readouterr().out

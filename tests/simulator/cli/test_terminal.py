@@ -6,8 +6,17 @@ import io
 import sys
 
 import pytest
+from rich.console import Console
 
-from simulator.cli.terminal import HANDLER, allow_plain_characters, broken_stdout, plain
+from simulator.cli.terminal import (
+    HANDLER,
+    KEPT,
+    allow_plain_characters,
+    broken_stdout,
+    fill,
+    plain,
+    print_notes,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,3 +47,20 @@ def test_an_encoding_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reader_who_left_is_no_problem() -> None:
     assert broken_stdout(BrokenPipeError()) == ""
     assert broken_stdout(OSError(28, "No space left")) == "standard output: No space left"
+
+
+def test_words_and_what_belongs_together_are_not_broken() -> None:
+    assert fill("in twinline-out/ [default:" + KEPT + "1,1]", 16) == (
+        "in twinline-out/\n[default: 1,1]"
+    )
+
+
+def test_notes_fit_the_terminal_and_are_no_markup() -> None:
+    console = Console(file=io.StringIO(), width=24)
+    print_notes(console, ["a plan of [bold] 16 ranks :smile: does not fit", "short"])
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "note: a plan of [bold]",
+        "   16 ranks :smile: does",
+        "   not fit",
+        "note: short",
+    ]

@@ -32,7 +32,8 @@ TIMES = ("posted", "start", "end")
 
 def plan(*parallel: str, preset: str = "dgx-a100-80gb", more: tuple[str, ...] = ()) -> Any:
     given = [f"parallel.{setting}" for setting in parallel]
-    return load(None, [*MODEL, f"cluster.preset={preset}", *given, *more])
+    model = [] if "workload.model=unit" in more else MODEL
+    return load(None, [*model, f"cluster.preset={preset}", *given, *more])
 
 
 def both(experiment) -> tuple[Prediction, Prediction]:

@@ -128,3 +128,10 @@ def test_a_batch_is_whole_or_refused_with_the_nearest_one(data: int, m: int, bat
     assert nearest > 0
     assert nearest % (data * m) == 0
     assert all(abs(nearest - batch) <= abs(k * data * m - batch) for k in range(1, 201))
+
+
+def test_an_experiment_that_sets_no_key_is_noted() -> None:
+    for empty in ({}, {"workload": {}, "run": {}}):
+        (note,) = parse(empty).notes
+        assert note == "the experiment sets no key, so all have their defaults: gpt on one rank"
+    assert parse({"run": {"seed": 1}}).notes == []

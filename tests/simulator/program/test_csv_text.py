@@ -101,6 +101,7 @@ def test_files_that_are_refused(tmp_path: Path, text: str | bytes, message: str)
     with pytest.raises(ExperimentError, match=re.escape(message)) as error:
         read(path, text)
     assert str(error.value).startswith(f"parallel.schedule = 'csv:{path}'")
+    assert str(error.value).count(str(path)) == 1
     assert "\n" not in str(error.value)
 
 
@@ -113,5 +114,6 @@ def test_an_order_that_cannot_run_is_refused(tmp_path: Path) -> None:
 
 def test_no_such_file(tmp_path: Path) -> None:
     path = tmp_path / "none.csv"
-    with pytest.raises(ExperimentError, match=r"none\.csv: No such file or directory$"):
+    with pytest.raises(ExperimentError) as error:
         load(None, [f"parallel.schedule=csv:{path}"])
+    assert str(error.value) == f"parallel.schedule = 'csv:{path}': No such file or directory"

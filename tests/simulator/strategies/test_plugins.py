@@ -60,7 +60,7 @@ def test_what_has_another_form_is_no_name_of_user_code() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("file:nothing.py", "nothing.py: No such file or directory"),
+        ("file:nothing.py", "nothing.py': No such file or directory"),
         ("file:own_package/helper.py:Z", "own_package/helper.py has no 'Z'"),
         ("nothing_at_all.zigzag", "there is no module 'nothing_at_all' to import"),
         ("own_package.zigzag.Y", "zigzag.py has no 'Y'"),

@@ -18,6 +18,16 @@ def plan(path: Path, text: str, *more: str):
     return load(None, [f'parallel.transforms=["file:{path}"]', *more])
 
 
+@pytest.mark.parametrize("value", ["file:{}", "[file:{}]", '"file:{}"'])
+def test_one_needs_neither_a_list_nor_quotes(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "t.py"
+    given = plan(path, "def transform(lowered): return lowered\n")
+    value = value.format(path)
+    assert load(None, [f"parallel.transforms={value}"]).parallel == given.parallel
+    with pytest.raises(ExperimentError, match=r"parallel.transforms = 3: allowed: a list"):
+        load(None, ["parallel.transforms=3"])
+
+
 def test_one_that_changes_nothing_leaves_the_program(tmp_path: Path) -> None:
     mine = plan(tmp_path / "t.py", "def transform(lowered): return lowered\n")
     assert lower(mine).hash() == lower(load(None)).hash()

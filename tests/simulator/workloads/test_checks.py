@@ -8,11 +8,11 @@ from simulator import ExperimentError
 from simulator.experiment_file import experiment
 
 
-def test_a_unit_has_no_gradients_to_scale() -> None:
+@pytest.mark.parametrize(
+    ("key", "value"), [("hidden", 64), ("layers", 2), ("dtype", "bf16"), ("dtype", "fp16")]
+)
+def test_a_unit_has_nothing_but_its_duration(key: str, value: object) -> None:
     with pytest.raises(ExperimentError) as error:
-        experiment(model="unit", dtype="fp16", pipeline=2)
-    assert str(error.value) == (
-        "workload.dtype = 'fp16': workload.model = 'unit' has no gradients to scale; allowed: "
-        "leave it out"
-    )
-    experiment(model="unit", dtype="bf16", pipeline=2)  # of which nothing depends
+        experiment(model="unit", pipeline=2, **{key: value})
+    assert str(error.value).startswith(f"workload.{key} = {value!r}: only for workload.model = ")
+    assert "unit" not in str(error.value)
