@@ -112,8 +112,8 @@ def _read(
 
     A meeting lasts as long as for the last of its participants. Lateness is how late in turn
     the participants were: from the last of their posted times to their start. In every single
-    iteration it is 0. Of medians it is more if now one and now another is late: the median of
-    the last arrival is later than the last of the median arrivals.
+    iteration it is 0. In medians it is more if a different rank is late in each iteration:
+    waiting for the latest takes longer than the medians of the single ranks suggest.
     """
     durations, late = end - start, np.zeros(len(program))
     for participants in program.meetings:
