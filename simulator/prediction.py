@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from simulator.analysis.memory_fit import memory_fit
 from simulator.analysis.metrics import metrics_of
-from simulator.analysis.results import Result
+from simulator.analysis.results import RankMetrics, Result
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.resolve import resolve
 from simulator.cluster.saved_profile import saved_profile
@@ -21,6 +23,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.program.program import Program
 from simulator.program.staleness import staleness_of
 from simulator.strategies.lowering import lower
+from simulator.timeline.expansion import expanded
 from simulator.timeline.memory import usual_memory
 from simulator.timeline.statistics import over_iterations
 from simulator.timeline.timeline import Timeline
@@ -30,18 +33,29 @@ STEPS = 25
 INSTRUCTIONS = 1_000_000
 """Steps simulated if durations have a spread, and the instructions of all of them at most."""
 
+EACH_UP_TO = 64
+"""Ranks up to which a prediction shows every one, those with the times of another, too."""
+
 
 @dataclass(kw_only=True)
 class Prediction(Result):
     """A simulated training step.
 
     Attributes:
-        experiment, program, cluster: what was simulated, and on what.
+        experiment, program, cluster: what was simulated, and on what. The program may have
+            fewer lists than ranks, and `recorded` a row for each list.
     """
 
     experiment: Experiment
     program: Program
     cluster: Cluster
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The times of every instruction: of each rank up to 64, else of each list."""
+        if not _shows_each(self.program):
+            return self.recorded
+        return expanded(self.recorded, self.program.list_of)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of ``twinline predict`` (see ``docs/json.md``)."""
@@ -63,8 +77,8 @@ def predict(
 ) -> Prediction:
     """Simulate one training step of an experiment.
 
-    The result depends on nothing but the arguments and the files that they name. In a large
-    plan, ranks that do the same are simulated once (`simulator.engine.replica_folding`).
+    The result depends on nothing but the arguments and the files that they name. Ranks that do
+    the same are simulated once (`simulator.engine.replica_folding`).
 
     Args:
         experiment: what to simulate.
@@ -89,7 +103,7 @@ def predict(
     if isinstance(costs, MeasuredCosts):
         timeline.statistics = over_iterations(times)
     notes += costs.durations.notes()
-    if program.is_folded:
+    if not _shows_each(program):
         count = program.num_ranks
         which = "1 was simulated, the others equal it"
         if count > 1:
@@ -101,12 +115,15 @@ def predict(
     if fit is not None and not fit.fits:
         notes.append(str(fit))
     peak_flops = cluster.peak_flops(experiment.workload.dtype, experiment.world_size)
+    metrics = metrics_of(timeline, experiment, peak_flops, timeline.meta["hash"])
+    if _shows_each(program):
+        metrics = replace(metrics, ranks=_of_each(metrics.ranks, program))
     return Prediction(
         experiment=experiment,
         program=program,
         cluster=cluster,
-        timeline=timeline,
-        metrics=metrics_of(timeline, experiment, peak_flops, timeline.meta["hash"], len(program)),
+        recorded=timeline,
+        metrics=metrics,
         staleness=staleness_of(program, list(mesh.group(0, "pipeline"))),
         moe=predicted_routing(experiment) if experiment.workload.family.has_experts else None,
         memory_fit=fit,
@@ -140,6 +157,16 @@ def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, l
     medians = [np.median(column, axis=0) for column in columns]
     timeline = Timeline.of_program(program, *medians, memory=memory)
     return timeline, times
+
+
+def _shows_each(program: Program) -> bool:
+    """Return whether a prediction shows every rank of a program."""
+    return not program.is_folded or program.world_size <= EACH_UP_TO
+
+
+def _of_each(rows: Sequence[RankMetrics], program: Program) -> list[RankMetrics]:
+    """Return the figures of every rank, from those of every list."""
+    return [replace(rows[row], rank=rank) for rank, row in enumerate(program.list_of)]
 
 
 def metadata(source: str, experiment: Experiment, program: Program) -> dict[str, Any]:

@@ -87,18 +87,18 @@ def peak_inflight(timeline: Timeline) -> list[int]:
 
 
 def bubble(timeline: Timeline) -> tuple[float, float]:
-    """Return the bubble fraction and the bubble ratio of the ranks in `timeline`.
+    """Return the bubble fraction and the bubble ratio of all ranks, those not shown included.
 
     The fraction is the time the compute stream is not computing ÷ (ranks × iteration
-    time); the ratio divides the same time by the time it computes. If each rank of the timeline
-    stands for equally many others, both hold for all ranks.
+    time); the ratio divides the same time by the time it computes.
     """
     compute = timeline.is_compute
     busy = math.fsum(
-        union_length(timeline.start[mine], timeline.end[mine])
-        for mine in (compute & (timeline.rank == rank) for rank in range(timeline.num_ranks))
+        count * union_length(timeline.start[mine], timeline.end[mine])
+        for row, count in enumerate(timeline.counts)
+        for mine in (compute & (timeline.rank == row),)
     )
-    whole = timeline.num_ranks * timeline.iteration_time
+    whole = sum(timeline.counts) * timeline.iteration_time
     if whole <= 0 or busy <= 0:
         return 0.0, 0.0
     return (whole - busy) / whole, (whole - busy) / busy
@@ -119,17 +119,17 @@ def recomputed_flops(experiment: Experiment) -> float:
 
 
 def metrics_of(
-    timeline: Timeline, experiment: Experiment, peak_flops: float | None, hash_: str, count: int
+    timeline: Timeline, experiment: Experiment, peak_flops: float | None, hash_: str
 ) -> Metrics:
     """Return the figures of `timeline`.
 
     Args:
         timeline: of a training step of `experiment`.
         peak_flops: of one device in the workload's dtype, FLOP/s; None: MFU is None.
-        hash_, count: of the program, count its instructions; a folded one counts in full.
+        hash_: of the program.
     """
     world_size = experiment.world_size
-    peers = world_size // timeline.num_ranks
+    lengths = np.bincount(timeline.rank, minlength=timeline.num_ranks)
     total = timeline.iteration_time
     fraction, ratio = bubble(timeline)
     workload = experiment.workload
@@ -142,7 +142,7 @@ def metrics_of(
     contents = contents_of_ranks(experiment)
     tokens = experiment.global_batch * workload.tokens_per_sample
     found = Metrics(
-        program=ProgramSummary(hash_, world_size, count * peers),
+        program=ProgramSummary(hash_, world_size, int(lengths @ np.array(timeline.counts))),
         iteration_time_s=total,
         bubble_fraction=fraction,
         bubble_ratio=ratio,

@@ -129,7 +129,7 @@ class Result:
     """A timeline with its figures: what a prediction, a run and a saved timeline have in common.
 
     Attributes:
-        timeline: what each instruction did when.
+        recorded: the times of every instruction that was executed or simulated.
         metrics: the figures of the timeline.
         staleness: how old the weights were, per stage that has parameters.
         moe: the load of experts, for models that have some.
@@ -138,7 +138,7 @@ class Result:
         notes: what the reader should know.
     """
 
-    timeline: Timeline
+    recorded: Timeline
     metrics: Metrics
     staleness: list[StageStaleness] = field(default_factory=list)
     moe: ExpertLoad | None = None
@@ -146,9 +146,14 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def timeline(self) -> Timeline:
+        """The times of every instruction."""
+        return self.recorded
+
+    @property
     def statistics(self) -> Statistics | None:
         """Figures over all iterations; None for a prediction of certain times."""
-        return self.timeline.statistics
+        return self.recorded.statistics
 
     @property
     def iteration_time_s(self) -> float:

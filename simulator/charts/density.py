@@ -195,6 +195,7 @@ def excerpt(timeline: Timeline, window: Window) -> Timeline:
         kind=timeline.kind[inside],
         microbatch=timeline.microbatch[inside],
         members=timeline.members[first:last],
+        counts=timeline.counts[first:last],
         memory=[],
         **columns,
     )

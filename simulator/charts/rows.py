@@ -51,6 +51,7 @@ def by_mesh(timeline: Timeline) -> Timeline:
         timeline,
         rank=np.argsort(order)[timeline.rank],
         members=[timeline.members[row] for row in order],
+        counts=[timeline.counts[row] for row in order],
         memory=[timeline.memory[row] for row in order] if timeline.memory else [],
     )
 

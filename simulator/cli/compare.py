@@ -71,12 +71,10 @@ def compare_saved(predicted: Path, measured: Path, as_json: bool, gantt: Path | 
         raise TraceError(f"{predicted} and {measured}: {error}") from None
     results = {}
     for name, timeline in timelines.items():
-        metrics = metrics_of(
-            timeline, experiment, peak, str(timeline.meta.get("hash")), len(timeline)
-        )
+        metrics = metrics_of(timeline, experiment, peak, str(timeline.meta.get("hash")))
         statistics = timeline.statistics
         results[name] = Result(
-            timeline=timeline,
+            recorded=timeline,
             metrics=metrics,
             moe=statistics.moe if statistics else None,
             notes=[*(statistics.notes if statistics else ()), *experiment.notes],

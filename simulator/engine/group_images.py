@@ -24,22 +24,18 @@ class GroupImages:
     def of_group(self, group: Ranks) -> set[Ranks]:
         """Return all groups that meet for the same collective, `group` included.
 
-        A group may be a part of all ranks along its axes, as a shard set is. Its images are the
-        parts of the same form there and in every other set of ranks along these axes.
+        They have the same distances between their ranks, and every peer is in one of them. So the
+        first rank that is in none yet is the first of another one.
         """
-        if len(group) < 2:
-            return {group}
-        axes = self.mesh.axes_of(group)
-        whole = self.mesh.group(group[0], *axes)
-        position_of = {rank: position for position, rank in enumerate(whole)}
-        parts = equal_parts([position_of[rank] for rank in group], len(whole))
-        wholes: list[Ranks] = []
+        distances = [rank - group[0] for rank in group]
+        images: set[Ranks] = set()
         seen: set[int] = set()
-        for peer in self._peers(group[0]):
+        for peer in sorted(self._peers(group[0])):
             if peer not in seen:
-                wholes.append(self.mesh.group(peer, *axes))
-                seen.update(wholes[-1])
-        return {tuple(ranks[position] for position in part) for ranks in wholes for part in parts}
+                image = tuple([peer + distance for distance in distances])
+                images.add(image)
+                seen.update(image)
+        return images
 
     def _peers(self, rank: int) -> list[int]:
         """Return the ranks at the same place in the pipeline, in the order of the mesh."""
@@ -47,20 +43,3 @@ class GroupImages:
             self.mesh.ranks[:, self.mesh.coordinate(rank)["pipeline"]].ravel().tolist()
         )
         return peers
-
-
-def equal_parts(positions: list[int], count: int) -> list[list[int]]:
-    """Return the parts of ``range(count)`` of which `positions` is one.
-
-    Positions are evenly spaced: a, a + s, a + 2s, … The parts have the same size and spacing and
-    cover everything once.
-    """
-    size = len(positions)
-    if size == count:
-        return [positions]
-    step = positions[1] - positions[0]
-    return [
-        [block + offset + step * index for index in range(size)]
-        for block in range(0, count, step * size)
-        for offset in range(step)
-    ]

@@ -21,9 +21,6 @@ from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import AXES, Mesh
 from simulator.workloads.describe import describe
 
-COMPLETE_UP_TO = 64
-"""Ranks up to which a program is simulated whole, so that every rank can be looked at."""
-
 Groups = npt.NDArray[np.int64]
 """Ranks, of shape (places in the pipeline, groups, members): groups of one place may be alike."""
 
@@ -32,10 +29,10 @@ def folds(experiment: Experiment, cluster: Cluster) -> bool:
     """Return whether a prediction simulates the representatives only."""
     mesh = experiment.mesh
     return (
-        mesh.world_size > COMPLETE_UP_TO
-        and len(mesh.representatives()) < mesh.world_size
+        len(mesh.representatives()) < mesh.world_size
         and not experiment.parallel.transforms
         and cluster.cores is None
+        and cluster.profile is None
         and cluster.topology.per_device == 1
         and can_fold(experiment, cluster)
     )

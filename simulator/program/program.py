@@ -13,6 +13,7 @@ same semantics, written down in ``docs/program.md``:
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -74,6 +75,12 @@ class Program:
     def num_ranks(self) -> int:
         """The number of lists: fewer than `world_size` if the program is folded."""
         return len(self.ranks)
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of ranks that each list is for."""
+        found = Counter(self.list_of)
+        return [found[position] for position in range(self.num_ranks)]
 
     @property
     def is_folded(self) -> bool:

@@ -39,6 +39,14 @@ class Kind(NamedTuple):
         """Return the short name of a span of this kind: see `label_of`."""
         return label_of(self.stage, self.name, microbatch, self.segment)
 
+    def moved(self, distance: int) -> Kind:
+        """Return the kind of the same task on the rank `distance` ahead, with its own partner."""
+        if self.peer < 0 or distance == 0:
+            return self
+        peer = self.peer + distance
+        stream = f"{self.stream.removesuffix(str(self.peer))}{peer}"
+        return self._replace(stream=stream, peer=peer)
+
 
 class MemoryParts(NamedTuple):
     """The bytes that one rank holds at a moment, by purpose; the parts add up to all of them.
@@ -94,6 +102,8 @@ class Timeline:
             number, unless the program is folded), microbatch -1: none.
         posted, start, end: seconds per span.
         members: the global ranks.
+        counts: how many ranks each of them stands for, itself included: 1, unless the program
+            is folded.
         memory: per rank, in the order of `members`.
         meta: what produced it: ``source`` (predicted, measured or paced), program hash,
             the experiment, and for a measurement its iterations.
@@ -111,11 +121,14 @@ class Timeline:
     memory: list[MemorySamples] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     members: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
     statistics: Statistics | None = None
 
     def __post_init__(self) -> None:
         if not self.members:
             self.members = list(range(self.num_ranks))
+        if not self.counts:
+            self.counts = [1] * self.num_ranks
 
     @classmethod
     def of_program(
@@ -136,7 +149,8 @@ class Timeline:
             kind[uid] = numbers[identity]
             microbatch[uid] = instruction.microbatch
         columns = (rank, kind, microbatch, posted, start, end)
-        return cls(program.num_ranks, kinds, *columns, members=program.members, **rest)
+        members, counts = program.members, program.counts
+        return cls(program.num_ranks, kinds, *columns, members=members, counts=counts, **rest)
 
     def __len__(self) -> int:
         return int(self.rank.size)

@@ -35,6 +35,7 @@ def save_trace(timeline: Timeline, path: str | Path) -> None:
             "format": FORMAT,
             "num_ranks": timeline.num_ranks,
             "members": timeline.members,
+            "counts": timeline.counts,
             "meta": timeline.meta | statistics,
             "kinds": [list(kind) for kind in timeline.kinds],
             "spans": {
@@ -114,6 +115,9 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
     members = _integers(ours.get("members", range(num_ranks))).tolist()
     if not len(members) == len(set(members)) == num_ranks:
         raise ValueError("members are not so many different ranks")
+    counts = _integers(ours.get("counts", [1] * num_ranks)).tolist()
+    if len(counts) != num_ranks or min(counts, default=1) < 1:
+        raise ValueError("counts are not of all ranks")
     return Timeline(
         num_ranks,
         kinds,
@@ -121,6 +125,7 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
         memory=memory,
         meta=meta,
         members=members,
+        counts=counts,
         statistics=statistics,
     )
 

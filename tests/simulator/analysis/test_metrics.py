@@ -156,11 +156,11 @@ def test_mfu_and_tokens_by_hand() -> None:
     tokens = 12 * 16
     flops = 2 * tokens * 32 * 128 * (2 + 1 + 2)  # forward, input of fc2, both weights
     assert model_flops(experiment) == flops
-    result = metrics_of(found, experiment, flops / 4, "abc", 7)
+    result = metrics_of(found, experiment, flops / 4, "abc")
     assert result.mfu == result.hfu == 0.5  # of two devices for 4 s
     assert result.tokens_per_s == tokens / 4
-    assert result.program == ProgramSummary("abc", 2, 7)
-    assert metrics_of(found, experiment, None, "abc", 7).mfu is None
+    assert result.program == ProgramSummary("abc", 2, 2)
+    assert metrics_of(found, experiment, None, "abc").mfu is None
 
 
 def test_no_device_is_faster_than_its_peak() -> None:
@@ -173,7 +173,7 @@ def test_no_device_is_faster_than_its_peak() -> None:
 
 def test_a_unit_model_has_no_tokens_and_no_flops() -> None:
     experiment = load(None, ["workload.model=unit"])
-    result = metrics_of(timeline((0, "F", 0, 0, 2)), experiment, 1e12, "", 1)
+    result = metrics_of(timeline((0, "F", 0, 0, 2)), experiment, 1e12, "")
     assert (result.mfu, result.hfu, result.tokens_per_s) == (None, None, None)
 
 

@@ -56,7 +56,7 @@ def test_rates_are_those_of_the_iteration_time_over_all_iterations(prediction: P
 
 def test_a_notebook_shows_the_first_ranks_and_escapes_notes(prediction: Prediction) -> None:
     metrics = replace(prediction.metrics, ranks=prediction.ranks * 5)
-    text = Result(timeline=prediction.timeline, metrics=metrics, notes=["a < b"])._repr_html_()
+    text = Result(recorded=prediction.timeline, metrics=metrics, notes=["a < b"])._repr_html_()
     assert text.count("<tr>") == 1 + MOST_ROWS
     assert "and 4 more ranks" in text
     assert "a &lt; b" in text

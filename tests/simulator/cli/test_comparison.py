@@ -23,7 +23,7 @@ def shown(capsys, slower: float, noise_floor: float | None, width: int = 80) -> 
     )
     found = compare_timelines(prediction.timeline, measured, lower(load(None)))
     print_comparison(
-        Console(width=width), prediction, replace(prediction, timeline=measured), found
+        Console(width=width), prediction, replace(prediction, recorded=measured), found
     )
     return capsys.readouterr().out
 

@@ -25,8 +25,9 @@ def predicted(*overrides: str, ranks_per_device: int = 1, preset: str = "dgx-h10
 
 
 def first_pass(prediction: Prediction, rank: int = 0) -> float:
-    uid = prediction.program.ranks[rank][0].uid
-    return float(prediction.timeline.end[uid] - prediction.timeline.start[uid])
+    timeline = prediction.timeline
+    span = int((timeline.rank == rank).argmax())
+    return float(timeline.end[span] - timeline.start[span])
 
 
 def test_ranks_are_placed_in_order_so_many_on_a_device() -> None:

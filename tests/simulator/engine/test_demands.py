@@ -179,7 +179,7 @@ def check_folded_is_unfolded(experiment: Experiment, cluster: Cluster) -> None:
     assert costs.capacities
     assert folded.program.is_folded
     for row, rank in enumerate(folded.program.members):
-        mine = folded.timeline.end[folded.timeline.rank == row]
+        mine = folded.recorded.end[folded.recorded.rank == row]
         theirs = whole.timeline.end[whole.timeline.rank == rank]
         assert mine == pytest.approx(theirs, rel=1e-9)
     assert folded.iteration_time_s == pytest.approx(whole.iteration_time_s, rel=1e-9)

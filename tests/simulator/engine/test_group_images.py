@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from simulator.engine.group_images import GroupImages, equal_parts
+from simulator.engine.group_images import GroupImages
 from simulator.experiment.mesh import Mesh
-
-
-@pytest.mark.parametrize(
-    ("positions", "count", "expected"),
-    [
-        ([0, 1], 4, [[0, 1], [2, 3]]),
-        ([1, 3], 4, [[0, 2], [1, 3]]),
-        ([0, 1, 2], 3, [[0, 1, 2]]),
-        ([0, 2], 8, [[0, 2], [1, 3], [4, 6], [5, 7]]),
-    ],
-)
-def test_groups_that_divide_alike(positions, count, expected) -> None:
-    assert sorted(equal_parts(positions, count)) == expected
 
 
 def test_a_message_has_an_image_for_every_peer() -> None:
@@ -31,7 +18,6 @@ def test_a_message_has_an_image_for_every_peer() -> None:
 @pytest.mark.parametrize(
     ("group", "expected"),
     [
-        ((0,), {(0,)}),
         ((0, 1), {(0, 1), (4, 5), (8, 9), (12, 13)}),  # tensor, of stage 0
         ((2, 3), {(2, 3), (6, 7), (10, 11), (14, 15)}),  # and of stage 1
         ((0, 4, 8, 12), {(0, 4, 8, 12), (1, 5, 9, 13)}),  # data
@@ -41,3 +27,12 @@ def test_a_message_has_an_image_for_every_peer() -> None:
 )
 def test_a_group_has_an_image_in_every_set_of_ranks(group, expected) -> None:
     assert GroupImages(Mesh(data=4, pipeline=2, tensor=2)).of_group(group) == expected
+
+
+def test_shard_sets_need_not_be_whole_axes() -> None:
+    """Sets of 6 of the 24 ranks that a sum over data, context and tensor ranks has."""
+    images = GroupImages(Mesh(data=3, context=2, tensor=4))
+    sets = {tuple(range(first, first + 6)) for first in (0, 6, 12, 18)}
+    assert images.of_group((0, 1, 2, 3, 4, 5)) == sets
+    same = {tuple(range(first, 24, 6)) for first in range(6)}
+    assert images.of_group((0, 6, 12, 18)) == same

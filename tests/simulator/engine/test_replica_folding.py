@@ -17,8 +17,9 @@ from simulator.analysis.metrics import rank_metrics
 from simulator.charts.timeline import timeline_figure
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.resolve import resolve
-from simulator.engine.replica_folding import COMPLETE_UP_TO, can_fold, folds, peers_are_placed_alike
+from simulator.engine.replica_folding import can_fold, folds, peers_are_placed_alike
 from simulator.experiment.mesh import AXES, Mesh
+from simulator.prediction import EACH_UP_TO
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
@@ -51,21 +52,24 @@ def assert_same(whole: Prediction, folded: Prediction) -> None:
     mesh = whole.experiment.mesh
     complete, partial = whole.to_json(), folded.to_json()
     for row, representative in enumerate(folded.program.members):
-        mine = folded.timeline.rank == row
+        mine = folded.recorded.rank == row
         place = mesh.coordinate(representative)["pipeline"]
         for peer in range(mesh.world_size):
             if mesh.coordinate(peer)["pipeline"] == place:
                 theirs = whole.timeline.rank == peer
                 for name in TIMES:
-                    found = getattr(folded.timeline, name)[mine]
+                    found = getattr(folded.recorded, name)[mine]
                     assert found.tobytes() == getattr(whole.timeline, name)[theirs].tobytes()
-                held, expected = folded.timeline.memory[row], whole.timeline.memory[peer]
+                held, expected = folded.recorded.memory[row], whole.timeline.memory[peer]
                 assert held.times.tobytes() == expected.times.tobytes()
                 assert held.nbytes.tobytes() == expected.nbytes.tobytes()
                 assert held.peak_parts == expected.peak_parts
-        expected = complete["ranks"][representative]
-        assert partial["ranks"][row] == expected
     assert folded.program.hash() == whole.program.hash()
+    if mesh.world_size <= EACH_UP_TO:
+        assert partial["ranks"] == complete["ranks"]
+    else:
+        rows = [complete["ranks"][rank] for rank in folded.program.members]
+        assert partial["ranks"] == rows
     differ = {"bubble_fraction", "bubble_ratio", "ranks", "ranks_simulated", "notes"}
     for key in complete.keys() - differ:
         assert partial[key] == complete[key], key
@@ -199,10 +203,16 @@ def test_what_costs_effort_does_not_depend_on_the_number_of_replicas() -> None:
     assert len(lengths) == 1
 
 
-def test_small_plans_stay_whole() -> None:
-    for ranks, folded in ((COMPLETE_UP_TO, False), (COMPLETE_UP_TO + 1, True)):
-        experiment = plan(f"data={ranks}", "pipeline=1", more=("cluster.nodes=9",))
-        assert folds(experiment, resolve(experiment)) == folded
+@pytest.mark.parametrize(("ranks", "shown"), [(2, 2), (EACH_UP_TO, EACH_UP_TO), (72, 1)])
+def test_of_small_plans_every_rank_is_shown(ranks: int, shown: int) -> None:
+    experiment = plan(f"data={ranks}", "pipeline=1")
+    assert folds(experiment, resolve(experiment))
+    found = predict(experiment)
+    assert found.program.num_ranks == found.recorded.num_ranks == 1
+    assert found.to_json()["ranks_simulated"] == 1
+    assert [row.rank for row in found.ranks] == found.timeline.members == [*range(shown)]
+    assert len(found.notes) == (shown != ranks)
+    assert found.metrics.program.instructions == ranks * len(found.program)
 
 
 def test_without_peers_there_is_nothing_to_fold() -> None:
@@ -280,5 +290,5 @@ def test_the_trace_of_a_folded_prediction_loads_back(tmp_path: Path) -> None:
     found = predict(plan("data=33", "pipeline=2")).timeline
     save_trace(found, tmp_path / "trace.json")
     loaded = load_trace(tmp_path / "trace.json")
-    assert (loaded.members, loaded.meta) == ([0, 1], found.meta)
+    assert (loaded.members, loaded.counts, loaded.meta) == ([0, 1], [33, 33], found.meta)
     assert loaded.end.tobytes() == found.end.tobytes()
