@@ -12,11 +12,9 @@ from runtime.execution import comparing
 from simulator.analysis.results import Result
 from simulator.cli.compare import compare_saved, show_comparison
 from simulator.cli.options import AsJson, File, Gantt, Sets
-from simulator.cli.outputs import Output, check_outputs
+from simulator.cli.outputs import check_outputs, saved
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load
-from simulator.timeline.timeline import Timeline
-from simulator.timeline.trace import save_trace
 
 
 @run_errors
@@ -73,13 +71,8 @@ def compare(
         "predicted": outcome.prediction,
         "measured": outcome.execution,
     }
-    outputs = [saving(results[name].timeline, path) for name, path in paths.items()]
+    outputs = [saved(results[name].timeline, path) for name, path in paths.items()]
     show_comparison(
         experiment, results, outcome.comparison, as_json, gantt, outcome.notes,
         outcome.prediction.cluster.name, outputs,
     )  # fmt: skip
-
-
-def saving(timeline: Timeline, path: Path) -> Output:
-    """Return the output that saves `timeline` at `path`."""
-    return path, lambda target: save_trace(timeline, target)

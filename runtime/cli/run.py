@@ -10,12 +10,11 @@ from runtime.execution import running
 from runtime.execution.results import Execution
 from simulator.cli.contents import print_contents
 from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
-from simulator.cli.outputs import Output, check_outputs, deliver
+from simulator.cli.outputs import check_outputs, deliver, timeline_outputs
 from simulator.cli.results import print_result
 from simulator.cli.terminal import print_notes, stdout_console
 from simulator.experiment.describe import describe_plan
 from simulator.experiment_file import load
-from simulator.timeline.trace import save_trace
 
 
 @run_errors
@@ -57,14 +56,7 @@ def report_run(executed: Execution, as_json: bool, gantt: Path | None, trace: Pa
         print_contents(console, executed.metrics)
         print_notes(console, executed.notes)
 
-    def draw(path: Path) -> None:
-        from simulator.charts.timeline import timeline_figure
-
-        timeline_figure(timeline, title=describe_plan(experiment)).save(path)
-
-    outputs: list[Output] = [(trace, lambda path: save_trace(timeline, path))]
-    if gantt:
-        outputs.append((gantt, draw))
+    outputs = timeline_outputs(timeline, describe_plan(experiment), gantt, trace)
     deliver(show, outputs, quiet=as_json)
 
 

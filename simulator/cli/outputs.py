@@ -11,6 +11,8 @@ import typer
 from simulator.cli.application import FAILED
 from simulator.cli.terminal import broken_stdout, give_up_stdout
 from simulator.experiment.section import ExperimentError
+from simulator.timeline.timeline import Timeline
+from simulator.timeline.trace import save_trace
 
 Output = tuple[Path, Callable[[Path], object]]
 """A file, and what writes it."""
@@ -92,3 +94,22 @@ def deliver(show: Callable[[], None], outputs: Sequence[Output] = (), quiet: boo
         print(f"twinline: {problem}", file=sys.stderr)
     if problems:
         raise typer.Exit(FAILED)
+
+
+def timeline_outputs(
+    timeline: Timeline, title: str, gantt: Path | None, trace: Path | None
+) -> list[Output]:
+    """Return the outputs of one timeline: its picture and its trace, where they are wanted."""
+
+    def draw(path: Path) -> None:
+        from simulator.charts.timeline import timeline_figure
+
+        timeline_figure(timeline, title=title).save(path)
+
+    data = [saved(timeline, trace)] if trace else []  # first: a run cannot be had again
+    return data + ([(gantt, draw)] if gantt else [])
+
+
+def saved(timeline: Timeline, path: Path) -> Output:
+    """Return the output that saves `timeline` at `path`."""
+    return path, lambda target: save_trace(timeline, target)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from simulator.cli.application import user_errors
 from simulator.cli.contents import print_contents
 from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
-from simulator.cli.outputs import Output, check_outputs, deliver
+from simulator.cli.outputs import check_outputs, deliver, timeline_outputs
 from simulator.cli.results import print_memory_fit, print_result
 from simulator.cli.terminal import print_notes, stdout_console
 from simulator.experiment.describe import describe_plan
 from simulator.experiment_file import load
 from simulator.prediction import predict as predicted
-from simulator.timeline.trace import save_trace
 
 
 @user_errors
@@ -50,13 +48,6 @@ def predict(
         print_memory_fit(console, prediction)
         print_notes(console, prediction.notes)
 
-    def draw(path: Path) -> None:
-        from simulator.charts.timeline import timeline_figure
-
-        title = f"{describe_plan(experiment)} on {cluster}"
-        timeline_figure(prediction.timeline, title=title).save(path)
-
-    outputs: list[Output] = [(gantt, draw)] if gantt else []
-    if trace:
-        outputs.append((trace, lambda path: save_trace(prediction.timeline, path)))
+    title = f"{describe_plan(experiment)} on {cluster}"
+    outputs = timeline_outputs(prediction.timeline, title, gantt, trace)
     deliver(show, outputs, quiet=as_json)
