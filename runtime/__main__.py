@@ -1,7 +1,7 @@
 """The command behind ``torchrun --nproc-per-node N -m runtime FILE.toml``.
 
-The same flags as ``twinline run``. torchrun starts the ranks, on one host or several, and
-ends the others when one fails; rank 0 prints and saves the measured timeline.
+What it does is in `runtime.torchrun`, which is imported here, so that Ctrl-C in the meantime is
+quiet: importing torch takes seconds.
 """
 
 from __future__ import annotations
@@ -10,87 +10,19 @@ import os
 import signal
 import sys
 
-import torch
-import torch.distributed as dist
-import typer
 
-from runtime.cli.run import report_run
-from runtime.cli.running import OUT
-from runtime.execution.host_memory import check_host_memory
-from runtime.execution.peak_flops import peak_flops_of
-from runtime.execution.results import execution_of
-from runtime.executor.devices import backend_of, check_devices, device_of, join
-from runtime.executor.errors import failure_of
-from runtime.launch.job import Job
-from runtime.progress import Progress
-from runtime.rank.agreement import DisagreementError
-from runtime.rank.session import run_job
-from simulator.cli.application import SingleCommand, fail
-from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
-from simulator.cli.outputs import check_outputs
-from simulator.cluster.saved_profile import saved_profile
-from simulator.experiment.section import ExperimentError
-from simulator.experiment_file import load
-from simulator.strategies.lowering import lower
-
-
-def run(
-    file: File = None,
-    set_: Sets = None,
-    as_json: AsJson = False,
-    gantt: Gantt = None,
-    trace: Trace = None,
-) -> None:
-    """Execute the experiment on the ranks that torchrun started, on one host or several.
-
-    Rank 0 prints what they took and saves the timeline to --trace, by default to
-    twinline-out/measured.json.
-
-    Examples:
-        torchrun --nproc-per-node 2 -m runtime FILE.toml
-        torchrun --nnodes 2 --node-rank 0 --master-addr HOST -m runtime FILE.toml
-    """
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
-        fail("start with `torchrun --nproc-per-node N -m runtime FILE.toml`, or `twinline run`", 2)
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    on_host = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    trace = trace or OUT / "measured.json"
+def main() -> None:
+    """Run the experiment on the ranks that torchrun started; Ctrl-C while it loads is one line."""
     try:
-        check_outputs(gantt, trace, inputs=[file])
-        experiment = load(file, set_ or ())
-        if experiment.world_size != world:
-            raise ExperimentError(
-                f"parallel: data × pipeline × … = {experiment.world_size} ranks; torchrun "
-                f"started {world}; allowed: --nproc-per-node × --nnodes = {experiment.world_size}"
-            )
-        check_devices(experiment, on_host)  # for all ranks of this host, so that all know
-        device = device_of(experiment, local)
-        backend_of(experiment)
-        program = lower(experiment)
-        peak_flops = peak_flops_of(experiment, saved_profile(experiment))
-        check_host_memory(experiment, program, on_host)
-    except ExperimentError as error:
-        if local == 0:
-            print(f"twinline: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    torch.set_num_threads(1)
-    try:
-        join(experiment, None, rank, device)
-        answer = run_job(Job(experiment), rank, device, Progress(), lambda share, what: None)
-    except (RuntimeError, TimeoutError) as error:  # among them ExecutionError
-        if local == 0 or not isinstance(error, DisagreementError):  # which all ranks raise
-            failure = failure_of(error, rank, experiment.run.timeout_s)
-            print(f"twinline: {failure}", file=sys.stderr, flush=True)
-        os._exit(1)  # other threads may still wait for a peer that will not come
-    dist.destroy_process_group()
-    if answer is not None:
-        report_run(execution_of(experiment, program, peak_flops, answer), as_json, gantt, trace)
+        from runtime.torchrun import app
 
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # torchrun, which is interrupted too, says so
+    except KeyboardInterrupt:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # each host says it once
+            print("twinline: interrupted", file=sys.stderr)
+        sys.exit(130)
+    app()
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-app.command(cls=SingleCommand)(run)
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # torchrun, which is interrupted too, says so
-    app()
+    main()

@@ -293,22 +293,6 @@ def test_under_torchrun(call):
     check_run(one_object(out))
 
 
-def test_torchrun_with_the_wrong_number_of_ranks_is_one_line(mistaken, monkeypatch):
-    """From one rank; without torchrun it says how to start it."""
-    from runtime.__main__ import app
-
-    assert "torchrun --nproc-per-node" in mistaken("tiny.toml", app=app)
-    monkeypatch.setenv("RANK", "0")
-    assert "torchrun --nproc-per-node" in mistaken("tiny.toml", app=app)
-    for name, value in {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
-    assert "2 ranks; torchrun started 3" in mistaken("tiny.toml", app=app)
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("LOCAL_RANK", "1")  # each host says it once
-    silent = CliRunner().invoke(app, ["tiny.toml"])
-    assert (silent.exit_code, silent.stderr) == (2, "")
-
-
 def processes_with(text):
     listed = subprocess.run(
         ["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True, check=True

@@ -45,6 +45,7 @@ ROOMS = (
     "runtime",
     "twinline",
     "runtime.cli",
+    "runtime.torchrun",
     "runtime.__main__",
     "lessons",
 )

@@ -9,14 +9,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import runtime.__main__
 import runtime.cli.app
+import runtime.torchrun
 import simulator.cli.app
 
 APPS = {
     "twinline": runtime.cli.app.app,
     "simulator": simulator.cli.app.app,
-    "runtime": runtime.__main__.app,
+    "runtime": runtime.torchrun.app,
 }
 COMMANDS = {
     name: ["", *(command.callback.__name__ for command in app.registered_commands)]

@@ -17,7 +17,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Interrupt())
-from runtime.cli import main
+from {module} import main
 main()
 """
 
@@ -29,7 +29,13 @@ def start(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_an_interrupt_during_imports_is_one_line() -> None:
     for module in ("runtime.cli.app", "pydantic", "simulator.prediction"):
-        found = start(INTERRUPTED, module)
+        found = start(INTERRUPTED.format(module="runtime.cli"), module)
+        assert (found.returncode, found.stderr) == (130, "twinline: interrupted\n"), module
+
+
+def test_an_interrupt_while_ranks_of_torchrun_start_is_one_line() -> None:
+    for module in ("runtime.torchrun", "torch", "simulator.experiment_file"):
+        found = start(INTERRUPTED.format(module="runtime.__main__"), module)
         assert (found.returncode, found.stderr) == (130, "twinline: interrupted\n"), module
 
 
