@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from simulator.cluster.catalogue import preset_names
+from simulator.cluster.preset_files import preset_names
 from simulator.experiment.check_registry import register_checks
 from simulator.experiment.checks import (
     check_batch,

@@ -110,6 +110,7 @@ def predict(
             which = f"{count} differ and were simulated, the others equal them"
         notes.append(f"{program.world_size} ranks; {which}")
     notes += experiment.notes
+    notes += cluster.notes
     models_memory = experiment.workload.family.has_parameters  # `unit` is times alone
     fit = memory_fit(timeline, cluster) if models_memory else None
     if fit is not None and not fit.fits:

@@ -64,6 +64,14 @@ def test_the_keys_of_a_command_are_those_of_its_section(command: str) -> None:
     assert set(keys(json.loads(printed.stdout))) == documented(command)
 
 
+def test_one_cluster_is_an_object_of_the_list_and_its_keys() -> None:
+    printed = json.loads(CliRunner().invoke(app, ["clusters", "dgx-h100", "--json"]).stdout)
+    found = set(keys({"keys": printed["keys"]})) | {"cluster"}
+    assert found == documented("clusters NAME")
+    listed = json.loads(CliRunner().invoke(app, ["clusters", "--json"]).stdout)["clusters"]
+    assert printed["cluster"] in listed
+
+
 def names(of: type) -> set[str]:
     return {field.name for field in fields(of)}
 

@@ -1,11 +1,14 @@
-"""The command ``clusters``: what the presets are."""
+"""The command ``clusters``: what the presets are, and every key of a cluster file."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -13,23 +16,36 @@ from simulator.cli.application import user_errors
 from simulator.cli.options import AsJson
 from simulator.cli.outputs import deliver
 from simulator.cli.terminal import print_filled, stdout_console
-from simulator.cluster.catalogue import load_preset, preset_names
+from simulator.cluster.build import cluster_of
+from simulator.cluster.catalogue import load_preset, read_preset
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.completion import inside
+from simulator.cluster.file import CheckedFile, read_cluster
+from simulator.cluster.preset_files import preset_names
 from simulator.units import nbytes
+
+Name = Annotated[
+    str | None, typer.Argument(help="A preset, or a cluster file, of which every key is shown.")
+]
 
 
 @user_errors
-def clusters(as_json: AsJson = False) -> None:
-    """List the cluster presets: devices, memory, peak rates, links, and sources of the figures.
+def clusters(name: Name = None, as_json: AsJson = False) -> None:
+    """List the cluster presets; or all keys of one, or of a cluster file of yours.
 
     Name one with --set cluster.preset=NAME, or describe your own machines in a cluster file
-    (cluster.file) or by calibration (see calibrate).
+    (cluster.file) or by calibration (see calibrate). Keys that a file does not say have values
+    of presets, and it is shown of which.
 
     Examples:
         twinline predict --set cluster.preset=dgx-a100-80gb
         twinline predict --set cluster.file=CLUSTER.toml
+        twinline clusters CLUSTER.toml
     """
-    rows = [describe_cluster(load_preset(name)) for name in preset_names()]
+    if name is not None:
+        show_one(name, as_json)
+        return
+    rows = [describe_cluster(load_preset(preset)) for preset in preset_names()]
 
     def show() -> None:
         if as_json:
@@ -38,6 +54,94 @@ def clusters(as_json: AsJson = False) -> None:
             print_clusters(stdout_console(), rows)
 
     deliver(show)
+
+
+def show_one(name: str, as_json: bool) -> None:
+    """Print every key of a preset, or of the cluster file at a path, and where its value is from.
+
+    Raises:
+        ExperimentError: there is neither; or the file describes no machine.
+    """
+    is_file = name.endswith(".toml") or Path(name).is_file()
+    checked = read_cluster(name) if is_file else read_preset(name)
+    row = describe_cluster(cluster_of(checked))
+    values = checked.keys().items()
+    keys = [{"key": k, "value": value, "from": checked.taken.get(k)} for k, value in values]
+
+    def show() -> None:
+        if as_json:
+            print(json.dumps({"cluster": row, "keys": keys}))
+        else:
+            print("\n".join(file_lines(checked)))
+
+    deliver(show)
+
+
+def file_lines(checked: CheckedFile) -> Iterator[str]:
+    """Yield a cluster file with all of its keys; a comment says where one comes from.
+
+    It is TOML, and describes the same machine when it is read.
+    """
+    tables: dict[str, Any] = checked.tables.model_dump(exclude_unset=True)
+    yield from _keys({k: v for k, v in tables.items() if not _is_table(v)}, "", checked.taken)
+    for name, value in tables.items():
+        if name == "devices":
+            for kind, device in value.items():
+                yield from ["", f"[devices.{_word(kind)}]"]
+                yield from _keys(device, f"devices.{kind}", checked.taken)
+        elif _is_table(value):
+            yield from _table(name, value, name, checked.taken)
+
+
+def _table(name: str, value: Any, place: str, taken: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines of a table, or of a list of tables, and of the lists of tables in it."""
+    if isinstance(value, list):
+        for number, table in enumerate(value):
+            yield from ["", f"[[{name}]]", *_keys(table, f"{place}.{number}", taken)]
+        return
+    yield from ["", f"[{name}]"]
+    yield from _keys({k: v for k, v in value.items() if not _is_list(v)}, place, taken)
+    for key in filter(lambda key: _is_list(value[key]), value):
+        yield from _table(f"{name}.{key}", value[key], f"{place}.{key}", taken)
+
+
+def _keys(table: dict[str, Any], place: str, taken: Mapping[str, str], of: str = "") -> list[str]:
+    """Return a line for each key of a table; those of tables in it have dotted names."""
+    lines = []
+    for key, value in table.items():
+        where, name = inside(place, key), f"{of}{_word(key)}"
+        if isinstance(value, dict):
+            lines += _keys(value, where, taken, f"{name}.")
+        elif where == "pcie.peer_access" and value is False:
+            # peer_access only says which protocols are taken, and here they are
+            lines.append("# peer_access = false: these efficiencies are those without it")
+        elif value is not None:
+            line = f"{name} = {_value(value)}"
+            lines.append(f"{line:<38}  # {taken[where]}" if where in taken else line)
+    return lines
+
+
+def _is_list(value: Any) -> bool:
+    """Tell whether a value is a list of tables."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _is_table(value: Any) -> bool:
+    """Tell whether a value is a table, or a list of tables."""
+    return isinstance(value, dict) or _is_list(value)
+
+
+def _word(key: str) -> str:
+    """Return a key as TOML writes it."""
+    bare = key.replace("-", "").replace("_", "")
+    return key if bare.isalnum() and bare.isascii() else json.dumps(key)
+
+
+def _value(value: Any) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return json.dumps(value, ensure_ascii=False)
 
 
 def describe_cluster(cluster: Cluster) -> dict[str, Any]:
@@ -79,10 +183,12 @@ def print_clusters(console: Console, rows: list[dict[str, Any]]) -> None:
             links.append(f"{row['nics']} × {row['nic_gbit']:g} Gbit/s")
         devices = ", ".join(f"{count} × {name}" for name, count in row["devices"].items())
         peak = row["peak_tflops"]
-        rates = f"{peak['bf16']:g} bf16\n{peak['fp32']:g} fp32"
+        half = max(("bf16", "fp16"), key=lambda dtype: peak[dtype])  # V100 has fp16 units only
+        rates = f"{peak[half]:g} {half}\n{peak['fp32']:g} fp32"
         memory = nbytes(row["memory_bytes"])
         table.add_row(row["name"], devices, memory, rates, "; ".join(links))
     console.print(table)
     console.print("memory and TFLOP/s (10¹² FLOP/s) are those of one device, from data sheets:")
     for row in rows:
         print_filled(console, f"{row['name']}: {row['source']}")
+    console.print("`twinline clusters NAME` shows all keys of one, or of a cluster file.")

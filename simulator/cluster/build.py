@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.device import device_of
+from simulator.cluster.file import CheckedFile
 from simulator.cluster.library import InNetwork, Library
 from simulator.cluster.links import Link, Protocol
 from simulator.cluster.nodes import Node, Nodes
-from simulator.cluster.tables import ClusterFile, NodesTable, ProtocolTable
+from simulator.cluster.tables import NodesTable, ProtocolTable
 from simulator.cluster.topology import Tier, Topology
 
 
-def cluster_of(file: ClusterFile) -> Cluster:
+def cluster_of(checked: CheckedFile) -> Cluster:
     """Return the cluster that a file describes, in seconds, bytes, bytes/s and FLOP/s."""
+    file = checked.tables
     host, library, island = file.host, file.collectives, file.island
     switched = library.in_network
     nodes = Nodes(
@@ -48,6 +50,7 @@ def cluster_of(file: ClusterFile) -> Cluster:
         queue_s=host.queue_us * 1e-6 if host else 0.0,
         wake_s=host.wake_us * 1e-6 if host else 0.0,
         transfer_cores=host.transfer_cores if host else 0.0,
+        taken=checked.taken,
     )
 
 

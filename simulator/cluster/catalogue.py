@@ -1,25 +1,11 @@
-"""The cluster presets that come with the simulator."""
+"""The cluster presets that come with the project: a file each in the folder ``presets``."""
 
 from __future__ import annotations
 
-import tomllib
-from importlib import resources
-
 from simulator.cluster.build import cluster_of
 from simulator.cluster.cluster import Cluster
-from simulator.cluster.file import parse_cluster
-from simulator.experiment.section import ExperimentError
-from simulator.experiment.spelling import suggestion
-
-PRESETS = resources.files("simulator.cluster") / "presets"
-"""The folder of their files."""
-
-
-def preset_names() -> list[str]:
-    """Return the names of all presets, in order."""
-    return sorted(
-        entry.name[: -len(".toml")] for entry in PRESETS.iterdir() if entry.name.endswith(".toml")
-    )
+from simulator.cluster.file import CheckedFile, parse_cluster
+from simulator.cluster.preset_files import preset_names, preset_tables, unknown_preset
 
 
 def clusters() -> dict[str, Cluster]:
@@ -33,9 +19,16 @@ def load_preset(name: str) -> Cluster:
     Raises:
         ExperimentError: there is no such preset.
     """
-    names = preset_names()
-    if name not in names:
-        hint = suggestion(name, names)
-        raise ExperimentError(f"cluster.preset = {name!r}: {hint}allowed: {', '.join(names)}")
-    text = (PRESETS / f"{name}.toml").read_text(encoding="utf-8")
-    return cluster_of(parse_cluster(tomllib.loads(text), f"cluster.preset = {name!r}"))
+    return cluster_of(read_preset(name))
+
+
+def read_preset(name: str) -> CheckedFile:
+    """Return the file of the preset `name`, which says everything itself.
+
+    Raises:
+        ExperimentError: there is no such preset.
+    """
+    where = "cluster.preset"
+    if name not in preset_names():
+        raise unknown_preset(name, where)
+    return parse_cluster(preset_tables(name), f"{where} = {name!r}")

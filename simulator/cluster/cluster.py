@@ -6,6 +6,7 @@ Everything is in seconds, bytes, bytes/s and FLOP/s. Clusters are built from clu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -38,6 +39,7 @@ class Cluster:
         queue_s: host time that a communication takes from the compute instruction behind it.
         wake_s: time from the end of an instruction to the start of one on another stream.
         transfer_cores: cores that one rank's transfer occupies, unless the profile says so.
+        taken: keys that its file does not say, and where they come from.
     """
 
     name: str
@@ -53,11 +55,24 @@ class Cluster:
     wake_s: float = 0.0
     transfer_cores: float = 0.0
     profile: Profile | None = None
+    taken: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def communication(self) -> CommunicationCosts:
         """The costs of messages and collectives between its ranks."""
         return CommunicationCosts(self.topology, self.library, self.algorithm)
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence that says how much of the machine its file does not say itself, if any."""
+        if not self.taken:
+            return []
+        origins = {origin.partition(",")[0]: None for origin in self.taken.values()}
+        presets = [origin for origin in origins if origin.startswith(("as ", "like "))]
+        return [
+            f"{len(self.taken)} figures of cluster {self.name} are not in its file and were taken "
+            f"({', '.join(presets) or 'defaults'}); `twinline clusters FILE` shows them"
+        ]
 
     @property
     def nodes(self) -> int:

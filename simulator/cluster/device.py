@@ -48,9 +48,19 @@ class PeakTable(Table):
     fp16: Rate
 
 
-class DeviceTable(Table):
-    """The table ``[devices.NAME]`` of a cluster file: one kind of device."""
+Generation = Literal["volta", "turing", "ampere", "ada", "hopper", "blackwell"]
 
+
+class DeviceTable(Table):
+    """The table ``[devices.NAME]`` of a cluster file: one kind of device.
+
+    Attributes:
+        like: the preset, or its short name, whose device has what is not said here.
+        generation: of a GPU; says which constants it has that no data sheet has.
+    """
+
+    like: str | None = None
+    generation: Generation | None = None
     name: str
     kind: Literal["gpu", "cpu"]
     memory_gib: Rate

@@ -19,6 +19,9 @@ def contradictions(file: ClusterFile) -> Iterator[str]:
         yield f"protocols differ ({shown}); every link must have the same names"
     for index, nodes in enumerate(file.nodes):
         yield from (f"nodes.{index}.{problem}" for problem in _node_problems(file, nodes))
+    used = {kind for nodes in file.nodes for kind in nodes.devices}
+    if unused := [kind for kind in file.devices if kind not in used]:
+        yield f"devices.{unused[0]}: no node has it; nodes have: {', '.join(sorted(used))}"
     below = 1
     for index, tier in enumerate(file.network.tiers if file.network else []):
         if tier.nodes_per_switch % below or (index and tier.nodes_per_switch == below):

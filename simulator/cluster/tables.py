@@ -47,10 +47,21 @@ Protocols = Annotated[dict[str, ProtocolTable], Field(min_length=1)]
 
 
 class LinkTable(Table):
-    """The table ``[pcie]``: bandwidth of one device, each way, in 10⁹ bytes/s."""
+    """A link of a device: bandwidth each way, in 10⁹ bytes/s."""
 
     bandwidth_gbyte: Rate
     protocols: Protocols
+
+
+class PcieTable(LinkTable):
+    """The table ``[pcie]``: bandwidth of one device.
+
+    Attributes:
+        peer_access: devices reach each other's memory; otherwise transfers are staged in the
+            memory of the host. It decides which protocols are taken where none are said.
+    """
+
+    peer_access: bool = True
 
 
 class IslandTable(LinkTable):
@@ -119,14 +130,19 @@ class HostTable(Table):
 
 
 class ClusterFile(Table):
-    """A whole cluster file; `parse_cluster` is the way to make one."""
+    """A whole cluster file; `parse_cluster` is the way to make one.
 
+    Attributes:
+        like: the preset, or its short name, that has what is not said here.
+    """
+
+    like: str | None = None
     name: str
     source: str
     devices: Annotated[dict[str, DeviceTable], Field(min_length=1)]
     nodes: Annotated[list[NodesTable], Field(min_length=1)]
     island: IslandTable | None = None
-    pcie: LinkTable | None = None
+    pcie: PcieTable | None = None
     network: NetworkTable | None = None
     collectives: CollectivesTable = CollectivesTable()
     host: HostTable | None = None
@@ -136,7 +152,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "peak_tflops": PeakTable,
     "nodes": NodesTable,
     "island": IslandTable,
-    "pcie": LinkTable,
+    "pcie": PcieTable,
     "network": NetworkTable,
     "tiers": TierTable,
     "collectives": CollectivesTable,

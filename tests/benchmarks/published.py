@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from simulator import predict
-from simulator.cluster.catalogue import preset_names
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.preset_files import preset_names
 from simulator.cluster.resolve import resolve
 from simulator.experiment.experiment import Experiment
 from simulator.experiment_file import parse

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from simulator import Experiment, ExperimentError, load, lower, parse, predict
-from simulator.cluster.catalogue import PRESETS
+from simulator.cluster.preset_files import PRESETS
 from simulator.experiment_file import TABLE_OF, experiment
 from simulator.workloads.expert_load import loads_of
 

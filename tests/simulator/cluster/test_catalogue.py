@@ -7,8 +7,9 @@ import re
 import pytest
 
 from simulator import ExperimentError, load
-from simulator.cluster.catalogue import load_preset, preset_names
+from simulator.cluster.catalogue import load_preset
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.preset_files import preset_names
 from simulator.cluster.resolve import resolve
 from simulator.experiment.workload import DTYPE_BYTES
 

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import ExperimentError, load, predict
-from simulator.cluster.catalogue import load_preset, preset_names
+from simulator.cluster.catalogue import load_preset
 from simulator.cluster.collective_algorithms import OPERATIONS, obstacle
 from simulator.cluster.communication_costs import CommunicationCosts
 from simulator.cluster.library import InNetwork, Library
 from simulator.cluster.links import Link, Protocol
 from simulator.cluster.nodes import Node, Nodes
+from simulator.cluster.preset_files import preset_names
 from simulator.cluster.topology import NODE, PORT, Tier, Topology
 
 FAST, SLOW, START = 1e-6, 5e-6, 1e-5

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from simulator import ExperimentError, load
-from simulator.cluster.catalogue import PRESETS
 from simulator.cluster.file import parse_cluster, read_cluster
+from simulator.cluster.preset_files import PRESETS
 from simulator.cluster.resolve import resolve
 
 
@@ -40,10 +40,10 @@ WAYS = {"Simple": {"latency_us": 1, "efficiency": 0.5}}
     ("place", "value", "message"),
     [
         ("name", None, "name: missing"),
-        ("colour", 1, "colour: unknown key; known here: name, source, devices, nodes, island,"),
+        ("colour", 1, "colour: unknown key; known here: like, name, source, devices, nodes, is"),
         ("island.bandwith", 1, "island.bandwith: unknown key; known here: bandwidth_gbyte, "),
         ("nodes.0.cards", 1, "nodes.0.cards: unknown key; known here: count, devices, "),
-        ("devices.v100.speed", 1, "devices.v100.speed: unknown key; known here: name, kind"),
+        ("devices.v100.speed", 1, "devices.v100.speed: unknown key; known here: like, gen"),
         ("devices.v100.peak_tflops.int8", 1, "peak_tflops.int8: unknown key; known here: fp64"),
         ("island.protocols.LL.lag", 1, "protocols.LL.lag: unknown key; known here: latency_us, e"),
         ("island.bandwidth_gbyte", "fast", "island.bandwidth_gbyte = 'fast': allowed: a valid n"),
@@ -88,23 +88,34 @@ def test_unreadable_files(tmp_path: Path, text: str | None, message: str) -> Non
         resolve(load(None, [f"cluster.file={path}"]))
 
 
-def test_all_missing_keys_are_named_at_once() -> None:
-    data = {"name": "mine", "devices": {"card": {"name": "RTX", "kind": "gpu"}}}
+def test_all_missing_keys_are_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('[devices.card]\nname = "RTX"\nmemory_gib = 24\n')
     with pytest.raises(ExperimentError) as error:
-        parse_cluster(data, "cluster.file = 'x.toml'")
+        read_cluster(path)
     message = str(error.value)
-    assert message.startswith("cluster.file = 'x.toml': missing: source, devices.card.memory_gib, ")
-    assert message.endswith("devices.card.peak_tflops, nodes")
+    assert message.startswith(f"cluster.file = '{path}': missing: devices.card.memory_bandwidth_gb")
+    assert message.endswith("devices.card.peak_tflops.bf16 (or fp16), nodes.0.devices")
     assert "\n" not in message
-    data["devices"]["card"]["memory"] = 24  # a key that is misspelt is missing, too: say which
+    path.write_text("[devices.card]\nmemory = 24\n")  # what is misspelt is missing, too: say which
     with pytest.raises(ExperimentError, match=r"devices.card.memory: unknown key; known here: "):
-        parse_cluster(data, "x")
+        read_cluster(path)
+
+
+def test_keys_are_those_that_are_said_or_taken(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('like = "laptop"\nname = "mine"\n[host]\ncores = 8\n')
+    found = read_cluster(path)
+    keys = found.keys()
+    assert (keys["host.cores"], keys["host.issue_us"], keys["nodes.0.devices.core"]) == (8, 20, 4)
+    assert "host.cores" not in found.taken
+    assert found.taken.keys() < keys.keys()
 
 
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "marked.toml"
     path.write_bytes(b"\xef\xbb\xbf" + (PRESETS / "dgx-v100.toml").read_bytes())
-    assert read_cluster(path).name == "dgx-v100"
+    assert read_cluster(path).tables.name == "dgx-v100"
 
 
 @pytest.mark.parametrize(

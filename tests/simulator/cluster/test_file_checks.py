@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from simulator.cluster.catalogue import PRESETS
 from simulator.cluster.file_checks import contradictions
+from simulator.cluster.preset_files import PRESETS
 from simulator.cluster.tables import ClusterFile
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, load
-from simulator.cluster.catalogue import load_preset, preset_names
+from simulator.cluster.catalogue import load_preset
+from simulator.cluster.preset_files import preset_names
 from simulator.engine.kernels import Work, attention_seconds, matmul_seconds, times
 from simulator.workloads.describe import Layer, describe
 from simulator.workloads.layer import Matmul
