@@ -12,7 +12,9 @@ import numpy as np
 from simulator.analysis.memory_fit import memory_fit
 from simulator.analysis.metrics import metrics_of
 from simulator.analysis.results import RankMetrics, Result
+from simulator.analysis.validated import caveats
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.profile import Profile
 from simulator.cluster.resolve import resolve
 from simulator.cluster.saved_profile import saved_profile
 from simulator.engine.costs import AnyCosts, costs_of
@@ -92,7 +94,7 @@ def predict(
     """
     notes: list[str] = []
     if cluster == "saved":
-        cluster = resolve(experiment, saved_profile(experiment, notes))
+        cluster = resolve(experiment, profile_for(experiment, notes))
     elif cluster is None:
         cluster = resolve(experiment)
     mesh = experiment.mesh
@@ -111,6 +113,7 @@ def predict(
         notes.append(f"{program.world_size} ranks; {which}")
     notes += experiment.notes
     notes += cluster.notes
+    notes += caveats(experiment, cluster)
     models_memory = experiment.workload.family.has_parameters  # `unit` is times alone
     fit = memory_fit(timeline, cluster) if models_memory else None
     if fit is not None and not fit.fits:
@@ -130,6 +133,18 @@ def predict(
         memory_fit=fit,
         notes=notes,
     )
+
+
+def profile_for(experiment: Experiment, notes: list[str]) -> Profile | None:
+    """Return this machine's saved profile; a note says what is assumed if there is none."""
+    profile = saved_profile(experiment, notes)
+    needed = not experiment.is_for_cluster and experiment.workload.family.has_parameters
+    if profile is None and needed and not notes:
+        notes.append(
+            "no profile of this machine is saved, so the laptop preset stands in for it; "
+            "`twinline calibrate` measures this machine"
+        )
+    return profile
 
 
 def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, list[float]]:

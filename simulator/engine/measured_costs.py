@@ -22,12 +22,14 @@ class MeasuredDurations(EstimatedDurations):
     """Durations of a profile; passes that it does not have are estimated.
 
     Attributes:
-        estimated: keys of the passes asked for so far that the profile does not have.
+        measured: keys of the passes asked for so far that the profile has.
+        estimated: keys of those that it does not have.
     """
 
     def __init__(self, experiment: Experiment, cluster: Cluster, profile: Profile) -> None:
         super().__init__(experiment, cluster)
         self.profile = profile
+        self.measured: set[str] = set()
         self.estimated: set[str] = set()
         self._unmeasured: set[str] = set()
 
@@ -35,6 +37,7 @@ class MeasuredDurations(EstimatedDurations):
         """Return the measured duration of a pass, else its estimate."""
         key = self._measured_key(task)
         if key is not None:
+            self.measured.add(key)
             return self.profile.passes[key]
         self.estimated.add(self._key(task.op, task))
         return super().compute(rank, task)
@@ -61,9 +64,15 @@ class MeasuredDurations(EstimatedDurations):
         """Return which durations are not measured ones."""
         notes = []
         if self.estimated:
+            number = len(self.estimated) + len(self.measured)
+            covered = f"{len(self.measured)} of the" if self.measured else "none of the"
+            others = "the others" if self.measured else "all"
+            dtype = self.experiment.workload.dtype
+            peak = "its" if dtype in self.profile.peak_flops else "the laptop preset's"
             notes.append(
-                f"{len(self.estimated)} segment passes are not in the profile and were estimated; "
-                "`twinline calibrate` with this experiment measures them"
+                f"{covered} {number} segment passes of this plan are in the profile; {others} were "
+                f"estimated with {peak} peak rate of {dtype}; `twinline calibrate` with this "
+                "experiment measures them"
             )
         if self._unmeasured:
             notes.append(

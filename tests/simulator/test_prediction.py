@@ -35,7 +35,14 @@ def profile(hostname: str = "", device: str = "cpu", **more) -> Profile:
 def test_without_a_profile_it_is_the_laptop(home: Path) -> None:
     prediction = predict(load(None), "saved")
     assert prediction.cluster.name == "laptop"
-    assert prediction.notes == []
+    assert prediction.notes == [
+        "no profile of this machine is saved, so the laptop preset stands in for it; "
+        "`twinline calibrate` measures this machine"
+    ]
+    named = (["cluster.preset=laptop"], ["run.pace=2"], ["workload.model=unit"])
+    for overrides in named:  # what is asked for needs no profile
+        assert predict(load(None, overrides), "saved").notes == []
+    assert predict(load(None)).notes == []
 
 
 @pytest.mark.parametrize(
@@ -75,7 +82,20 @@ def test_passes_that_were_not_measured_are_counted(home: Path) -> None:
     key = pass_key(Op.FORWARD, describe(experiment), experiment.workload)
     save_profile(profile(passes={key: Timing.certain(1.0)}), home)
     (note,) = predict(experiment, "saved").notes
-    assert note.startswith("2 segment passes are not in the profile")  # B and STEP
+    assert note == (
+        "1 of the 3 segment passes of this plan are in the profile; the others were estimated "
+        "with the laptop preset's peak rate of fp32; `twinline calibrate` with this experiment "
+        "measures them"
+    )
+
+
+def test_a_profile_that_covers_nothing_says_so(home: Path) -> None:
+    save_profile(profile(peak_flops={"fp32": 1e11}), home)
+    (note,) = predict(load(None, ["parallel.pipeline=1"]), "saved").notes
+    assert note.startswith(
+        "none of the 3 segment passes of this plan are in the profile; all were estimated with "
+        "its peak rate of fp32; "
+    )
 
 
 def spread(experiment: Experiment, timing: Timing) -> Profile:
