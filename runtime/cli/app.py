@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.cli.calibrate import calibrate
-from runtime.cli.compare import compare
-from runtime.cli.run import run
-from runtime.cli.validate import validate
 from simulator.cli.application import command_line
-from simulator.cli.clusters import clusters
-from simulator.cli.predict import predict
-from simulator.cli.program import program
-from simulator.cli.schedules import schedules
-from simulator.cli.strategies import strategies
 
 ABOUT = """Write a parallel-training strategy once: predict its timeline, run the same program for
 real, and compare the two.
@@ -29,7 +20,14 @@ app = command_line(
     "twinline",
     ABOUT,
     (
-        *(predict, run, compare, calibrate, validate),
-        *(program, strategies, clusters, schedules),
+        "simulator.cli.predict",
+        "runtime.cli.run",
+        "runtime.cli.compare",
+        "runtime.cli.calibrate",
+        "runtime.cli.validate",
+        "simulator.cli.program",
+        "simulator.cli.strategies",
+        "simulator.cli.clusters",
+        "simulator.cli.schedules",
     ),
 )

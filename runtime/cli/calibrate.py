@@ -12,10 +12,10 @@ from rich.table import Table
 from runtime.cli.running import OUT, progress_bar, run_errors
 from runtime.execution import calibrating
 from runtime.keep_profile import with_older
+from simulator.cli.console import stdout_console
 from simulator.cli.options import File, Sets
 from simulator.cli.outputs import check_outputs, deliver
 from simulator.cli.results import print_parts
-from simulator.cli.terminal import stdout_console
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import default_path, save_profile
 from simulator.cluster.timing import Timing

@@ -8,11 +8,11 @@ from pathlib import Path
 from runtime.cli.running import OUT, progress_bar, run_errors
 from runtime.execution import running
 from runtime.execution.results import Execution
+from simulator.cli.console import print_notes, stdout_console
 from simulator.cli.contents import print_contents
 from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
 from simulator.cli.outputs import check_outputs, deliver, timeline_outputs
 from simulator.cli.results import print_result
-from simulator.cli.terminal import print_notes, stdout_console
 from simulator.experiment.describe import describe_plan
 from simulator.experiment_file import load
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.launch.launcher import LaunchError, OnProgress
-from simulator.cli.application import FAILED, INTERRUPTED, fail, user_errors
+from simulator.cli.application import FAILED, INTERRUPTED, fail
+from simulator.cli.user_errors import user_errors
 
 OUT = Path("twinline-out")
 """The folder of files that no flag names."""

@@ -16,9 +16,9 @@ from runtime.validation.kept import Row, finished, identity
 from runtime.validation.report import line_of, print_validation
 from runtime.validation.suite import SuiteCase, cases_of
 from simulator.cli.application import FAILED, INTERRUPTED, fail
+from simulator.cli.console import stdout_console
 from simulator.cli.options import AsJson
 from simulator.cli.outputs import Output, deliver
-from simulator.cli.terminal import stdout_console
 from simulator.experiment.describe import describe_plan
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from simulator.cli.deferred import DeferredCommand
 from simulator.cli.help import Command, write_help
 from simulator.cli.terminal import allow_plain_characters, broken_stdout, give_up_stdout
-from simulator.experiment.section import ExperimentError
-from simulator.timeline.trace import TraceError
 
 MISTAKE, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: a mistake of the user, something that failed, Ctrl-C."""
@@ -29,23 +27,13 @@ def fail(message: str, code: int) -> None:
     raise typer.Exit(code)
 
 
-def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `command` with a user's mistake as one line on stderr and exit code 2."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except (ExperimentError, TraceError) as error:
-            fail(str(error), MISTAKE)
-        except OSError as error:
-            if error.filename is None:
-                raise
-            fail(f"{error.filename}: {error.strerror}", FAILED)
-        except KeyboardInterrupt:
-            fail("interrupted", INTERRUPTED)
-
-    return wrapped
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """Report Ctrl-C in one line, as commands themselves do: imports before them take a while."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail("interrupted", INTERRUPTED)
 
 
 def _give_up(error: OSError) -> int:
@@ -90,6 +78,16 @@ class Commands(TyperGroup):
         given = sys.argv[1:] if args is None else args
         _run(super().main, given or ["--help"], **extra)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Read the arguments of the whole."""
+        with _interrupts():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Import the command that was called, and run it."""
+        with _interrupts():
+            return super().invoke(ctx)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help of the whole: what it is for, and its commands."""
         write_help(self, ctx, formatter)
@@ -107,6 +105,8 @@ def _print_version(wanted: bool) -> None:
     """Print which version is installed, and end, if that is what was asked for."""
     if not wanted:
         return
+    from importlib import metadata  # takes as long to import as a third of the command line
+
     try:
         print(f"twinline {metadata.version('twinline')}")
     except metadata.PackageNotFoundError:
@@ -114,10 +114,23 @@ def _print_version(wanted: bool) -> None:
     raise typer.Exit
 
 
-def command_line(name: str, about: str, commands: Sequence[Callable[..., Any]]) -> typer.Typer:
-    """Return `commands` as one command line, with ``--version``."""
+def command_line(name: str, about: str, modules: Sequence[str]) -> typer.Typer:
+    """Return a command line, with ``--version``.
+
+    Args:
+        name: of the program.
+        about: the text of its help.
+        modules: of its commands, each a function with the name of its module.
+    """
+
+    class OfModules(Commands):
+        def __init__(self, **settings: Any):
+            super().__init__(**settings)
+            for module in modules:
+                self.add_command(DeferredCommand(module))
+
     # Without markup, help is plain text, which square brackets do not confuse.
-    app = typer.Typer(name=name, cls=Commands, add_completion=False, rich_markup_mode=None)
+    app = typer.Typer(name=name, cls=OfModules, add_completion=False, rich_markup_mode=None)
 
     @app.callback(help=about)
     def options(
@@ -132,6 +145,4 @@ def command_line(name: str, about: str, commands: Sequence[Callable[..., Any]]) 
         ] = False,
     ) -> None: ...
 
-    for command in commands:
-        app.command(cls=Command)(command)
     return app

@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from simulator.cli.application import user_errors
+from simulator.cli.console import print_filled, stdout_console
 from simulator.cli.options import AsJson
 from simulator.cli.outputs import deliver
-from simulator.cli.terminal import print_filled, stdout_console
+from simulator.cli.user_errors import user_errors
 from simulator.cluster.build import cluster_of
 from simulator.cluster.catalogue import load_preset, read_preset
 from simulator.cluster.cluster import Cluster

@@ -12,12 +12,12 @@ import typer
 from simulator.analysis.comparison import Comparison, OtherProgramError, compare_timelines
 from simulator.analysis.metrics import metrics_of
 from simulator.analysis.results import Result
-from simulator.cli.application import user_errors
 from simulator.cli.comparison import print_comparison
+from simulator.cli.console import print_notes, stdout_console
 from simulator.cli.options import AsJson, Gantt
 from simulator.cli.outputs import Output, check_outputs, deliver
 from simulator.cli.results import print_memory_fit, print_result
-from simulator.cli.terminal import print_notes, stdout_console
+from simulator.cli.user_errors import user_errors
 from simulator.experiment.describe import describe_plan
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError

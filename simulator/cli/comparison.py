@@ -7,8 +7,8 @@ from rich.table import Table
 
 from simulator.analysis.comparison import Comparison
 from simulator.analysis.results import Result
+from simulator.cli.console import print_filled
 from simulator.cli.results import print_parts
-from simulator.cli.terminal import print_filled
 from simulator.units import nbytes, percent, seconds
 
 LEGEND = """\

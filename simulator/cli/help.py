@@ -65,7 +65,8 @@ def write_help(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any) -> 
             text = text.replace("  [", " [").replace("default: ", f"default:{KEPT}")
             sections.setdefault("Options", []).append((name, text))
     if isinstance(command, TyperGroup):
-        sections["Commands"] = [(name, summary(c.help)) for name, c in command.commands.items()]
+        commands: dict[str, Any] = dict(command.commands)  # of our classes, which have a summary
+        sections["Commands"] = [(name, c.summary()) for name, c in commands.items()]
     formatter.write(f"\n{description(command.help, formatter.width)}\n")
     for title, rows in sections.items():
         formatter.write(f"\n{title}:\n{two_columns(rows, formatter.width)}\n")
@@ -73,6 +74,10 @@ def write_help(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any) -> 
 
 class Command(TyperCommand):
     """A command whose docstring is its help."""
+
+    def summary(self) -> str:
+        """Return what the command does, in a line."""
+        return summary(self.help)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help of the command."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from simulator.cli.terminal import print_filled
+from simulator.cli.console import print_filled
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import Mesh
 from simulator.program.operations import COMMUNICATION, MESSAGES

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from simulator.cli.application import user_errors
+from simulator.cli.console import print_notes, stdout_console
 from simulator.cli.contents import print_contents
 from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
 from simulator.cli.outputs import check_outputs, deliver, timeline_outputs
 from simulator.cli.results import print_memory_fit, print_result
-from simulator.cli.terminal import print_notes, stdout_console
+from simulator.cli.user_errors import user_errors
 from simulator.experiment.describe import describe_plan
 from simulator.experiment_file import load
 from simulator.prediction import predict as predicted

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from simulator.cli.application import user_errors
+from simulator.cli.console import print_filled
 from simulator.cli.contents import lines_of_contents
 from simulator.cli.mesh import print_mesh
 from simulator.cli.options import File, Sets
 from simulator.cli.outputs import deliver
-from simulator.cli.terminal import print_filled
+from simulator.cli.user_errors import user_errors
 from simulator.experiment.describe import describe_plan
 from simulator.experiment_file import load
 from simulator.program.csv_text import to_csv

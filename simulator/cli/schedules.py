@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from simulator.cli.application import user_errors
+from simulator.cli.console import stdout_console
 from simulator.cli.options import AsJson, Gantt
 from simulator.cli.outputs import Output, check_outputs, deliver
-from simulator.cli.terminal import stdout_console
+from simulator.cli.user_errors import user_errors
 from simulator.planner.schedules import (
     PipelineSetting,
     ScheduleFigures,

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from simulator.cli.application import user_errors
+from simulator.cli.console import stdout_console
 from simulator.cli.options import AsJson
 from simulator.cli.outputs import deliver
-from simulator.cli.terminal import stdout_console
+from simulator.cli.user_errors import user_errors
 from simulator.strategies import registry
 from simulator.strategies.strategy import Strategy
 

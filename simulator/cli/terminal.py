@@ -9,9 +9,6 @@ import sys
 import textwrap
 import unicodedata
 
-from rich.console import Console
-from rich.text import Text
-
 PLAIN = {
     "–": "-", "−": "-", "…": "...", "×": "x", "÷": "/", "·": ".", "±": "+-",
     "µ": "u", "μ": "u", "Δ": "D", "→": "->", "←": "<-", "≥": ">=", "≤": "<=",
@@ -55,19 +52,6 @@ def allow_plain_characters() -> None:
             stream.reconfigure(errors=HANDLER)
 
 
-class _Stdout(Console):
-    """A console that leaves a closed pipe to its caller, who may have files to write."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise the error again."""
-        raise
-
-
-def stdout_console() -> Console:
-    """Return the console that results are printed on."""
-    return _Stdout(highlight=False)
-
-
 def fill(text: str, width: int, first: str = "", rest: str = "") -> str:
     """Return `text` in lines that end between words, never within one, and not at `KEPT`."""
     lines = textwrap.fill(
@@ -75,18 +59,6 @@ def fill(text: str, width: int, first: str = "", rest: str = "") -> str:
         break_on_hyphens=False, break_long_words=False,
     )  # fmt: skip
     return lines.replace(KEPT, " ")
-
-
-def print_filled(console: Console, text: str, rest: str = "   ") -> None:
-    """Print plain text in lines that fit the terminal, all but the first indented by `rest`."""
-    console.print(Text(fill(text, console.width, rest=rest)), soft_wrap=True)
-
-
-def print_notes(console: Console, notes: list[str]) -> None:
-    """Print what the reader should know of a result, each note on lines of its own."""
-    for note in notes:
-        lines = fill(f"note: {note}", console.width, rest="   ")
-        console.print(Text(lines[:5], "yellow") + Text(lines[5:]), soft_wrap=True)
 
 
 def broken_stdout(error: OSError) -> str:

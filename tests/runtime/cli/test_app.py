@@ -19,9 +19,8 @@ APPS = {
     "runtime": runtime.torchrun.app,
 }
 COMMANDS = {
-    name: ["", *(command.callback.__name__ for command in app.registered_commands)]
-    for name, app in APPS.items()
-} | {"runtime": [""]}
+    name: ["", *getattr(typer.main.get_command(app), "commands", ())] for name, app in APPS.items()
+}
 
 
 def help_of(app: typer.Typer, command: str) -> str:
@@ -69,3 +68,11 @@ def test_the_version_is_said(name: str) -> None:
     found = CliRunner().invoke(APPS[name], ["--version"])
     assert (found.exit_code, found.stderr) == (0, "")
     assert re.fullmatch(r"twinline (\d+\.\d+\.\d+\S*|\(.*\))\n", found.stdout)
+
+
+@pytest.mark.parametrize("name", ["twinline", "simulator"])
+def test_the_list_of_commands_has_their_summaries(name: str) -> None:
+    listed = " ".join(help_of(APPS[name], "").partition("\nCommands:")[2].split())
+    for command in COMMANDS[name][1:]:
+        paragraph = help_of(APPS[name], command).split("\n\n")[1]
+        assert f"{command} {' '.join(paragraph.split())}" in listed

@@ -1,4 +1,4 @@
-"""The start of the command line: quiet when it is interrupted, at whatever moment."""
+"""The start of the command line: quiet when interrupted at any moment, and only what is needed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ ROOT = Path(__file__).resolve().parents[3]
 INTERRUPTED = """
 import sys
 
+interrupted = sys.argv.pop(1)
+
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[1]:
+        if name == interrupted:
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Interrupt())
@@ -28,8 +30,8 @@ def start(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_an_interrupt_during_imports_is_one_line() -> None:
-    for module in ("runtime.cli.app", "pydantic", "simulator.prediction"):
-        found = start(INTERRUPTED.format(module="runtime.cli"), module)
+    for module in ("runtime.cli.app", "simulator.cli.predict", "pydantic", "simulator.prediction"):
+        found = start(INTERRUPTED.format(module="runtime.cli"), module, "predict")
         assert (found.returncode, found.stderr) == (130, "twinline: interrupted\n"), module
 
 
@@ -43,3 +45,28 @@ def test_nothing_is_imported_before_interrupts_are_caught() -> None:
     code = "import sys, runtime.cli; print([n for n in sys.modules if n.startswith('simulator')])"
     found = start(code)
     assert found.stdout == "[]\n", found.stderr
+
+
+LOADED = """
+import sys
+from runtime.cli import main
+try:
+    main()
+finally:
+    print(" ".join(sys.modules), file=sys.stderr)
+"""
+
+
+def test_help_and_mistakes_load_no_command() -> None:
+    for arguments in (["--help"], [], ["--version"], ["predit"]):
+        loaded = set(start(LOADED, *arguments).stderr.split())
+        assert "simulator.cli.application" in loaded
+        assert not loaded & {"numpy", "simpy", "simulator.experiment.experiment"}, arguments
+
+
+def test_a_command_loads_no_other() -> None:
+    loaded = start(LOADED, "predict", "--help").stderr.split()
+    commands = {"run", "compare", "calibrate", "validate", "program", "strategies", "schedules"}
+    places = ("runtime.cli", "simulator.cli")
+    assert "simulator.cli.predict" in loaded
+    assert not {f"{place}.{name}" for place in places for name in commands} & set(loaded)

@@ -7,7 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from simulator.cli.app import app
-from simulator.cli.application import Commands, SingleCommand, user_errors
+from simulator.cli.application import Commands, SingleCommand
+from simulator.cli.user_errors import user_errors
 from simulator.experiment.section import ExperimentError
 
 COMMANDS = ("predict", "program", "strategies", "clusters", "schedules", "compare")

@@ -8,15 +8,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from simulator.cli.terminal import (
-    HANDLER,
-    KEPT,
-    allow_plain_characters,
-    broken_stdout,
-    fill,
-    plain,
-    print_notes,
-)
+from simulator.cli.console import print_notes
+from simulator.cli.terminal import HANDLER, KEPT, allow_plain_characters, broken_stdout, fill, plain
 
 
 @pytest.mark.parametrize(

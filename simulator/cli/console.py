@@ -1,0 +1,33 @@
+"""The console that results are printed on."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from simulator.cli.terminal import fill
+
+
+class _Stdout(Console):
+    """A console that leaves a closed pipe to its caller, who may have files to write."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again."""
+        raise
+
+
+def stdout_console() -> Console:
+    """Return the console that results are printed on."""
+    return _Stdout(highlight=False, emoji=False)  # a path may have colons; and emoji load slowly
+
+
+def print_filled(console: Console, text: str, rest: str = "   ") -> None:
+    """Print plain text in lines that fit the terminal, all but the first indented by `rest`."""
+    console.print(Text(fill(text, console.width, rest=rest)), soft_wrap=True)
+
+
+def print_notes(console: Console, notes: list[str]) -> None:
+    """Print what the reader should know of a result, each note on lines of its own."""
+    for note in notes:
+        lines = fill(f"note: {note}", console.width, rest="   ")
+        console.print(Text(lines[:5], "yellow") + Text(lines[5:]), soft_wrap=True)
