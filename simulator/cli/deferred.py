@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import gc
+import sys
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import typer
 
 from simulator.cli.help import Command, summary
+from simulator.program.gc_pause import paused_gc
 
 
 class DeferredCommand(Command):
@@ -36,5 +40,13 @@ class DeferredCommand(Command):
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         """Import the command, and return the context of its call."""
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(cls=Command)(getattr(import_module(self.module), str(self.name)))
+        app.command(cls=Command)(getattr(self._imported(), str(self.name)))
         return typer.main.get_command(app).make_context(info_name, args, *more, **extra)
+
+    def _imported(self) -> ModuleType:
+        """Return the module of the command."""
+        if self.module not in sys.modules:
+            with paused_gc():
+                import_module(self.module)
+            gc.freeze()  # what was imported stays; walking it at the end takes long
+        return sys.modules[self.module]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def test_a_command_is_imported_when_it_is_called(greet: Path) -> None:
         invoke(app, "greet", "Ann")
     greet.write_text(GREET.format(number=100), encoding="utf-8")
     assert invoke(app, "greet", "Ann") == "hello Ann\n"
+    assert gc.isenabled()
     assert "Greet somebody.\n\nBy name.\n" in invoke(app, "greet", "--help")
 
 

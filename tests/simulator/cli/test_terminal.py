@@ -6,9 +6,7 @@ import io
 import sys
 
 import pytest
-from rich.console import Console
 
-from simulator.cli.console import print_notes
 from simulator.cli.terminal import HANDLER, KEPT, allow_plain_characters, broken_stdout, fill, plain
 
 
@@ -46,14 +44,3 @@ def test_words_and_what_belongs_together_are_not_broken() -> None:
     assert fill("in twinline-out/ [default:" + KEPT + "1,1]", 16) == (
         "in twinline-out/\n[default: 1,1]"
     )
-
-
-def test_notes_fit_the_terminal_and_are_no_markup() -> None:
-    console = Console(file=io.StringIO(), width=24)
-    print_notes(console, ["a plan of [bold] 16 ranks :smile: does not fit", "short"])
-    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
-        "note: a plan of [bold]",
-        "   16 ranks :smile: does",
-        "   not fit",
-        "note: short",
-    ]
