@@ -13,7 +13,7 @@ resource is added to what the activity takes that stands for them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 
 from simulator.cluster.cluster import Cluster
 from simulator.engine.contention import ROUNDING, Demand
@@ -62,6 +62,7 @@ class Demands:
         self._all_beside = cluster.cores is not None
         if cluster.profile is None:
             self._share_links(program)
+        self._own = self._owners(program)
         if self._all_beside:
             resources = {cluster.compute_resource(rank) for rank in program.members}
             self.capacities |= dict.fromkeys(sorted(resources), cluster.compute_capacity)
@@ -88,6 +89,25 @@ class Demands:
         """Return the demand of a stream that waits for a moment on its cores or device."""
         resource = self.cluster.compute_resource(rank)
         return ((resource, PRESENCE),) if resource in self.capacities else ()
+
+    def own(self, rank: int) -> Set[str]:
+        """Return the resources that passes and collectives of this rank use, and nothing else."""
+        return self._own.get(rank, frozenset())
+
+    def _owners(self, program: Program) -> dict[int, set[str]]:
+        """Return, by rank, the resources that nothing but its passes and collectives uses."""
+        users: dict[str, set[int | None]] = {}  # None: messages
+        for rank in program.members:
+            users.setdefault(self.cluster.compute_resource(rank), set()).add(rank)
+        for instruction in _first_of_every_task(program):
+            rank, task = instruction.rank, instruction.task
+            for name, _ in self._of_links.get((rank, id(task)), ()):
+                users.setdefault(name, set()).add(None if task.op in MESSAGES else rank)
+        owned: dict[int, set[str]] = {}
+        for name, who in users.items():
+            if len(who) == 1 and None not in who:
+                owned.setdefault(next(iter(who)) or 0, set()).add(name)
+        return owned
 
     def _share_links(self, program: Program) -> None:
         rates: dict[TaskOfRank, dict[str, float]] = {}

@@ -7,7 +7,7 @@ where activities share a resource (`simulator.engine.contention`) and so stretch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from typing import Protocol
 
@@ -17,8 +17,9 @@ import simpy
 from simulator.engine.contention import Demand, SharedResources
 from simulator.program.gc_pause import paused_gc
 from simulator.program.instruction import Instruction
+from simulator.program.leaping_walk import LeapingWalk
 from simulator.program.program import Program
-from simulator.program.walk import Walk
+from simulator.program.runs import Times
 from simulator.timeline.memory import memory_samples
 from simulator.timeline.timeline import Timeline
 
@@ -56,13 +57,21 @@ class Costs(Protocol):
         """Return the weight with which it gets its part of a resource that is short."""
         return 1.0
 
+    def are_alike(self) -> bool:
+        """Tell whether all instructions of one task on one rank have the same costs."""
+        return False
 
-class Engine(Walk):
+    def own(self, rank: int) -> Set[str]:
+        """Return the shared resources that nobody but this rank uses."""
+        return frozenset()
+
+
+class Engine(LeapingWalk):
     """The simulation of one training step: a walk in which instructions take time."""
 
     def __init__(self, program: Program, costs: Costs):
-        super().__init__(program)
         self._costs = costs
+        super().__init__(program)
         self._environment = simpy.Environment()
         self._shared = SharedResources(self._environment, costs.capacities)
         self._seconds = [costs.seconds(instruction) for instruction in program]
@@ -81,6 +90,22 @@ class Engine(Walk):
         posted, start, end = (np.array(column) for column in (self.posted, self.start, self.end))
         memory = memory_samples(self.program, posted, end)
         return Timeline.of_program(self.program, posted, start, end, memory=memory)
+
+    def leaps(self) -> bool:
+        """Tell whether instructions of one template always take the same times."""
+        return self._costs.are_alike()
+
+    def is_alone(self, instruction: Instruction) -> bool:
+        """Tell whether an instruction meets nobody and is slowed by its own rank at most."""
+        if not super().is_alone(instruction):
+            return False
+        demand = self._costs.demand((instruction,)) if self._costs.capacities else ()
+        own = self._costs.own(instruction.rank) if demand else ()
+        return all(resource in own for resource, _ in demand)
+
+    def timed(self, instructions: Sequence[Instruction]) -> Times:
+        """Return the times of instructions of one rank that nothing else disturbs."""
+        return Alone(instructions, self._costs).times()
 
     def post(self, instruction: Instruction, ready: float) -> None:
         """Post an instruction after the delay that its stream needs to wake."""
@@ -117,6 +142,52 @@ class Engine(Walk):
 
         timeout = self._environment.timeout(max(time - self._environment.now, 0.0))
         timeout.callbacks.append(lambda _: self._shared.start(seconds, demand, done, weight))
+
+
+class CopiedCosts(Costs):
+    """The costs of instructions of which a program has copies."""
+
+    def __init__(self, costs: Costs, originals: Sequence[Instruction]) -> None:
+        self.capacities = costs.capacities
+        self._costs, self._originals = costs, originals
+
+    def seconds(self, instruction: Instruction) -> float:
+        """Return the duration of the original."""
+        return self._costs.seconds(self._originals[instruction.uid])
+
+    def delay(self, instruction: Instruction) -> float:
+        """Return the delay of the original."""
+        return self._costs.delay(self._originals[instruction.uid])
+
+    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
+        """Return the demand of the originals."""
+        return self._costs.demand(self._of(participants))
+
+    def weight(self, participants: tuple[Instruction, ...]) -> float:
+        """Return the weight of the originals."""
+        return self._costs.weight(self._of(participants))
+
+    def _of(self, participants: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
+        return tuple(self._originals[member.uid] for member in participants)
+
+
+class Alone(Engine):
+    """The simulation of instructions of one rank as if there were nothing else."""
+
+    def __init__(self, instructions: Sequence[Instruction], costs: Costs) -> None:
+        copies: dict[Instruction, Instruction] = {}
+        for instruction in instructions:
+            after = [copies[other] for other in instruction.after if other in copies]
+            copies[instruction] = Instruction(instruction.task, instruction.microbatch, after)
+        program = Program([list(copies.values())])
+        program.meetings = []  # they meet nobody
+        super().__init__(program, CopiedCosts(costs, instructions))
+
+    def times(self) -> Times:
+        """Return when each of them is posted, starts and ends."""
+        self.advance()
+        self._environment.run()
+        return self.posted, self.start, self.end
 
 
 def simulate(program: Program, costs: Costs) -> Timeline:

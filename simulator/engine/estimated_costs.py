@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.timing import Timing
 from simulator.cluster.transfer_share import transfer_share, wake_weight
@@ -113,6 +115,14 @@ class EstimatedCosts(Costs):
     def weight(self, participants: tuple[Instruction, ...]) -> float:
         """Return the weight with which a transfer competes with passes."""
         return self._share(participants)[1]
+
+    def are_alike(self) -> bool:
+        """True without host time, which depends on what is queued, and on who waits."""
+        return not self.has_host
+
+    def own(self, rank: int) -> Set[str]:
+        """Return the device of a rank, unless others use it, too."""
+        return self.demands.own(rank)
 
     def _share(self, participants: tuple[Instruction, ...]) -> tuple[float, float]:
         """Return each participant's share of its cores or device, and the weight.

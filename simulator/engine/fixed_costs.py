@@ -38,6 +38,10 @@ class FixedCosts(Costs):
         """Return the stretched duration of an instruction."""
         return self.pace * self.durations.seconds(instruction.rank, instruction.task)
 
+    def are_alike(self) -> bool:
+        """True: a duration depends on the rank and the task alone."""
+        return True
+
 
 def _stated(op: Op, layer: Layer) -> float:
     forward, backward_input, backward_weight = layer.seconds or (0.0, 0.0, 0.0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from simulator.program.errors import ProgramError
+from simulator.program.leaping_walk import LeapingWalk
 from simulator.program.program import Program
-from simulator.program.walk import Walk
 
 
 def check_deadlock(program: Program) -> None:
@@ -22,7 +22,7 @@ def check_deadlock(program: Program) -> None:
                         f"rank {instruction.rank}: {instruction.label} waits for {other.label}, "
                         f"which is not earlier in the list of this rank"
                     )
-    walk = Walk(program)
+    walk = LeapingWalk(program)
     walk.advance()
     if stuck := walk.stuck():
         where = "; ".join(f"rank {i.rank} waits in {i.label}" for i in stuck)

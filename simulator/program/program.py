@@ -22,6 +22,7 @@ from simulator.program.bucket import Bucket
 from simulator.program.digest import ListDigests
 from simulator.program.instruction import Instruction
 from simulator.program.meetings import match_rendezvous
+from simulator.program.template import Call
 
 
 @dataclass(eq=False)
@@ -39,6 +40,7 @@ class Program:
         num_stages: virtual stages over the whole pipeline.
         list_of: for every global rank the position of the list that says what it does; not
             given: every rank has its own.
+        calls: per list, the calls that it is written out from; empty: it was written by hand.
         members: per list, the global rank whose partners it names: the first that it is for.
     """
 
@@ -47,6 +49,7 @@ class Program:
     buckets: list[list[Bucket]] = field(default_factory=list)
     num_stages: int = 1
     list_of: list[int] = field(default_factory=list)
+    calls: list[list[Call]] = field(default_factory=list)
     members: list[int] = field(init=False)
 
     def __post_init__(self) -> None:

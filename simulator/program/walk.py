@@ -11,11 +11,16 @@ from simulator.program.program import Program
 
 
 class Stream:
-    """A queue of instructions of one rank, of which one at a time is under way."""
+    """A queue of instructions of one rank, of which one at a time is under way.
 
-    __slots__ = ("queue", "head", "free", "busy", "listed")
+    Attributes:
+        beside: all streams of the rank by name, this one included.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("queue", "head", "free", "busy", "listed", "beside")
+
+    def __init__(self, beside: dict[str, Stream]) -> None:
+        self.beside = beside
         self.queue: list[Instruction] = []
         self.head = 0
         self.free = 0.0
@@ -54,7 +59,7 @@ class Walk:
             for instruction in instructions:
                 stream = streams.get(instruction.task.stream)
                 if stream is None:
-                    stream = streams[instruction.task.stream] = Stream()
+                    stream = streams[instruction.task.stream] = Stream(streams)
                 stream.queue.append(instruction)
                 self._stream_of.append(stream)
             self._todo += streams.values()
@@ -99,14 +104,10 @@ class Walk:
             self.end[uid] = time
             stream = self._stream_of[uid]
             stream.free, stream.busy = time, False
-            if not stream.listed:
-                stream.listed = True
-                self._todo.append(stream)
+            self.note(stream)
             if uid in self._waiting:
                 for waiting in self._waiting.pop(uid):
-                    if not waiting.listed:
-                        waiting.listed = True
-                        self._todo.append(waiting)
+                    self.note(waiting)
 
     def stuck(self) -> list[Instruction]:
         """Return the first instruction that has not ended, for every rank that has one."""
@@ -130,9 +131,21 @@ class Walk:
                     return
                 if ended > ready:
                     ready = ended
+            if self.leap(stream, instruction, ready):
+                continue
             stream.head += 1
             stream.busy = True
             self.post(instruction, ready)
+
+    def leap(self, stream: Stream, instruction: Instruction, ready: float) -> bool:
+        """Take an instruction that could start at `ready`, and others, in one step; or do not."""
+        return False
+
+    def note(self, stream: Stream) -> None:
+        """Note that a stream may get further."""
+        if not stream.listed:
+            stream.listed = True
+            self._todo.append(stream)
 
 
 def predecessors(program: Program) -> list[list[Instruction]]:

@@ -144,6 +144,7 @@ def program_of(lowered: Lowered, fold: bool = False) -> Program:
         [lowered.buckets[rank] for rank in lowered.ranks],
         len(lowered.ranges),
         lowered.mesh.represented_by() if fold else [],
+        [] if lowered.own_lists else [lowered.calls[rank] for rank in lowered.ranks],
     )
 
 
