@@ -32,7 +32,7 @@ FAMILIES = {
 """Folders of modules of one kind, and the parametrised test that takes all of them in turn."""
 
 COMMANDS = {f"runtime/cli/{name}.py" for name in ("calibrate", "compare", "run", "validate")}
-"""The commands, which `tests/test_cli.py` runs."""
+"""The commands, which the tests in `tests/cli` run."""
 
 BARE = frozenset(
     {"Among", "As", "At", "By", "For", "From", "How", "In", "Of", "Per", "Since", "That", "To"}
