@@ -20,6 +20,7 @@ from simulator.program.instruction import Instruction
 from simulator.program.leaping_walk import LeapingWalk
 from simulator.program.program import Program
 from simulator.program.runs import Times
+from simulator.program.task import Task
 from simulator.timeline.memory import memory_samples
 from simulator.timeline.timeline import Timeline
 
@@ -41,6 +42,14 @@ class Costs(Protocol):
     def delay(self, instruction: Instruction) -> float:
         """Return the time between being able to start (or to post) and doing so."""
         return 0.0
+
+    def all_seconds(self, program: Program) -> list[float]:
+        """Return `seconds` of every instruction."""
+        return [self.seconds(instruction) for instruction in program]
+
+    def all_delays(self, program: Program) -> list[float]:
+        """Return `delay` of every instruction."""
+        return [self.delay(instruction) for instruction in program]
 
     def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
         """Return the shared resources that the delay waits for, and its weight.
@@ -66,6 +75,15 @@ class Costs(Protocol):
         return frozenset()
 
 
+def seconds_by_task(program: Program, seconds: Callable[[int, Task], float]) -> list[float]:
+    """Return the seconds of every instruction, which depend on its rank and its task alone."""
+    found: list[float] = []
+    for rank, columns in zip(program.members, program.columns, strict=True):
+        of_task = np.array([seconds(rank, task) for task in columns.tasks], dtype=np.float64)
+        found += of_task[columns.task].tolist()
+    return found
+
+
 class Engine(LeapingWalk):
     """The simulation of one training step: a walk in which instructions take time."""
 
@@ -74,8 +92,8 @@ class Engine(LeapingWalk):
         super().__init__(program)
         self._environment = simpy.Environment()
         self._shared = SharedResources(self._environment, costs.capacities)
-        self._seconds = [costs.seconds(instruction) for instruction in program]
-        self._delays = [costs.delay(instruction) for instruction in program]
+        self._seconds = costs.all_seconds(program)
+        self._delays = costs.all_delays(program)
 
     def run(self) -> Timeline:
         """Simulate to the end and return the timeline.

@@ -11,7 +11,7 @@ from simulator.engine import kernels
 from simulator.engine.contention import Demand
 from simulator.engine.demands import Demands
 from simulator.engine.durations import Durations
-from simulator.engine.engine import Costs
+from simulator.engine.engine import Costs, seconds_by_task
 from simulator.engine.layer_work import work_of
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
@@ -89,6 +89,16 @@ class EstimatedCosts(Costs):
             return seconds
         queued = self._queued[instruction.uid]
         return seconds + self.cluster.issue_s + self.cluster.queue_s * queued
+
+    def all_seconds(self, program: Program) -> list[float]:
+        """Return the duration of every instruction, where that depends on its task alone."""
+        if self.are_alike():
+            return seconds_by_task(program, self.durations.seconds)
+        return super().all_seconds(program)
+
+    def all_delays(self, program: Program) -> list[float]:
+        """Return the time in which the stream of every instruction wakes."""
+        return super().all_delays(program) if self.has_host else [0.0] * len(program)
 
     def alone(self, instruction: Instruction) -> float:
         """Return the duration of an instruction without host time."""

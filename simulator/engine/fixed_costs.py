@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from simulator.cluster.timing import Timing
 from simulator.engine.durations import Durations
-from simulator.engine.engine import Costs
+from simulator.engine.engine import Costs, seconds_by_task
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
+from simulator.program.program import Program
 from simulator.program.task import Task
 from simulator.workloads.layer import Layer
 
@@ -37,6 +38,16 @@ class FixedCosts(Costs):
     def seconds(self, instruction: Instruction) -> float:
         """Return the stretched duration of an instruction."""
         return self.pace * self.durations.seconds(instruction.rank, instruction.task)
+
+    def all_seconds(self, program: Program) -> list[float]:
+        """Return the stretched duration of every instruction, asked for once for each task."""
+        return seconds_by_task(
+            program, lambda rank, task: self.pace * self.durations.seconds(rank, task)
+        )
+
+    def all_delays(self, program: Program) -> list[float]:
+        """Return zeros: nothing waits to be woken."""
+        return [0.0] * len(program)
 
     def are_alike(self) -> bool:
         """True: a duration depends on the rank and the task alone."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from simulator.program.bucket import Bucket
-from simulator.program.instruction import Instruction
+from simulator.program.columns import Columns
 from simulator.program.task import Task
 
 
@@ -22,27 +23,23 @@ class ListDigests:
         self._groups: dict[int, tuple[tuple[int, ...], str]] = {}  # by identity
 
     def digest(
-        self, instructions: Sequence[Instruction], resident: dict[str, int], buckets: list[Bucket]
+        self, rank: int, columns: Columns, resident: dict[str, int], buckets: list[Bucket]
     ) -> bytes:
-        """Return the SHA-256 of one list and of what its rank holds throughout."""
+        """Return the SHA-256 of the list of a rank and of what the rank holds throughout."""
         text = [repr(resident)]
         for bucket in buckets:
             whole = replace(bucket, replicas=(), shards=())
             text.append(f"{whole} {self._group(bucket.replicas)} {self._group(bucket.shards)}")
-        numbers: dict[int, int] = {}  # by identity: to make the text of a task is slow
         by_text: dict[str, int] = {}
-        for instruction in instructions:
-            task = instruction.task
-            number = numbers.get(id(task))
-            if number is None:
-                written = self._task(task, instruction.rank)
-                if written not in by_text:
-                    by_text[written] = len(by_text)
-                    text.append(written)
-                number = numbers[id(task)] = by_text[written]
-            after = ",".join(map(str, sorted([other.index for other in instruction.after])))
-            text.append(f"{number} {instruction.microbatch} {after}")
-        return hashlib.sha256("\n".join(text).encode()).digest()
+        numbers = np.empty(len(columns.tasks), dtype="<i8")
+        used, first = np.unique(columns.task, return_index=True)
+        for number in used[np.argsort(first)].tolist():
+            written = self._task(columns.tasks[number], rank)
+            numbers[number] = by_text.setdefault(written, len(by_text))
+        found = hashlib.sha256("\n".join([*text, *by_text]).encode())
+        for column in (numbers[columns.task], columns.microbatch, columns.begin, columns.waits):
+            found.update(column.astype("<i8").tobytes())
+        return found.digest()
 
     def _task(self, task: Task, rank: int) -> str:
         stream, offset = task.stream, -1

@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 from simulator.program.bucket import Bucket
+from simulator.program.columns import Columns, columns_of_calls, columns_of_list
 from simulator.program.digest import ListDigests
 from simulator.program.instruction import Instruction
 from simulator.program.meetings import match_rendezvous
-from simulator.program.template import Call
+from simulator.program.template import Call, expand
 
 
-@dataclass(eq=False)
 class Program:
     """The instruction lists of all ranks and the bytes that each rank holds throughout.
 
@@ -33,51 +32,66 @@ class Program:
     them, with partners at the same distance. Peers, groups and `Instruction.rank` are global
     ranks there, too.
 
-    Attributes:
+    Args:
         ranks: the instructions of each list, in an order in which the rank can execute them.
         resident: per list, bytes by name (parameters, gradients, …).
         buckets: per list, its parameters.
         num_stages: virtual stages over the whole pipeline.
         list_of: for every global rank the position of the list that says what it does; not
             given: every rank has its own.
-        calls: per list, the calls that it is written out from; empty: it was written by hand.
+        calls: per list, the calls that it is written out from, in place of `ranks`.
+
+    Attributes:
         members: per list, the global rank whose partners it names: the first that it is for.
     """
 
-    ranks: list[list[Instruction]]
-    resident: list[dict[str, int]] = field(default_factory=list)
-    buckets: list[list[Bucket]] = field(default_factory=list)
-    num_stages: int = 1
-    list_of: list[int] = field(default_factory=list)
-    calls: list[list[Call]] = field(default_factory=list)
-    members: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        if not self.resident:
-            self.resident = [{} for _ in self.ranks]
-        if not self.buckets:
-            self.buckets = [[] for _ in self.ranks]
-        if not self.list_of:
-            self.list_of = list(range(len(self.ranks)))
+    def __init__(
+        self,
+        ranks: Sequence[list[Instruction]] = (),
+        resident: Sequence[dict[str, int]] = (),
+        buckets: Sequence[list[Bucket]] = (),
+        num_stages: int = 1,
+        list_of: Sequence[int] = (),
+        calls: Sequence[list[Call]] = (),
+    ) -> None:
+        self.calls = list(calls)
+        self.num_ranks = len(calls) or len(ranks)
+        self.resident = list(resident) or [{} for _ in range(self.num_ranks)]
+        self.buckets = list(buckets) or [[] for _ in range(self.num_ranks)]
+        self.num_stages = num_stages
+        self.list_of = list(list_of) or list(range(self.num_ranks))
         first: dict[int, int] = {}
         for rank, position in enumerate(self.list_of):
             first.setdefault(position, rank)
-        self.members = [first[position] for position in range(len(self.ranks))]
-        uid = 0
-        for rank, instructions in zip(self.members, self.ranks, strict=True):
+        self.members = [first[position] for position in range(self.num_ranks)]
+        if not calls:
+            self.ranks = self._numbered(ranks)
+
+    @cached_property
+    def ranks(self) -> list[list[Instruction]]:
+        """The instructions of each list; where there are calls, written out when asked for."""
+        return self._numbered([expand(calls) for calls in self.calls])
+
+    def _numbered(self, ranks: Iterable[list[Instruction]]) -> list[list[Instruction]]:
+        """Tell the instructions where they are."""
+        lists, uid = list(ranks), 0
+        for rank, instructions in zip(self.members, lists, strict=True):
             for index, instruction in enumerate(instructions):
                 instruction.rank, instruction.index, instruction.uid = rank, index, uid
                 uid += 1
+        return lists
+
+    @cached_property
+    def columns(self) -> list[Columns]:
+        """The instructions of each list as columns."""
+        if self.calls:
+            return [columns_of_calls(calls) for calls in self.calls]
+        return [columns_of_list(instructions) for instructions in self.ranks]
 
     @property
     def world_size(self) -> int:
         """The number of ranks, those without a list of their own included."""
         return len(self.list_of)
-
-    @property
-    def num_ranks(self) -> int:
-        """The number of lists: fewer than `world_size` if the program is folded."""
-        return len(self.ranks)
 
     @property
     def counts(self) -> list[int]:
@@ -91,6 +105,8 @@ class Program:
         return self.num_ranks < self.world_size
 
     def __len__(self) -> int:
+        if self.calls:
+            return sum(len(call.template.order) for calls in self.calls for call in calls)
         return sum(map(len, self.ranks))
 
     def __iter__(self) -> Iterator[Instruction]:
@@ -111,7 +127,7 @@ class Program:
         digests = ListDigests()
         of_list = [
             digests.digest(*what)
-            for what in zip(self.ranks, self.resident, self.buckets, strict=True)
+            for what in zip(self.members, self.columns, self.resident, self.buckets, strict=True)
         ]
         whole = hashlib.sha256(f"{self.num_stages} stages\n".encode())
         whole.update(b"".join([of_list[position] for position in self.list_of]))

@@ -138,13 +138,14 @@ def apply_chain(lowered: Lowered) -> Lowered:
 
 def program_of(lowered: Lowered, fold: bool = False) -> Program:
     """Return the program at the end of the chain, unchecked."""
+    written = bool(lowered.own_lists)
     return Program(
-        [lowered.lists[rank] for rank in lowered.ranks],
+        [lowered.lists[rank] for rank in lowered.ranks] if written else [],
         [lowered.resident[rank] for rank in lowered.ranks],
         [lowered.buckets[rank] for rank in lowered.ranks],
         len(lowered.ranges),
         lowered.mesh.represented_by() if fold else [],
-        [] if lowered.own_lists else [lowered.calls[rank] for rank in lowered.ranks],
+        [] if written else [lowered.calls[rank] for rank in lowered.ranks],
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from simulator.program.columns import Columns
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
@@ -65,22 +66,18 @@ def memory_samples(program: Program, posted: Floats, end: Floats) -> list[Memory
     is resident (parameters, gradients, optimizer state).
     """
     samples, first = [], 0
-    for instructions, held in zip(program.ranks, program.resident, strict=True):
-        last = first + len(instructions)
+    for columns, held in zip(program.columns, program.resident, strict=True):
+        last = first + len(columns)
         known = {name: nbytes for name, nbytes in held.items() if name in MemoryParts._fields}
         resident = MemoryParts(**known, buffers=sum(held.values()) - sum(known.values()))
-        samples.append(_samples(instructions, resident, posted[first:last], end[first:last]))
+        samples.append(_samples(columns, resident, posted[first:last], end[first:last]))
         first = last
     return samples
 
 
-def _samples(
-    instructions: list[Instruction], resident: MemoryParts, posted: Floats, end: Floats
-) -> MemorySamples:
+def _samples(columns: Columns, resident: MemoryParts, posted: Floats, end: Floats) -> MemorySamples:
     """Return what one rank holds beside and with what is resident."""
-    numbers: dict[int, int] = {}
-    number = np.array([numbers.setdefault(id(i.task), len(numbers)) for i in instructions], int)
-    tasks = list({id(i.task): i.task for i in instructions}.values())
+    number, tasks = columns.task, columns.tasks
     sizes = {tensor.name: tensor.nbytes for task in tasks for tensor in task.allocates}
     gains, losses = np.zeros((2, len(tasks), len(MemoryParts._fields)), dtype=np.int64)
     for row, task in enumerate(tasks):

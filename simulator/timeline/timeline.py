@@ -135,20 +135,14 @@ class Timeline:
         cls, program: Program, posted: Floats, start: Floats, end: Floats, **rest: Any
     ) -> Timeline:
         """Return the timeline of a program: span i is the instruction with uid i."""
-        numbers: dict[int, int] = {}
         kinds: list[Kind] = []
-        kind = np.empty(len(program), dtype=np.int64)
-        microbatch = np.empty(len(program), dtype=np.int64)
-        lengths = np.array([len(instructions) for instructions in program.ranks], dtype=np.int64)
-        rank = np.repeat(np.arange(lengths.size), lengths)
-        for uid, instruction in enumerate(program):
-            identity = id(instruction.task)
-            if identity not in numbers:
-                numbers[identity] = len(kinds)
-                kinds.append(Kind.of(instruction.task))
-            kind[uid] = numbers[identity]
-            microbatch[uid] = instruction.microbatch
-        columns = (rank, kind, microbatch, posted, start, end)
+        kind: list[Integers] = []
+        for listed in program.columns:
+            kind.append(listed.task + len(kinds))
+            kinds += map(Kind.of, listed.tasks)
+        rank = np.repeat(np.arange(program.num_ranks), list(map(len, program.columns)))
+        microbatch = [listed.microbatch for listed in program.columns]
+        columns = (rank, _joined(kind), _joined(microbatch), posted, start, end)
         members, counts = program.members, program.counts
         return cls(program.num_ranks, kinds, *columns, members=members, counts=counts, **rest)
 
@@ -178,3 +172,7 @@ class Timeline:
     def is_compute(self) -> npt.NDArray[np.bool_]:
         """A mask of the spans on the compute stream."""
         return self.of_kind(lambda kind: kind.stream == COMPUTE_STREAM)
+
+
+def _joined(columns: list[Integers]) -> Integers:
+    return np.concatenate([np.empty(0, dtype=np.int64), *columns])

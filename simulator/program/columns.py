@@ -1,0 +1,167 @@
+"""The instructions of a list as columns of integers, for what looks at all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.program.instruction import Instruction
+from simulator.program.operations import COMMUNICATION
+from simulator.program.task import Task
+from simulator.program.template import Call, Template
+
+Integers = npt.NDArray[np.int64]
+
+
+class Columns(NamedTuple):
+    """The instructions of one list, in order.
+
+    Attributes:
+        tasks: the distinct tasks.
+        task: per instruction the position of its task in `tasks`.
+        microbatch: per instruction; -1: none.
+        begin: per instruction, and once more at the end, where its waits begin in `waits`.
+        waits: the positions of what instructions wait for, ascending for each.
+    """
+
+    tasks: list[Task]
+    task: Integers
+    microbatch: Integers
+    begin: Integers
+    waits: Integers
+
+    def __len__(self) -> int:
+        return int(self.task.size)
+
+
+def columns_of_list(instructions: Sequence[Instruction]) -> Columns:
+    """Return the columns of instructions that know their positions."""
+    numbers: dict[int, int] = {}
+    tasks: list[Task] = []
+    task: list[int] = []
+    for instruction in instructions:
+        number = numbers.setdefault(id(instruction.task), len(tasks))
+        if number == len(tasks):
+            tasks.append(instruction.task)
+        task.append(number)
+    after = [sorted([other.index for other in i.after]) for i in instructions]
+    return Columns(
+        tasks,
+        np.array(task, dtype=np.int64),
+        np.array([i.microbatch for i in instructions], dtype=np.int64),
+        _begins(np.array([len(indices) for indices in after], dtype=np.int64)),
+        np.array([index for indices in after for index in indices], dtype=np.int64),
+    )
+
+
+def columns_of_calls(calls: Sequence[Call]) -> Columns:
+    """Return the columns of what `simulator.program.template.expand` writes out."""
+    shapes: dict[Template, _Shape] = {}
+    number_of: dict[int, int] = {}
+    tasks: list[Task] = []
+    of_shape: dict[Template, list[int]] = {}
+    for number, call in enumerate(calls):
+        if call.template not in shapes:
+            shapes[call.template] = _Shape(call.template, tasks, number_of)
+            of_shape[call.template] = []
+        of_shape[call.template].append(number)
+    lengths = np.array([len(call.template.order) for call in calls], dtype=np.int64)
+    begin = _begins(lengths)
+    microbatch = np.array([call.microbatch for call in calls], dtype=np.int64)
+    last = _last_computes(calls, shapes, begin)
+    position = {call: int(first) for call, first in zip(calls, begin, strict=False)}
+    total = int(begin[-1])
+    columns = np.empty((2, total), dtype=np.int64)
+    owners: list[Integers] = []
+    waits: list[Integers] = []
+    for template, numbers in of_shape.items():
+        shape, mine = shapes[template], np.array(numbers, dtype=np.int64)
+        block = begin[mine][:, None] + np.arange(len(template.order))
+        columns[0][block] = shape.task
+        columns[1][block] = np.where(shape.of_step, -1, microbatch[mine][:, None] + shape.shift)
+        owners.append((begin[mine][:, None] + shape.waiting).ravel())
+        waits.append((begin[mine][:, None] + shape.waited).ravel())
+        if shape.asking.size:
+            arguments = np.array(
+                [
+                    [
+                        position[other] + shapes[other.template].place[entry]
+                        for other, entry in found
+                    ]
+                    for found in (calls[number].arguments for number in numbers)
+                ],
+                dtype=np.int64,
+            )
+            owners.append((begin[mine][:, None] + shape.asking).ravel())
+            waits.append(arguments[:, shape.argument].ravel())
+        if shape.leading.size:
+            before = np.broadcast_to(last[mine][:, None], (mine.size, shape.leading.size)).ravel()
+            owner = (begin[mine][:, None] + shape.leading).ravel()
+            owners.append(owner[before >= 0])
+            waits.append(before[before >= 0])
+    owner, waited = _distinct(np.concatenate(owners), np.concatenate(waits), total)
+    return Columns(
+        tasks, columns[0], columns[1], _begins(np.bincount(owner, minlength=total)), waited
+    )
+
+
+class _Shape:
+    """A template as arrays, by position in the order of its list.
+
+    Attributes:
+        place: the position of each entry, by its number.
+        task, shift, of_step: of each entry; a shift is 0 where the entry is of the step.
+        waiting, waited: positions of what waits, and of what it waits for, within the template.
+        asking, argument: positions of what waits for an argument, and for which.
+        leading: positions of communication before the first compute.
+        last_compute: the position of the last compute; -1: there is none.
+    """
+
+    def __init__(self, template: Template, tasks: list[Task], number_of: dict[int, int]) -> None:
+        entries = [template.entries[number] for number in template.order]
+        self.place = {number: place for place, number in enumerate(template.order)}
+        self.task = np.empty(len(entries), dtype=np.int64)
+        for place, entry in enumerate(entries):
+            number = number_of.setdefault(id(entry.task), len(tasks))
+            if number == len(tasks):
+                tasks.append(entry.task)
+            self.task[place] = number
+        self.shift = np.array([entry.shift or 0 for entry in entries], dtype=np.int64)
+        self.of_step = np.array([entry.shift is None for entry in entries], dtype=bool)
+        inside, outside, leading = [], [], []
+        last = -1
+        for place, entry in enumerate(entries):
+            inside += [(place, self.place[wait]) for wait in entry.waits if wait >= 0]
+            outside += [(place, ~wait) for wait in entry.waits if wait < 0]
+            if entry.task.op not in COMMUNICATION:
+                last = place
+            elif last >= 0:
+                inside.append((place, last))
+            else:
+                leading.append(place)
+        self.waiting, self.waited = np.array(inside, dtype=np.int64).reshape(-1, 2).T
+        self.asking, self.argument = np.array(outside, dtype=np.int64).reshape(-1, 2).T
+        self.leading = np.array(leading, dtype=np.int64)
+        self.last_compute = last
+
+
+def _last_computes(
+    calls: Sequence[Call], shapes: dict[Template, _Shape], begin: Integers
+) -> Integers:
+    """Return, per call, the position of the last compute before it; -1: there is none."""
+    found = np.array([shapes[call.template].last_compute for call in calls], dtype=np.int64)
+    found = np.where(found >= 0, found + begin[:-1], -1)
+    return np.concatenate([[-1], np.maximum.accumulate(found)[:-1]]).astype(np.int64)
+
+
+def _begins(counts: Integers) -> Integers:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _distinct(owner: Integers, waited: Integers, count: int) -> tuple[Integers, Integers]:
+    """Return pairs in ascending order, each once."""
+    pairs = np.unique(owner * count + waited)
+    return pairs // max(count, 1), pairs % max(count, 1)
