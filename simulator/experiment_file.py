@@ -105,9 +105,13 @@ def experiment(**keys: Any) -> Experiment:
         if key in Experiment.model_fields:
             if not isinstance(value, Mapping):
                 raise ExperimentError(f"{key} = {value!r}: expected a dict of keys of [{key}]")
-            data.setdefault(key, {}).update(value)
-            continue
-        data.setdefault(table_of(key), {})[key] = value
+            given = value
+        else:
+            key, given = table_of(key), {key: value}
+        table = data.setdefault(key, {})
+        if twice := table.keys() & given:
+            raise ExperimentError(f"{key}.{min(twice)}: given twice, alone and in {key} = {{…}}")
+        table.update(given)
     return parse(data)
 
 

@@ -22,6 +22,7 @@ from simulator.engine.engine import simulate
 from simulator.engine.measured_costs import MeasuredCosts
 from simulator.engine.replica_folding import folds
 from simulator.experiment.experiment import Experiment
+from simulator.experiment.section import ExperimentError
 from simulator.program.program import Program
 from simulator.program.staleness import staleness_of
 from simulator.strategies.lowering import lower
@@ -39,7 +40,7 @@ EACH_UP_TO = 64
 """Ranks up to which a prediction shows every one, those with the times of another, too."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Prediction(Result):
     """A simulated training step.
 
@@ -90,13 +91,18 @@ def predict(
         program: of the experiment, if it has been lowered already; none of it is left out.
 
     Raises:
-        ExperimentError: the plan has no program, or the cluster cannot hold it.
+        ExperimentError: the plan has no program, or `cluster` cannot hold it, or is none.
     """
     notes: list[str] = []
     if cluster == "saved":
         cluster = resolve(experiment, profile_for(experiment, notes))
     elif cluster is None:
         cluster = resolve(experiment)
+    elif not isinstance(cluster, Cluster):
+        raise ExperimentError(
+            f"cluster = {cluster!r}: allowed: a Cluster, 'saved' or None; the experiment names a "
+            "preset or a file: experiment(preset=…), experiment(file=…)"
+        )
     mesh = experiment.mesh
     program = program or lower(experiment, fold=folds(experiment, cluster))
     costs = costs_of(program, experiment, cluster)

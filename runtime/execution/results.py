@@ -18,7 +18,7 @@ SPARE = 1.1
 """A pace that is advised is so many times the pace that just suffices."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Execution(Result):
     """A real run.
 

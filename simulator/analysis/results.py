@@ -124,7 +124,7 @@ class Metrics:
         }
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Result:
     """A timeline with its figures: what a prediction, a run and a saved timeline have in common.
 
@@ -200,14 +200,21 @@ class Result:
         statistics = self.statistics.to_json() if self.statistics else {}
         return self.metrics.to_json() | statistics | {"notes": self.notes}
 
-    def _repr_html_(self) -> str:
-        """The figures and a row per rank, for notebooks."""
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._line()})"
+
+    def _line(self) -> str:
+        """Return the figures of the whole in one line."""
         line = f"iteration {seconds(self.iteration_time_s)}, bubble fraction "
         line += f"{self.bubble_fraction:.3f}"
         if self.tokens_per_s is not None:
             line += f", {self.tokens_per_s:,.0f} {self.metrics.token}s/s"
         if self.mfu is not None:
             line += f", MFU {percent(self.mfu)}"
+        return line
+
+    def _repr_html_(self) -> str:
+        """The figures and a row per rank, for notebooks."""
         header = ("rank", "compute", "exposed comm", "idle", "peak memory", "in flight")
         rows = [
             (
@@ -223,7 +230,7 @@ class Result:
         more = len(self.ranks) - len(rows)
         fit = [str(self.memory_fit)] if self.memory_fit and self.memory_fit.fits else []
         notes = [*([f"… and {more} more ranks"] if more else []), *fit, *self.notes]
-        return html_table(line, header, rows, notes)
+        return html_table(self._line(), header, rows, notes)
 
 
 def html_table(

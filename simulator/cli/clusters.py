@@ -21,7 +21,8 @@ from simulator.cluster.catalogue import load_preset, read_preset
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.completion import inside
 from simulator.cluster.file import CheckedFile, read_cluster
-from simulator.cluster.preset_files import preset_names
+from simulator.cluster.preset_files import preset_names, unknown_preset
+from simulator.experiment.section import ExperimentError
 from simulator.units import nbytes
 
 Name = Annotated[
@@ -63,6 +64,8 @@ def show_one(name: str, as_json: bool) -> None:
         ExperimentError: there is neither; or the file describes no machine.
     """
     is_file = name.endswith(".toml") or Path(name).is_file()
+    if not is_file and name not in preset_names():
+        raise ExperimentError(f"{unknown_preset(name, 'NAME')}, or the path of a cluster file")
     checked = read_cluster(name) if is_file else read_preset(name)
     row = describe_cluster(cluster_of(checked))
     values = checked.keys().items()

@@ -143,10 +143,14 @@ class Cluster:
             node_bandwidth_gbit: 10⁹ bit/s of all network cards of a node, each way.
 
         Raises:
-            ExperimentError: nodes differ, so it is not said which of them change; nothing joins
-                several nodes; or more devices than a mesh of direct links has.
+            ExperimentError: a number below 1; nodes differ, so it is not said which of them
+                change; nothing joins several nodes; or more devices than a mesh of direct links
+                has.
         """
         now = self.topology.nodes
+        for key, number in (("nodes", nodes), ("devices_per_node", devices_per_node)):
+            if number is not None and number < 1:
+                raise ExperimentError(f"cluster.{key} = {number}: allowed: 1 or more")
         if (nodes, devices_per_node, node_bandwidth_gbit) == (None, None, None):
             return self
         if len(now.distinct) > 1:

@@ -18,6 +18,7 @@ from simulator.cluster.completion import Completion, leaves
 from simulator.cluster.file_checks import contradictions
 from simulator.cluster.tables import NAMED_TABLES, TABLES, ClusterFile
 from simulator.experiment.section import ExperimentError
+from simulator.experiment.spelling import nearest_name
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,10 @@ def _explain(error: ValidationError, needed: Sequence[str]) -> str:
     first = next(iter([*unknown, *wrong, *errors]))
     place = _place(first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"{place}: unknown key; known here: {', '.join(_keys_at(first['loc'][:-1]))}"
+        known = _keys_at(first["loc"][:-1])
+        near = nearest_name(str(first["loc"][-1]), known)
+        hint = f"did you mean {near}? " if near else ""
+        return f"{place}: unknown key; {hint}known here: {', '.join(known)}"
     if first["type"] == "list_type" and first["loc"][-1] in TABLES:
         return f"{place}: expected one table or more: [[{place}]]"
     if first["type"] in NO_TABLE:

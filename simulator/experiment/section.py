@@ -46,6 +46,15 @@ class Section(BaseModel):
         given = {key: getattr(self, key) for key in self.model_fields_set}
         return type(self)(**(given | self.canonical(update or {})))
 
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Yield what was given: the rest has the defaults."""
+        for key in type(self).model_fields:
+            if key in self.model_fields_set:
+                yield key, getattr(self, key)
+
+    def __str__(self) -> str:
+        return repr(self)
+
     @classmethod
     def canonical(cls, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Return `keys` and their values in the spelling that this table knows.

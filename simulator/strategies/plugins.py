@@ -91,6 +91,9 @@ def load_user_code(key: str, name: str, group: str) -> UserCode:
             raise found.mistake(getattr(error, "strerror", None) or str(error)) from None
         value: Any = found.call(_module_of_file, str(Path(path).resolve()), source)
         return UserCode(key, name, _attribute(found, value, attributes), path)
+    path, attributes = _split(name)
+    if path.endswith(".py"):
+        raise found.mistake(f"a file is named {':'.join([FILE + path, *attributes])}")
     point = installed(group).get(name)
     dotted = name if point is None else point.value.replace(":", ".")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:

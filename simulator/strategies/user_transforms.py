@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simulator.experiment.experiment import Experiment
+from simulator.program.instruction import Instruction
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.plugins import UserCode, load_user_code
 
@@ -44,5 +45,21 @@ def apply_user_transforms(lowered: Lowered) -> Lowered:
         answer = code.call(code.value, lowered)
         if not isinstance(answer, Lowered):
             raise code.mistake(f"{code.file}: returned {answer!r}; allowed: the Lowered it makes")
+        for rank, instructions in answer.own_lists.items():
+            if (wrong := _no_list(instructions)) is not None:
+                raise code.mistake(f"{code.file}: list of rank {rank}: {wrong}")
         lowered = answer
     return lowered
+
+
+def _no_list(instructions: object) -> str | None:
+    """Return why something is no list of instructions that wait for others; None: it is one."""
+    if not isinstance(instructions, list):
+        return f"is {instructions!r}; allowed: a list of instructions"
+    for instruction in instructions:
+        if not isinstance(instruction, Instruction):
+            return f"has a {type(instruction).__name__} in it; allowed: instructions"
+        after = instruction.after
+        if not isinstance(after, tuple) or not all(isinstance(one, Instruction) for one in after):
+            return f"{instruction.label}: after is {after!r}; allowed: a tuple of instructions"
+    return None

@@ -272,6 +272,12 @@ def test_keywords_are_refused_as_keys_of_a_file_are() -> None:
     assert refused(zigzag=2).startswith("zigzag: unknown key; known: model, layers, hidden")
     assert refused(layers="4") == refusal(["workload.layers='4'"])
     assert refused(layers=2, pipeline=3) == refusal(["workload.layers=2", "parallel.pipeline=3"])
+    assert refused(pp=2, parallel={"pipeline": 4}).startswith("parallel.pipeline: parallel.pp is ")
+    for keys in (
+        {"tensor": 2, "parallel": {"tensor": 1}},
+        {"parallel": {"tensor": 1}, "tensor": 2},
+    ):
+        assert refused(**keys) == "parallel.tensor: given twice, alone and in parallel = {…}"
     assert refused(cluster="dgx-h100").startswith("cluster = 'dgx-h100': expected a dict")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator import Experiment, Prediction, load, lower, parse, predict
+from simulator import Experiment, ExperimentError, Prediction, load, lower, parse, predict
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import save_profile
@@ -64,6 +64,11 @@ def test_this_machines_profile_is_used(home: Path, saved, overrides, expected: s
 def test_a_saved_profile_is_used_only_when_asked_for(home: Path) -> None:
     save_profile(profile(), home)
     assert predict(load(None)).cluster.name == "laptop"
+
+
+def test_the_name_of_a_preset_is_no_cluster() -> None:
+    with pytest.raises(ExperimentError, match=r"^cluster = 'dgx-h100': allowed: a Cluster, "):
+        predict(load(None), "dgx-h100")
 
 
 def test_a_damaged_profile_is_ignored_and_said_so(home: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from simulator import Prediction, load, predict
 from simulator.analysis.results import MOST_ROWS, Result
 from simulator.timeline.statistics import Statistics
+from simulator.units import seconds
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,12 @@ def test_rates_are_those_of_the_iteration_time_over_all_iterations(prediction: P
         assert getattr(slower, name) == pytest.approx(getattr(metrics, name) / 2)
     assert slower.bubble_fraction == metrics.bubble_fraction
     assert metrics.over_iterations(None) is metrics
+
+
+def test_a_result_is_one_line_in_an_interpreter(prediction: Prediction) -> None:
+    time = seconds(prediction.iteration_time_s)
+    assert repr(prediction).startswith(f"Prediction(iteration {time}, bubble fraction ")
+    assert len(repr(prediction)) < 100
 
 
 def test_a_notebook_shows_the_first_ranks_and_escapes_notes(prediction: Prediction) -> None:

@@ -98,6 +98,6 @@ def test_other_names_of_presets_are_suggested(name: str, meant: str) -> None:
 
 
 def test_a_name_that_is_nothing(tmp_path: Path) -> None:
-    for name, message in (("tower", "allowed: a100-pcie"), ("no.toml", "No such file")):
+    for name, message in (("tower", "or the path of a cluster file"), ("no.toml", "No such file")):
         found = CliRunner().invoke(app, ["clusters", name])
         assert (found.exit_code, message in found.stderr) == (2, True)

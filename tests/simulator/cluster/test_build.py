@@ -88,6 +88,12 @@ def test_uneven_nodes_are_not_resized(uneven: str, key: str) -> None:
         resolve(load(None, [uneven, "parallel.data=7"]))
 
 
+@pytest.mark.parametrize("key", ["nodes", "devices_per_node"])
+def test_a_cluster_has_one_node_and_device_at_least(key: str) -> None:
+    with pytest.raises(ExperimentError, match=f"^cluster.{key} = 0: allowed: 1 or more"):
+        load_preset("dgx-h100").resized(**{key: 0})
+
+
 def test_one_source_of_the_cluster(uneven: str) -> None:
     with pytest.raises(ExperimentError, match=r"cluster\.file = .*: cluster\.preset is set too"):
         load(None, [uneven, "cluster.preset=laptop"])

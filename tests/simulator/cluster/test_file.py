@@ -42,6 +42,7 @@ WAYS = {"Simple": {"latency_us": 1, "efficiency": 0.5}}
         ("name", None, "name: missing"),
         ("colour", 1, "colour: unknown key; known here: like, name, source, devices, nodes, is"),
         ("island.bandwith", 1, "island.bandwith: unknown key; known here: bandwidth_gbyte, "),
+        ("devices.v100.memory_gb", 1, "memory_gb: unknown key; did you mean memory_gib? known h"),
         ("nodes.0.cards", 1, "nodes.0.cards: unknown key; known here: count, devices, "),
         ("devices.v100.speed", 1, "devices.v100.speed: unknown key; known here: like, gen"),
         ("devices.v100.peak_tflops.int8", 1, "peak_tflops.int8: unknown key; known here: fp64"),
@@ -98,7 +99,7 @@ def test_all_missing_keys_are_named_at_once(tmp_path: Path) -> None:
     assert message.endswith("devices.card.peak_tflops.bf16 (or fp16), nodes.0.devices")
     assert "\n" not in message
     path.write_text("[devices.card]\nmemory = 24\n")  # what is misspelt is missing, too: say which
-    with pytest.raises(ExperimentError, match=r"devices.card.memory: unknown key; known here: "):
+    with pytest.raises(ExperimentError, match=r"devices.card.memory: unknown key; did you mean me"):
         read_cluster(path)
 
 

@@ -21,6 +21,12 @@ def test_a_section_is_a_table(section: str, wrong: object) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_an_interpreter_shows_what_was_given() -> None:
+    plan = parse({"parallel": {"pp": 2, "microbatches": 4}})
+    assert repr(plan) == str(plan) == "Experiment(parallel=Parallel(pipeline=2, microbatches=4))"
+    assert repr(Experiment()) == "Experiment()"
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_of_the_wrong_type_is_refused(section: str) -> None:
     for key in type(getattr(Experiment(), section)).model_fields:

@@ -65,6 +65,8 @@ def test_what_has_another_form_is_no_name_of_user_code() -> None:
         ("nothing_at_all.zigzag", "there is no module 'nothing_at_all' to import"),
         ("own_package.zigzag.Y", "zigzag.py has no 'Y'"),
         ("own_package.broken", "broken.py, line 3: KeyError: 'key'"),
+        ("own_package/helper.py", "a file is named file:own_package/helper.py"),
+        ("./helper.py:ANSWER", "a file is named file:./helper.py:ANSWER"),
     ],
 )
 def test_what_there_is_not_is_refused(package: Path, name: str, message: str) -> None:

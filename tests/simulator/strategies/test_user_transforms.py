@@ -43,6 +43,23 @@ def test_one_that_changes_nothing_leaves_the_program(tmp_path: Path) -> None:
             "def transform(lowered): return lowered.with_lists(lambda rank, l: l[1:])\n",
             "which is not earlier in the list of this rank",
         ),
+        (
+            "def transform(lowered): return lowered.with_lists(lambda rank, l: l.reverse())\n",
+            "list of rank 0: is None; allowed: a list of instructions",
+        ),
+        (
+            "def transform(lowered):\n"
+            "    return lowered.with_lists(lambda rank, l: [i.task for i in l])\n",
+            "list of rank 0: has a Task in it; allowed: instructions",
+        ),
+        (
+            "def transform(lowered):\n"
+            "    def change(rank, instructions):\n"
+            "        instructions[1].after = instructions[0]\n"
+            "        return instructions\n"
+            "    return lowered.with_lists(change)\n",
+            "list of rank 0: 0SEND_F0: after is rank -1: 0F0; allowed: a tuple of instructions",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, text: str, message: str) -> None:
