@@ -181,6 +181,8 @@ class RankContext:
 
     def add_up(self, names: Sequence[str], microbatch: int) -> Tensor:
         """Return the sum of tensors, in the first of them."""
+        if not names:
+            raise ValueError("its task names no tensor")
         first, *others = (self.tensors[name, microbatch] for name in names)
         for other in others:
             first += other

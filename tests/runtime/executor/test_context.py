@@ -96,3 +96,8 @@ def test_parameters_are_found_by_what_communication_is_about(alone, experiment):
     assert context.parameters_of(bucket.segments[0]) is parameters
     held = {name: nbytes for name, nbytes in context.resident_bytes().items() if nbytes}
     assert held == context.rank.program.resident[0]
+
+
+def test_a_transfer_of_nothing_says_so(alone, experiment):
+    with pytest.raises(ValueError, match="its task names no tensor"):
+        made(experiment, alone).add_up((), 0)
