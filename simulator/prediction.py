@@ -20,7 +20,7 @@ from simulator.cluster.saved_profile import saved_profile
 from simulator.engine.costs import AnyCosts, costs_of
 from simulator.engine.engine import simulate
 from simulator.engine.measured_costs import MeasuredCosts
-from simulator.engine.replica_folding import folds
+from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.program.program import Program
@@ -104,7 +104,9 @@ def predict(
             "preset or a file: experiment(preset=…), experiment(file=…)"
         )
     mesh = experiment.mesh
-    program = program or lower(experiment, fold=folds(experiment, cluster))
+    if program is None:
+        folding = folding_of(experiment, cluster)
+        program = lower(experiment, folding.list_of if folding else ())
     costs = costs_of(program, experiment, cluster)
     timeline, times = simulated(program, costs, experiment.run.seed)
     timeline.meta = metadata("predicted", experiment, program) | {"cluster": cluster.name}

@@ -113,10 +113,11 @@ class Cluster:
 
         A device counts whole, however many of its ranks are in use.
         """
-        devices = {self.topology.device(rank): rank for rank in range(world_size)}
-        peaks = [self.device_of(rank).peak_flops.get(dtype) for rank in devices.values()]
-        known = [peak for peak in peaks if peak is not None]
-        return sum(known) / world_size if len(known) == len(peaks) else None
+        last = self.topology.device(world_size - 1)
+        counts = self.topology.nodes.kinds_of_first(last + 1)
+        peaks = {kind: self.kinds[kind].peak_flops.get(dtype) for kind in counts}
+        known = [count * (peaks[kind] or 0.0) for kind, count in counts.items()]
+        return None if None in peaks.values() else sum(known) / world_size
 
     def message(self, source: int, target: int, nbytes: int) -> Timing:
         """Return how long a message takes, both ranks being ready, as the profile has it if any."""

@@ -10,6 +10,7 @@ from simulator.cluster.collective_algorithms import OPERATIONS, Way, obstacle, w
 from simulator.cluster.extent import Extent, extent_of
 from simulator.cluster.library import Library
 from simulator.cluster.links import Protocol
+from simulator.cluster.placement import Floats, Placement
 from simulator.cluster.topology import MEMORY, PORT, Topology
 from simulator.experiment.section import ExperimentError
 from simulator.program.operations import SHIFTS, Op
@@ -47,7 +48,7 @@ class CommunicationCosts:
         self.protocols = next((list(link.protocols) for link in self.links if link), [])
         self._extents: dict[tuple[tuple[int, ...], str], Extent] = {}
         self._costs: dict[tuple[Op, tuple[int, ...], float], Cost] = {}
-        self._shares: dict[tuple[int, ...], dict[str, tuple[float, list[float]]]] = {}
+        self._shares: dict[tuple[int, ...], tuple[list[str], Floats]] = {}
 
     def cost(self, op: Op, group: tuple[int, ...], nbytes: float) -> Cost:
         """Return the cost by the fastest algorithm, or by the one that is forced.
@@ -100,15 +101,18 @@ class CommunicationCosts:
             return found
         volumes = self.cost(op, group, nbytes).volumes
         if group not in self._shares:
-            self._shares[group] = self.topology.shares(group)
-        for name, (_, row) in self._shares[group].items():
-            passing = sum(share * volume for share, volume in zip(row, volumes, strict=True))
+            shares = Placement(self.topology, group).shares()
+            self._shares[group] = self.topology.names(shares.names.tolist()), shares.rows
+        names, rows = self._shares[group]
+        for name, passing in zip(names, (rows @ np.array(volumes)).tolist(), strict=True):
             if passing:
                 found[f"out:{name}"] = found[f"in:{name}"] = passing
         return found
 
     def extent(self, group: tuple[int, ...], pattern: str = "ring") -> Extent:
         """Return how `group` lies, computed once (see `extent_of`)."""
+        if self.topology.mesh is None:
+            pattern = "ring"  # all are alike
         if (group, pattern) not in self._extents:
             self._extents[group, pattern] = extent_of(self.topology, group, pattern)
         return self._extents[group, pattern]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
 from simulator.cluster.nvlink import ring_count, slowest_pair
+from simulator.cluster.placement import Placement
 from simulator.cluster.topology import LANE, PORT, Topology
 
 
@@ -44,18 +44,21 @@ def extent_of(topology: Topology, group: tuple[int, ...], pattern: str = "ring")
         group: ranks.
         pattern: ring, tree or pairs: who talks to whom. It matters in a mesh only.
     """
-    units = [topology.units(rank) for rank in group]
+    placement = Placement(topology, group)
     counts, members, even = [], [], True
-    for level in range(topology.num_levels):
-        sizes = Counter(unit[level] for unit in units)
+    for units in placement.units:
+        _, sizes = np.unique(units, return_counts=True)
         counts.append(len(sizes))
-        members.append(max(sizes.values()))
-        even = even and len({*sizes.values()}) == 1
-    shares = topology.shares(group).values()
-    rows = {tuple(share / speed for share in row) for speed, row in shares}
-    load = np.array(sorted(rows)).reshape(-1, topology.num_levels)
+        members.append(int(sizes.max()))
+        even = even and bool((sizes == sizes[0]).all())
+    shares = placement.shares()
+    load = shares.rows / shares.speeds[:, None]
+    other = (load != np.roll(load, 1, axis=0)).any(axis=1)  # neighbours are mostly alike
+    load = np.unique(np.concatenate([load[:1], load[other]]), axis=0)
     if topology.mesh and topology.island and load.any():
-        seconds = _mesh_seconds(topology, units, pattern)
+        seconds = _mesh_seconds(
+            topology, list(zip(*placement.units.tolist(), strict=True)), pattern
+        )
         load[:, PORT] = np.where(load[:, PORT] > 0, seconds, 0.0)
     return Extent(len(group), (*counts, 1), tuple(members), even, load)
 

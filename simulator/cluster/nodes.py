@@ -7,6 +7,7 @@ memory than one.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -84,6 +85,11 @@ class Nodes:
         return [0, *accumulate(count * len(node.devices) for node, count in self.runs)]
 
     @property
+    def starts(self) -> list[tuple[int, int]]:
+        """The numbers of the first device and of the first node of every run."""
+        return list(zip(self._first_devices[:-1], self._first_nodes[:-1], strict=True))
+
+    @property
     def count(self) -> int:
         """The number of nodes."""
         return self._first_nodes[-1]
@@ -102,6 +108,19 @@ class Nodes:
     def first(self) -> Node:
         """The first node."""
         return self.runs[0][0]
+
+    def kinds_of_first(self, devices: int) -> Counter[str]:
+        """Return how many of the first `devices` are of each kind."""
+        found: Counter[str] = Counter()
+        left = devices
+        for node, count in self.runs:
+            whole = min(left // len(node.devices), count)
+            found.update({kind: many * whole for kind, many in Counter(node.devices).items()})
+            left -= whole * len(node.devices)
+            if whole < count:
+                found.update(node.devices[:left])
+                break
+        return Counter({kind: many for kind, many in found.items() if many})
 
     def __getitem__(self, number: int) -> Node:
         return self.runs[bisect_right(self._first_nodes, number) - 1][0]

@@ -10,7 +10,6 @@ switch. Every bandwidth is in bytes/s.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -105,12 +104,6 @@ class Topology:
         above = [number // tier.nodes_per_switch for tier in self.tiers]
         return (rank, device, island, switch, number, *above)
 
-    def location(self, rank: int) -> tuple[int, ...]:
-        """Return what `rank` may share with others: its units from the island up, and its card."""
-        number, position = self.locate(rank)
-        first = self.device(rank) - position
-        return (*self.units(rank)[LANE:], first + self.nodes[number].card(position))
-
     def boundary(self, rank: int, level: int) -> list[tuple[str, float]]:
         """Return the (resource, bytes/s) that `rank` uses to leave its unit of `level`."""
         number, position = self.locate(rank)
@@ -135,6 +128,14 @@ class Topology:
         leaf = number // tier.nodes_per_switch
         up = tier.nodes_per_switch * node.bandwidth / tier.oversubscription
         return [(f"uplink:{level - NODE}.{leaf}", up)]
+
+    def names(self, places: Iterable[tuple[int, int, int]]) -> list[str]:
+        """Return the names of resources: of a rank, at a level, which of those of `boundary`."""
+        found = []
+        for rank, level, number in places:
+            listed = self.boundary(rank, level)
+            found.append(listed[min(number, len(listed) - 1)][0])
+        return found
 
     def link(self, level: int) -> Link | None:
         """Return the link that joins the units of `level`; None: nothing does."""
@@ -169,29 +170,6 @@ class Topology:
             for name, speed in self.boundary(rank, at)
         }
         return level, list(used.items())
-
-    def shares(self, group: tuple[int, ...]) -> dict[str, tuple[float, list[float]]]:
-        """Return every resource that `group` uses, with its bytes/s and shares per level.
-
-        A share is how much of the bytes that leave a unit of the level pass the resource, in
-        each direction. Members of a unit have equal shares.
-        """
-        units = [self.units(rank) for rank in group]
-        found: dict[str, tuple[float, list[float]]] = {}
-        for level in range(self.num_levels):
-            members = Counter(unit[level] for unit in units)
-            parents = {unit[level]: self._parent(unit, level) for unit in units}
-            siblings = Counter(parents.values())
-            for rank, unit in zip(group, units, strict=True):
-                if siblings[parents[unit[level]]] == 1:
-                    continue  # nobody to talk to outside this unit
-                for name, speed in self.boundary(rank, level):
-                    _, row = found.setdefault(name, (speed, [0.0] * self.num_levels))
-                    row[level] += 1 / members[unit[level]]
-        return found
-
-    def _parent(self, unit: tuple[int, ...], level: int) -> int:
-        return unit[level + 1] if level + 1 < self.num_levels else 0
 
     def capacities(self, ranks: Iterable[int]) -> dict[str, float]:
         """Return the bytes/s that the best protocol reaches of every resource of `ranks`.

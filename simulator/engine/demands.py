@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Set
 from simulator.cluster.cluster import Cluster
 from simulator.engine.contention import ROUNDING, Demand
 from simulator.engine.device_overlap import overlapping
-from simulator.engine.group_images import GroupImages, Ranks
+from simulator.engine.folded_traffic import FoldedTraffic, Ranks
 from simulator.engine.redundant_resources import Column, redundant
-from simulator.experiment.mesh import Mesh
+from simulator.engine.replica_folding import Folding
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COLLECTIVES, COMMUNICATION, MESSAGES, Op
 from simulator.program.program import Program
@@ -39,7 +39,7 @@ class Demands:
     Args:
         program: the program whose activities share them.
         cluster: the machine it runs on.
-        mesh: the mesh of all ranks, if the program is folded.
+        folding: which ranks stand for all, if the program is folded.
         alone: seconds that a task of a rank takes at full speed.
     """
 
@@ -47,14 +47,11 @@ class Demands:
         self,
         program: Program,
         cluster: Cluster,
-        mesh: Mesh | None,
+        folding: Folding | None,
         alone: Callable[[int, Task], float],
     ):
         self.cluster, self.alone = cluster, alone
-        self.images = None if mesh is None else GroupImages(mesh)
-        # Per rank the largest unit that can be left: what two ranks share lies within one.
-        units = cluster.topology.units
-        self._region = [] if mesh is None else [units(rank)[-1] for rank in range(mesh.world_size)]
+        self._folded = FoldedTraffic(folding, cluster, program.members) if folding else None
         self.capacities: dict[str, float] = {}
         self._taken: dict[tuple[Op, Ranks, int], dict[str, float]] = {}
         self._of_links: dict[TaskOfRank, Demand] = {}
@@ -127,7 +124,7 @@ class Demands:
                 of_queue = users.setdefault(name, {})
                 of_queue[number] = max(of_queue.get(number, 0.0), rate)
         columns: dict[str, Column] = {}
-        limits = self.cluster.topology.capacities(range(program.world_size))
+        limits = self.cluster.topology.capacities(program.members)
         for name, of_queue in users.items():
             capacity = limits[name.partition(":")[2]]
             if sum(of_queue.values()) > capacity * (1 + ROUNDING):
@@ -148,23 +145,9 @@ class Demands:
         op = Op.SEND if task.op in MESSAGES else task.op
         key = (op, group, task.nbytes)
         if key not in self._taken:
-            mine = self._traffic(*key)
-            taken = dict.fromkeys(mine, 0.0)
-            for image in self._images(group, op is Op.SEND):
-                for name, nbytes in self._traffic(op, image, task.nbytes).items():
-                    if name in taken:
-                        taken[name] += nbytes
-            self._taken[key] = taken
+            taken = self._traffic if self._folded is None else self._folded.taken
+            self._taken[key] = taken(*key)
         return self._taken[key]
-
-    def _images(self, group: Ranks, is_message: bool) -> set[Ranks]:
-        """Return the groups that stand for the same activity and may share a resource with it."""
-        if self.images is None:
-            return {group}
-        images = self.images.of_message(*group) if is_message else self.images.of_group(group)
-        region = self._region
-        near = {region[rank] for rank in group}
-        return {image for image in images if any(region[rank] in near for rank in image)}
 
     def _traffic(self, op: Op, group: Ranks, nbytes: int) -> dict[str, float]:
         traffic = self.cluster.communication.traffic(op, group, nbytes)

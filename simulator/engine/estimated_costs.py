@@ -13,6 +13,7 @@ from simulator.engine.demands import Demands
 from simulator.engine.durations import Durations
 from simulator.engine.engine import Costs, seconds_by_task
 from simulator.engine.layer_work import work_of
+from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES, Op
@@ -66,10 +67,9 @@ class EstimatedCosts(Costs):
     def __init__(self, program: Program, durations: EstimatedDurations) -> None:
         cluster = self.cluster = durations.cluster
         self.durations = durations
-        # Ranks that share cores must all be there.
-        assert cluster.cores is None or not program.is_folded
-        mesh = durations.experiment.mesh if program.is_folded else None
-        self.demands = Demands(program, cluster, mesh, durations.seconds)
+        folding = folding_of(durations.experiment, cluster) if program.is_folded else None
+        assert not program.is_folded or (folding and folding.list_of == program.list_of)
+        self.demands = Demands(program, cluster, folding, durations.seconds)
         self.capacities = self.demands.capacities
         self._queued = _queued_before(program) if self.has_host else None
         self._shares: dict[tuple[int, int], tuple[float, float]] = {}

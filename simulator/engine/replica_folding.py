@@ -1,146 +1,82 @@
-"""Identical peers are simulated once where `Mesh.representatives` can stand for all ranks.
+"""Ranks that do the same at the same time are simulated once.
 
-Peers, the ranks at one place of the pipeline, have equal lists up to the names of their partners.
-Their times are equal, too, if nothing that a cost depends on tells them apart: the host or device
-that they share with others, if they share one; their devices; and which members of their groups
-share islands, switches, nodes and network cards.
+Ranks at one place of the pipeline have equal lists up to the names of their partners. They do the
+same at the same time, too, if they are of one class (`simulator.engine.rank_classes`). Where nodes
+are filled by whole replicas that is all of them; where they are not, it repeats from period to
+period, as nodes begin at the same place of a replica again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from itertools import combinations
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from simulator.cluster.cluster import Cluster
-from simulator.cluster.nvlink import ring_count
-from simulator.cluster.topology import LANE, Topology
+from simulator.cluster.placement import Integers, Placement
+from simulator.engine.rank_classes import mixed, rank_classes
+from simulator.engine.rank_groups import Groups, groups_of
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import AXES, Mesh
-from simulator.workloads.describe import describe
-
-Groups = npt.NDArray[np.int64]
-"""Ranks, of shape (places in the pipeline, groups, members): groups of one place may be alike."""
 
 
-def folds(experiment: Experiment, cluster: Cluster) -> bool:
-    """Return whether a prediction simulates the representatives only."""
-    mesh = experiment.mesh
-    return (
-        len(mesh.representatives()) < mesh.world_size
-        and not experiment.parallel.transforms
-        and cluster.cores is None
-        and cluster.profile is None
-        and cluster.topology.per_device == 1
-        and can_fold(experiment, cluster)
-    )
+@dataclass(frozen=True, eq=False)
+class Folding:
+    """The ranks of a plan that stand for all.
 
-
-def can_fold(experiment: Experiment, cluster: Cluster) -> bool:
-    """Return whether the representatives of an experiment have the times of all their peers."""
-    sums = {layer.sums_over for layer in describe(experiment)}
-    shards = experiment.parallel.shards
-    return peers_are_placed_alike(experiment.mesh, cluster, sums, shards)
-
-
-def peers_are_placed_alike(
-    mesh: Mesh, cluster: Cluster, sums: Collection[tuple[str, ...]] = (), shards: int = 1
-) -> bool:
-    """Return whether peers have equal devices, and their groups are divided in the same way.
-
-    Groups are those along every axis and along several at once, and the shard sets; what divides
-    them are islands, PCIe switches, network cards, nodes and switches. Their ranks are looked at in
-    ascending order, and nodes are filled in that order, so where the node changes says how a
-    group is divided.
-
-    Args:
-        mesh: the mesh of all ranks.
-        cluster: the machine they are on.
-        sums: sets of axes over which gradients are summed.
-        shards: the number of ranks that share one copy of the sums; 1: none do.
+    Attributes:
+        mesh: of all ranks.
+        placement: of all ranks, in order.
+        groups: those that communicate.
+        classes: of each rank the class; ranks of one class have equal times.
+        list_of: of each rank the list that says what it does (see `Program.list_of`). Whole
+            pipelines have lists, so that messages find both sides.
     """
-    kinds = np.vectorize(cluster.topology.kind)(mesh.ranks)
-    if (kinds != kinds[:1, :, :1, :1, :1]).any():
-        return False
-    topology = cluster.topology
-    divided = [_groups(mesh, along) for along in _directions(mesh)]
-    for axes in sums:
-        groups = _groups(mesh, tuple(axis for axis in mesh.order if axis in axes))
-        size = groups.shape[-1]
-        if 1 < shards < size:
-            if size % shards:
-                return False  # the last set is a smaller one
-            sets = _shard_sets(groups, shards)
-            if any((_spacing(of) != _spacing(of)[:, :1]).any() for of in sets):
-                return False
-            divided += sets
-    locations = np.array([topology.location(rank) for rank in range(mesh.world_size)]).T
-    for units in np.unique(locations, axis=0):
-        for groups in divided:
-            changes = np.diff(units[groups], axis=-1) != 0
-            if (changes != changes[:, :1]).any():
-                return False
-    return topology.mesh is None or _are_joined_alike(mesh, topology, divided)
+
+    mesh: Mesh
+    placement: Placement
+    groups: list[Groups]
+    classes: Integers
+    list_of: list[int]
 
 
-def _are_joined_alike(mesh: Mesh, topology: Topology, divided: list[Groups]) -> bool:
-    """Return whether groups have as many links and rings as those that stand for them.
+def folding_of(experiment: Experiment, cluster: Cluster) -> Folding | None:
+    """Return which ranks stand for all; None: every rank is simulated.
 
-    This matters in islands without a switch, where devices are joined by direct links. Pairs of
-    ranks of a pipeline, which exchange messages, are compared as well.
+    Lists that a user's transforms have changed may differ in any way; ranks that share cores or a
+    device must all be there; and what is drawn from a profile differs from rank to rank.
     """
-    islands = np.array([topology.units(rank)[LANE] for rank in range(mesh.world_size)])
-
-    def links(members: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
-        assert topology.mesh
-        found = []
-        for island in np.unique(islands[members]):
-            here = tuple(sorted((members[islands[members] == island] - island).tolist()))
-            if len(here) > 1:
-                pairs = sorted(topology.mesh[a][b] for a, b in combinations(here, 2))
-                found.append((ring_count(topology.mesh, here), *pairs))
-        return tuple(sorted(found))
-
-    stages = _groups(mesh, ("pipeline",))
-    pairs = [stages[..., [a, b]] for a, b in combinations(range(stages.shape[-1]), 2)]
-    return all(
-        links(group) == links(groups_of_place[0])
-        for groups in (*divided, *pairs)
-        for groups_of_place in groups
-        for group in groups_of_place[1:]
-    )
+    alone = cluster.cores is None and cluster.topology.per_device == 1
+    if experiment.parallel.transforms or cluster.profile is not None or not alone:
+        return None
+    mesh, groups = experiment.mesh, groups_of(experiment)
+    placement = Placement(cluster.topology, np.arange(mesh.world_size))
+    stages = np.empty(mesh.world_size, dtype=np.int64)
+    stages[mesh.ranks] = np.arange(mesh.degrees["pipeline"])[:, None, None, None]
+    classes = rank_classes(placement, stages, groups)
+    list_of = lists_of(mesh, classes)
+    if max(list_of) + 1 == mesh.world_size:
+        return None
+    return Folding(mesh, placement, groups, classes, list_of)
 
 
-def _directions(mesh: Mesh) -> Iterator[tuple[str, ...]]:
-    """Yield every set of axes along which there are groups, the slowest axis first."""
-    wide = [axis for axis in mesh.order if mesh.degrees[axis] > 1]
-    for count in range(1, len(wide) + 1):
-        yield from combinations(wide, count)
+def lists_of(mesh: Mesh, classes: Integers) -> list[int]:
+    """Return for every rank the number of its list.
 
-
-def _groups(mesh: Mesh, along: tuple[str, ...]) -> Groups:
-    """Return the groups along some axes, members ascending; the representative's come first.
-
-    Along the pipeline all groups are alike, so they count as groups of one place.
+    Two positions on an axis, the pipeline's excepted, are alike if all ranks there are of the same
+    classes; the first of those that are alike stands for them. So of every group with a rank that
+    has a list, one rank of every class has one.
     """
-    others = [axis for axis in AXES if axis not in along and axis != "pipeline"]
-    place = [] if "pipeline" in along else ["pipeline"]
-    order = [AXES.index(axis) for axis in (*place, *others, *along)]
-    moved = mesh.ranks.transpose(order)
-    places = mesh.degrees["pipeline"] if place else 1
-    size = int(np.prod([mesh.degrees[axis] for axis in along], dtype=int))
-    return moved.reshape(places, -1, size)
-
-
-def _shard_sets(groups: Groups, shards: int) -> list[Groups]:
-    """Return sets of neighbours that share one copy, and sets that hold the same shard."""
-    places, _, size = groups.shape
-    copies = groups.reshape(places, -1, size // shards, shards)
-    same = copies.swapaxes(2, 3)
-    return [copies.reshape(places, -1, shards), same.reshape(places, -1, size // shards)]
-
-
-def _spacing(groups: Groups) -> Groups:
-    return groups - groups[..., :1]
+    cut = classes[mesh.ranks]
+    first_alike = []
+    for number, axis in enumerate(AXES):
+        slices = np.moveaxis(cut, number, 0).reshape(cut.shape[number], -1)
+        codes = mixed(mixed(slices) + np.arange(slices.shape[1], dtype=np.uint64))
+        _, first, which = np.unique(
+            codes.sum(axis=1, dtype=np.uint64), return_index=True, return_inverse=True
+        )
+        first_alike.append(np.arange(len(slices)) if axis == "pipeline" else first[which])
+    stands = np.empty(mesh.world_size, dtype=np.int64)
+    stands[mesh.ranks] = mesh.ranks[np.ix_(*first_alike)]
+    list_of: list[int] = np.unique(stands, return_inverse=True)[1].tolist()
+    return list_of

@@ -69,18 +69,6 @@ class Mesh:
         positions = self._coordinates[list(group)]
         return tuple(axis for axis, at in zip(AXES, positions.T, strict=True) if len({*at}) > 1)
 
-    def representatives(self) -> list[int]:
-        """Return one rank of every set of peers that do the same.
-
-        That is the first one on every axis but the pipeline, where ranks have different layers.
-        """
-        first = tuple(slice(None) if axis == "pipeline" else 0 for axis in AXES)
-        return [int(rank) for rank in self.ranks[first]]
-
-    def represented_by(self) -> list[int]:
-        """Return for every rank which of `representatives`, by position, does the same."""
-        return [int(position) for position in self._coordinates[:, AXES.index("pipeline")]]
-
     def groups(self, *axes: str) -> list[tuple[int, ...]]:
         """Return every group along `axes`, each once."""
         return sorted({self.group(rank, *axes) for rank in range(self.world_size)})

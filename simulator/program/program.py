@@ -60,10 +60,7 @@ class Program:
         self.buckets = list(buckets) or [[] for _ in range(self.num_ranks)]
         self.num_stages = num_stages
         self.list_of = list(list_of) or list(range(self.num_ranks))
-        first: dict[int, int] = {}
-        for rank, position in enumerate(self.list_of):
-            first.setdefault(position, rank)
-        self.members = [first[position] for position in range(self.num_ranks)]
+        self.members = members_of(self.list_of)
         if not calls:
             self.ranks = self._numbered(ranks)
 
@@ -132,3 +129,11 @@ class Program:
         whole = hashlib.sha256(f"{self.num_stages} stages\n".encode())
         whole.update(b"".join([of_list[position] for position in self.list_of]))
         return whole.hexdigest()[:16]
+
+
+def members_of(list_of: Sequence[int]) -> list[int]:
+    """Return for every list the first rank that it is for."""
+    first: dict[int, int] = {}
+    for rank, position in enumerate(list_of):
+        first.setdefault(position, rank)
+    return [first[position] for position in range(len(first))]

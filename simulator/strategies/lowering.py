@@ -6,12 +6,14 @@ what a transform does stands in a file of its own, beside the checks of its stra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.program.check import check_program
 from simulator.program.errors import ProgramError
 from simulator.program.gc_pause import paused_gc
-from simulator.program.program import Program
+from simulator.program.program import Program, members_of
 from simulator.strategies.gradients.all_reduce import insert_reductions
 from simulator.strategies.gradients.buckets import bind_buckets
 from simulator.strategies.gradients.clipping import insert_gradient_norms
@@ -72,29 +74,30 @@ CHAIN = (
 """Every transform in its order; a plan is taken through those that it asks for."""
 
 
-def lower(experiment: Experiment, fold: bool = False) -> Program:
+def lower(experiment: Experiment, list_of: Sequence[int] = ()) -> Program:
     """Write the program of `experiment` and check it.
 
     Args:
         experiment: what is lowered.
-        fold: only the ranks of `Mesh.representatives`; whether times are then still those
-            of the whole program is for `simulator.engine.replica_folding` to say.
+        list_of: for every rank the number of its list (see `Program.list_of`); the first rank
+            of each list is lowered. Not given: every rank has its own. Whether times are then
+            still those of the whole program is for `simulator.engine.replica_folding` to say.
 
     Raises:
         ExperimentError: the plan has no valid program; the message says why.
         ProgramError: the program cannot run, and none of it is of the user's own making.
     """
     with paused_gc():
-        ours = apply_chain(begin(experiment, fold))
-        program = program_of(apply_user_transforms(ours), fold)
+        ours = apply_chain(begin(experiment, list_of))
+        program = program_of(apply_user_transforms(ours), list_of)
         try:
             check_program(program)
         except ProgramError as error:
-            raise _refusal(experiment, fold, error) from None
+            raise _refusal(experiment, list_of, error) from None
     return program
 
 
-def begin(experiment: Experiment, fold: bool = False) -> Lowered:
+def begin(experiment: Experiment, list_of: Sequence[int] = ()) -> Lowered:
     """Return the plan before the first transform.
 
     Both interpreters must get the same program, so what a schedule is told of times is what
@@ -119,7 +122,7 @@ def begin(experiment: Experiment, fold: bool = False) -> Lowered:
     return Lowered(
         experiment=experiment,
         mesh=mesh,
-        ranks=mesh.representatives() if fold else list(range(mesh.world_size)),
+        ranks=members_of(list_of) if list_of else list(range(mesh.world_size)),
         layers=layers,
         flow=Flow(layers),
         layout=ParameterLayout(mesh, parallel.shards),
@@ -136,7 +139,7 @@ def apply_chain(lowered: Lowered) -> Lowered:
     return lowered
 
 
-def program_of(lowered: Lowered, fold: bool = False) -> Program:
+def program_of(lowered: Lowered, list_of: Sequence[int] = ()) -> Program:
     """Return the program at the end of the chain, unchecked."""
     written = bool(lowered.own_lists)
     return Program(
@@ -144,7 +147,7 @@ def program_of(lowered: Lowered, fold: bool = False) -> Program:
         [lowered.resident[rank] for rank in lowered.ranks],
         [lowered.buckets[rank] for rank in lowered.ranks],
         len(lowered.ranges),
-        lowered.mesh.represented_by() if fold else [],
+        list(list_of),
         [] if written else [lowered.calls[rank] for rank in lowered.ranks],
     )
 
@@ -162,12 +165,12 @@ def layers_of_stages(experiment: Experiment) -> list[dict[int, Range]]:
     return owned
 
 
-def _refusal(experiment: Experiment, fold: bool, error: ProgramError) -> Exception:
+def _refusal(experiment: Experiment, list_of: Sequence[int], error: ProgramError) -> Exception:
     """Return whose mistake a program is that cannot run: the user's, where the order is theirs."""
     parallel = experiment.parallel
     if parallel.transforms:
         try:
-            check_program(program_of(apply_chain(begin(experiment, fold)), fold))
+            check_program(program_of(apply_chain(begin(experiment, list_of)), list_of))
         except ProgramError:
             pass  # it could not run before the transforms, either
         else:

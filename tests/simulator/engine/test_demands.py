@@ -14,7 +14,7 @@ from simulator.cluster.resolve import resolve
 from simulator.cluster.topology import Tier
 from simulator.engine.costs import costs_of
 from simulator.engine.engine import simulate
-from simulator.engine.replica_folding import can_fold, folds
+from simulator.engine.replica_folding import folding_of
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
@@ -171,10 +171,11 @@ def test_folded_is_unfolded_below_oversubscribed_switches(parallel: tuple[str, .
     )
 
 
-def check_folded_is_unfolded(experiment: Experiment, cluster: Cluster) -> None:
-    assert can_fold(experiment, cluster)
+def check_folded_is_unfolded(experiment: Experiment, cluster: Cluster) -> Program:
+    folding = folding_of(experiment, cluster)
+    assert folding is not None
     whole = predict(experiment, cluster, lower(experiment))
-    folded = predict(experiment, cluster, lower(experiment, fold=True))
+    folded = predict(experiment, cluster, lower(experiment, folding.list_of))
     costs = costs_of(whole.program, experiment, cluster)
     assert costs.capacities
     assert folded.program.is_folded
@@ -183,24 +184,23 @@ def check_folded_is_unfolded(experiment: Experiment, cluster: Cluster) -> None:
         theirs = whole.timeline.end[whole.timeline.rank == rank]
         assert mine == pytest.approx(theirs, rel=1e-9)
     assert folded.iteration_time_s == pytest.approx(whole.iteration_time_s, rel=1e-9)
+    return folded.program
 
 
-def test_in_a_mesh_pairs_differ() -> None:
-    """DGX-1 has two links between devices 0 and 4, one between 2 and 6."""
-    experiment = load(
-        None,
-        [*MODEL, "parallel.data=16", "parallel.tensor=4", "parallel.pipeline=2",
-         "parallel.microbatches=4", "cluster.preset=dgx-v100"],
-    )  # fmt: skip
-    assert not folds(experiment, resolve(experiment))
-
-
-def test_peers_that_do_not_share_alike_are_not_folded() -> None:
-    """Three ranks a replica and two a card: replica 0 has a card and a half, as has replica 1,
-    but divided otherwise."""
-    experiment = load(
-        None,
-        [*MODEL, "parallel.data=24", "parallel.tensor=1", "parallel.pipeline=3",
-         "parallel.microbatches=4", "cluster.preset=dgx-v100"],
-    )  # fmt: skip
-    assert not folds(experiment, resolve(experiment))
+@pytest.mark.parametrize(
+    ("parallel", "lists"),
+    [
+        # DGX-1 has two links between devices 0 and 4, one between 2 and 6
+        (("data=8", "pipeline=2", "tensor=4"), 4),
+        # three ranks a replica and two a card: replica 0 has a card and a half, as has replica 1,
+        # but divided otherwise
+        (("data=16", "pipeline=3", "tensor=1"), 24),
+    ],
+)
+def test_peers_that_do_not_share_alike_are_of_several_classes(
+    parallel: tuple[str, ...], lists: int
+) -> None:
+    settings = [f"parallel.{setting}" for setting in ("microbatches=4", *parallel)]
+    experiment = load(None, [*MODEL, "cluster.preset=dgx-v100", *settings])
+    found = check_folded_is_unfolded(experiment, resolve(experiment))
+    assert found.num_ranks == lists

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator import Prediction, load, lower, predict
@@ -16,20 +17,24 @@ from simulator.analysis.memory_fit import MemoryFit, memory_fit
 from simulator.analysis.metrics import rank_metrics
 from simulator.charts.timeline import timeline_figure
 from simulator.cluster.catalogue import load_preset
+from simulator.cluster.cluster import Cluster
 from simulator.cluster.resolve import resolve
-from simulator.engine.replica_folding import can_fold, folds, peers_are_placed_alike
+from simulator.cluster.topology import Tier
+from simulator.engine.replica_folding import folding_of, lists_of
+from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import AXES, Mesh
+from simulator.experiment.section import ExperimentError
 from simulator.prediction import EACH_UP_TO
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.task import Task
+from simulator.timeline.expansion import expanded
 from simulator.timeline.timeline import MemorySamples, Timeline
 from simulator.timeline.trace import load_trace, save_trace
 from written_out import written_out
 
 MODEL = ["workload.layers=8", "workload.hidden=64", "workload.sequence=16", "workload.dtype=bf16"]
-TIMES = ("posted", "start", "end")
 
 
 def plan(*parallel: str, preset: str = "dgx-a100-80gb", more: tuple[str, ...] = ()) -> Any:
@@ -38,13 +43,13 @@ def plan(*parallel: str, preset: str = "dgx-a100-80gb", more: tuple[str, ...] = 
     return load(None, [*model, f"cluster.preset={preset}", *given, *more])
 
 
-def both(experiment) -> tuple[Prediction, Prediction]:
-    """The prediction from all ranks and the one from the representatives."""
-    cluster = resolve(experiment)
-    assert can_fold(experiment, cluster)
-    whole, folded = lower(experiment), lower(experiment, fold=True)
+def both(experiment: Experiment, cluster: Cluster | None = None) -> tuple[Prediction, Prediction]:
+    """The prediction from all ranks, and the one from those that stand for them."""
+    cluster = cluster or resolve(experiment)
+    folding = folding_of(experiment, cluster)
+    assert folding is not None
+    whole, folded = lower(experiment), lower(experiment, folding.list_of)
     assert folded.is_folded
-    assert not whole.is_folded
     # Without calls, so step by step: leaps round sums in another order.
     return (
         predict(experiment, cluster, written_out(whole)),
@@ -53,33 +58,28 @@ def both(experiment) -> tuple[Prediction, Prediction]:
 
 
 def assert_same(whole: Prediction, folded: Prediction) -> None:
-    """Exact, but for the rounding of the sum over ranks in the bubble."""
-    mesh = whole.experiment.mesh
+    """Of every rank, times and memory; of all, the figures and the hash."""
+    found, expected = expanded(folded.recorded, folded.program.list_of), whole.timeline
+    time = expected.iteration_time
+    for name in ("rank", "microbatch"):
+        assert (getattr(found, name) == getattr(expected, name)).all()
+    for name in ("posted", "start", "end"):
+        assert np.abs(getattr(found, name) - getattr(expected, name)).max() <= 1e-9 * time, name
+    for mine, theirs in zip(found.memory, expected.memory, strict=True):
+        assert mine.peak_parts == theirs.peak_parts
+        assert mine.nbytes.tolist() == theirs.nbytes.tolist()
     complete, partial = whole.to_json(), folded.to_json()
-    for row, representative in enumerate(folded.program.members):
-        mine = folded.recorded.rank == row
-        place = mesh.coordinate(representative)["pipeline"]
-        for peer in range(mesh.world_size):
-            if mesh.coordinate(peer)["pipeline"] == place:
-                theirs = whole.timeline.rank == peer
-                for name in TIMES:
-                    found = getattr(folded.recorded, name)[mine]
-                    assert found.tobytes() == getattr(whole.timeline, name)[theirs].tobytes()
-                held, expected = folded.recorded.memory[row], whole.timeline.memory[peer]
-                assert held.times.tobytes() == expected.times.tobytes()
-                assert held.nbytes.tobytes() == expected.nbytes.tobytes()
-                assert held.peak_parts == expected.peak_parts
+    mine = {row["rank"]: row for row in partial["ranks"]}
+    for row in complete["ranks"]:
+        for key, value in mine.get(row["rank"], row).items():
+            if isinstance(value, float):
+                assert value == pytest.approx(row[key], rel=1e-9, abs=1e-9 * time)
+            else:
+                assert value == row[key]
     assert folded.program.hash() == whole.program.hash()
-    if mesh.world_size <= EACH_UP_TO:
-        assert partial["ranks"] == complete["ranks"]
-    else:
-        rows = [complete["ranks"][rank] for rank in folded.program.members]
-        assert partial["ranks"] == rows
-    differ = {"bubble_fraction", "bubble_ratio", "ranks", "ranks_simulated", "notes"}
-    for key in complete.keys() - differ:
-        assert partial[key] == complete[key], key
-    for key in ("bubble_fraction", "bubble_ratio"):
-        assert partial[key] == pytest.approx(complete[key], rel=1e-12)
+    for key in complete.keys() - {"ranks", "ranks_simulated", "notes"}:
+        same = isinstance(complete[key], float)
+        assert partial[key] == (pytest.approx(complete[key]) if same else complete[key]), key
 
 
 @pytest.mark.parametrize(
@@ -115,77 +115,91 @@ def test_nothing_changes(preset: str, parallel: tuple[str, ...], more: tuple[str
     assert_same(*both(plan("microbatches=4", *parallel, preset=preset, more=more)))
 
 
-@pytest.mark.parametrize("devices_per_node", range(1, 14))
-def test_nothing_changes_wherever_peers_are_placed_alike(devices_per_node: int) -> None:
+@pytest.mark.parametrize(
+    ("devices_per_node", "lists"),
+    # a pipeline on one node, cards alike; else by where a node begins in a pipeline
+    [(1, 3), (2, 6), (3, 3), (4, 12), (6, 3), (12, 3)],
+)
+def test_replicas_that_do_not_fill_nodes_are_of_a_few_classes(
+    devices_per_node: int, lists: int
+) -> None:
     experiment = plan(
-        *("data=4", "pipeline=3", "microbatches=4", "bucket_mb=0.05"),
+        *("data=16", "pipeline=3", "microbatches=4", "bucket_mb=0.05"),
         more=(f"cluster.devices_per_node={devices_per_node}", "workload.clip_norm=1"),
     )
-    alike = can_fold(experiment, resolve(experiment))
-    assert alike == (devices_per_node in (1, 3, 6, 12))  # a pipeline on one node, cards alike
-    if alike:
-        assert_same(*both(experiment))
+    whole, folded = both(experiment)
+    assert folded.program.num_ranks == lists
+    assert_same(whole, folded)
 
 
-def test_where_peers_are_placed_otherwise_folding_would_be_wrong() -> None:
-    """Four devices a node and pipelines of three: replica 0 fits in a node, replica 1 does not."""
+def test_a_period_of_nodes_is_simulated() -> None:
+    """Replicas of 12 ranks on nodes of 8: every second one begins in the middle of a node."""
     experiment = plan(
-        *("data=33", "pipeline=3", "microbatches=4"), more=("cluster.devices_per_node=4",)
+        *("data=16", "tensor=2", "pipeline=6", "microbatches=4"),
+        preset="dgx-h100",
+        more=("cluster.nodes=24", "workload.layers=12"),
     )
-    found = predict(experiment)
-    assert not found.program.is_folded
-    assert found.program.num_ranks == len(found.ranks) == 99
-    wrong = predict(experiment, program=lower(experiment, fold=True))
-    assert wrong.iteration_time_s < found.iteration_time_s
+    whole, folded = both(experiment)
+    assert folded.program.members == [*range(0, 24, 2)]
+    assert folded.program.counts == [16] * 12
+    assert_same(whole, folded)
 
 
 @pytest.mark.parametrize(
-    ("parallel", "alike"),
+    ("parallel", "lists"),
     [
-        (("data=66", "pipeline=1", "zero=1", "zero_group=2"), True),
-        (("data=64", "pipeline=2", "zero=3", "zero_group=4"), True),
-        # three neighbours are on one node of eight, or on two
-        (("data=66", "pipeline=1", "zero=1", "zero_group=3"), False),
-        (("data=66", "pipeline=1", "zero=3", "zero_group=6"), False),
-        # sets of three of 0, 1, 4, 5, 8, 9 are not equally spaced
-        (("data=36", "pipeline=2", "context=2", "zero=1", "zero_group=3"), False),
+        (("data=66", "pipeline=1", "zero=1", "zero_group=2"), 2),  # the last node has two ranks
+        (("data=64", "pipeline=2", "zero=3", "zero_group=4"), 2),
+        (("data=4", "context=2", "pipeline=1", "zero=2", "zero_group=4"), 1),
     ],
 )
-def test_shard_sets_are_placed_alike_or_simulated_whole(
-    parallel: tuple[str, ...], alike: bool
+def test_shard_sets_that_are_placed_alike_are_simulated_once(
+    parallel: tuple[str, ...], lists: int
 ) -> None:
-    experiment = plan(*parallel, "microbatches=2")
-    cluster = resolve(experiment)
-    assert folds(experiment, cluster) == can_fold(experiment, cluster) == alike
-    whole = predict(experiment, cluster, lower(experiment))
-    if alike:
-        assert_same(whole, predict(experiment, cluster))
-    found = predict(experiment, cluster).timeline.iteration_time
-    assert found == whole.timeline.iteration_time
+    whole, folded = both(plan(*parallel, "microbatches=2"))
+    assert folded.program.num_ranks == lists
+    assert_same(whole, folded)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 3), min_size=5, max_size=5), st.integers(1, 12), st.data())
-def test_peers_that_are_placed_alike_pay_alike(sizes: list[int], per_node: int, data) -> None:
-    """Of every rank, groups along any axes and messages along the pipeline cost the same as
-    those of the representative at the same place of the pipeline."""
-    order = data.draw(st.permutations(AXES))
-    mesh = Mesh(order, **dict(zip(AXES, sizes, strict=True)))
-    nodes = -(-mesh.world_size // per_node)
-    cluster = load_preset("dgx-h100").resized(nodes=nodes, devices_per_node=per_node)
-    along = data.draw(st.sets(st.sampled_from(AXES), min_size=1))
+DEGREES = ("data", "pipeline", "expert", "context", "tensor")
 
-    def costs(rank: int) -> tuple[float, list[float]]:
-        peers = mesh.group(rank, "pipeline")
-        return (
-            cluster.collective("ALL_REDUCE", mesh.group(rank, *along), 1000).mean_s,
-            [cluster.message(rank, peer, 1000).mean_s for peer in peers if peer != rank],
-        )
 
-    if peers_are_placed_alike(mesh, cluster):
-        for rank in range(mesh.world_size):
-            representative = mesh.representatives()[mesh.coordinate(rank)["pipeline"]]
-            assert costs(rank) == costs(representative)
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_folded_is_unfolded_whatever_the_plan_and_the_cluster(data: st.DataObject) -> None:
+    """Times of every rank are equal, wherever nodes begin and whoever shares a link."""
+    draw = data.draw
+    sizes = [draw(st.sampled_from(known)) for known in
+             ((1, 2, 3, 4, 5, 8), (1, 2, 3), (1, 1, 2), (1, 1, 2), (1, 2))]  # fmt: skip
+    degrees = dict(zip(DEGREES, sizes, strict=True))
+    world = int(np.prod(sizes))
+    assume(1 < world <= 72)
+    preset = draw(st.sampled_from(["dgx-h100", "dgx-a100-80gb", "a100-pcie", "dgx-v100"]))
+    per_node = draw(st.integers(1, 8))
+    order = list(draw(st.permutations(AXES)))
+    more = [f"cluster.devices_per_node={per_node}", f"parallel.rank_order={json.dumps(order)}"]
+    if degrees["expert"] > 1:
+        more += ["workload.model=moe-gpt", "workload.experts=2"]
+    zero = draw(st.integers(0, 3))
+    replicas = degrees["data"] * degrees["context"] * degrees["expert"]
+    if zero and replicas > 1 and (degrees["pipeline"] == 1 or zero == 1):
+        parts = [n for n in range(2, replicas + 1) if replicas % n == 0]
+        more += [f"parallel.zero={zero}", f"parallel.zero_group={draw(st.sampled_from(parts))}"]
+    flags = ("workload.clip_norm=1", "parallel.bucket_mb=0.05", "workload.hidden=1024")
+    more += [flag for flag in flags if draw(st.booleans())]
+    if degrees["tensor"] > 1 and draw(st.booleans()):
+        more += ["parallel.sequence_parallel=true"]
+    given_degrees = [f"{axis}={size}" for axis, size in degrees.items()]
+    try:
+        experiment = plan("microbatches=3", *given_degrees, preset=preset, more=tuple(more))
+        cluster = resolve(experiment)
+    except ExperimentError:
+        assume(False)
+    if cluster.nodes > 1 and draw(st.booleans()):
+        tier = Tier(nodes_per_switch=draw(st.integers(1, 3)), oversubscription=4.0)
+        cluster = replace(cluster, topology=replace(cluster.topology, tiers=(tier,)))
+    assume(folding_of(experiment, cluster) is not None)
+    assert_same(*both(experiment, cluster))
 
 
 def test_large_plans_are_folded_and_say_so(tmp_path: Path) -> None:
@@ -203,7 +217,7 @@ def test_large_plans_are_folded_and_say_so(tmp_path: Path) -> None:
 
 def test_what_costs_effort_does_not_depend_on_the_number_of_replicas() -> None:
     lengths = {
-        len(lower(plan(f"data={n}", "pipeline=4", "bucket_mb=0.1"), fold=True)) for n in (2, 8, 999)
+        len(predict(plan(f"data={n}", "pipeline=4", "bucket_mb=0.1")).program) for n in (2, 8, 998)
     }
     assert len(lengths) == 1
 
@@ -211,7 +225,6 @@ def test_what_costs_effort_does_not_depend_on_the_number_of_replicas() -> None:
 @pytest.mark.parametrize(("ranks", "shown"), [(2, 2), (EACH_UP_TO, EACH_UP_TO), (72, 1)])
 def test_of_small_plans_every_rank_is_shown(ranks: int, shown: int) -> None:
     experiment = plan(f"data={ranks}", "pipeline=1")
-    assert folds(experiment, resolve(experiment))
     found = predict(experiment)
     assert found.program.num_ranks == found.recorded.num_ranks == 1
     assert found.to_json()["ranks_simulated"] == 1
@@ -222,12 +235,12 @@ def test_of_small_plans_every_rank_is_shown(ranks: int, shown: int) -> None:
 
 def test_without_peers_there_is_nothing_to_fold() -> None:
     experiment = plan("pipeline=128", more=("workload.layers=128",))
-    assert not folds(experiment, resolve(experiment))
+    assert folding_of(experiment, resolve(experiment)) is None
 
 
 def test_ranks_that_share_cores_are_all_simulated() -> None:
     experiment = plan("data=66", "pipeline=1", preset="laptop")
-    assert not folds(experiment, resolve(experiment))
+    assert folding_of(experiment, resolve(experiment)) is None
     found = predict(experiment)
     assert found.program.num_ranks == len(found.ranks) == 66
     assert not any("simulated" in note for note in found.notes)
@@ -240,7 +253,7 @@ def test_what_is_run_and_printed_is_whole() -> None:
 def test_another_number_of_replicas_is_another_program() -> None:
     """Even where nothing in the lists tells: `unit` has no gradients to reduce."""
     hashes = {
-        lower(plan(f"data={n}", "pipeline=2", more=("workload.model=unit",)), fold=True).hash()
+        predict(plan(f"data={n}", "pipeline=2", more=("workload.model=unit",))).program.hash()
         for n in (1, 2, 3)
     }
     assert len(hashes) == 3
@@ -292,8 +305,16 @@ def test_traces_name_global_ranks_and_load_back(every_16th: Timeline, tmp_path: 
 
 
 def test_the_trace_of_a_folded_prediction_loads_back(tmp_path: Path) -> None:
-    found = predict(plan("data=33", "pipeline=2")).timeline
+    found = predict(plan("data=36", "pipeline=2")).timeline
     save_trace(found, tmp_path / "trace.json")
     loaded = load_trace(tmp_path / "trace.json")
-    assert (loaded.members, loaded.counts, loaded.meta) == ([0, 1], [33, 33], found.meta)
+    assert (loaded.members, loaded.counts, loaded.meta) == ([0, 1], [36, 36], found.meta)
     assert loaded.end.tobytes() == found.end.tobytes()
+
+
+def test_positions_with_equal_slices_share_a_list() -> None:
+    """Of 4 data and 2 tensor ranks, every second data position is alike, tensor ranks are not."""
+    mesh = Mesh(data=4, tensor=2)
+    assert lists_of(mesh, np.array([0, 1, 2, 3, 0, 1, 2, 3])) == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert lists_of(mesh, np.zeros(8, dtype=int)) == [0] * 8
+    assert lists_of(mesh, np.arange(8)) == [*range(8)]

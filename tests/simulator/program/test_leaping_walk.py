@@ -11,7 +11,7 @@ from simulator import Experiment, ExperimentError, lower, parse
 from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
 from simulator.engine.engine import Engine, simulate
-from simulator.engine.replica_folding import can_fold
+from simulator.engine.replica_folding import folding_of
 from simulator.program.leaping_walk import LeapingWalk
 from simulator.program.program import Program
 from simulator.strategies.schedules.registry import SCHEDULES
@@ -52,7 +52,8 @@ def plans(draw) -> Experiment:
 def test_leaps_change_no_time(experiment: Experiment) -> None:
     cluster = resolve(experiment)
     try:
-        program = lower(experiment, fold=can_fold(experiment, cluster))
+        folding = folding_of(experiment, cluster)
+        program = lower(experiment, folding.list_of if folding else ())
     except ExperimentError:
         reject()
     costs = costs_of(program, experiment, cluster)
@@ -74,7 +75,7 @@ def tensor_parallel(**keys: object) -> tuple[Program, Engine]:
             "cluster": {"preset": "dgx-h100"},
         }
     )
-    program = lower(experiment, fold=True)
+    program = lower(experiment, [0] * 8)
     return program, Engine(program, costs_of(program, experiment, resolve(experiment)))
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from simulator import load, lower, predict
+from simulator.cluster.resolve import resolve
+from simulator.engine.replica_folding import folding_of
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
@@ -28,10 +30,12 @@ from written_out import written_out
 def test_it_is_that_of_the_whole_program(parallel: tuple[str, ...]) -> None:
     model = ["workload.layers=4", "workload.hidden=64", "cluster.preset=dgx-h100"]
     experiment = load(None, [*model, *(f"parallel.{setting}" for setting in parallel)])
+    folding = folding_of(experiment, resolve(experiment))
+    assert folding is not None
     # Without calls, so step by step: leaps round sums in another order.
     whole, folded = (
-        predict(experiment, program=written_out(lower(experiment, fold=fold)))
-        for fold in (False, True)
+        predict(experiment, program=written_out(lower(experiment, list_of)))
+        for list_of in ((), folding.list_of)
     )
     found, expected = folded.timeline, whole.timeline
     assert folded.recorded.num_ranks < found.num_ranks == expected.num_ranks == 4 * 2
@@ -39,7 +43,7 @@ def test_it_is_that_of_the_whole_program(parallel: tuple[str, ...]) -> None:
     assert found.counts == expected.counts == [1] * 8
     assert found.labels() == expected.labels()
     for column in ("rank", "microbatch", "posted", "start", "end"):
-        assert getattr(found, column).tobytes() == getattr(expected, column).tobytes()
+        assert getattr(found, column).tobytes() == getattr(expected, column).tobytes(), column
     assert [found.kinds[kind] for kind in found.kind] == [
         expected.kinds[kind] for kind in expected.kind
     ]

@@ -400,7 +400,7 @@ def test_a_folded_plan_looks_at_its_own_groups_only(monkeypatch: pytest.MonkeyPa
     sets = parameter_layout.shard_sets
     counted = lambda *args: found.append(1) or sets(*args)  # noqa: E731
     monkeypatch.setattr(parameter_layout, "shard_sets", counted)
-    program = lower(small(data=4096, zero=1), fold=True)
+    program = lower(small(data=4096, zero=1), [0] * 4096)
     assert len(found) == 2
     assert program.buckets[0][0].shards == tuple(range(4096))
 

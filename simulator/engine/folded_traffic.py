@@ -1,0 +1,149 @@
+"""Traffic of all ranks through the links of those that have a list, in a folded program.
+
+Ranks without a list do the same as others at the same time. So what groups of one class take of a
+resource together is what the activities that stand for them take. Every resource has one like it
+next to a rank with a list, so the others need not be looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.placement import Floats, Integers, Placement
+from simulator.engine.rank_classes import Codes, codes_of_groups
+from simulator.engine.replica_folding import Folding
+from simulator.program.operations import SHIFTS, Op
+
+Ranks = tuple[int, ...]
+
+
+class FoldedTraffic:
+    """Adds up what the activities of a folded program take of links for all that they stand for.
+
+    Args:
+        folding: which ranks stand for all.
+        cluster: where the ranks are.
+        members: the ranks that have a list.
+    """
+
+    def __init__(self, folding: Folding, cluster: Cluster, members: Sequence[int]) -> None:
+        self.folding, self.costs, self.topology = folding, cluster.communication, cluster.topology
+        self.members = np.array(members)
+        regions = folding.placement.units[-1]  # what two ranks share lies within one
+        self._near = np.flatnonzero(np.isin(regions, regions[self.members]))
+        self._resources: dict[tuple[str, int], int] = {}
+        self._names: list[str] = []
+        self._used = self._resources_of_near()
+        self._known = frozenset(self._names)
+        self._codes: dict[int, Codes] = {}
+        self._together: dict[int, Integers] = {}
+        self._shares: dict[tuple[int, int], Floats] = {}
+        self._passing: dict[tuple[Op, Ranks], dict[str, float]] = {}
+
+    def taken(self, op: Op, group: Ranks, nbytes: int) -> dict[str, float]:
+        """Return the bytes through every resource, named ``out:`` or ``in:`` and its name.
+
+        A SEND is a message from the first of `group` to the second.
+        """
+        if op is Op.SEND or op in SHIFTS:
+            if (op, group) not in self._passing:
+                self._passing[op, group] = self._messages(op, group)
+            return {name: count * nbytes for name, count in self._passing[op, group].items()}
+        volumes = np.array(self.costs.cost(op, group, nbytes).volumes)
+        found = {}
+        for name, passing in zip(self._names, (self._rows(group) @ volumes).tolist(), strict=True):
+            if passing:
+                found[f"out:{name}"] = found[f"in:{name}"] = passing
+        return found
+
+    def _resources_of_near(self) -> list[list[Integers]]:
+        """Return, per level, which resources of ranks with a list each near rank uses; -1: none."""
+        mine = Placement(self.topology, self.members)
+        near = Placement(self.topology, self._near)
+        used: list[list[Integers]] = []
+        for level in range(self.topology.num_levels):
+            for place, boundary in enumerate(mine.boundary(level)):
+                for rank, number in zip(
+                    mine.ranks.tolist(), boundary.numbers.tolist(), strict=True
+                ):
+                    key = boundary.family, number
+                    if number >= 0 and key not in self._resources:
+                        self._resources[key] = len(self._names)
+                        self._names += self.topology.names([(rank, level, place)])
+        for level in range(self.topology.num_levels):
+            used.append([])
+            for boundary in near.boundary(level):
+                found = [
+                    self._resources.get((boundary.family, number), -1)
+                    for number in boundary.numbers.tolist()
+                ]
+                used[-1].append(np.array(found))
+        return used
+
+    def _rows(self, group: Ranks) -> Floats:
+        """Return the shares of the bytes that leave units of each level, per resource."""
+        number, row = self._find(group)
+        if (number, row) not in self._shares:
+            alike, standing = self._alike(number, row)
+            divided = self.folding.groups[number]
+            if number not in self._together:
+                together = divided.together(self.folding.placement)
+                self._together[number] = together[:, self._near]
+            together = self._together[number]
+            chosen = alike[divided.row[self._near]]
+            found = np.zeros((len(self._names), len(self._used)))
+            for level, boundaries in enumerate(self._used):
+                leaving = chosen & (together[level + 1] > together[level])
+                for resources in boundaries:
+                    using = leaving & (resources >= 0)
+                    share = 1 / together[level][using]
+                    found[:, level] += np.bincount(resources[using], share, len(self._names))
+            self._shares[number, row] = found / standing
+        return self._shares[number, row]
+
+    def _messages(self, op: Op, group: Ranks) -> dict[str, float]:
+        """Return how many messages pass each resource."""
+        near = np.zeros(self.folding.mesh.world_size, dtype=bool)
+        near[self._near] = True
+        if op is Op.SEND:
+            classes, stages = self.folding.classes, self.folding.mesh.ranks
+            pipeline = [self.folding.mesh.coordinate(rank)["pipeline"] for rank in group]
+            sources, targets = (stages[:, place].ravel() for place in pipeline)
+            alike = classes[sources] == classes[group[0]]
+            standing = int((classes[self.members] == classes[group[0]]).sum())
+        else:
+            number, row = self._find(group)
+            divided = self.folding.groups[number]
+            of_rows, standing = self._alike(number, row)
+            sources, targets = divided.ranks, np.roll(divided.ranks, -1, axis=1)
+            alike = np.broadcast_to(of_rows[:, None], sources.shape)
+            if op is not Op.SHIFT:
+                sources, targets = targets, sources
+        chosen = alike & (near[sources] | near[targets])
+        found: dict[str, float] = {}
+        for pair in zip(sources[chosen].tolist(), targets[chosen].tolist(), strict=True):
+            for name, _ in self.topology.path(*pair)[1]:
+                if name.partition(":")[2] in self._known:
+                    found[name] = found.get(name, 0.0) + 1 / standing
+        return found
+
+    def _find(self, group: Ranks) -> tuple[int, int]:
+        """Return which groups of the plan, and which of them, a task's group is."""
+        for number, divided in enumerate(self.folding.groups):
+            row = int(divided.row[group[0]])
+            if divided.ranks.shape[1] == len(group) and (divided.ranks[row] == group).all():
+                return number, row
+        raise AssertionError(f"no groups of the plan have {group}")
+
+    def _alike(self, number: int, row: int) -> tuple[Integers, int]:
+        """Return which groups do the same as one, and how many of these the program has."""
+        divided = self.folding.groups[number]
+        if number not in self._codes:
+            self._codes[number] = codes_of_groups(
+                divided, self.folding.placement, self.folding.classes
+            )
+        alike = self._codes[number] == self._codes[number][row]
+        return alike, int(alike[np.unique(divided.row[self.members])].sum())

@@ -1,0 +1,70 @@
+"""The groups of a plan are those that its program names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simulator import load, lower
+from simulator.cluster.catalogue import load_preset
+from simulator.cluster.placement import Placement
+from simulator.engine.rank_groups import Groups, groups_of
+from simulator.program.operations import COLLECTIVES, MESSAGES
+
+
+@pytest.mark.parametrize(
+    "parallel",
+    [
+        ("data=4", "pipeline=2", "tensor=2", "sequence_parallel=true"),
+        ("data=3", "context=2", "tensor=4", "pipeline=1", "zero=3", "sequence_parallel=true"),
+        ("data=8", "pipeline=2", "zero=1", "zero_group=4"),
+        ("data=2", "tensor=2", "pipeline=2", "context=2", "zero=1", "zero_group=2",
+         'rank_order=["tensor", "context", "data", "pipeline", "expert"]'),
+    ],
+)  # fmt: skip
+def test_every_group_of_a_program_is_there(parallel: tuple[str, ...]) -> None:
+    model = ["workload.layers=4", "workload.hidden=64", "workload.clip_norm=1"]
+    experiment = load(
+        None, [*model, "cluster.preset=dgx-h100", *(f"parallel.{setting}" for setting in parallel)]
+    )
+    check_groups(experiment)
+
+
+def test_every_group_of_a_program_with_experts_is_there() -> None:
+    for sizes in (("data=2",), ("data=4", "expert_inside_data=true")):
+        parallel = ("expert=2", "tensor=2", "pipeline=1", "zero=1", *sizes)
+        experiment = load(
+            None,
+            ["workload.model=moe-gpt", "workload.layers=2", "workload.hidden=64",
+             "workload.experts=4", "workload.clip_norm=1", "cluster.preset=dgx-h100",
+             *(f"parallel.{setting}" for setting in parallel)],
+        )  # fmt: skip
+        check_groups(experiment)
+
+
+def check_groups(experiment) -> None:
+    groups = groups_of(experiment)
+    for divided in groups:
+        ranks, row, place = divided.ranks, divided.row, divided.place
+        assert np.sort(ranks.ravel()).tolist() == [*range(experiment.world_size)]
+        assert (np.diff(ranks, axis=1) > 0).all()
+        assert (ranks[row, place] == np.arange(experiment.world_size)).all()
+    known = {tuple(members) for divided in groups for members in divided.ranks.tolist()}
+    pipelines = next((divided for divided in groups if divided.order == "pipeline"), None)
+    for instruction in lower(experiment):
+        task = instruction.task
+        if task.op in COLLECTIVES and len(task.group) > 1:
+            assert task.group in known
+        if task.op in MESSAGES:
+            assert pipelines is not None
+            assert pipelines.row[task.peer] == pipelines.row[instruction.rank]
+
+
+def test_members_of_a_unit_are_counted() -> None:
+    """Of ranks 0, 2, 4, 6, 8, 10 four are on the first node of eight."""
+    placement = Placement(load_preset("dgx-h100").resized(nodes=2).topology, np.arange(12))
+    divided = Groups(np.arange(12).reshape(6, 2).T.copy())
+    together = divided.together(placement)
+    assert together[4].tolist() == [4] * 8 + [2] * 4
+    assert together[0].tolist() == [1] * 12
+    assert together[-1].tolist() == [6] * 12
