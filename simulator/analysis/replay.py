@@ -24,7 +24,8 @@ class RecordedCosts(Costs):
 
     def __init__(self, durations: Floats, delays: Floats):
         self.capacities: dict[str, float] = {}
-        self._durations, self._delays = durations.tolist(), delays.tolist()
+        self._durations: list[float] = durations.tolist()
+        self._delays: list[float] = delays.tolist()
 
     def seconds(self, instruction: Instruction) -> float:
         """Return the recorded duration."""
@@ -33,6 +34,14 @@ class RecordedCosts(Costs):
     def delay(self, instruction: Instruction) -> float:
         """Return the recorded time between being able to start and starting."""
         return float(self._delays[instruction.uid])
+
+    def all_seconds(self, program: Program) -> list[float]:
+        """Return the recorded duration of every instruction."""
+        return self._durations
+
+    def all_delays(self, program: Program) -> list[float]:
+        """Return the recorded delay of every instruction."""
+        return self._delays
 
 
 class Replay:

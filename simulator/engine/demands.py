@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
 
+import numpy as np
+
 from simulator.cluster.cluster import Cluster
 from simulator.engine.contention import ROUNDING, Demand
 from simulator.engine.device_overlap import overlapping
@@ -96,8 +98,7 @@ class Demands:
         users: dict[str, set[int | None]] = {}  # None: messages
         for rank in program.members:
             users.setdefault(self.cluster.compute_resource(rank), set()).add(rank)
-        for instruction in _first_of_every_task(program):
-            rank, task = instruction.rank, instruction.task
+        for rank, task in _communication(program):
             for name, _ in self._of_links.get((rank, id(task)), ()):
                 users.setdefault(name, set()).add(None if task.op in MESSAGES else rank)
         owned: dict[int, set[str]] = {}
@@ -110,8 +111,7 @@ class Demands:
         rates: dict[TaskOfRank, dict[str, float]] = {}
         users: dict[str, dict[int, float]] = {}  # per resource, the highest rate of each queue
         numbers: dict[tuple[str, Ranks], int] = {}  # a group of thousands is hashed once
-        for instruction in _first_of_every_task(program):
-            rank, task = instruction.rank, instruction.task
+        for rank, task in _communication(program):
             seconds = self.alone(rank, task)
             if seconds <= 0:
                 continue
@@ -167,31 +167,27 @@ class Demands:
             transfers = frozenset()
         device = self.cluster.topology.device
         ranks_on = Counter(map(device, program.members))
-        for rank, instructions in zip(program.members, program.ranks, strict=True):
+        for rank, first, columns in zip(
+            program.members, program.begins, program.columns, strict=True
+        ):
             if ranks_on[device(rank)] > 1:
-                using = {
-                    i.uid
-                    for i in instructions
-                    if i.task.op not in COMMUNICATION or i.task.op in transfers
-                }
+                uses = [t.op not in COMMUNICATION or t.op in transfers for t in columns.tasks]
+                using = np.flatnonzero(np.array(uses, bool)[columns.task])
                 shares = True
             else:
-                using = overlapping(instructions, transfers)
-                shares = bool(using)
-            self._beside |= using
+                using = overlapping(columns, transfers)
+                shares = using.size > 0
+            self._beside.update((using + first).tolist())
             if shares:
                 self.capacities[self.cluster.compute_resource(rank)] = self.cluster.compute_capacity
 
 
-def _first_of_every_task(program: Program) -> Iterator[Instruction]:
-    """Yield an instruction of each message and collective of every rank."""
-    for instructions in program.ranks:
-        seen: set[int] = set()
-        for instruction in instructions:
-            task = instruction.task
-            if task.op in COMMUNICATION and id(task) not in seen:
-                seen.add(id(task))
-                yield instruction
+def _communication(program: Program) -> Iterator[tuple[int, Task]]:
+    """Yield each message and collective of every rank once, with the rank."""
+    for rank, columns in zip(program.members, program.columns, strict=True):
+        for task in columns.tasks:
+            if task.op in COMMUNICATION:
+                yield rank, task
 
 
 def _ranks_of(rank: int, task: Task) -> tuple[Ranks, str]:

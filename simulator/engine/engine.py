@@ -92,6 +92,7 @@ class Engine(LeapingWalk):
         super().__init__(program)
         self._environment = simpy.Environment()
         self._shared = SharedResources(self._environment, costs.capacities)
+        self._instructions: dict[int, Instruction] = {}
         self._seconds = costs.all_seconds(program)
         self._delays = costs.all_delays(program)
 
@@ -113,36 +114,51 @@ class Engine(LeapingWalk):
         """Tell whether instructions of one template always take the same times."""
         return self._costs.are_alike()
 
-    def is_alone(self, instruction: Instruction) -> bool:
+    def is_alone(self, uid: int) -> bool:
         """Tell whether an instruction meets nobody and is slowed by its own rank at most."""
-        if not super().is_alone(instruction):
+        if not super().is_alone(uid):
             return False
-        demand = self._costs.demand((instruction,)) if self._costs.capacities else ()
+        if not self._costs.capacities:
+            return True
+        instruction = self.instruction(uid)
+        demand = self._costs.demand((instruction,))
         own = self._costs.own(instruction.rank) if demand else ()
         return all(resource in own for resource, _ in demand)
 
-    def timed(self, instructions: Sequence[Instruction]) -> Times:
+    def timed(self, uids: Sequence[int]) -> Times:
         """Return the times of instructions of one rank that nothing else disturbs."""
-        return Alone(instructions, self._costs).times()
+        position = {uid: number for number, uid in enumerate(uids)}
+        waits = [[position[w] for w in self.waits(uid) if w in position] for uid in uids]
+        return Alone([self.instruction(uid) for uid in uids], waits, self._costs).times()
 
-    def post(self, instruction: Instruction, ready: float) -> None:
+    def instruction(self, uid: int) -> Instruction:
+        """Return an instruction by itself, as costs are asked about it."""
+        found = self._instructions.get(uid)
+        if found is None:
+            found = self._instructions[uid] = self.program.instruction(uid)
+        return found
+
+    def post(self, uid: int, ready: float) -> None:
         """Post an instruction after the delay that its stream needs to wake."""
-        delay = self._delays[instruction.uid]
-        demand, weight = self._costs.delay_demand(instruction) if delay > 0 else ((), 1.0)
-        if demand:
-            self._share(ready, delay, demand, weight, partial(self.arrive, instruction))
-        else:
-            self.arrive(instruction, ready + delay)
+        delay = self._delays[uid]
+        if delay > 0:
+            demand, weight = self._costs.delay_demand(self.instruction(uid))
+            if demand:
+                self._share(ready, delay, demand, weight, partial(self.arrive, uid))
+                return
+        self.arrive(uid, ready + delay)
 
-    def begin(self, participants: tuple[Instruction, ...], time: float) -> None:
+    def begin(self, participants: tuple[int, ...], time: float) -> None:
         """Start `participants` at `time`, which may be ahead of the clock."""
-        seconds = self._seconds[participants[0].uid]
-        demand = self._costs.demand(participants) if seconds > 0 else ()
-        if not demand:
-            self.finish(participants, time + seconds)
-            return
-        finish = partial(self.finish, participants)
-        self._share(time, seconds, demand, self._costs.weight(participants), finish)
+        seconds = self._seconds[participants[0]]
+        if seconds > 0 and self._costs.capacities:
+            members = tuple([self.instruction(uid) for uid in participants])
+            demand = self._costs.demand(members)
+            if demand:
+                finish = partial(self.finish, participants)
+                self._share(time, seconds, demand, self._costs.weight(members), finish)
+                return
+        self.finish(participants, time + seconds)
 
     def _share(
         self,
@@ -190,15 +206,23 @@ class CopiedCosts(Costs):
 
 
 class Alone(Engine):
-    """The simulation of instructions of one rank as if there were nothing else."""
+    """The simulation of instructions of one rank as if there were nothing else.
 
-    def __init__(self, instructions: Sequence[Instruction], costs: Costs) -> None:
-        copies: dict[Instruction, Instruction] = {}
-        for instruction in instructions:
-            after = [copies[other] for other in instruction.after if other in copies]
-            copies[instruction] = Instruction(instruction.task, instruction.microbatch, after)
-        program = Program([list(copies.values())])
-        program.meetings = []  # they meet nobody
+    Args:
+        instructions: what is simulated, in order.
+        waits: per instruction the positions of what it waits for among them.
+        costs: of these instructions.
+    """
+
+    def __init__(
+        self, instructions: Sequence[Instruction], waits: Sequence[Sequence[int]], costs: Costs
+    ) -> None:
+        copies: list[Instruction] = []
+        for original, before in zip(instructions, waits, strict=True):
+            after = [copies[position] for position in before]
+            copies.append(Instruction(original.task, original.microbatch, after))
+        program = Program([copies])
+        program.participants = []  # they meet nobody
         super().__init__(program, CopiedCosts(costs, instructions))
 
     def times(self) -> Times:

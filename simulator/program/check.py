@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from simulator.program.deadlock import check_deadlock
 from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
@@ -31,15 +33,15 @@ def _check_streams(program: Program) -> None:
     A rank reaches a communication instruction when the compute before it in the list has
     ended; the instruction must say so itself, or the list promises what no host can do.
     """
-    for instructions in program.ranks:
+    for first, columns in zip(program.begins, program.columns, strict=True):
+        for number, task in enumerate(columns.tasks):
+            if (task.op in COMMUNICATION) == (task.stream == COMPUTE_STREAM):
+                wrong = program.instruction(first + int(np.argmax(columns.task == number)))
+                raise ProgramError(f"{wrong!r} is queued on stream {task.stream!r}")
+    for instructions in program.ranks if not program.calls else ():  # calls say so by themselves
         compute: Instruction | None = None
         for instruction in instructions:
-            communicates = instruction.task.op in COMMUNICATION
-            if communicates == (instruction.task.stream == COMPUTE_STREAM):
-                raise ProgramError(
-                    f"{instruction!r} is queued on stream {instruction.task.stream!r}"
-                )
-            if not communicates:
+            if instruction.task.op not in COMMUNICATION:
                 compute = instruction
             elif compute is not None and compute not in instruction.after:
                 raise ProgramError(

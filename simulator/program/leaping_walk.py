@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.program.instruction import Instruction
-from simulator.program.operations import COMPUTE_STREAM, MESSAGES
+from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
 from simulator.program.runs import Run, Runs, Times
 from simulator.program.walk import Stream, Walk
@@ -22,79 +21,71 @@ class LeapingWalk(Walk):
     def __init__(self, program: Program) -> None:
         super().__init__(program)
         leaps = program.calls and self.leaps()
-        self._runs = Runs(program, self.is_alone, self.timed) if leaps else None
-        self._lists = dict(zip(program.members, program.ranks, strict=True))
+        self._runs = Runs(program, self) if leaps else None
 
     def leaps(self) -> bool:
         """Tell whether instructions of one task on one rank always take the same time."""
         return True
 
-    def is_alone(self, instruction: Instruction) -> bool:
+    def is_alone(self, uid: int) -> bool:
         """Tell whether an instruction meets nobody and is slowed by its own rank at most."""
-        number = self._meeting[instruction.uid]
-        return number < 0 or len(self.program.meetings[number]) == 1
+        number = self.meeting[uid]
+        return number < 0 or len(self.program.participants[number]) == 1
 
-    def timed(self, instructions: Sequence[Instruction]) -> Times:
+    def timed(self, uids: Sequence[int]) -> Times:
         """Return the times of instructions of one rank with nothing beside them."""
-        none = [0.0] * len(instructions)
+        none = [0.0] * len(uids)
         return none, none, none
 
-    def leap(self, stream: Stream, instruction: Instruction, ready: float) -> bool:
+    def leap(self, stream: Stream, uid: int, ready: float) -> bool:
         """Take the run that begins at an instruction, if there is one and nothing disturbs it."""
-        if self._runs is None or instruction.task.stream != COMPUTE_STREAM:
+        if self._runs is None or stream.name != COMPUTE_STREAM:
             return False
-        left = self._left(stream, instruction, ready)
+        left = self._left(stream, uid, ready)
         if left is None:
             return False
-        run = self._runs.at(instruction, left)
-        if run is None or self._is_disturbed(run, instruction, left, ready):
+        run = self._runs.at(uid, left)
+        if run is None or self._is_disturbed(run, uid, left, ready):
             return False
-        self._take(run, stream, instruction.uid, left, ready)
+        self._take(run, stream, uid, left, ready)
         return True
 
-    def _left(self, stream: Stream, first: Instruction, ready: float) -> list[Instruction] | None:
+    def _left(self, stream: Stream, first: int, ready: float) -> list[int] | None:
         """Return the transfers before `first` that start with it; None: others are under way."""
-        left: list[Instruction] = []
+        left: list[int] = []
         for other in stream.beside.values():
-            if other is stream or other.queue[0].task.op in MESSAGES:
+            if other is stream or other.meets:
                 continue
             if other.busy or other.free > ready:
                 return None
             queue, head = other.queue, other.head
-            if head < len(queue) and queue[head].uid < first.uid:
-                if head + 1 < len(queue) and queue[head + 1].uid < first.uid:
+            if head < len(queue) and queue[head] < first:
+                if head + 1 < len(queue) and queue[head + 1] < first:
                     return None
                 if not self._starts_at(queue[head], other.free, ready):
                     return None
                 left.append(queue[head])
         return left
 
-    def _starts_at(self, transfer: Instruction, free: float, ready: float) -> bool:
+    def _starts_at(self, transfer: int, free: float, ready: float) -> bool:
         """Tell whether a transfer that meets nobody starts exactly at `ready`."""
-        ends = [self.end[other.uid] for other in transfer.after]
-        return (
-            min(ends, default=0.0) >= 0 and max([free, *ends]) == ready and self.is_alone(transfer)
-        )
+        ends = [self.end[other] for other in self.waits(transfer)]
+        starts = min(ends, default=0.0) >= 0 and max([free, *ends]) == ready
+        return starts and self.is_alone(transfer)
 
-    def _is_disturbed(
-        self, run: Run, first: Instruction, left: Sequence[Instruction], ready: float
-    ) -> bool:
+    def _is_disturbed(self, run: Run, first: int, left: Sequence[int], ready: float) -> bool:
         """Tell whether something that a run waits for ends later than it could start."""
-        listed, uid = self._lists[first.rank], first.uid
         return any(
-            before.uid < uid and before not in left and not 0 <= self.end[before.uid] <= ready
+            before < first and before not in left and not 0 <= self.end[before] <= ready
             for place in run.outside
-            for before in listed[first.index + place].after
+            for before in self.waits(first + place)
         )
 
-    def _take(
-        self, run: Run, stream: Stream, uid: int, left: Sequence[Instruction], ready: float
-    ) -> None:
+    def _take(self, run: Run, stream: Stream, uid: int, left: Sequence[int], ready: float) -> None:
         """Give all instructions of a run their times, the first being able to start at `ready`."""
-        uids = [other.uid for other in left]
         until, count = uid + run.length, len(left)
         for column, times in zip((self.posted, self.start, self.end), run.times, strict=True):
-            for position, transfer in enumerate(uids):
+            for position, transfer in enumerate(left):
                 column[transfer] = ready + times[position]
             column[uid:until] = [ready + time for time in times[count:]]
         for name, number in run.counts.items():
@@ -103,6 +94,6 @@ class LeapingWalk(Walk):
             other.free = ready + run.free[name]
             self.note(other)
         if self._waiting:
-            for ended in (*uids, *range(uid, until)):
+            for ended in (*left, *range(uid, until)):
                 for waiting in self._waiting.pop(ended, ()):
                     self.note(waiting)

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 
+import numpy as np
+
+from simulator.program.columns import Columns, Integers
 from simulator.program.errors import ProgramError
-from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, MESSAGES, Op
+from simulator.program.task import Task
+
+Shown = tuple[int, Task, int]
+"""An instruction in a message about a mistake: its rank, task and microbatch."""
+
+Queue = tuple[str, tuple[int, ...]]
+"""The name of a queue in which instructions meet, and the ranks that meet there."""
 
 
-def rendezvous_key(instruction: Instruction) -> tuple[str, tuple[int, ...]]:
-    """Return the name of the queue in which an instruction meets its participants.
+def rendezvous_key(rank: int, task: Task) -> Queue:
+    """Return the queue in which a task of a rank meets its participants.
 
     The k-th SEND of a queue meets its k-th RECV; the k-th collective of every member
     of a communicator meet.
     """
-    task = instruction.task
     if task.op is Op.SEND:
-        return ("message", (instruction.rank, task.peer))
+        return ("message", (rank, task.peer))
     if task.op is Op.RECV:
-        return ("message", (task.peer, instruction.rank))
+        return ("message", (task.peer, rank))
     return (task.stream, task.group)
 
 
 def match_rendezvous(
-    lists: Sequence[Sequence[Instruction]], members: Sequence[int], world_size: int
-) -> list[tuple[Instruction, ...]]:
-    """Return the participants of every message and collective, in the order of the lists.
+    lists: Sequence[Columns], members: Sequence[int], world_size: int
+) -> list[tuple[int, ...]]:
+    """Return the uids of the participants of every message and collective, queue by queue.
 
     In a folded program only the ranks that have a list take part.
 
@@ -39,65 +49,106 @@ def match_rendezvous(
         ProgramError: a message has no partner, or the participants disagree about what
             is sent; names the ranks and the instructions.
     """
-    queues: dict[tuple[str, tuple[int, ...]], dict[int, list[Instruction]]] = {}
-    for rank, instructions in zip(members, lists, strict=True):
-        queue_of: dict[int, list[Instruction] | None] = {}  # by identity of the task
-        for instruction in instructions:
-            task = instruction.task
-            if id(task) not in queue_of:
-                queue_of[id(task)] = None
-                if task.op in COMMUNICATION:
-                    queue = queues.setdefault(rendezvous_key(instruction), {})
-                    queue_of[id(task)] = queue.setdefault(rank, [])
-            mine = queue_of[id(task)]
-            if mine is not None:
-                mine.append(instruction)
+    queues: dict[Queue, dict[int, Integers]] = {}
+    first = 0
+
+    def shown(uid: int) -> Shown:
+        """Return the rank, the task and the microbatch of an instruction."""
+        row = bisect_right(begins, uid) - 1
+        columns, index = lists[row], uid - begins[row]
+        task = columns.tasks[int(columns.task[index])]
+        return members[row], task, int(columns.microbatch[index])
+
+    begins: list[int] = []
+    for rank, columns in zip(members, lists, strict=True):
+        begins.append(first)
+        for key, indices in _queued(rank, columns).items():
+            queues.setdefault(key, {})[rank] = indices + first
+        first += len(columns)
     folded_away = set(range(world_size)).difference(members)
-    agreed: set[tuple[int, ...]] = set()
-    meetings: list[tuple[Instruction, ...]] = []
-    for key, theirs in queues.items():
-        kind, group = key
+    microbatch = np.concatenate([np.empty(0, np.int64), *(of.microbatch for of in lists)])
+    meetings: list[tuple[int, ...]] = []
+    for (kind, group), theirs in queues.items():
         expected = group
         if folded_away and kind != "message":
             expected = tuple([rank for rank in group if rank not in folded_away])
         longest = max(theirs.values(), key=len)
-        for member, listed in theirs.items():
+        for member, uids in theirs.items():
             if member not in group:
-                raise ProgramError(f"rank {member}: {listed[0].label} is not of its group {group}")
+                label = _label(shown(int(uids[0])))
+                raise ProgramError(f"rank {member}: {label} is not of its group {group}")
         for rank in expected:
-            found = theirs.get(rank, [])
-            if len(found) < len(longest):
-                missing = longest[len(found)]
+            count = len(theirs.get(rank, ()))
+            if count < len(longest):
+                missing = shown(int(longest[count]))
                 raise ProgramError(
-                    f"rank {missing.rank}: {missing.label} has no partner on rank {rank}"
+                    f"rank {missing[0]}: {_label(missing)} has no partner on rank {rank}"
                 )
-        for meeting in zip(*(theirs[rank] for rank in expected), strict=True):
-            tasks = tuple([id(member.task) for member in meeting])
-            if tasks not in agreed or len({member.microbatch for member in meeting}) > 1:
-                check_agreement(meeting)
-                agreed.add(tasks)
-            meetings.append(meeting)
+        together = np.stack([theirs[rank] for rank in expected], axis=1)
+        for meeting in _to_compare(together, microbatch, lists, begins):
+            check_agreement([shown(int(uid)) for uid in meeting])
+        meetings += map(tuple, together.tolist())
     return meetings
 
 
-def check_agreement(meeting: tuple[Instruction, ...]) -> None:
+def _queued(rank: int, columns: Columns) -> dict[Queue, Integers]:
+    """Return the positions of the communication of one list, by the queue that it meets in."""
+    numbers: dict[Queue, int] = {}
+    queue_of = np.full(len(columns.tasks), -1, dtype=np.int64)
+    for number, task in enumerate(columns.tasks):
+        if task.op in COMMUNICATION:
+            queue_of[number] = numbers.setdefault(rendezvous_key(rank, task), len(numbers))
+    queue = queue_of[columns.task]
+    order = np.argsort(queue, kind="stable")
+    bounds = np.searchsorted(queue[order], np.arange(len(numbers) + 1))
+    parts = [order[begin:end] for begin, end in pairwise(bounds.tolist())]
+    return dict(zip(numbers, parts, strict=True))
+
+
+def _to_compare(
+    together: Integers, microbatch: Integers, lists: Sequence[Columns], begins: Sequence[int]
+) -> Integers:
+    """Return the meetings to look at: of other microbatches, and the first of any tasks."""
+    if together.shape[1] < 2:
+        return together[:0]
+    of_microbatch = microbatch[together]
+    differ = (of_microbatch != of_microbatch[:, :1]).any(axis=1)
+    rows = np.searchsorted(begins, together[0], side="right") - 1
+    tasks = np.stack(
+        [
+            lists[row].task[column - begins[row]]
+            for row, column in zip(rows.tolist(), together.T, strict=True)
+        ],
+        axis=1,
+    )
+    _, first = np.unique(tasks, axis=0, return_index=True)
+    chosen: Integers = together[np.unique(np.concatenate([np.flatnonzero(differ)[:1], first]))]
+    return chosen
+
+
+def _label(instruction: Shown) -> str:
+    _, task, microbatch = instruction
+    return task.label(microbatch)
+
+
+def check_agreement(meeting: Sequence[Shown]) -> None:
     """Check that the participants of a meeting exchange the same thing.
 
     Raises:
-        ValueError: they differ in operation, reduction, tensor, microbatch or bytes.
+        ProgramError: they differ in operation, reduction, tensor, microbatch or bytes.
     """
 
-    def what(instruction: Instruction) -> str:
-        task = instruction.task
+    def what(instruction: Shown) -> str:
+        _, task, microbatch = instruction
         op = "message" if task.op in MESSAGES else task.op.value
         op += "" if task.reduction == "sum" else f" by {task.reduction}"
-        which = f" of microbatch {instruction.microbatch}" if instruction.microbatch >= 0 else ""
+        which = f" of microbatch {microbatch}" if microbatch >= 0 else ""
         return f"{op} {task.tensor}{which}, {task.nbytes} bytes"
 
     first = meeting[0]
     for other in meeting[1:]:
         if what(other) != what(first):
             raise ProgramError(
-                f"rank {first.rank}: {first.label} ({what(first)}) would meet rank {other.rank}: "
-                f"{other.label} ({what(other)}): their orders differ"
+                f"rank {first[0]}: {_label(first)} ({what(first)}) would meet rank {other[0]}: "
+                f"{_label(other)} ({what(other)}): their orders differ"
             )

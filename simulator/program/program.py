@@ -13,9 +13,11 @@ same semantics, written down in ``docs/program.md``:
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate
 
 from simulator.program.bucket import Bucket
 from simulator.program.columns import Columns, columns_of_calls, columns_of_list
@@ -111,9 +113,30 @@ class Program:
             yield from instructions
 
     @cached_property
+    def begins(self) -> list[int]:
+        """The uid of the first instruction of each list."""
+        return [0, *accumulate(map(len, self.columns))][:-1]
+
+    @cached_property
+    def participants(self) -> list[tuple[int, ...]]:
+        """The uids of the participants of every message and collective: `match_rendezvous`."""
+        return match_rendezvous(self.columns, self.members, self.world_size)
+
+    @property
     def meetings(self) -> list[tuple[Instruction, ...]]:
-        """The participants of every message and collective: see :func:`match_rendezvous`."""
-        return match_rendezvous(self.ranks, self.members, self.world_size)
+        """The participants of every message and collective, written out."""
+        listed = list(self)
+        return [tuple([listed[uid] for uid in uids]) for uids in self.participants]
+
+    def instruction(self, uid: int) -> Instruction:
+        """Return an instruction; unless all are written out, without what it waits for."""
+        position = bisect_right(self.begins, uid) - 1
+        columns, index = self.columns[position], uid - self.begins[position]
+        if not self.calls:
+            return self.ranks[position][index]
+        found = Instruction(columns.tasks[int(columns.task[index])], int(columns.microbatch[index]))
+        found.rank, found.index, found.uid = self.members[position], index, uid
+        return found
 
     def hash(self) -> str:
         """Return the first 16 hex digits of the SHA-256 of what all ranks do.

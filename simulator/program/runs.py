@@ -7,12 +7,12 @@ step for all of them (see `simulator.program.leaping_walk`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
-from simulator.program.instruction import Instruction
 from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
+from simulator.program.task import Task
 from simulator.program.template import Template
 
 Times = tuple[Sequence[float], Sequence[float], Sequence[float]]
@@ -40,40 +40,46 @@ class Run(NamedTuple):
     free: dict[str, float]
 
 
+class Conditions(Protocol):
+    """The questions about instructions that runs depend on, which a walk answers."""
+
+    def is_alone(self, uid: int) -> bool:
+        """Tell whether an instruction meets nobody and is slowed by its own rank at most."""
+
+    def timed(self, uids: Sequence[int]) -> Times:
+        """Return the times of instructions of one rank with nothing beside them."""
+
+    def waits(self, uid: int) -> list[int]:
+        """Return the uids of what an instruction names that must have ended before it."""
+
+
 class Runs:
     """Finds the run that begins at an instruction, and makes it once for all calls alike.
 
     Args:
         program: the program whose lists are looked at; it must have calls.
-        is_alone: tells whether an instruction can be part of a run.
-        timed: returns the times of instructions of one rank that run with nothing beside them.
+        conditions: tells what can be part of a run, and how long it takes.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        is_alone: Callable[[Instruction], bool],
-        timed: Callable[[Sequence[Instruction]], Times],
-    ) -> None:
-        self._is_alone, self._timed = is_alone, timed
-        self._lists = dict(zip(program.members, program.ranks, strict=True))
+    def __init__(self, program: Program, conditions: Conditions) -> None:
+        self._conditions = conditions
         self._template: list[Template] = []  # by uid
-        self._begin: list[int] = []  # by uid, the index of the first instruction of its call
-        for calls in program.calls:
-            index = 0
-            for call in calls:
-                count = len(call.template.order)
-                self._template += [call.template] * count
-                self._begin += [index] * count
-                index += count
+        self._begin: list[int] = []  # by uid, that of the first instruction of its call
+        self._task: list[Task] = []  # by uid
+        for columns in program.columns:
+            self._task += [columns.tasks[number] for number in columns.task.tolist()]
+        for call in (call for calls in program.calls for call in calls):
+            count = len(call.template.order)
+            self._begin += [len(self._begin)] * count
+            self._template += [call.template] * count
         self._at: dict[tuple[Template, int, tuple[int, ...]], Run | None] = {}
         self._made: dict[tuple[int, ...], Run | None] = {}
 
-    def at(self, first: Instruction, left: Sequence[Instruction]) -> Run | None:
+    def at(self, first: int, left: Sequence[int]) -> Run | None:
         """Return the run of `left` and of what follows `first`; None: it is not worth it."""
-        template = self._template[first.uid]
-        position = first.index - self._begin[first.uid]
-        tasks = tuple([id(other.task) for other in left])
+        template = self._template[first]
+        position = first - self._begin[first]
+        tasks = tuple([id(self._task[other]) for other in left])
         key = template, position, tasks
         if key not in self._at:
             numbers = template.order[position:]
@@ -84,42 +90,42 @@ class Runs:
             self._at[key] = self._made[content]
         return self._at[key]
 
-    def _make(self, first: Instruction, most: int, left: Sequence[Instruction]) -> Run | None:
+    def _make(self, first: int, most: int, left: Sequence[int]) -> Run | None:
         """Return the run of `left` and of at most so many instructions from `first` on."""
         members = list(left)
-        for instruction in self._lists[first.rank][first.index : first.index + most]:
-            if not self._is_alone(instruction):
+        for uid in range(first, first + most):
+            if not self._conditions.is_alone(uid):
                 break
-            members.append(instruction)
+            members.append(uid)
         if len(members) < len(left) + 2:
             return None
-        times = self._timed(members)
-        count = settled(members, times[2])
+        times = self._conditions.timed(members)
+        streams = [self._task[uid].stream for uid in members]
+        count = settled(streams, times[2])
         if count < len(left) + 2:
             return None
         counts: dict[str, int] = {}
         free: dict[str, float] = {}
-        for instruction, end in zip(members[:count], times[2], strict=False):
-            stream = instruction.task.stream
+        for stream, end in zip(streams[:count], times[2], strict=False):
             counts[stream] = counts.get(stream, 0) + 1
             free[stream] = end
         outside = tuple(
-            place
-            for place, instruction in enumerate(members[len(left) : count])
-            if any(other.index < first.index for other in instruction.after)
+            uid - first
+            for uid in members[len(left) : count]
+            if any(other < first for other in self._conditions.waits(uid))
         )
         posted, start, ends = (column[:count] for column in times)
         return Run(count - len(left), outside, (posted, start, ends), counts, free)
 
 
-def settled(members: Sequence[Instruction], ends: Sequence[float]) -> int:
+def settled(streams: Sequence[str], ends: Sequence[float]) -> int:
     """Return how many instructions, from the first on, have ended when the last compute has.
 
     What goes on beyond that may be slowed by what comes behind the run.
     """
     count, latest = 0, 0.0
-    for number, (instruction, end) in enumerate(zip(members, ends, strict=True), 1):
+    for number, (stream, end) in enumerate(zip(streams, ends, strict=True), 1):
         latest = max(latest, end)
-        if instruction.task.stream == COMPUTE_STREAM and end >= latest:
+        if stream == COMPUTE_STREAM and end >= latest:
             count = number
     return count

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.program import Program
+
+COUNTS = LAST_BACKWARDS | {Op.FORWARD, Op.OPTIMIZER_STEP}
+"""Operations that read weights, or put gradients to them."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +73,23 @@ class Staleness:
 def staleness_of(program: Program, ranks: list[int]) -> list[StageStaleness]:
     """Return the staleness of every stage on `ranks` (one replica of the pipeline)."""
     result: list[StageStaleness] = []
-    lists = dict(zip(program.members, program.ranks, strict=True))
+    lists = dict(zip(program.members, program.columns, strict=True))
     for rank in ranks:
         staleness = Staleness()
         newest: dict[int, int] = {}
-        for instruction in lists[rank]:
-            task, stage = instruction.task, instruction.task.stage
+        columns = lists[rank]
+        counts = np.array([task.op in COUNTS for task in columns.tasks], bool)[columns.task]
+        numbers, microbatches = columns.task[counts].tolist(), columns.microbatch[counts].tolist()
+        for number, microbatch in zip(numbers, microbatches, strict=True):
+            task = columns.tasks[number]
+            stage = task.stage
             if task.op is Op.FORWARD:
                 version = task.version if task.version >= 0 else newest.get(stage, 0)
-                staleness.use(stage, instruction.microbatch, version)
-            elif task.op in LAST_BACKWARDS:
-                staleness.contribute(stage, instruction.microbatch)
+                staleness.use(stage, microbatch, version)
             elif task.op is Op.OPTIMIZER_STEP:
                 staleness.update(stage, newest.get(stage, 0))
                 newest[stage] = newest.get(stage, 0) + 1
+            else:
+                staleness.contribute(stage, microbatch)
         result += staleness.stages()
     return sorted(result, key=lambda row: row.stage)

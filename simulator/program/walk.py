@@ -6,7 +6,11 @@ Each stream is a queue. Its head can be posted once the stream is free and every
 
 from __future__ import annotations
 
+import numpy as np
+
+from simulator.program.columns import Columns
 from simulator.program.instruction import Instruction
+from simulator.program.operations import MESSAGES
 from simulator.program.program import Program
 
 
@@ -14,14 +18,16 @@ class Stream:
     """A queue of instructions of one rank, of which one at a time is under way.
 
     Attributes:
+        name: that of its tasks.
+        queue: the uids of its instructions, in order.
         beside: all streams of the rank by name, this one included.
+        meets: messages are queued here, whose partners are of another rank.
     """
 
-    __slots__ = ("queue", "head", "free", "busy", "listed", "beside")
+    __slots__ = ("name", "queue", "head", "free", "busy", "listed", "beside", "meets")
 
-    def __init__(self, beside: dict[str, Stream]) -> None:
-        self.beside = beside
-        self.queue: list[Instruction] = []
+    def __init__(self, name: str, queue: list[int], beside: dict[str, Stream], meets: bool) -> None:
+        self.name, self.queue, self.beside, self.meets = name, queue, beside, meets
         self.head = 0
         self.free = 0.0
         self.busy = False
@@ -46,24 +52,29 @@ class Walk:
         self.posted = [0.0] * count
         self.start = [0.0] * count
         self.end = [-1.0] * count
-        self._meeting = [-1] * count
-        for number, participants in enumerate(program.meetings):
-            for member in participants:
-                self._meeting[member.uid] = number
-        self._absent = [len(participants) for participants in program.meetings]
+        self.meeting = [-1] * count
+        for number, participants in enumerate(program.participants):
+            for uid in participants:
+                self.meeting[uid] = number
+        self._absent = [len(participants) for participants in program.participants]
         self._waiting: dict[int, list[Stream]] = {}  # by the uid that they wait for
         self._stream_of: list[Stream] = []
         self._todo: list[Stream] = []
-        for instructions in program.ranks:
-            streams: dict[str, Stream] = {}
-            for instruction in instructions:
-                stream = streams.get(instruction.task.stream)
-                if stream is None:
-                    stream = streams[instruction.task.stream] = Stream(streams)
-                stream.queue.append(instruction)
-                self._stream_of.append(stream)
+        self._begin: list[int] = []  # by uid, where its waits begin
+        self._waits: list[int] = []  # uids
+        for first, columns in zip(program.begins, program.columns, strict=True):
+            streams = streams_of(columns, first)
+            by_task = [streams[task.stream] for task in columns.tasks]
+            self._stream_of += [by_task[number] for number in columns.task.tolist()]
             self._todo += streams.values()
+            self._begin += (columns.begin[:-1] + len(self._waits)).tolist()
+            self._waits += (columns.waits + first).tolist()
+        self._begin.append(len(self._waits))
         self._todo.reverse()
+
+    def waits(self, uid: int) -> list[int]:
+        """Return the uids of what an instruction names that must have ended before it."""
+        return self._waits[self._begin[uid] : self._begin[uid + 1]]
 
     def advance(self) -> None:
         """Follow the streams at which something has changed until none gets further."""
@@ -72,35 +83,33 @@ class Walk:
             self._follow(stream)
             stream.listed = False
 
-    def post(self, instruction: Instruction, ready: float) -> None:
+    def post(self, uid: int, ready: float) -> None:
         """Post an instruction that could start, as far as its own rank goes, at `ready`."""
-        self.arrive(instruction, ready)
+        self.arrive(uid, ready)
 
-    def begin(self, participants: tuple[Instruction, ...], time: float) -> None:
+    def begin(self, participants: tuple[int, ...], time: float) -> None:
         """Start the participants of a meeting, or one instruction that meets nobody, at `time`."""
         self.finish(participants, time)
 
-    def arrive(self, instruction: Instruction, time: float) -> None:
+    def arrive(self, uid: int, time: float) -> None:
         """Record that an instruction is posted at `time`; the last participant begins the rest."""
-        uid = instruction.uid
         self.posted[uid] = time
-        number = self._meeting[uid]
+        number = self.meeting[uid]
         if number < 0:
             self.start[uid] = time
-            self.begin((instruction,), time)
+            self.begin((uid,), time)
             return
         self._absent[number] -= 1
         if self._absent[number] == 0:
-            participants = self.program.meetings[number]
-            time = max([self.posted[member.uid] for member in participants])
+            participants = self.program.participants[number]
+            time = max([self.posted[member] for member in participants])
             for member in participants:
-                self.start[member.uid] = time
+                self.start[member] = time
             self.begin(participants, time)
 
-    def finish(self, participants: tuple[Instruction, ...], time: float) -> None:
-        """Record that `participants` end at `time`, and list the streams that may go on."""
-        for member in participants:
-            uid = member.uid
+    def finish(self, participants: tuple[int, ...], time: float) -> None:
+        """Record that `participants` end at `time`, and note the streams that may go on."""
+        for uid in participants:
             self.end[uid] = time
             stream = self._stream_of[uid]
             stream.free, stream.busy = time, False
@@ -113,31 +122,32 @@ class Walk:
         """Return the first instruction that has not ended, for every rank that has one."""
         if min(self.end, default=0.0) >= 0:
             return []
-        left = [
-            [i for i in instructions if self.end[i.uid] < 0] for instructions in self.program.ranks
-        ]
-        return [instructions[0] for instructions in left if instructions]
+        found = []
+        for first, columns in zip(self.program.begins, self.program.columns, strict=True):
+            left = [uid for uid in range(first, first + len(columns)) if self.end[uid] < 0]
+            found += left[:1]
+        return [self.program.instruction(uid) for uid in found]
 
     def _follow(self, stream: Stream) -> None:
         """Post everything at the head of `stream` whose predecessors have ended."""
         end, queue = self.end, stream.queue
         while not stream.busy and stream.head < len(queue):
-            instruction = queue[stream.head]
+            uid = queue[stream.head]
             ready = stream.free
-            for other in instruction.after:
-                ended = end[other.uid]
+            for other in self._waits[self._begin[uid] : self._begin[uid + 1]]:
+                ended = end[other]
                 if ended < 0:
-                    self._waiting.setdefault(other.uid, []).append(stream)
+                    self._waiting.setdefault(other, []).append(stream)
                     return
                 if ended > ready:
                     ready = ended
-            if self.leap(stream, instruction, ready):
+            if self.leap(stream, uid, ready):
                 continue
             stream.head += 1
             stream.busy = True
-            self.post(instruction, ready)
+            self.post(uid, ready)
 
-    def leap(self, stream: Stream, instruction: Instruction, ready: float) -> bool:
+    def leap(self, stream: Stream, uid: int, ready: float) -> bool:
         """Take an instruction that could start at `ready`, and others, in one step; or do not."""
         return False
 
@@ -146,6 +156,28 @@ class Walk:
         if not stream.listed:
             stream.listed = True
             self._todo.append(stream)
+
+
+def streams_of(columns: Columns, first: int) -> dict[str, Stream]:
+    """Return the streams of one list, by name, in the order in which they are used first.
+
+    Args:
+        columns: the instructions of the list.
+        first: the uid of the first of them.
+    """
+    numbers: dict[str, int] = {}
+    of_task = np.array(
+        [numbers.setdefault(task.stream, len(numbers)) for task in columns.tasks], dtype=np.int64
+    )
+    number = of_task[columns.task]
+    order = np.argsort(number, kind="stable")
+    bounds = np.searchsorted(number[order], np.arange(len(numbers) + 1)).tolist()
+    messages = {task.stream for task in columns.tasks if task.op in MESSAGES}
+    streams: dict[str, Stream] = {}
+    for name, begin, end in zip(numbers, bounds, bounds[1:], strict=False):
+        queue = (order[begin:end] + first).tolist()
+        streams[name] = Stream(name, queue, streams, name in messages)
+    return streams
 
 
 def predecessors(program: Program) -> list[list[Instruction]]:

@@ -21,7 +21,7 @@ def reduce(after: Sequence[Instruction] = (), group: tuple[int, ...] = (0, 1)) -
 
 def found(instructions: list[Instruction], transfers=COLLECTIVES) -> list[int]:
     """The positions in the list of those that may overlap."""
-    return sorted(overlapping(Program([instructions]).ranks[0], transfers))
+    return sorted(overlapping(Program([instructions]).columns[0], transfers).tolist())
 
 
 def test_a_transfer_overlaps_passes_between_what_it_waits_for_and_what_waits_for_it() -> None:

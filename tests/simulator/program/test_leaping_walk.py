@@ -87,9 +87,9 @@ def test_most_of_a_plan_whose_ranks_are_alike_is_leapt_over(
     stepped: list[int] = []
     post = Engine.post
 
-    def counted(self, instruction, ready) -> None:
+    def counted(self, uid: int, ready: float) -> None:
         stepped.append(self is engine)
-        post(self, instruction, ready)
+        post(self, uid, ready)
 
     monkeypatch.setattr(Engine, "post", counted)
     engine.run()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.runs import Runs, Times, settled
 from simulator.program.task import Task
-from simulator.program.template import Call, Entry, Template, expand
+from simulator.program.template import Call, Entry, Template
 
 FORWARD, BACKWARD = Task(Op.FORWARD, 0), Task(Op.BACKWARD, 0)
 SUM = Task(Op.ALL_REDUCE, 0, mnemonic="SUM", stream="tensor", group=(0, 1))
@@ -18,23 +17,31 @@ PASS = Template([Entry(FORWARD), Entry(SUM, (0,)), Entry(BACKWARD, (1,)), Entry(
 
 
 def program(calls: list[Call]) -> Program:
-    return Program([expand(calls)], calls=[calls])
+    return Program(calls=[calls])
 
 
-def one_second_each(instructions: Sequence[Instruction]) -> Times:
-    """Return times at which everything waits for what is listed before it."""
-    count = len(instructions)
-    starts = [float(number) for number in range(count)]
-    return starts, starts, [start + 1.0 for start in starts]
+class OneSecondEach:
+    """Everything takes a second and waits for what is listed before it; messages meet others."""
 
+    def __init__(self, program: Program) -> None:
+        self.listed = program.ranks[0]
+        self.asked: list[int] = []
 
-def is_alone(instruction: Instruction) -> bool:
-    return instruction.task.op is not Op.SEND
+    def is_alone(self, uid: int) -> bool:
+        return self.listed[uid].task.op is not Op.SEND
+
+    def timed(self, uids: Sequence[int]) -> Times:
+        self.asked.append(len(uids))
+        starts = [float(number) for number in range(len(uids))]
+        return starts, starts, [start + 1.0 for start in starts]
+
+    def waits(self, uid: int) -> list[int]:
+        return [other.uid for other in self.listed[uid].after]
 
 
 def test_a_run_ends_with_the_last_compute_that_all_before_it_have_ended_with() -> None:
     made = program([Call(PASS, 0)])
-    run = Runs(made, is_alone, one_second_each).at(made.ranks[0][0], [])
+    run = Runs(made, OneSecondEach(made)).at(0, [])
     assert run is not None
     assert run.length == 3  # the sum behind it goes on, and the send meets another rank
     assert run.times == ([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [1.0, 2.0, 3.0])
@@ -44,24 +51,18 @@ def test_a_run_ends_with_the_last_compute_that_all_before_it_have_ended_with() -
 
 def test_a_run_is_made_once_for_all_calls_alike() -> None:
     made = program([Call(PASS, 0), Call(PASS, 1), Call(PASS.changed(), 2)])
-    asked: list[int] = []
-
-    def timed(instructions: Sequence[Instruction]) -> Times:
-        asked.append(len(instructions))
-        return one_second_each(instructions)
-
-    runs = Runs(made, is_alone, timed)
-    first = runs.at(made.ranks[0][0], [])
-    assert all(runs.at(made.ranks[0][begin], []) is first for begin in (5, 10))
-    assert asked == [4]
-    runs.at(made.ranks[0][2], [])
-    assert asked == [4, 2]  # from the middle of a call on
+    conditions = OneSecondEach(made)
+    runs = Runs(made, conditions)
+    first = runs.at(0, [])
+    assert all(runs.at(begin, []) is first for begin in (5, 10))
+    assert conditions.asked == [4]
+    runs.at(2, [])
+    assert conditions.asked == [4, 2]  # from the middle of a call on
 
 
 def test_what_is_left_of_the_call_before_comes_first() -> None:
     made = program([Call(PASS, 0), Call(PASS, 1)])
-    left = made.ranks[0][3:4]
-    run = Runs(made, is_alone, one_second_each).at(made.ranks[0][5], left)
+    run = Runs(made, OneSecondEach(made)).at(5, [3])
     assert run is not None
     assert (run.length, len(run.times[0])) == (3, 4)
     assert run.counts == {"compute": 2, "tensor": 2}
@@ -71,18 +72,18 @@ def test_what_waits_outside_is_known() -> None:
     receive = Call.of_task(Task(Op.RECV, 0, stream="recv:1", peer=1), 0)
     begins = PASS.changed({2: Entry(BACKWARD, (1, ~0))})
     made = program([receive, Call(begins, 0, [(receive, 0)])])
-    run = Runs(made, is_alone, one_second_each).at(made.ranks[0][1], [])
+    run = Runs(made, OneSecondEach(made)).at(1, [])
     assert run is not None
     assert run.outside == (2,)
 
 
 def test_a_single_instruction_is_no_run() -> None:
     made = program([Call(Template([Entry(FORWARD), Entry(SEND)]), 0)])
-    assert Runs(made, is_alone, one_second_each).at(made.ranks[0][0], []) is None
+    assert Runs(made, OneSecondEach(made)).at(0, []) is None
 
 
 def test_settled_is_what_nothing_goes_on_behind() -> None:
-    listed = expand([Call(PASS, 0)])[:4]
-    assert settled(listed, [1.0, 2.0, 3.0, 4.0]) == 3
-    assert settled(listed, [1.0, 5.0, 3.0, 4.0]) == 1
-    assert settled(listed[1:2], [1.0]) == 0
+    streams = ["compute", "tensor", "compute", "tensor"]
+    assert settled(streams, [1.0, 2.0, 3.0, 4.0]) == 3
+    assert settled(streams, [1.0, 5.0, 3.0, 4.0]) == 1
+    assert settled(streams[1:2], [1.0]) == 0

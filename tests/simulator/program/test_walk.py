@@ -30,8 +30,9 @@ class Seconds(Walk):
         super().__init__(program)
         self.seconds = seconds
 
-    def begin(self, participants: tuple[Instruction, ...], time: float) -> None:
-        self.finish(participants, time + self.seconds[participants[0].label])
+    def begin(self, participants: tuple[int, ...], time: float) -> None:
+        label = self.program.instruction(participants[0]).label
+        self.finish(participants, time + self.seconds[label])
 
 
 class Later(Walk):
@@ -39,9 +40,9 @@ class Later(Walk):
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self.begun: list[tuple[tuple[Instruction, ...], float]] = []
+        self.begun: list[tuple[tuple[int, ...], float]] = []
 
-    def begin(self, participants: tuple[Instruction, ...], time: float) -> None:
+    def begin(self, participants: tuple[int, ...], time: float) -> None:
         self.begun.append((participants, time))
 
 
@@ -77,7 +78,8 @@ def test_an_end_may_be_announced_later() -> None:
     program = relay()
     walk = Later(program)
     walk.advance()
-    assert [participants[0].label for participants, _ in walk.begun] == ["0F0", "0F5"]
+    labels = [program.instruction(participants[0]).label for participants, _ in walk.begun]
+    assert labels == ["0F0", "0F5"]
     assert [i.label for i in walk.stuck()] == ["0F0", "0F5"]
     for _ in range(3):
         begun, walk.begun = walk.begun, []
@@ -92,10 +94,10 @@ def test_an_end_may_be_announced_later() -> None:
 def test_what_waits_for_what_never_ends_is_stuck() -> None:
     lonely = compute()
     program = Program([[lonely, compute([lonely], 1)], [compute()]])
-    program.ranks[0][0].after = (program.ranks[0][1],)
+    lonely.after = (program.ranks[0][1],)
     walk = Walk(program)
     walk.advance()
-    assert walk.stuck() == [lonely]
+    assert [repr(instruction) for instruction in walk.stuck()] == [repr(lonely)]
 
 
 @pytest.mark.parametrize("schedule", ["1f1b", "zb-h1", "gpipe"])
