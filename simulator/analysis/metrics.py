@@ -33,9 +33,9 @@ def rank_metrics(timeline: Timeline) -> list[RankMetrics]:
     compute = timeline.is_compute
     in_flight = peak_inflight(timeline)
     rows = []
-    for row, rank in enumerate(timeline.members):
-        mine = timeline.rank == row
-        work = mine & compute
+    spans = timeline.spans_of_rows()
+    for row, (rank, mine) in enumerate(zip(timeline.members, spans, strict=True)):
+        work = mine[compute[mine]]
         busy = union_length(timeline.start[work], timeline.end[work])
         either = union_length(timeline.start[mine], timeline.end[mine])
         rows.append(
@@ -44,8 +44,8 @@ def rank_metrics(timeline: Timeline) -> list[RankMetrics]:
                 compute_s=busy,
                 exposed_comm_s=max(either - busy, 0.0),
                 idle_s=max(total - either, 0.0),
-                first_start_s=float(timeline.start[mine].min()) if mine.any() else 0.0,
-                last_end_s=float(timeline.end[mine].max()) if mine.any() else 0.0,
+                first_start_s=float(timeline.start[mine].min()) if mine.size else 0.0,
+                last_end_s=float(timeline.end[mine].max()) if mine.size else 0.0,
                 peak_memory_bytes=timeline.memory[row].peak if timeline.memory else 0,
                 peak_inflight_microbatches=in_flight[row],
                 peak_memory_parts=timeline.memory[row].peak_parts if timeline.memory else None,
@@ -64,19 +64,18 @@ def peak_inflight(timeline: Timeline) -> list[int]:
     backward = timeline.of_kind(lambda kind: kind.op in {"B", "W"})
     stages = np.array([kind.stage for kind in timeline.kinds], dtype=np.int64)
     peaks = []
-    for rank in range(timeline.num_ranks):
-        mine = timeline.rank == rank
+    for mine in timeline.spans_of_rows():
         times = []
-        for mask, column, reduce in (
-            (mine & forward, timeline.start, np.minimum),
-            (mine & backward, timeline.end, np.maximum),
+        for chosen, column, reduce in (
+            (mine[forward[mine]], timeline.start, np.minimum),
+            (mine[backward[mine]], timeline.end, np.maximum),
         ):
-            keys = stages[timeline.kind[mask]] * (1 << 32) + timeline.microbatch[mask]
+            keys = stages[timeline.kind[chosen]] * (1 << 32) + timeline.microbatch[chosen]
             _, inverse = np.unique(keys, return_inverse=True)
             extreme = np.full(
                 inverse.max() + 1 if inverse.size else 0, np.inf if reduce is np.minimum else -1.0
             )
-            reduce.at(extreme, inverse, column[mask])
+            reduce.at(extreme, inverse, column[chosen])
             times.append(extreme)
         moments = np.concatenate(times)
         changes = np.concatenate([np.ones(times[0].size), -np.ones(times[1].size)])
@@ -95,8 +94,8 @@ def bubble(timeline: Timeline) -> tuple[float, float]:
     compute = timeline.is_compute
     busy = math.fsum(
         count * union_length(timeline.start[mine], timeline.end[mine])
-        for row, count in enumerate(timeline.counts)
-        for mine in (compute & (timeline.rank == row),)
+        for count, spans in zip(timeline.counts, timeline.spans_of_rows(), strict=True)
+        for mine in (spans[compute[spans]],)
     )
     whole = sum(timeline.counts) * timeline.iteration_time
     if whole <= 0 or busy <= 0:

@@ -22,7 +22,7 @@ def expanded(timeline: Timeline, list_of: Sequence[int]) -> Timeline:
     """
     if len(list_of) == timeline.num_ranks:
         return timeline
-    spans = [np.flatnonzero(timeline.rank == row) for row in range(timeline.num_ranks)]
+    spans = timeline.spans_of_rows()
     used: list[list[int]] = []  # per row, its kinds in order of appearance
     local: list[np.ndarray] = []  # per row and span, which of them it is
     for mine in spans:

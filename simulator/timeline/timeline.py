@@ -163,6 +163,11 @@ class Timeline:
         """Return the short names of all spans."""
         return [self.label(span) for span in range(len(self))]
 
+    def spans_of_rows(self) -> list[Integers]:
+        """Return the spans of each row, in order."""
+        lengths = np.bincount(self.rank, minlength=self.num_ranks)
+        return np.split(np.argsort(self.rank, kind="stable"), np.cumsum(lengths)[:-1])
+
     def of_kind(self, select: Any) -> npt.NDArray[np.bool_]:
         """Return a mask of the spans whose kind satisfies `select(kind)`."""
         chosen = np.array([bool(select(kind)) for kind in self.kinds], dtype=bool)

@@ -45,3 +45,12 @@ def test_an_empty_timeline() -> None:
 def test_peak(values: list[int], peak: int) -> None:
     sample = MemorySamples(np.zeros(len(values)), np.array(values, dtype=np.int64))
     assert sample.peak == peak
+
+
+def test_spans_of_rows_come_in_order() -> None:
+    """Also where ranks are mixed, as a measurement may have them, and where one has none."""
+    columns = (np.array([2, 0, 2, 0]), *[np.zeros(4, dtype=int)] * 2, *[np.zeros(4)] * 3)
+    timeline = Timeline(3, [Kind("F", "F", 0, -1, "compute", -1, 0)], *columns)
+    assert [spans.tolist() for spans in timeline.spans_of_rows()] == [[1, 3], [], [0, 2]]
+    empty = Timeline.of_program(Program([[], []]), *[np.zeros(0)] * 3)
+    assert [spans.tolist() for spans in empty.spans_of_rows()] == [[], []]
