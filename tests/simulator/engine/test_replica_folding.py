@@ -18,6 +18,7 @@ from simulator.analysis.metrics import rank_metrics
 from simulator.charts.timeline import timeline_figure
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.nodes import Nodes
 from simulator.cluster.resolve import resolve
 from simulator.cluster.topology import Tier
 from simulator.engine.replica_folding import folding_of, lists_of
@@ -158,6 +159,18 @@ def test_shard_sets_that_are_placed_alike_are_simulated_once(
 ) -> None:
     whole, folded = both(plan(*parallel, "microbatches=2"))
     assert folded.program.num_ranks == lists
+    assert_same(whole, folded)
+
+
+def test_nodes_with_slower_cards_are_told_apart() -> None:
+    """Every second node has cards of a tenth; nothing else differs."""
+    experiment = plan("data=16", "pipeline=2", "microbatches=4", more=("cluster.nodes=4",))
+    cluster = resolve(experiment)
+    node = cluster.topology.nodes.first
+    slow = replace(node, nic_bandwidth=node.nic_bandwidth / 10)
+    topology = replace(cluster.topology, nodes=Nodes.of([node, slow] * 2))
+    whole, folded = both(experiment, replace(cluster, topology=topology))
+    assert folded.program.num_ranks == 4
     assert_same(whole, folded)
 
 
