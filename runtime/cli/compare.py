@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from runtime.cli.run import title_of
 from runtime.cli.running import OUT, progress_bar, run_errors
 from runtime.execution import comparing
 from simulator.analysis.results import Result
@@ -74,5 +75,5 @@ def compare(
     outputs = [saved(results[name].timeline, path) for name, path in paths.items()]
     show_comparison(
         experiment, results, outcome.comparison, as_json, gantt, outcome.notes,
-        outcome.prediction.cluster.name, outputs,
+        outcome.prediction.cluster.name, title_of(outcome.execution), outputs,
     )  # fmt: skip

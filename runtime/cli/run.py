@@ -52,12 +52,17 @@ def report_run(executed: Execution, as_json: bool, gantt: Path | None, trace: Pa
             print(json.dumps(executed.to_json()))
             return
         console = stdout_console()
-        print_result(console, f"{timeline.meta['source']} on {device_words(executed)}", executed)
+        print_result(console, title_of(executed), executed)
         print_contents(console, executed.metrics)
         print_notes(console, executed.notes)
 
     outputs = timeline_outputs(timeline, describe_plan(experiment), gantt, trace)
     deliver(show, outputs, quiet=as_json)
+
+
+def title_of(executed: Execution) -> str:
+    """Return how the figures of a run are called: whether it was paced, and where it ran."""
+    return f"{executed.timeline.meta['source']} on {device_words(executed)}"
 
 
 def device_words(executed: Execution) -> str:

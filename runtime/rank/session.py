@@ -61,7 +61,7 @@ def run_job(
         else:
             count = experiment.run.iterations
             for round_number in range(count):
-                before_step(round_number / count, "segment passes")
+                before_step(round_number / count, "passes")
         profile = calibrator.profile() if calibrator else None
         tensors = gathered_tensors(steps.context) if steps and job.return_tensors else None
     finally:

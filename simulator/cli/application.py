@@ -60,7 +60,7 @@ def _run(main: Callable[..., Any], args: Sequence[str] | None, **extra: Any) -> 
         print("twinline: interrupted", file=sys.stderr)
         code = INTERRUPTED
     except OSError as error:
-        if "--help" not in given:
+        if not {"--help", "--version"}.intersection(given):
             raise
         code = _give_up(error)
     try:

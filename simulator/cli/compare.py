@@ -90,6 +90,7 @@ def show_comparison(
     gantt: Path | None,
     notes: Sequence[str] = (),
     predicted_for: str | None = None,
+    measured: str = "measured",
     outputs: Sequence[Output] = (),
 ) -> None:
     """Print a comparison, then draw it and write further files.
@@ -102,6 +103,7 @@ def show_comparison(
         gantt: file of the picture.
         notes: what the reader should know of the comparison as a whole.
         predicted_for: name of the cluster that the prediction is for.
+        measured: how the measurement is called, with what it ran on where that is known.
         outputs: further files.
     """
 
@@ -111,7 +113,7 @@ def show_comparison(
             print(json.dumps(plain | comparison.to_json() | {"notes": list(notes)}))
             return
         console = stdout_console()
-        print_result(console, "measured", results["measured"])
+        print_result(console, measured, results["measured"])
         print_comparison(console, results["predicted"], results["measured"], comparison)
         print_memory_fit(console, results["predicted"])
         of_results = [note for result in results.values() for note in result.notes]

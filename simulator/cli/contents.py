@@ -25,7 +25,7 @@ def print_contents(console: Console, metrics: Metrics) -> None:
     known = [rank.peak_memory_parts for rank in metrics.ranks if rank.peak_memory_parts]
     used = [name for name in MemoryParts._fields if any(getattr(part, name) for part in known)]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("rank")
+    table.add_column("ranks" if len(groups) < len(metrics.ranks) else "rank")
     table.add_column("layers", overflow="fold")
     table.add_column("parameters", justify="right")
     for name in used:

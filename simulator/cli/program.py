@@ -21,8 +21,8 @@ from simulator.program.program import Program
 from simulator.strategies.lowering import lower
 from simulator.units import counted
 
-MOST_OF_RANK, MOST_IN_ALL = 2_000, 20_000
-"""The most instructions that a terminal gets without being asked."""
+MOST = 1_000
+"""The most instructions that a terminal gets without being asked: more fill several screens."""
 
 FIRST = 6
 """The number of instructions of a rank that a summary has."""
@@ -79,8 +79,7 @@ def on_terminal() -> bool:
 
 def is_long(lowered: Program) -> bool:
     """Tell whether a program is too long to be printed on a terminal without being asked."""
-    longest = max(map(len, lowered.ranks), default=0)
-    return longest > MOST_OF_RANK or len(lowered) > MOST_IN_ALL
+    return len(lowered) > MOST
 
 
 def summary(lowered: Program, text: str) -> str:

@@ -70,7 +70,7 @@ class MeasuredDurations(EstimatedDurations):
             dtype = self.experiment.workload.dtype
             peak = "its" if dtype in self.profile.peak_flops else "the laptop preset's"
             notes.append(
-                f"{covered} {number} segment passes of this plan are in the profile; {others} were "
+                f"{covered} {number} passes of this plan are in the profile; {others} were "
                 f"estimated with {peak} peak rate of {dtype}; `twinline calibrate` with this "
                 "experiment measures them"
             )

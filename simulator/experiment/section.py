@@ -7,6 +7,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from simulator.experiment.spelling import (
@@ -104,7 +105,8 @@ class Section(BaseModel):
             return f"{key} = {value!r}: expected a table [{key}]"
         known = cls._texts(wrong) if wrong in cls.model_fields else ()
         hint = suggestion(value, known) if isinstance(value, str) else ""
-        return f"{key} = {value!r}: {hint}allowed: {allowed(first)}"
+        limits = _limits(cls.model_fields[wrong]) if wrong in cls.model_fields else {}
+        return f"{key} = {value!r}: {hint}allowed: {allowed(first, limits)}"
 
     @classmethod
     def _elsewhere(cls, wrong: str) -> str:
@@ -116,10 +118,20 @@ class Section(BaseModel):
         return ""
 
 
-def allowed(error: ErrorDetails) -> str:
-    """Return what a key takes that got the wrong value, in plain words."""
-    limits: dict[str, Any] = error.get("ctx", {})
+def allowed(error: ErrorDetails, limits: Mapping[str, float]) -> str:
+    """Return what a key takes that got the wrong value, in plain words.
+
+    Args:
+        error: of pydantic.
+        limits: of the key, see `_limits`; where it has both, both are said, whatever is wrong.
+    """
+    limits = {**limits, **error.get("ctx", {})}
+    between = f"{limits['ge']:g} to {limits['le']:g}" if {"ge", "le"} <= limits.keys() else ""
     match error["type"]:
+        case "greater_than_equal" | "less_than_equal" if between:
+            return between
+        case "int_type" | "int_from_float" if between:
+            return f"a whole number, {between}"
         case "greater_than_equal":
             return f"{limits['ge']:g} or more"
         case "greater_than":
@@ -141,6 +153,23 @@ _TYPES = {
     "tuple": "a list, in brackets",
 }
 """Names of what is allowed, by the first word of the type of pydantic's error."""
+
+
+def _limits(field: FieldInfo) -> dict[str, float]:
+    """Return the least and the largest value of a key, ``ge`` and ``le``, where it has them."""
+    limits = [*field.metadata]
+    for inner in get_args(field.annotation):  # of a key that may be left out
+        limits.extend(
+            limit
+            for metadata in getattr(inner, "__metadata__", ())
+            for limit in getattr(metadata, "metadata", ())
+        )
+    return {
+        name: getattr(limit, name)
+        for limit in limits
+        for name in ("ge", "le")
+        if hasattr(limit, name)
+    }
 
 
 def _literals(annotation: Any) -> Iterator[str]:

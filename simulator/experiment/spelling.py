@@ -64,6 +64,8 @@ VALUES = {
 
 SIMILAR = {
     "batch_size": "global_batch",
+    "batch": "global_batch",
+    "sp": "sequence_parallel",
     "ep": "expert",
     "expert_parallel_size": "expert",
     "expert_model_parallel_size": "expert",

@@ -25,6 +25,7 @@ from simulator.program.digest import ListDigests
 from simulator.program.instruction import Instruction
 from simulator.program.meetings import match_rendezvous
 from simulator.program.template import Call, expand
+from simulator.units import counted
 
 
 class Program:
@@ -107,6 +108,11 @@ class Program:
         if self.calls:
             return sum(len(call.template.order) for calls in self.calls for call in calls)
         return sum(map(len, self.ranks))
+
+    def __repr__(self) -> str:
+        folded = f" for {counted(self.world_size, 'rank')}" if self.is_folded else ""
+        size = f"{counted(self.num_ranks, 'list')}{folded}, {counted(len(self), 'instruction')}"
+        return f"Program({size})"
 
     def __iter__(self) -> Iterator[Instruction]:
         for instructions in self.ranks:

@@ -25,7 +25,14 @@ def test_plain_characters_where_there_are_no_others(call):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize(
     "arguments",
-    [("predict", "tiny.toml"), ("predict", "--json"), ("program",), ("clusters",), ("--help",)],
+    [
+        ("predict", "tiny.toml"),
+        ("predict", "--json"),
+        ("program",),
+        ("clusters",),
+        ("--help",),
+        ("--version",),
+    ],
     ids=" ".join,
 )
 def test_a_full_disk_is_one_line_and_costs_no_file(environment, tmp_path, arguments):

@@ -88,7 +88,7 @@ def test_passes_that_were_not_measured_are_counted(home: Path) -> None:
     save_profile(profile(passes={key: Timing.certain(1.0)}), home)
     (note,) = predict(experiment, "saved").notes
     assert note == (
-        "1 of the 3 segment passes of this plan are in the profile; the others were estimated "
+        "1 of the 3 passes of this plan are in the profile; the others were estimated "
         "with the laptop preset's peak rate of fp32; `twinline calibrate` with this experiment "
         "measures them"
     )
@@ -98,7 +98,7 @@ def test_a_profile_that_covers_nothing_says_so(home: Path) -> None:
     save_profile(profile(peak_flops={"fp32": 1e11}), home)
     (note,) = predict(load(None, ["parallel.pipeline=1"]), "saved").notes
     assert note.startswith(
-        "none of the 3 segment passes of this plan are in the profile; all were estimated with "
+        "none of the 3 passes of this plan are in the profile; all were estimated with "
         "its peak rate of fp32; "
     )
 

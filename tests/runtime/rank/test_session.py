@@ -37,6 +37,6 @@ def test_a_calibrated_job_begins_with_transfers(alone, experiment):
     assert answer["measurement"] is None
     assert answer["profile"]["passes"]
     *transfers, (share, what) = said
-    assert (share, what) == (FIRST_CALIBRATION, "segment passes")
+    assert (share, what) == (FIRST_CALIBRATION, "passes")
     assert transfers
     assert all(share < FIRST_CALIBRATION for share, _ in transfers)

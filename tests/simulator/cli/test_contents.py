@@ -25,6 +25,7 @@ def test_the_table_fits_and_says_which_blocks_a_rank_has() -> None:
     assert "embedding, blocks 0–" in text
     assert "head" in text
     assert max(map(len, text.splitlines())) <= 80
+    assert text.splitlines()[1].startswith("rank ")
     assert "buffers" not in text
     assert "buffers" in printed("parallel.data=2", "parallel.zero=3")
 
@@ -33,6 +34,7 @@ def test_ranks_that_are_alike_share_a_row() -> None:
     alike = {"data": ["0,", "1,", "2,", "3,"], "tensor": ["0–1", "2–3", "4–5", "6–7"]}
     for axis, first in alike.items():
         lines = printed(f"parallel.{axis}=2").splitlines()
+        assert lines[1].startswith("ranks ")
         assert [line.split()[0] for line in lines if "million" in line[20:]] == first
 
 

@@ -47,7 +47,7 @@ def test_json_and_text() -> None:
         (("--stages", 0), "--stages 0: allowed: 1 or more"),
         (("--microbatches", -1), "--microbatches -1: allowed: 1 or more"),
         (("--virtual", 0), "--virtual 0: allowed: 1 or more"),
-        (("--stages", 100_000), "parallel.pipeline = 100000: allowed: 65536 or less"),
+        (("--stages", 100_000), "parallel.pipeline = 100000: allowed: 1 to 65536"),
         (("--costs", "1,1,1"), "--costs 1,1,1: allowed: four numbers, F,I,W,P2P"),
         (("--costs", "1,x,1,1"), "--costs 1,x,1,1: allowed: four numbers, F,I,W,P2P"),
         (("--costs", "1,-1,1,0"), "--costs 1,-1,1,0: allowed: seconds, 0 or more"),

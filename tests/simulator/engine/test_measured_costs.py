@@ -165,7 +165,5 @@ def test_notes_name_what_a_profile_lacks() -> None:
     assert costs.durations.notes() == []
     by_label(program, costs)
     passes, transfers = costs.durations.notes()
-    assert passes.startswith(
-        "none of the 3 segment passes of this plan are in the profile; all were "
-    )
+    assert passes.startswith("none of the 3 passes of this plan are in the profile; all were ")
     assert transfers.startswith("no collectives or messages in the profile: ")

@@ -110,6 +110,8 @@ def test_a_key_given_in_two_spellings_is_refused() -> None:
         ({"workload": {"pipeline": 4}}, "unknown key; did you mean parallel.pipeline? known"),
         ({"workload": {"lr": 0.1}}, "unknown key; did you mean run.learning_rate? known"),
         ({"paralel": {}}, "paralel: unknown key; did you mean parallel? known here: workload"),
+        ({"parallel": {"sp": True}}, "parallel.sp: unknown key; did you mean sequence_parallel?"),
+        ({"workload": {"batch": 8}}, "workload.batch: unknown key; did you mean global_batch?"),
         ({"parallel": {"ep": 2}}, "parallel.ep: unknown key; did you mean expert? known here"),
         ({"workload": {"batch_size": 2}}, "did you mean global_batch? known here"),
         ({"workload": {"zzz": 2}}, "workload.zzz: unknown key; known here"),

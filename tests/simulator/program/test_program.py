@@ -97,3 +97,10 @@ def test_different_plans_have_different_hashes() -> None:
     hashes = [lower(load(None, [f"parallel.{plan}"])).hash() for plan in plans]
     assert len(set(hashes)) == len(plans)
     assert hashes[-1] == lower(load(None)).hash()  # one replica: nothing is bucketed
+
+
+def test_a_program_is_shown_in_a_few_words() -> None:
+    plan = load(None, ["parallel.data=4", "parallel.pipeline=1"])
+    whole, folded = lower(plan), lower(plan, [0, 0, 0, 0])
+    assert repr(whole) == f"Program(4 lists, {len(whole)} instructions)"
+    assert repr(folded) == f"Program(1 list for 4 ranks, {len(folded)} instructions)"
