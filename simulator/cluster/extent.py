@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.cluster.nvlink import ring_count, slowest_pair
-from simulator.cluster.placement import Placement
+from simulator.cluster.placement import Placement, together
 from simulator.cluster.topology import LANE, PORT, Topology
 
 
@@ -45,12 +45,9 @@ def extent_of(topology: Topology, group: tuple[int, ...], pattern: str = "ring")
         pattern: ring, tree or pairs: who talks to whom. It matters in a mesh only.
     """
     placement = Placement(topology, group)
-    counts, members, even = [], [], True
-    for units in placement.units:
-        _, sizes = np.unique(units, return_counts=True)
-        counts.append(len(sizes))
-        members.append(int(sizes.max()))
-        even = even and bool((sizes == sizes[0]).all())
+    sizes = together(placement.units)
+    counts = 1 + (np.diff(placement.units) != 0).sum(axis=1)
+    even = bool((sizes == sizes[:, :1]).all())
     shares = placement.shares()
     load = shares.rows / shares.speeds[:, None]
     other = (load != np.roll(load, 1, axis=0)).any(axis=1)  # neighbours are mostly alike
@@ -60,7 +57,7 @@ def extent_of(topology: Topology, group: tuple[int, ...], pattern: str = "ring")
             topology, list(zip(*placement.units.tolist(), strict=True)), pattern
         )
         load[:, PORT] = np.where(load[:, PORT] > 0, seconds, 0.0)
-    return Extent(len(group), (*counts, 1), tuple(members), even, load)
+    return Extent(len(group), (*counts.tolist(), 1), tuple(sizes.max(axis=1).tolist()), even, load)
 
 
 def _mesh_seconds(topology: Topology, units: list[tuple[int, ...]], pattern: str) -> float:

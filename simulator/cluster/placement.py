@@ -48,7 +48,7 @@ class Placement:
     """The places of ranks in a topology.
 
     Attributes:
-        ranks: which ranks.
+        ranks: which ranks, ascending.
         units: of every level a row: the unit that each rank is in (see `Topology.units`).
         cards: the network card of each, as a number that no other card has.
         kinds: the device and its node, as numbers that are equal for equal ones.
@@ -56,7 +56,7 @@ class Placement:
 
     def __init__(self, topology: Topology, ranks: Sequence[int] | Integers) -> None:
         self.topology = topology
-        self.ranks = np.asarray(ranks, dtype=np.int64)
+        self.ranks = np.sort(np.asarray(ranks, dtype=np.int64))
         runs = [node for node, _ in topology.nodes.runs]
         firsts = np.array([first for first, _ in topology.nodes.starts])
         numbers = np.array([number for _, number in topology.nodes.starts])
@@ -141,18 +141,18 @@ class Placement:
         ranks of the unit above are in.
         """
         count, levels = len(self.ranks), self.topology.num_levels
-        together = [*(_sizes(units) for units in self.units), np.full(count, count)]
+        sizes = np.concatenate([together(self.units), np.full((1, count), count)])
         families: dict[str, int] = {}
         found: list[tuple[Integers, Floats, Floats, Integers]] = []
         for level in range(levels):
-            leaving = np.flatnonzero(together[level + 1] > together[level])
+            leaving = np.flatnonzero(sizes[level + 1] > sizes[level])
             for place, (family, numbers, speeds) in enumerate(self.boundary(level)):
                 using = leaving[numbers[leaving] >= 0]
                 code = families.setdefault(family, len(families))
                 names = np.full((using.size, 3), (0, level, place))
                 names[:, 0] = self.ranks[using]
                 keys = numbers[using] + (code << 48)
-                found.append((keys, 1 / together[level][using], speeds[using], names))
+                found.append((keys, 1 / sizes[level][using], speeds[using], names))
         keys, shares, speeds, names = map(np.concatenate, zip(*found, strict=True))
         levels_of = names[:, 1]
         _, first, which = np.unique(keys, return_index=True, return_inverse=True)
@@ -167,11 +167,14 @@ class Placement:
         return np.array([figure(node) for node in self._nodes])[self._run]
 
 
-def _sizes(units: Integers) -> Integers:
-    """Return how many of the ranks are in the unit of each."""
-    if (units[1:] < units[:-1]).any():
-        _, which, counts = np.unique(units, return_inverse=True, return_counts=True)
-        return counts[which]
-    begins = np.flatnonzero(np.diff(units, prepend=-1))
-    counts = np.diff(begins, append=units.size)
-    return np.repeat(counts, counts)
+def together(units: Integers) -> Integers:
+    """Return how many of the group of each rank are in its unit.
+
+    Args:
+        units: of shape (…, members): the unit of each member of a group, ascending.
+    """
+    begins = np.ones(units.shape, dtype=bool)
+    begins[..., 1:] = units[..., 1:] != units[..., :-1]
+    unit = begins.ravel().cumsum() - 1
+    sizes: Integers = np.bincount(unit)[unit].reshape(units.shape)
+    return sizes

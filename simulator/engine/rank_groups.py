@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from simulator.cluster.placement import Integers, Placement
+from simulator.cluster.placement import Integers, Placement, together
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import AXES, Mesh
 from simulator.strategies.gradients.parameter_layout import MODEL_AXES
@@ -48,15 +48,9 @@ class Groups:
         Args:
             placement: of all ranks, in order. The ranks of a unit follow each other.
         """
-        count, size = self.ranks.shape
-        found = np.empty((len(placement.units) + 1, count * size), dtype=np.int64)
-        for level, units in enumerate(placement.units):
-            mine = units[self.ranks]
-            begins = np.ones((count, size), dtype=bool)
-            begins[:, 1:] = mine[:, 1:] != mine[:, :-1]
-            unit = begins.ravel().cumsum() - 1
-            found[level, self.ranks] = np.bincount(unit)[unit].reshape(count, size)
-        found[-1] = size
+        sizes = together(placement.units[:, self.ranks])
+        found = np.full((len(sizes) + 1, self.ranks.size), self.ranks.shape[1])
+        found[:-1, self.ranks] = sizes
         return found
 
 
