@@ -30,7 +30,7 @@ def check_tensors(instructions: list[Instruction]) -> None:
     order = Order(instructions)
     for instruction in instructions:
         task, microbatch = instruction.task, instruction.microbatch
-        for name in task.sources or _reads(task):
+        for name in reads_of(task):
             key = tensor_key(name, microbatch)
             owner = held.get(key)
             if owner is None:
@@ -81,9 +81,11 @@ def check_tensors(instructions: list[Instruction]) -> None:
         )
 
 
-def _reads(task: Task) -> tuple[str, ...]:
-    """Return what a task without `sources` reads: what it sends or reduces in place."""
-    return () if task.stream == COMPUTE_STREAM or task.op is Op.RECV else (task.tensor,)
+def reads_of(task: Task) -> tuple[str, ...]:
+    """Return what a task reads: without `sources`, what it sends or reduces in place."""
+    if task.sources or task.stream == COMPUTE_STREAM or task.op is Op.RECV:
+        return task.sources
+    return (task.tensor,)
 
 
 def _tensor(key: Key) -> str:

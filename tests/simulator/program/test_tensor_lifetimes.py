@@ -14,6 +14,7 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor
+from written_out import written_out
 
 
 def compute(
@@ -148,7 +149,9 @@ def test_a_wait_that_is_left_out_of_a_real_program_is_missed(plan: dict[str, obj
     model = "moe-gpt" if "expert" in plan else "gpt"
     keys = {"pipeline": 1, "microbatches": 1} | plan
     sets = [f"parallel.{key}={str(value).lower()}" for key, value in keys.items()]
-    program = lower(load(None, [f"workload.model={model}", "workload.layers=2", *sets]))
+    program = written_out(
+        lower(load(None, [f"workload.model={model}", "workload.layers=2", *sets]))
+    )
     taken = 0
     for instruction in program.ranks[0]:
         given = instruction.after
