@@ -22,9 +22,8 @@ from simulator.strategies.gradients.parameter_layout import ParameterLayout
 from simulator.strategies.gradients.weight_versions import stash_weights
 from simulator.strategies.gradients.zero import gather_parameters, shard_tensors
 from simulator.strategies.lowered import Lowered
-from simulator.strategies.schedules.checks import updates_within_a_step
+from simulator.strategies.schedules.checks import plan_of, updates_within_a_step
 from simulator.strategies.schedules.ordering import order_passes
-from simulator.strategies.schedules.passes import Plan
 from simulator.strategies.schedules.registry import SCHEDULES, schedule_named
 from simulator.strategies.stages.assignment import assign_stages
 from simulator.strategies.stages.dataflow import Flow, Range
@@ -102,32 +101,17 @@ def begin(experiment: Experiment, list_of: Sequence[int] = ()) -> Lowered:
 
     Both interpreters must get the same program, so what a schedule is told of times is what
     the experiment alone says, whatever the cluster.
-
-    Raises:
-        ExperimentError: the schedule refuses the plan.
     """
-    parallel, mesh = experiment.parallel, experiment.mesh
-    schedule = schedule_named(parallel.schedule)
-    plan = Plan(
-        parallel.pipeline,
-        parallel.microbatches,
-        parallel.virtual_stages,
-        p2p=experiment.workload.p2p,
-        memory_limit=parallel.memory_limit,
-    )
-    refusal = schedule.refusal(plan)
-    if refusal:
-        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r} with {refusal}")
-    layers = describe(experiment)
+    mesh, layers = experiment.mesh, describe(experiment)
     return Lowered(
         experiment=experiment,
         mesh=mesh,
         ranks=members_of(list_of) if list_of else list(range(mesh.world_size)),
         layers=layers,
         flow=Flow(layers),
-        layout=ParameterLayout(mesh, parallel.shards),
-        schedule=schedule,
-        plan=plan,
+        layout=ParameterLayout(mesh, experiment.parallel.shards),
+        schedule=schedule_named(experiment.parallel.schedule),
+        plan=plan_of(experiment),
     )
 
 

@@ -114,7 +114,8 @@ def check_size(experiment: Experiment) -> None:
     Raises:
         ExperimentError: with one line that names key, value and what is allowed.
     """
-    workload, stages = experiment.workload, experiment.parallel.pipeline
+    workload, parallel = experiment.workload, experiment.parallel
+    stages = parallel.pipeline * parallel.virtual_stages
     smallest, condition = SMALLEST_IMAGE.get(workload.model, 0), ""
     if workload.model == "resnet50" and experiment.microbatch_size == 1:
         smallest, condition = SMALLEST_SINGLE_IMAGE, " with one image a microbatch"
@@ -130,8 +131,15 @@ def check_size(experiment: Experiment) -> None:
     else:
         blocks = sum(layer.starts_block for layer in describe(experiment))
         name = f"blocks of {workload.model}"
-    if stages > blocks:
+    if parallel.pipeline > blocks:
         raise ExperimentError(
-            f"parallel.pipeline = {stages}: more stages than {name} = {blocks}; "
+            f"parallel.pipeline = {parallel.pipeline}: more stages than {name} = {blocks}; "
             f"allowed: 1 to {blocks}"
+        )
+    if stages > blocks:
+        fewer = range(blocks // parallel.pipeline, 0, -1)
+        raise ExperimentError(
+            f"parallel.virtual_stages = {parallel.virtual_stages}: pipeline × virtual_stages = "
+            f"{stages} stages, more than {name} = {blocks}; "
+            + nearest_that_works(experiment, "parallel", "virtual_stages", fewer)
         )

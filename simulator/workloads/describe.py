@@ -55,6 +55,7 @@ def describe_whole(experiment: Experiment) -> list[Layer]:
     alone = Parallel(
         pipeline=parallel.pipeline,
         virtual_stages=parallel.virtual_stages,
+        schedule="looped-bfs",  # takes every number of stages; layers do not depend on it
         recompute=parallel.recompute,
     )
     return describe(experiment.model_copy(update={"workload": microbatch, "parallel": alone}))

@@ -129,6 +129,16 @@ def test_one_value_is_no_list() -> None:
         (["parallel.data=65537"], "parallel.data = 65537: allowed: 1 to 65536"),
         (["parallel.data=0"], "parallel.data = 0: allowed: 1 to 65536"),
         (["parallel.zero_group=0"], "parallel.zero_group = 0: allowed: 1 to 65536"),
+        (["parallel.virtual_stages=2"], "parallel.schedule = '1f1b' with virtual_stages = 2; allo"),
+        (
+            [
+                "parallel.pipeline=4",
+                "parallel.virtual_stages=2",
+                "parallel.schedule=interleaved-1f1b",
+            ],
+            "parallel.virtual_stages = 2: pipeline × virtual_stages = 8 stages, more than "
+            "workload.layers = 4; no other parallel.virtual_stages works with the rest",
+        ),
         (["parallel.zero=4"], "parallel.zero = 4: allowed: 0 to 3"),
         (["parallel.zero=stage3"], "parallel.zero = 'stage3': allowed: a whole number, 0 to 3"),
         (

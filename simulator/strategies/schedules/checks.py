@@ -1,4 +1,4 @@
-"""Keys about the schedule are refused here, if they are wrong for every plan."""
+"""A schedule is refused that cannot order a plan, and keys that contradict it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from simulator.strategies.schedules.registry import CSV, SCHEDULES, schedule_nam
 from simulator.strategies.schedules.schedule import is_asynchronous
 
 
-def check_schedule(experiment: Experiment) -> None:
-    """Refuse a schedule that there is not, and a limit of memory that it does not read."""
+def plan_of(experiment: Experiment) -> Plan:
+    """Return what a schedule is told of an experiment, all but the costs of its stages."""
     parallel = experiment.parallel
-    schedule_named(parallel.schedule)
+    return Plan(
+        parallel.pipeline,
+        parallel.microbatches,
+        parallel.virtual_stages,
+        p2p=experiment.workload.p2p,
+        memory_limit=parallel.memory_limit,
+    )
+
+
+def check_schedule(experiment: Experiment) -> None:
+    """Refuse a schedule that there is not, that refuses the plan, or a limit it does not read."""
+    parallel = experiment.parallel
+    schedule = schedule_named(parallel.schedule)
     reads_limit = parallel.schedule not in SCHEDULES and not parallel.schedule.startswith(CSV)
     reads_limit = reads_limit or parallel.schedule == "zb-auto"
     if parallel.memory_limit is not None and not reads_limit:
@@ -20,13 +32,13 @@ def check_schedule(experiment: Experiment) -> None:
             f"parallel.memory_limit = {parallel.memory_limit:g}: only for parallel.schedule = "
             f"'zb-auto', not {parallel.schedule!r}"
         )
+    if refusal := schedule.refusal(plan_of(experiment)):
+        raise ExperimentError(f"parallel.schedule = {parallel.schedule!r} with {refusal}")
 
 
 def updates_within_a_step(experiment: Experiment) -> bool:
     """Tell whether the schedule changes weights while microbatches are in flight."""
-    parallel = experiment.parallel
-    plan = Plan(parallel.pipeline, parallel.microbatches, parallel.virtual_stages)
-    return is_asynchronous(schedule_named(parallel.schedule), plan)
+    return is_asynchronous(schedule_named(experiment.parallel.schedule), plan_of(experiment))
 
 
 def check_asynchronous(experiment: Experiment) -> None:

@@ -30,16 +30,15 @@ def partition_layers(lowered: Lowered) -> Lowered:
     """Divide the layers among stages, as ``parallel.split`` says or balanced.
 
     Raises:
-        ExperimentError: the model has too few blocks, or not as many as the split.
+        ExperimentError: the model has not as many blocks as the split.
     """
     parallel = lowered.experiment.parallel
     num_stages = parallel.pipeline * parallel.virtual_stages
     try:
         ranges = split_stages(lowered.layers, num_stages, parallel.split)
     except ValueError as error:
-        key = "virtual_stages" if parallel.split is None else "split"
-        value = parallel.virtual_stages if parallel.split is None else list(parallel.split)
-        raise ExperimentError(f"parallel.{key} = {value}: {error}") from None
+        given = parallel.split and list(parallel.split)
+        raise ExperimentError(f"parallel.split = {given}: {error}") from None
     costs = stage_costs(lowered.layers, ranges, parallel.recompute == "full")
     return replace(lowered, ranges=ranges, plan=lowered.plan._replace(costs=costs))
 

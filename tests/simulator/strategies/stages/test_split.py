@@ -60,7 +60,8 @@ def test_a_split_that_is_the_balanced_one_changes_nothing() -> None:
         ),
         (
             ["parallel.virtual_stages=5", "parallel.schedule=looped-bfs"],
-            "parallel.virtual_stages = 5: 10 stages for 8 blocks; allowed: 8 or fewer",
+            "parallel.virtual_stages = 5: pipeline × virtual_stages = 10 stages, more than "
+            "workload.layers = 8; nearest that works: 4",
         ),
     ],
 )
