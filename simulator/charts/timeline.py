@@ -24,7 +24,7 @@ from simulator.timeline.timeline import Timeline
 
 MAX_HEIGHT = 14.5  # inches of all panels
 ROW_HEIGHT, DENSE_ROW_HEIGHT = 0.62, 0.4  # inches
-GAP, WIDE_GAP = 0.4, 0.75  # inches above a panel: a title; a time axis and a title
+GAP, WIDE_GAP = 0.4, 0.9  # inches above a panel: a title; a time axis, its label and a title
 MOST_MEMORY = 16  # ranks; of more there are no curves of memory
 TITLE_LETTERS = 110  # in a line
 
@@ -112,6 +112,8 @@ def timelines_figure(
         )
         _mark_end(panel, line, duration, last)
         if large:
+            heights_say = "how high a colour is: its share of the time"
+            panel.set_xlabel(f"time ({unit}); {heights_say}", loc="right")
             draw_density(panel, line, time, height)
         else:
             draw_rows(panel, line, time, detailed)

@@ -111,3 +111,16 @@ def test_more_ranks_than_lines_share_them(lines):
     (image,) = figure.axes[0].images
     assert image.get_extent()[2] >= 1100
     assert image.get_array().shape[0] < 3000
+
+
+def test_a_picture_of_shares_says_what_heights_are(lines):
+    figure = timeline_figure(lines.many(4, 12_000))
+    shares, framed = figure.axes
+    assert "its share of the time" in shares.get_xlabel()
+    assert "share" not in framed.get_xlabel()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    label = shares.xaxis.label.get_window_extent()
+    title = framed.title.get_window_extent()
+    left = framed._left_title.get_window_extent()
+    assert label.y0 >= max(title.y1, left.y1) or label.x0 > left.x1
