@@ -7,7 +7,7 @@ with others is. This never takes a wrong list for a right one; what it cannot vo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -47,44 +47,53 @@ class Summary(NamedTuple):
 
     Attributes:
         events: touches of tensors that it does not make and free itself.
-        past: by number, the entries that have surely ended when the entry starts.
-        arguments: by number, the arguments that have.
-        settled: entries with events that have ended when the last compute has; nothing that
-            comes later need ask for them.
+        past: by number, the entries that have surely ended when the entry starts, as bits.
+        arguments: by number, the arguments that have, as bits.
+        settled: communication with events that has ended when the last compute has; nothing
+            that comes later need ask for it.
         settles: arguments that have.
     """
 
     events: tuple[Event, ...]
-    past: dict[int, frozenset[int]]
-    arguments: dict[int, frozenset[int]]
-    settled: frozenset[int]
-    settles: frozenset[int]
+    past: dict[int, int]
+    arguments: dict[int, int]
+    settled: list[int]
+    settles: list[int]
 
 
 def summary_of(template: Template) -> Summary | None:
     """Return what other calls have to know of a template; None: it is not sound by itself."""
-    past: dict[int, frozenset[int]] = {}
-    arguments: dict[int, frozenset[int]] = {}
+    past: dict[int, int] = {}
+    arguments: dict[int, int] = {}
     last_of: dict[str, int] = {}
     for number in template.order:
         task, waits, _ = template.entries[number]
-        before = {wait for wait in waits if wait >= 0}
-        before.update(last_of[s] for s in (task.stream, COMPUTE_STREAM) if s in last_of)
-        past[number] = frozenset(before).union(*(past[other] for other in before))
-        own = frozenset(~wait for wait in waits if wait < 0)
-        arguments[number] = own.union(*(arguments[other] for other in before))
+        past[number] = arguments[number] = 0
+        for wait in waits:
+            if wait < 0:
+                arguments[number] |= 1 << ~wait
+        before = [last_of[s] for s in (task.stream, COMPUTE_STREAM) if s in last_of]
+        for other in (*before, *(wait for wait in waits if wait >= 0)):
+            past[number] |= past[other] | 1 << other
+            arguments[number] |= arguments[other]
         last_of[task.stream] = number
     found = _events(template, past)
     if found is None:
         return None
-    end = template.computes[-1:]
-    touching = {event.number for event in found}
-    settled = frozenset(end).union(*(past[number] for number in end)) & touching
-    settles: frozenset[int] = frozenset().union(*(arguments[number] for number in end))
-    return Summary(found, past, arguments, settled, settles)
+    ended = settles = 0
+    for number in template.computes[-1:]:
+        ended, settles = past[number] | 1 << number, arguments[number]
+    touching = {event.number for event in found}.difference(template.computes)
+    settled = [number for number in sorted(touching) if ended >> number & 1]
+    return Summary(found, past, arguments, settled, _bits(settles))
 
 
-def _events(template: Template, past: dict[int, frozenset[int]]) -> tuple[Event, ...] | None:
+def _bits(mask: int) -> list[int]:
+    """Return the positions of the bits that are set."""
+    return [position for position in range(mask.bit_length()) if mask >> position & 1]
+
+
+def _events(template: Template, past: dict[int, int]) -> tuple[Event, ...] | None:
     """Return the touches that other calls have to know; None: some inside are wrong."""
     made: dict[Symbol, int] = {}  # here, and not yet freed
     gone: set[Symbol] = set()  # freed here, and not made again
@@ -97,7 +106,7 @@ def _events(template: Template, past: dict[int, frozenset[int]]) -> tuple[Event,
             return (name, None) if "@" in name else (name, shift)
 
         for key in map(symbol, reads_of(task)):
-            if key in gone or (key in made and made[key] not in past[number]):
+            if key in gone or (key in made and not past[number] >> made[key] & 1):
                 return None
             if task.stream != COMPUTE_STREAM:
                 readers.setdefault(key, []).append(number)
@@ -111,9 +120,8 @@ def _events(template: Template, past: dict[int, frozenset[int]]) -> tuple[Event,
             gone.discard(key)
             events.append(Event(Touch.MAKE, key, number))
         for key in map(symbol, task.frees):
-            if key in gone or any(
-                n != number and n not in past[number] for n in readers.pop(key, ())
-            ):
+            ended = past[number] | 1 << number
+            if key in gone or not all(ended >> reader & 1 for reader in readers.pop(key, ())):
                 return None
             made.pop(key, None)
             gone.add(key)
@@ -140,46 +148,82 @@ def are_sound(calls: Sequence[Call]) -> bool:
 
     False means that this cannot be told call by call.
     """
-    summaries: dict[Template, Summary] = {}
+    summaries: dict[tuple[Template, bool], Summary] = {}
     for call in calls:
-        if call.template not in summaries:
+        kind = call.template, call.microbatch < 0
+        if kind not in summaries:
             summary = summary_of(call.template)
             if summary is None:
                 return False
-            summaries[call.template] = summary
-    kinds = {(call.template, call.microbatch < 0) for call in calls}
-    ever = {
+            summaries[kind] = summary
+    follows = _followed(summaries)
+    events = {
+        kind: [event for event in summary.events if follows(kind, event)]
+        for kind, summary in summaries.items()
+    }
+    return _Ledger().follow(calls, summaries, events)
+
+
+Kind = tuple[Template, bool]
+"""A template, and whether it is called for the step, not for a microbatch."""
+
+
+def _followed(summaries: Mapping[Kind, Summary]) -> Callable[[Kind, Event], bool]:
+    """Return what tells whether an event has to be followed from call to call.
+
+    Tensors that nobody makes are there throughout. Of those that only passes touch, all in the
+    same way, as what the segments of a stage save, one stands for all.
+    """
+    made = {
         (tensor.name, of_step or entry.shift is None or "@" in tensor.name)
-        for template, of_step in kinds
+        for template, of_step in summaries
         for entry in template.entries
         for tensor in entry.task.allocates
     }
-    return _Ledger(ever).follow(calls, summaries)
+    touched: dict[str, list[tuple[int, Touch, int | None]]] = {}
+    beside: set[str] = set()  # names that communication touches
+    for number, ((template, _), summary) in enumerate(summaries.items()):
+        for event in summary.events:
+            name, shift = event.symbol
+            touched.setdefault(name, []).append((number, event.touch, shift))
+            if template.entries[event.number].task.stream != COMPUTE_STREAM:
+                beside.add(name)
+    first: dict[tuple[tuple[int, Touch, int | None], ...], str] = {}
+    stands = {name for name, how in touched.items() if first.setdefault(tuple(how), name) == name}
+
+    def follows(kind: Kind, event: Event) -> bool:
+        name, shift = event.symbol
+        exists = event.touch is not Touch.READ or (name, kind[1] or shift is None) in made
+        return exists and (name in stands or name in beside)
+
+    return follows
 
 
 class _Ledger:
     """The tensors that exist between calls, and who made and reads them."""
 
-    def __init__(self, ever: set[tuple[str, bool]]) -> None:
-        # Names that some call makes, and whether once a step; others are there throughout.
-        self._ever = ever
+    def __init__(self) -> None:
         self._held: dict[tuple[str, int], Reference] = {}
         self._readers: dict[tuple[str, int], list[Reference]] = {}
         self._settled: set[Reference] = set()
 
-    def follow(self, calls: Sequence[Call], summaries: dict[Template, Summary]) -> bool:
+    def follow(
+        self,
+        calls: Sequence[Call],
+        summaries: Mapping[Kind, Summary],
+        events: Mapping[Kind, Sequence[Event]],
+    ) -> bool:
         """Go through all calls; tell whether nothing is wrong or doubtful."""
         for call in calls:
-            summary = summaries[call.template]
-            for event in summary.events:
+            kind = call.template, call.microbatch < 0
+            summary = summaries[kind]
+            for event in events[kind]:
                 name, shift = event.symbol
                 key = tensor_key(name, -1 if shift is None else call.microbatch + shift)
-                if (name, key[1] < 0) not in self._ever and event.touch is Touch.READ:
-                    continue
                 if not self._touch(event, key, call, summary):
                     return False
-            self._settled.update((call, number) for number in summary.settled)
-            self._settled.update(call.arguments[position] for position in summary.settles)
+            self._settled.update([(call, number) for number in summary.settled])
+            self._settled.update([call.arguments[position] for position in summary.settles])
         return not self._held
 
     def _touch(self, event: Event, key: tuple[str, int], call: Call, summary: Summary) -> bool:
@@ -206,13 +250,13 @@ class _Ledger:
         """Tell whether an entry, listed earlier, has surely ended when another one starts."""
         call, number = second
         if first[0] is call:
-            return first[1] in summary.past[number] or _stream(first) == COMPUTE_STREAM
+            return bool(summary.past[number] >> first[1] & 1) or _stream(first) == COMPUTE_STREAM
         stream = _stream(first)
         return (
             stream in (COMPUTE_STREAM, _stream(second))
             or first in self._settled
-            or any(first == call.arguments[n] for n in summary.arguments[number])
-            or any(stream == _stream((call, other)) for other in summary.past[number])
+            or any(first == call.arguments[n] for n in _bits(summary.arguments[number]))
+            or any(stream == _stream((call, other)) for other in _bits(summary.past[number]))
         )
 
 
