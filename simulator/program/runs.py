@@ -83,8 +83,8 @@ class Runs:
         key = template, position, tasks
         if key not in self._at:
             numbers = template.order[position:]
-            # Templates that differ only in what is behind the run, or before it, share it.
-            content = (*tasks, -1, *(id(template.entries[number].task) for number in numbers))
+            # Templates that differ only before it share it: they have the same entries.
+            content = (*tasks, -1, *(id(template.entries[number]) for number in numbers))
             if content not in self._made:
                 self._made[content] = self._make(first, len(numbers), left)
             self._at[key] = self._made[content]
