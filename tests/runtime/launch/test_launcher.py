@@ -81,8 +81,13 @@ def test_an_interrupted_start_leaves_nothing(processes_with, monkeypatch):
             started.append((self, Path(command[3])))
 
     monkeypatch.setattr(launch.subprocess, "Popen", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        Workers(2)
+    # A shell that starts this in the background lets it ignore Ctrl-C.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Workers(2)
+    finally:
+        signal.signal(signal.SIGINT, usual)
     ((agent, folder),) = started
     assert agent.returncode is not None
     assert not folder.exists()
