@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.text import Text
 
@@ -19,6 +22,17 @@ class _Stdout(Console):
 def stdout_console() -> Console:
     """Return the console that results are printed on."""
     return _Stdout(highlight=False, emoji=False)  # a path may have colons; and emoji load slowly
+
+
+@contextmanager
+def busy(text: str) -> Iterator[None]:
+    """Show on a terminal that something is being worked on, for as long as it is."""
+    console = Console(stderr=True, emoji=False)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text, spinner="line"):  # in plain characters
+        yield
 
 
 def print_filled(console: Console, text: str, rest: str = "   ") -> None:

@@ -83,13 +83,14 @@ def deliver(show: Callable[[], None], outputs: Sequence[Output] = (), quiet: boo
         give_up_stdout()
         problems.append(broken_stdout(error))
     for path, write in outputs:
+        was_there = path.exists()
         try:
             write(path)
         except OSError as error:
             problems.append(f"{path}: {error.strerror or error}")
         else:
             if not quiet:
-                print(f"wrote {path}")
+                print(f"{'replaced' if was_there else 'wrote'} {path}")
     for problem in filter(None, problems):
         print(f"twinline: {problem}", file=sys.stderr)
     if problems:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from simulator.cli.console import print_notes, stdout_console
+from simulator.cli.console import busy, print_notes, stdout_console
 from simulator.cli.contents import print_contents
 from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
 from simulator.cli.outputs import check_outputs, deliver, timeline_outputs
@@ -35,7 +35,8 @@ def predict(
     """
     check_outputs(gantt, trace, inputs=[file])
     experiment = load(file, set_ or ())
-    prediction = predicted(experiment, "saved")
+    with busy("predicting"):
+        prediction = predicted(experiment, "saved")
     cluster = prediction.cluster.name
 
     def show() -> None:

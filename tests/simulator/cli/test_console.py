@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from simulator.cli.console import print_notes, stdout_console
+from simulator.cli import console as of_console
+from simulator.cli.console import busy, print_notes, stdout_console
 
 
 def test_colons_are_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,3 +25,18 @@ def test_notes_fit_the_terminal_and_are_no_markup() -> None:
         "   not fit",
         "note: short",
     ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_long_work_is_shown_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    shown = io.StringIO()
+
+    def console(**keys: object) -> Console:
+        return Console(file=shown, force_terminal=terminal, width=40)
+
+    monkeypatch.setattr(of_console, "Console", console)
+    with busy("predicting"):
+        pass
+    assert ("predicting" in shown.getvalue()) == terminal

@@ -27,6 +27,13 @@ def test_what_fails_late_costs_nothing_else(tmp_path: Path, capsys) -> None:
     assert written == [Path("b.json")]
 
 
+def test_a_file_that_was_there_is_said_to_be_replaced(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "a.json"
+    for said in ("wrote", "replaced"):
+        deliver(lambda: None, [(path, lambda where: where.write_text("{}"))])
+        assert capsys.readouterr().out == f"{said} {path}\n"
+
+
 def test_beside_json_nothing_is_said(capsys) -> None:
     deliver(lambda: print("{}"), [(Path("a.png"), lambda path: None)], quiet=True)
     assert capsys.readouterr() == ("{}\n", "")
