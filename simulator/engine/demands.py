@@ -103,8 +103,9 @@ class Demands:
                 users.setdefault(name, set()).add(None if task.op in MESSAGES else rank)
         owned: dict[int, set[str]] = {}
         for name, who in users.items():
-            if len(who) == 1 and None not in who:
-                owned.setdefault(next(iter(who)) or 0, set()).add(name)
+            only, *others = who
+            if only is not None and not others:
+                owned.setdefault(only, set()).add(name)
         return owned
 
     def _share_links(self, program: Program) -> None:

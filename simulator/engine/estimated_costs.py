@@ -131,7 +131,7 @@ class EstimatedCosts(Costs):
         return not self.has_host
 
     def own(self, rank: int) -> Set[str]:
-        """Return the device of a rank, unless others use it, too."""
+        """Return the device and links that only passes and collectives of this rank use."""
         return self.demands.own(rank)
 
     def _share(self, participants: tuple[Instruction, ...]) -> tuple[float, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from simulator.program.task import Task
 from simulator.program.template import Call, Template
 
 Integers = npt.NDArray[np.int64]
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Columns(NamedTuple):
@@ -35,6 +37,24 @@ class Columns(NamedTuple):
 
     def __len__(self) -> int:
         return int(self.task.size)
+
+    def positions(self, key: Callable[[Task], Key | None]) -> dict[Key, Integers]:
+        """Return the positions of instructions by a key of their task, ascending.
+
+        Args:
+            key: returns that of a task; None: it is left out.
+        """
+        numbers: dict[Key, int] = {}
+        of_task = np.full(len(self.tasks), -1, dtype=np.int64)
+        for position, task in enumerate(self.tasks):
+            found = key(task)
+            if found is not None:
+                of_task[position] = numbers.setdefault(found, len(numbers))
+        number = of_task[self.task]
+        order = np.argsort(number, kind="stable")
+        bounds = np.searchsorted(number[order], np.arange(len(numbers) + 1)).tolist()
+        parts = [order[begin:end] for begin, end in pairwise(bounds)]
+        return dict(zip(numbers, parts, strict=True))
 
 
 def columns_of_list(instructions: Sequence[Instruction]) -> Columns:

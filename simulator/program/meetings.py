@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 
@@ -20,12 +20,14 @@ Queue = tuple[str, tuple[int, ...]]
 """The name of a queue in which instructions meet, and the ranks that meet there."""
 
 
-def rendezvous_key(rank: int, task: Task) -> Queue:
-    """Return the queue in which a task of a rank meets its participants.
+def rendezvous_key(rank: int, task: Task) -> Queue | None:
+    """Return the queue in which a task of a rank meets its participants; None: it meets nobody.
 
     The k-th SEND of a queue meets its k-th RECV; the k-th collective of every member
     of a communicator meet.
     """
+    if task.op not in COMMUNICATION:
+        return None
     if task.op is Op.SEND:
         return ("message", (rank, task.peer))
     if task.op is Op.RECV:
@@ -62,7 +64,7 @@ def match_rendezvous(
     begins: list[int] = []
     for rank, columns in zip(members, lists, strict=True):
         begins.append(first)
-        for key, indices in _queued(rank, columns).items():
+        for key, indices in columns.positions(partial(rendezvous_key, rank)).items():
             queues.setdefault(key, {})[rank] = indices + first
         first += len(columns)
     folded_away = set(range(world_size)).difference(members)
@@ -89,20 +91,6 @@ def match_rendezvous(
             check_agreement([shown(int(uid)) for uid in meeting])
         meetings += map(tuple, together.tolist())
     return meetings
-
-
-def _queued(rank: int, columns: Columns) -> dict[Queue, Integers]:
-    """Return the positions of the communication of one list, by the queue that it meets in."""
-    numbers: dict[Queue, int] = {}
-    queue_of = np.full(len(columns.tasks), -1, dtype=np.int64)
-    for number, task in enumerate(columns.tasks):
-        if task.op in COMMUNICATION:
-            queue_of[number] = numbers.setdefault(rendezvous_key(rank, task), len(numbers))
-    queue = queue_of[columns.task]
-    order = np.argsort(queue, kind="stable")
-    bounds = np.searchsorted(queue[order], np.arange(len(numbers) + 1))
-    parts = [order[begin:end] for begin, end in pairwise(bounds.tolist())]
-    return dict(zip(numbers, parts, strict=True))
 
 
 def _to_compare(

@@ -6,8 +6,6 @@ Each stream is a queue. Its head can be posted once the stream is free and every
 
 from __future__ import annotations
 
-import numpy as np
-
 from simulator.program.columns import Columns
 from simulator.program.instruction import Instruction
 from simulator.program.operations import MESSAGES
@@ -165,17 +163,10 @@ def streams_of(columns: Columns, first: int) -> dict[str, Stream]:
         columns: the instructions of the list.
         first: the uid of the first of them.
     """
-    numbers: dict[str, int] = {}
-    of_task = np.array(
-        [numbers.setdefault(task.stream, len(numbers)) for task in columns.tasks], dtype=np.int64
-    )
-    number = of_task[columns.task]
-    order = np.argsort(number, kind="stable")
-    bounds = np.searchsorted(number[order], np.arange(len(numbers) + 1)).tolist()
     messages = {task.stream for task in columns.tasks if task.op in MESSAGES}
     streams: dict[str, Stream] = {}
-    for name, begin, end in zip(numbers, bounds, bounds[1:], strict=False):
-        queue = (order[begin:end] + first).tolist()
+    for name, positions in columns.positions(lambda task: task.stream).items():
+        queue = (positions + first).tolist()
         streams[name] = Stream(name, queue, streams, name in messages)
     return streams
 

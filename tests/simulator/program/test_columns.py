@@ -62,6 +62,24 @@ def test_waits_are_in_order() -> None:
     assert columns.waits.tolist() == [0, 1]
 
 
+def test_positions_are_by_key_in_the_order_of_first_tasks() -> None:
+    forward, step = Task(Op.FORWARD, 0), Task(Op.OPTIMIZER_STEP, 0)
+    sent = Task(Op.SEND, 0, stream="send:1", peer=1)
+    listed = [Instruction(task) for task in (sent, forward, sent, step, forward)]
+    columns = Program([listed]).columns[0]
+    by_stream = columns.positions(lambda task: task.stream)
+    assert {name: found.tolist() for name, found in by_stream.items()} == {
+        "send:1": [0, 2],
+        "compute": [1, 3, 4],
+    }
+    assert list(by_stream) == ["send:1", "compute"]
+    left_out = columns.positions(lambda task: None if task is sent else task.op)
+    assert {op: found.tolist() for op, found in left_out.items()} == {
+        Op.FORWARD: [1, 4],
+        Op.OPTIMIZER_STEP: [3],
+    }
+
+
 def test_an_empty_list_has_empty_columns() -> None:
     columns = columns_of_list([])
     assert len(columns) == 0
