@@ -67,7 +67,7 @@ PLANS: dict[str, tuple[dict[str, Any], int, int, dict[str, Any]]] = {
     ),
     "data 65,536": (GPT, 65536, 8192, {"data": 65536}),
 }  # fmt: skip
-"""Of each row the workload, the global batch, the nodes of DGX H100, and the degrees."""
+"""Each row has its workload, global batch, number of DGX H100 nodes, and degrees."""
 
 
 def experiment_of(name: str) -> Experiment:

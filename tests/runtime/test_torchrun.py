@@ -19,7 +19,7 @@ def refusal() -> str:
 def test_torchrun_with_the_wrong_number_of_ranks_is_one_line(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From one rank; without torchrun it says how to start it."""
+    """One rank prints it; without torchrun the command says how to start it."""
     monkeypatch.chdir(tmp_path)
     assert "torchrun --nproc-per-node" in refusal()
     monkeypatch.setenv("RANK", "0")

@@ -61,7 +61,7 @@ def check_groups(experiment) -> None:
 
 
 def test_members_of_a_unit_are_counted() -> None:
-    """Of ranks 0, 2, 4, 6, 8, 10 four are on the first node of eight."""
+    """Four of the ranks 0, 2, 4, 6, 8, 10 are on the first node of eight."""
     placement = Placement(load_preset("dgx-h100").resized(nodes=2).topology, np.arange(12))
     divided = Groups(np.arange(12).reshape(6, 2).T.copy())
     together = divided.together(placement)

@@ -59,7 +59,7 @@ def both(experiment: Experiment, cluster: Cluster | None = None) -> tuple[Predic
 
 
 def assert_same(whole: Prediction, folded: Prediction) -> None:
-    """Of every rank, times and memory; of all, the figures and the hash."""
+    """Times and memory of every rank are compared, and the figures and hash of all."""
     found, expected = expanded(folded.recorded, folded.program.list_of), whole.timeline
     time = expected.iteration_time
     for name in ("rank", "microbatch"):
@@ -326,7 +326,7 @@ def test_the_trace_of_a_folded_prediction_loads_back(tmp_path: Path) -> None:
 
 
 def test_positions_with_equal_slices_share_a_list() -> None:
-    """Of 4 data and 2 tensor ranks, every second data position is alike, tensor ranks are not."""
+    """Every second of 4 data positions is alike; the 2 tensor ranks are not."""
     mesh = Mesh(data=4, tensor=2)
     assert lists_of(mesh, np.array([0, 1, 2, 3, 0, 1, 2, 3])) == [0, 1, 2, 3, 0, 1, 2, 3]
     assert lists_of(mesh, np.zeros(8, dtype=int)) == [0] * 8
