@@ -114,7 +114,7 @@ for name, bucket_mb in (("one bucket", ONE_BUCKET), ("buckets of 100 MB", 100.0)
     timelines.append(prediction.timeline)
     step, compute = prediction.iteration_time_s, lesson_tools.work_seconds(prediction)[0]
     sizes = lesson_tools.buckets(prediction.program)
-    exposed = prediction.cluster.collective("ALL_REDUCE", tuple(range(16)), sizes[-1]).mean_s
+    exposed = prediction.cluster.collective(Op.ALL_REDUCE, tuple(range(16)), sizes[-1]).mean_s
     rows.append(
         [name, str(len(sizes)), nbytes(sum(sizes)), seconds(compute), seconds(step),
          f"{16 * compute / (compute + exposed):.2f}", f"{16 * compute / step:.2f}",
@@ -173,7 +173,7 @@ for (name, outcome), guess in zip(outcomes.items(), (f"{MY_GUESS:.2f}", "–"), 
     bucket_mb = outcome.prediction.experiment.parallel.bucket_mb
     compute = lesson_tools.work_seconds(predict(here(bucket_mb, preset="laptop")))[0]
     last = lesson_tools.buckets(outcome.prediction.program)[-1]
-    exposed = ring_seconds("ALL_REDUCE", 2, last, laptop.latency_s, laptop.speed)
+    exposed = ring_seconds(Op.ALL_REDUCE, 2, last, laptop.latency_s, laptop.speed)
     formula = 2 * compute / (compute + exposed)
 
     compute = lesson_tools.work_seconds(outcome.prediction)[0]

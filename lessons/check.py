@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from lessons import lesson_tools
-from twinline import ExperimentError, Prediction, nbytes, parse, predict, ring_seconds
+from twinline import ExperimentError, Op, Prediction, nbytes, parse, predict, ring_seconds
 
 H100 = {"preset": "dgx-h100"}
 RINGS = H100 | {"algorithm": "ring"}  # what lesson 1 has a formula for
@@ -56,7 +56,7 @@ def all_reduce_formula(answers: ModuleType) -> str:
         (64, 8.0, 1e10, 6e-6),
     ):
         value = answers.all_reduce_seconds(ranks, size, bandwidth, latency)
-        target = ring_seconds("ALL_REDUCE", ranks, size, latency, bandwidth)
+        target = ring_seconds(Op.ALL_REDUCE, ranks, size, latency, bandwidth)
         expect(
             near(value, target),
             f"{ranks} ranks, {size:g} bytes, {bandwidth:g} bytes/s, {latency:g} s: {value!r}, "

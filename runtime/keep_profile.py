@@ -9,6 +9,7 @@ from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import load_profile, save_profile
 from simulator.cluster.timing import Points
 from simulator.experiment.section import ExperimentError
+from simulator.program.operations import Op
 
 OF_TRANSFERS = ("transfer_cores", "transfer_loss", "busy_ranks", "queue_s", "wake_s", "wake_busy_s")
 """The fields that only a run of several ranks can measure."""
@@ -61,8 +62,8 @@ def with_older(profile: Profile, path: Path) -> Profile:
 
 
 def _merged(
-    older: dict[str, dict[int, Points]], newer: dict[str, dict[int, Points]]
-) -> dict[str, dict[int, Points]]:
+    older: dict[Op, dict[int, Points]], newer: dict[Op, dict[int, Points]]
+) -> dict[Op, dict[int, Points]]:
     """Join points by operation and group size; of two of one size the newer is taken."""
     result = {op: dict(sizes) for op, sizes in older.items()}
     for op, sizes in newer.items():

@@ -8,7 +8,7 @@ from runtime.executor.executor import Executor
 from runtime.models.dtypes import TORCH_DTYPE
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COLLECTIVES, Op
+from simulator.program.operations import COLLECTIVES, IN_PLACE, Op, Payload
 from simulator.program.program import Program
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor
@@ -137,7 +137,7 @@ class TransferCases:
         # Every rank has an equal part; what sizes are asked for need not be multiples of it.
         unit = len(group) * TORCH_DTYPE[self.experiment.workload.dtype].itemsize
         whole = max(nbytes // unit, 1) * unit
-        part = whole // len(group) if op is Op.REDUCE_SCATTER else whole
+        part = whole // len(group) if op.row.payload is Payload.SCATTERED else whole
         return Task(
             op=op,
             stage=0,
@@ -146,7 +146,7 @@ class TransferCases:
             tensor="calibration",
             sources=("calibration",),
             nbytes=whole,
-            allocates=() if op is Op.ALL_REDUCE else (Tensor("calibrated", part),),
+            allocates=() if op in IN_PLACE else (Tensor("calibrated", part),),
         )
 
     def _collective(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> TransferCase:

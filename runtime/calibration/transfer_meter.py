@@ -28,7 +28,7 @@ from runtime.measurement.clock import Clock
 from runtime.measurement.merge import RankRecord, aligned
 from runtime.models.dtypes import TORCH_DTYPE
 from simulator.cluster.timing import Points, Timing, middle_mean
-from simulator.program.operations import Op
+from simulator.program.operations import Op, Payload
 from simulator.program.program import Program
 from simulator.timeline.timeline import Floats, MemoryParts
 
@@ -45,7 +45,7 @@ class Transfers:
     """The part of a `simulator.cluster.profile.Profile` that is measured by transfers."""
 
     messages: Points = field(default_factory=list)
-    collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
+    collectives: dict[Op, dict[int, Points]] = field(default_factory=dict)
     wake_s: float = 0.0
     wake_busy_s: float | None = None
     issue_s: float = 0.0
@@ -126,7 +126,7 @@ class TransferMeter:
         for instruction in executor.instructions:
             task = instruction.task
             nbytes = task.nbytes
-            if task.op is Op.ALL_GATHER:
+            if task.op.row.payload is Payload.GATHERED:
                 nbytes = task.allocates[0].nbytes // len(task.group)
             if task.sources:
                 values = torch.zeros(
@@ -187,7 +187,7 @@ class TransferMeter:
             if case.op is Op.SEND:
                 found.messages.append((case.nbytes, timing))
             else:
-                sizes = found.collectives.setdefault(case.op.value, {})
+                sizes = found.collectives.setdefault(case.op, {})
                 sizes.setdefault(case.size, []).append((case.nbytes, timing))
         return found
 

@@ -18,6 +18,7 @@ from simulator.cluster.profile_file import default_path, parse_profile, save_pro
 from simulator.cluster.resolve import resolve
 from simulator.experiment.experiment import Experiment
 from simulator.prediction import Prediction, predict
+from simulator.program.operations import Op
 from simulator.strategies.lowering import lower
 from simulator.workloads.expert_load import loads_of
 
@@ -84,7 +85,7 @@ def compare(
     given = not experiment.workload.family.has_parameters or experiment.is_for_cluster
     # What a profile of this machine does not allow is better refused before the run.
     machine = {"hostname": "this machine", "cores": 1}
-    expected = Profile(machine, experiment.run.device, collectives={"ALL_REDUCE": {}})
+    expected = Profile(machine, experiment.run.device, collectives={Op.ALL_REDUCE: {}})
     cluster = resolve(experiment, None if given else expected)
     answer = start(Job(experiment, calibrate=not given), program, on_progress, workers)
     notes: list[str] = []

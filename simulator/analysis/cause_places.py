@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES, Op
+from simulator.program.meetings import participants_of
+from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES
 from simulator.program.program import Program
 
 Level = Callable[[Instruction], list[str]]
@@ -33,8 +34,7 @@ def _link(instruction: Instruction) -> list[str]:
     if task.op not in COMMUNICATION:
         return []
     if task.op in MESSAGES:
-        ends = (instruction.rank, task.peer)
-        source, target = ends if task.op is Op.SEND else ends[::-1]
+        source, target = participants_of(instruction.rank, task)
         return [f"messages {source}→{target}"]
     return [f"{_word(instruction)} of ranks {', '.join(map(str, task.group))}"]
 

@@ -10,6 +10,7 @@ import numpy as np
 from simulator.analysis.contents import contents_of_ranks, model_parameters
 from simulator.analysis.results import Metrics, ProgramSummary, RankMetrics
 from simulator.experiment.experiment import Experiment
+from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.timeline.timeline import Floats, Timeline
 from simulator.workloads.describe import describe_whole
 
@@ -60,8 +61,8 @@ def peak_inflight(timeline: Timeline) -> list[int]:
     One is held from the start of a stage's forward pass to the end of the pass that frees it
     (`B`, or `W` where the backward is split).
     """
-    forward = timeline.of_kind(lambda kind: kind.op == "F")
-    backward = timeline.of_kind(lambda kind: kind.op in {"B", "W"})
+    forward = timeline.of_kind(lambda kind: kind.op is Op.FORWARD)
+    backward = timeline.of_kind(lambda kind: kind.op in LAST_BACKWARDS)
     stages = np.array([kind.stage for kind in timeline.kinds], dtype=np.int64)
     peaks = []
     for mine in timeline.spans_of_rows():

@@ -88,7 +88,7 @@ def _kind(kind: Kind) -> int:
         return COMMUNICATION
     if kind.op in BACKWARDS:
         return BACKWARD
-    return {Op.FORWARD: FORWARD, Op.RECOMPUTE: AGAIN}.get(Op(kind.op), OTHER)
+    return {Op.FORWARD: FORWARD, Op.RECOMPUTE: AGAIN}.get(kind.op, OTHER)
 
 
 def _covered_until(starts: Floats, ends: Floats, times: Floats) -> Floats:

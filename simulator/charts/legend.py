@@ -10,7 +10,8 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from simulator.charts.style import CYCLE, EDGES, IDLE, WAITING, Look, looks_of, palette
+from simulator.charts.style import CYCLE, EDGES, IDLE, WAITING, looks_of, palette
+from simulator.program.operations import Look
 from simulator.timeline.timeline import Timeline
 
 

@@ -17,8 +17,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.patheffects import withStroke
 
 from simulator.charts.chart import DPI
-from simulator.charts.style import CYCLE, EDGES, IDLE, WAITING, Look, look_of, looks_of, palette
+from simulator.charts.style import CYCLE, EDGES, IDLE, WAITING, look_of, looks_of, palette
 from simulator.experiment.mesh import Mesh, short_coordinate
+from simulator.program.operations import Look
 from simulator.timeline.timeline import Floats, Timeline
 
 COMPUTE_LANE, COMMUNICATION_LANES = (0.05, 0.50), (0.53, 0.97)  # of a row

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
 
+from simulator.program.operations import ROWS, Look
 from simulator.timeline.timeline import Floats, Kind, Timeline
 
 # Okabe & Ito and Paul Tol's "muted", so ordered that neighbours differ to any colour vision.
@@ -21,32 +22,6 @@ EDGES = {True: "#ffffff99", False: "#333333"}  # and hatches: of coloured looks,
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear red, green, blue
 
 
-class Look(NamedTuple):
-    """The way an operation is drawn; its colours are brought into the range `luminance`."""
-
-    label: str
-    luminance: tuple[float, float]
-    hatch: str = ""
-    coloured: bool = False
-
-
-LOOKS = {
-    "F": Look("forward", (0.34, 0.68), coloured=True),
-    "B": Look("backward", (0.05, 0.20), "///", coloured=True),
-    "I": Look("backward, input", (0.13, 0.25), "///", coloured=True),
-    "W": Look("backward, weights", (0.03, 0.11), "...", coloured=True),
-    "R": Look("forward again", (0.27, 0.40), "\\\\\\", coloured=True),
-    "NORM": Look("gradient norm", (0.08, 0.08), "..."),
-    "STEP": Look("optimizer step", (0.04, 0.04)),
-    "SEND": Look("send", (0.25, 0.25), "////"),
-    "RECV": Look("receive", (0.50, 0.50), "\\\\\\\\"),
-    "ALL_REDUCE": Look("all-reduce", (0.12, 0.12), "xxxx"),
-    "REDUCE_SCATTER": Look("reduce-scatter", (0.20, 0.20), "++++"),
-    "ALL_GATHER": Look("all-gather", (0.40, 0.40), "||||"),
-    "ALL_TO_ALL": Look("all-to-all", (0.30, 0.30), "ooo"),
-    "SHIFT": Look("shift", (0.30, 0.30), "----"),
-    "SHIFT_BACK": Look("shift back", (0.60, 0.60), "----"),
-}
 WAITING = Look("waiting for partner", (0.60, 0.60))
 IDLE = Look("idle", (0.83, 0.83))
 
@@ -72,8 +47,8 @@ def palette(look: Look) -> Floats:
 
 
 def look_of(kind: Kind) -> Look:
-    """Return the look of a span; an operation without a row in `LOOKS` is plain grey."""
-    return LOOKS.get(kind.op) or Look(kind.op.lower().replace("_", "-"), (0.18, 0.18), "xx")
+    """Return the look of a span: that of its operation."""
+    return kind.op.row.look
 
 
 def with_spans(timeline: Timeline, spans: Any) -> Timeline:
@@ -83,6 +58,6 @@ def with_spans(timeline: Timeline, spans: Any) -> Timeline:
 
 
 def looks_of(timelines: Sequence[Timeline]) -> list[Look]:
-    """Return the looks that occur, in the order of `LOOKS`, unknown operations last."""
+    """Return the looks that occur, in the order of the table of operations."""
     used = {look_of(t.kinds[kind]) for t in timelines for kind in np.unique(t.kind).tolist()}
-    return [look for look in LOOKS.values() if look in used] + sorted(used - {*LOOKS.values()})
+    return [row.look for row in ROWS if row.look in used]

@@ -21,10 +21,10 @@ from math import ceil, log2
 from simulator.cluster.extent import Extent
 from simulator.cluster.library import Library
 from simulator.cluster.topology import NODE, PORT
-from simulator.program.operations import SHIFTS, Op
+from simulator.program.operations import Formula, Op
 
-HALVES = {Op.ALL_REDUCE: 2, Op.ALL_GATHER: 1, Op.REDUCE_SCATTER: 1}
-"""The number of halves (reduce-scatter and all-gather) that an operation has."""
+HALVES = tuple(op for op in Op if op.row.halves)
+"""Operations that consist of one or both halves of an all-reduce."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Way:
 
 
 OPERATIONS = {
-    "ring": tuple(HALVES),
-    "halving-doubling": tuple(HALVES),
+    "ring": HALVES,
+    "halving-doubling": HALVES,
     "tree": (Op.ALL_REDUCE,),
     "hierarchical": (*HALVES, Op.ALL_TO_ALL),
     "in-network": (Op.ALL_REDUCE,),
@@ -77,9 +77,9 @@ def obstacle(algorithm: str, extent: Extent, library: Library) -> str:
 def way_of(algorithm: str, op: Op, extent: Extent, nbytes: float) -> Way:
     """Return the steps and bytes of `op` by `algorithm`."""
     levels = range(len(extent.counts) - 1)
-    if op == Op.ALL_TO_ALL:
+    if op.row.cost is Formula.TRANSPOSING:
         return _all_to_all(algorithm, extent, nbytes)
-    n, counts, half = extent.size, extent.counts, HALVES[op]
+    n, counts, half = extent.size, extent.counts, op.row.halves
     if algorithm == "ring":
         around = half * (n - 1) / n * nbytes
         steps = tuple(float(half * (counts[at] - counts[at + 1])) for at in levels)
@@ -127,7 +127,7 @@ def _all_to_all(algorithm: str, extent: Extent, nbytes: float) -> Way:
     return Way(steps, volumes, pattern="pairs")
 
 
-def ring_seconds(op: str, size: int, nbytes: float, latency_s: float, bandwidth: float) -> float:
+def ring_seconds(op: Op, size: int, nbytes: float, latency_s: float, bandwidth: float) -> float:
     """Return the seconds that a collective takes in a ring without contention.
 
     An all-reduce takes 2(n-1)/n·bytes/bandwidth + 2(n-1)·latency; each of its halves,
@@ -135,13 +135,13 @@ def ring_seconds(op: str, size: int, nbytes: float, latency_s: float, bandwidth:
     2009; Thakur et al. 2005, section 3). A shift is one message of each rank, all at once.
 
     Args:
-        op: name of the operation.
+        op: the operation.
         size: ranks, n.
         nbytes: payload, bytes of the larger side, as nccl-tests counts it.
         latency_s: seconds of one step.
         bandwidth: bytes/s of one rank, each way.
     """
-    if op in SHIFTS:
+    if op.row.cost is Formula.MESSAGE:
         return latency_s + nbytes / bandwidth
-    rounds = (2 if op == Op.ALL_REDUCE else 1) * (size - 1)
+    rounds = max(op.row.halves, 1) * (size - 1)
     return rounds / size * nbytes / bandwidth + rounds * latency_s

@@ -13,7 +13,7 @@ from simulator.cluster.links import Protocol
 from simulator.cluster.placement import Floats, Placement
 from simulator.cluster.topology import MEMORY, PORT, Topology
 from simulator.experiment.section import ExperimentError
-from simulator.program.operations import SHIFTS, Op
+from simulator.program.operations import Formula, Op
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class CommunicationCosts:
         """Return the cost by every algorithm that may be chosen, with its fastest protocol."""
         if len(group) == 1:
             return [Cost(0.0, (), "none")]
-        if op in SHIFTS:
-            seconds, protocol = self._messages(_ring_of(op, group), nbytes)
+        if op.row.cost is Formula.MESSAGE:
+            seconds, protocol = self._messages(_pairs_of(op, group), nbytes)
             return [Cost(seconds, (), "shift", protocol)]
         extent = self.extent(group)
         names = self.library.algorithms
@@ -94,8 +94,8 @@ class CommunicationCosts:
         A SEND is a message from the first of `group` to the second.
         """
         found: dict[str, float] = {}
-        if op == Op.SEND or op in SHIFTS:
-            for source, target in [group] if op == Op.SEND else _ring_of(op, group):
+        if op.row.cost is Formula.MESSAGE:
+            for source, target in _pairs_of(op, group):
                 for name, _ in self.topology.path(source, target)[1]:
                     found[name] = found.get(name, 0.0) + nbytes
             return found
@@ -159,7 +159,10 @@ class CommunicationCosts:
         return latency + float(each.max(axis=0).sum() if way.phases else each.sum(axis=1).max())
 
 
-def _ring_of(op: Op, group: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return the (source, target) pairs of a shift."""
-    pairs = list(zip(group, (*group[1:], group[0]), strict=True))
-    return pairs if op == Op.SHIFT else [(target, source) for source, target in pairs]
+def _pairs_of(op: Op, group: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the (source, target) pairs of a message, or of those of a shift."""
+    hop = op.row.hop
+    if hop == 0:
+        return [(group[0], group[1])]
+    pairs = list(zip(group, (*group[abs(hop) :], *group[: abs(hop)]), strict=True))
+    return pairs if hop > 0 else [(target, source) for source, target in pairs]

@@ -11,6 +11,7 @@ from typing import Any
 
 from simulator.cluster.collective_algorithms import ring_seconds
 from simulator.cluster.timing import Points, Timing, interpolate
+from simulator.program.operations import Op
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Profile:
     passes: dict[str, Timing] = field(default_factory=dict)
     rounds: list[list[float]] = field(default_factory=list)
     messages: Points = field(default_factory=list)
-    collectives: dict[str, dict[int, Points]] = field(default_factory=dict)
+    collectives: dict[Op, dict[int, Points]] = field(default_factory=dict)
     issue_s: float = 0.0
     queue_s: float = 0.0
     wake_s: float = 0.0
@@ -80,13 +81,13 @@ class Profile:
         """Return how long a message of `nbytes` takes."""
         return interpolate(self.messages, nbytes)
 
-    def collective(self, op: str, size: int, nbytes: float) -> Timing | None:
+    def collective(self, op: Op, size: int, nbytes: float) -> Timing | None:
         """Return how long a collective takes; None: no collective was measured.
 
         Where this operation or group size was not measured, the ring formula scales what was
         measured with the nearest group size, or of all-reduces.
         """
-        known = "ALL_REDUCE" if op not in self.collectives else op
+        known = Op.ALL_REDUCE if op not in self.collectives else op
         measured = self.collectives.get(known)
         if not measured:
             return None

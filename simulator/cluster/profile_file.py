@@ -13,6 +13,7 @@ from simulator.cluster.profile import Profile
 from simulator.cluster.timing import Points, Timing, check_numbers
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
+from simulator.program.operations import Op
 
 FORMAT = "twinline-profile-5"
 
@@ -73,7 +74,7 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     data["passes"] = {key: Timing.parse(value) for key, value in data["passes"].items()}
     data["messages"] = _points(data["messages"])
     data["collectives"] = {
-        str(op): {int(size): _points(points) for size, points in sizes.items()}
+        Op(op): {int(size): _points(points) for size, points in sizes.items()}
         for op, sizes in data["collectives"].items()
     }
     profile = Profile(**data)

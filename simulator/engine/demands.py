@@ -24,6 +24,7 @@ from simulator.engine.folded_traffic import FoldedTraffic, Ranks
 from simulator.engine.redundant_resources import Column, redundant
 from simulator.engine.replica_folding import Folding
 from simulator.program.instruction import Instruction
+from simulator.program.meetings import Queue, rendezvous_key
 from simulator.program.operations import COLLECTIVES, COMMUNICATION, MESSAGES, Op
 from simulator.program.program import Program
 from simulator.program.task import Task
@@ -111,16 +112,17 @@ class Demands:
     def _share_links(self, program: Program) -> None:
         rates: dict[TaskOfRank, dict[str, float]] = {}
         users: dict[str, dict[int, float]] = {}  # per resource, the highest rate of each queue
-        numbers: dict[tuple[str, Ranks], int] = {}  # a group of thousands is hashed once
+        numbers: dict[Queue, int] = {}  # a group of thousands is hashed once
         for rank, task in _communication(program):
             seconds = self.alone(rank, task)
             if seconds <= 0:
                 continue
-            group, queue = _ranks_of(rank, task)
+            queue = rendezvous_key(rank, task)
+            assert queue is not None
             mine = rates[rank, id(task)] = {
-                name: nbytes / seconds for name, nbytes in self._taken_by(task, group).items()
+                name: nbytes / seconds for name, nbytes in self._taken_by(task, queue[1]).items()
             }
-            number = numbers.setdefault((queue, group), len(numbers))
+            number = numbers.setdefault(queue, len(numbers))
             for name, rate in mine.items():
                 of_queue = users.setdefault(name, {})
                 of_queue[number] = max(of_queue.get(number, 0.0), rate)
@@ -189,12 +191,3 @@ def _communication(program: Program) -> Iterator[tuple[int, Task]]:
         for task in columns.tasks:
             if task.op in COMMUNICATION:
                 yield rank, task
-
-
-def _ranks_of(rank: int, task: Task) -> tuple[Ranks, str]:
-    """Return who takes part, and the name of the queue in which they take turns."""
-    if task.op is Op.SEND:
-        return (rank, task.peer), "message"
-    if task.op is Op.RECV:
-        return (task.peer, rank), "message"
-    return task.group, task.stream

@@ -6,7 +6,7 @@ from simulator.cluster.timing import Timing
 from simulator.engine.durations import Durations
 from simulator.engine.engine import Costs, seconds_by_task
 from simulator.program.instruction import Instruction
-from simulator.program.operations import Op
+from simulator.program.operations import Formula, Op
 from simulator.program.program import Program
 from simulator.program.task import Task
 from simulator.workloads.layer import Layer
@@ -56,10 +56,9 @@ class FixedCosts(Costs):
 
 def _stated(op: Op, layer: Layer) -> float:
     forward, backward_input, backward_weight = layer.seconds or (0.0, 0.0, 0.0)
-    return {
-        Op.FORWARD: forward,
-        Op.RECOMPUTE: forward,
-        Op.BACKWARD: backward_input + backward_weight,
-        Op.BACKWARD_INPUT: backward_input,
-        Op.BACKWARD_WEIGHT: backward_weight,
-    }[op]
+    seconds = {
+        Formula.FORWARD: forward,
+        Formula.INPUT_GRADIENT: backward_input,
+        Formula.WEIGHT_GRADIENT: backward_weight,
+    }
+    return sum(seconds[part] for part in op.row.cost)

@@ -15,7 +15,7 @@ from simulator.cluster.cluster import Cluster
 from simulator.cluster.placement import Floats, Integers, Placement
 from simulator.engine.rank_classes import Codes, codes_of_groups
 from simulator.engine.replica_folding import Folding
-from simulator.program.operations import SHIFTS, Op
+from simulator.program.operations import Formula, Op
 
 Ranks = tuple[int, ...]
 
@@ -48,7 +48,7 @@ class FoldedTraffic:
 
         A SEND is a message from the first of `group` to the second.
         """
-        if op is Op.SEND or op in SHIFTS:
+        if op.row.cost is Formula.MESSAGE:
             if (op, group) not in self._passing:
                 self._passing[op, group] = self._messages(op, group)
             return {name: count * nbytes for name, count in self._passing[op, group].items()}
@@ -108,7 +108,8 @@ class FoldedTraffic:
         """Return how many messages pass each resource."""
         near = np.zeros(self.folding.mesh.world_size, dtype=bool)
         near[self._near] = True
-        if op is Op.SEND:
+        hop = op.row.hop
+        if hop == 0:
             classes, stages = self.folding.classes, self.folding.mesh.ranks
             pipeline = [self.folding.mesh.coordinate(rank)["pipeline"] for rank in group]
             sources, targets = (stages[:, place].ravel() for place in pipeline)
@@ -118,9 +119,9 @@ class FoldedTraffic:
             number, row = self._find(group)
             divided = self.folding.groups[number]
             of_rows, standing = self._alike(number, row)
-            sources, targets = divided.ranks, np.roll(divided.ranks, -1, axis=1)
+            sources, targets = divided.ranks, np.roll(divided.ranks, -abs(hop), axis=1)
             alike = np.broadcast_to(of_rows[:, None], sources.shape)
-            if op is not Op.SHIFT:
+            if hop < 0:
                 sources, targets = targets, sources
         chosen = alike & (near[sources] | near[targets])
         found: dict[str, float] = {}

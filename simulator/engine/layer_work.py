@@ -7,7 +7,7 @@ from math import prod
 from simulator.engine.kernels import Work
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.workload import Workload
-from simulator.program.operations import FORWARDS, Op
+from simulator.program.operations import Formula, Op
 from simulator.workloads.layer import Layer
 
 BACKWARD_BYTES = 1.5
@@ -24,27 +24,28 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
     """
     if layer.exchange is not None:
         return Work()
-    if op in FORWARDS:
+    cost = op.row.cost
+    if cost is Formula.FORWARD:
         return Work(layer.matmuls, layer.moved_bytes, layer.kernels)
     size = float(layer.parameters * workload.dtype_bytes)
-    if op in (Op.BACKWARD, Op.BACKWARD_INPUT):
+    if Formula.INPUT_GRADIENT in cost:
         matmuls = (*layer.recomputed, *layer.backward_input)
-        if op is Op.BACKWARD:
+        if Formula.WEIGHT_GRADIENT in cost:
             matmuls += layer.backward_weight
         nbytes = BACKWARD_BYTES * layer.moved_bytes + layer.recomputed_bytes
         new = parallel.shards_gradients and size > 0  # gradients are zeroed for each microbatch
         launched = layer.kernels + layer.recomputed_kernels + new
         return Work(matmuls, nbytes + new * size, launched)
-    if op is Op.BACKWARD_WEIGHT:
+    if cost is Formula.WEIGHT_GRADIENT:
         return Work(layer.backward_weight)
     if not layer.parameters:
         return Work()
     ranks = prod(parallel.axis_size(axis) for axis in layer.sums_over)
     shards = min(parallel.shards, ranks)  # experts have fewer ranks to share them
     mine, part = layer.parameters / shards, size / shards
-    if op is Op.GRADIENT_NORM:
+    if cost is Formula.NORM:
         return Work((), part, 1)
-    if op is not Op.OPTIMIZER_STEP:
+    if cost is not Formula.UPDATE:
         raise ValueError(f"no cost for {op.value}")
     # Reads parameter, gradient and state, writes all of them; the gradient is zeroed.
     # Of master weights the fp32 ones are read and written, and the copy is written.

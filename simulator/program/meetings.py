@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.program.columns import Columns, Integers
 from simulator.program.errors import ProgramError
-from simulator.program.operations import COMMUNICATION, MESSAGES, Op
+from simulator.program.operations import MESSAGES, Side
 from simulator.program.task import Task
 
 Shown = tuple[int, Task, int]
@@ -26,13 +26,23 @@ def rendezvous_key(rank: int, task: Task) -> Queue | None:
     The k-th SEND of a queue meets its k-th RECV; the k-th collective of every member
     of a communicator meet.
     """
-    if task.op not in COMMUNICATION:
+    side = task.op.row.side
+    if side is Side.COMPUTES:
         return None
-    if task.op is Op.SEND:
-        return ("message", (rank, task.peer))
-    if task.op is Op.RECV:
-        return ("message", (task.peer, rank))
-    return (task.stream, task.group)
+    return task.stream if side is Side.MEETS else "message", participants_of(rank, task)
+
+
+def participants_of(rank: int, task: Task) -> tuple[int, ...]:
+    """Return the ranks that take part in a task of a rank; of a message, the sender first."""
+    match task.op.row.side:
+        case Side.COMPUTES:
+            return (rank,)
+        case Side.SENDS:
+            return rank, task.peer
+        case Side.RECEIVES:
+            return task.peer, rank
+        case Side.MEETS:
+            return task.group
 
 
 def match_rendezvous(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.program.operations import COMPUTE_STREAM
+from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.program.program import Program
 from simulator.program.task import Task, label_of
 from simulator.timeline.statistics import Statistics
@@ -20,7 +20,7 @@ Integers = npt.NDArray[np.int64]
 class Kind(NamedTuple):
     """The attributes that all spans of one task share (see `simulator.program.task.Task`)."""
 
-    op: str
+    op: Op
     name: str
     stage: int
     segment: int
@@ -32,7 +32,7 @@ class Kind(NamedTuple):
     def of(cls, task: Task) -> Kind:
         """Return the kind of the spans of a task."""
         return cls(
-            task.op.value, task.name, task.stage, task.segment, task.stream, task.peer, task.nbytes
+            task.op, task.name, task.stage, task.segment, task.stream, task.peer, task.nbytes
         )
 
     def label(self, microbatch: int) -> str:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from simulator.program.operations import COMPUTE_STREAM
+from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.timeline.statistics import Statistics
 from simulator.timeline.timeline import Floats, Integers, Kind, MemoryParts, MemorySamples, Timeline
 
 FORMAT = 1
-KIND_TYPES = (str, str, int, int, str, int, int)
+KIND_TYPES = (Op, str, int, int, str, int, int)
 
 
 class TraceError(ValueError):
@@ -84,7 +84,7 @@ def load_trace(path: str | Path) -> Timeline:
 
 
 def _timeline(ours: dict[str, Any]) -> Timeline:
-    kinds = [Kind(*values) for values in ours["kinds"]]
+    kinds = [Kind(*values)._replace(op=Op(values[0])) for values in ours["kinds"]]
     if any(type(v) is not t for kind in kinds for v, t in zip(kind, KIND_TYPES, strict=True)):
         raise ValueError("a kind's field has the wrong type")
     spans = ours["spans"]
@@ -182,9 +182,9 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
                 },
             }
         )
-        if kind.op == "SEND":
+        if kind.op is Op.SEND:
             sends.setdefault((rank, kind.peer), []).append(span)
-        elif kind.op == "RECV":
+        elif kind.op is Op.RECV:
             receives.setdefault((kind.peer, rank), []).append(span)
     number = 0
     for pair, from_spans in sends.items():

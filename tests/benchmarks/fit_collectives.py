@@ -25,6 +25,7 @@ import numpy as np
 from simulator.cluster.build import cluster_of
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.file import parse_cluster
+from simulator.program.operations import Op
 
 CLUSTERS = Path(__file__).resolve().parents[2] / "simulator" / "cluster" / "presets"
 ONE_NODE_FACTOR = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0}
@@ -81,14 +82,14 @@ def read(path: str) -> Iterator[Series]:
             if "outofplace_ns" in row:
                 preset = {"A100": "dgx-a100-80gb", "V100": "dgx-v100"}[row["gpu"]]
                 name = f"{row['gpu']}, {row['n_gpus']} GPUs (vTrain)"
-                new = Series(name, preset, int(row["n_gpus"]), 1, "ALL_REDUCE")
+                new = Series(name, preset, int(row["n_gpus"]), 1, Op.ALL_REDUCE)
                 point = (float(row["bytes"]), float(row["outofplace_ns"]) * 1e-9)
             elif "ratio" in row:
                 # all-reduce inside one node, share of NVLink's 300 GB/s; the rest does not
                 # say on which hardware
                 if (row["file"], row["column"][:6]) != ("nvlink_ratio", "1 Node"):
                     continue
-                new = Series("A100 assumed, 8 GPUs (SimAI)", "dgx-a100-80gb", 8, 1, "ALL_REDUCE")
+                new = Series("A100 assumed, 8 GPUs (SimAI)", "dgx-a100-80gb", 8, 1, Op.ALL_REDUCE)
                 size = float(row["bytes"])
                 point = (size, 1.75 * size / (300e9 * float(row["ratio"])))
             else:

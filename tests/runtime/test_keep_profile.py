@@ -8,6 +8,7 @@ from runtime.keep_profile import keep_profile
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import load_profile
 from simulator.cluster.timing import Timing
+from simulator.program.operations import Op
 
 
 def test_an_older_profile_is_added_without_contradiction(tmp_path):
@@ -55,14 +56,14 @@ def test_another_machine_and_a_damaged_file_add_nothing(tmp_path):
 def test_points_are_joined_by_operation_and_size_and_the_newer_counts(tmp_path):
     machine, path = {"cores": 2, "hostname": "x"}, tmp_path / "profile.json"
     one, two = Timing.certain(1.0), Timing.certain(2.0)
-    keep_profile(Profile(machine, collectives={"ALL_REDUCE": {2: [(8, one), (16, one)]}}), path)
+    keep_profile(Profile(machine, collectives={Op.ALL_REDUCE: {2: [(8, one), (16, one)]}}), path)
     kept = keep_profile(
         Profile(
-            machine, collectives={"ALL_REDUCE": {2: [(8, two)]}, "ALL_GATHER": {4: [(8, two)]}}
+            machine, collectives={Op.ALL_REDUCE: {2: [(8, two)]}, Op.ALL_GATHER: {4: [(8, two)]}}
         ),
         path,
     )
     assert kept.collectives == {
-        "ALL_REDUCE": {2: [(8, two), (16, one)]},
-        "ALL_GATHER": {4: [(8, two)]},
+        Op.ALL_REDUCE: {2: [(8, two), (16, one)]},
+        Op.ALL_GATHER: {4: [(8, two)]},
     }

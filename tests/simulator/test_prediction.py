@@ -111,7 +111,7 @@ def spread(experiment: Experiment, timing: Timing) -> Profile:
         for i in lower(experiment)
         if i.task.op not in COMMUNICATION
     }
-    nothing = {"ALL_REDUCE": {2: [(8, Timing.certain(0.0))]}}
+    nothing = {Op.ALL_REDUCE: {2: [(8, Timing.certain(0.0))]}}
     return Profile(machine={"cores": 99}, passes=dict.fromkeys(keys, timing), collectives=nothing)
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from simulator.program.operations import Op
+from simulator.program.operations import IN_PLACE
 from simulator.program.tensors import activation, gradient
 from simulator.workloads.describe import Layer
 
 Range = tuple[int, int]
-IN_PLACE = frozenset({None, Op.ALL_REDUCE})
-"""These operations of an exchange make no tensor."""
 
 
 class Flow:
@@ -41,7 +39,7 @@ class Flow:
         """Return the boundary whose tensor is also there: an exchange in place makes none."""
         while boundary:
             exchange = self.layers[boundary - 1].exchange
-            if exchange is None or exchange.forward not in IN_PLACE:
+            if exchange is None or not (exchange.forward is None or exchange.forward in IN_PLACE):
                 break
             boundary = self.entry(boundary - 1)
         return boundary
@@ -111,7 +109,7 @@ class Flow:
         assert how is not None
         if how.backward is None:
             return self.gradients(exchange + 1)
-        if how.backward is Op.ALL_REDUCE:
+        if how.backward in IN_PLACE:
             return self.gradients(exchange + 1)[:1]
         boundary = self.entry(exchange)
         alone = len(self.readers[boundary]) == 1

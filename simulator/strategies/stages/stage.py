@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import final
 
-from simulator.program.operations import FORWARDS, INPUT_BACKWARDS, Op
+from simulator.program.operations import FORWARDS, IN_PLACE, INPUT_BACKWARDS, Op
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor, activation, gradient
-from simulator.strategies.stages.dataflow import IN_PLACE, deferred_bytes, saved_bytes
+from simulator.strategies.stages.dataflow import deferred_bytes, saved_bytes
 from simulator.strategies.stages.lifetimes import lifetimes
 from simulator.strategies.stages.pieces import Pieces
 from simulator.strategies.stages.recompute import Rerun

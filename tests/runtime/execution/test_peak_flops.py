@@ -11,6 +11,7 @@ from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import default_path, save_profile
 from simulator.cluster.saved_profile import saved_profile
 from simulator.cluster.timing import Timing
+from simulator.program.operations import Op
 
 
 def on_gpus(*settings: str) -> Experiment:
@@ -37,7 +38,7 @@ def test_a_run_asks_nothing_else_of_the_cluster(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     chosen = load(None, ["cluster.algorithm=ring", "cluster.nodes=1", "cluster.devices_per_node=1"])
     assert peak_flops_of(chosen) == load_preset("laptop").device.peak_flops["fp32"]
-    points = {"ALL_REDUCE": {2: [(8, Timing.certain(1e-3))]}}
+    points = {Op.ALL_REDUCE: {2: [(8, Timing.certain(1e-3))]}}
     machine = {"cores": 2, "hostname": socket.gethostname()}
     save_profile(
         Profile(machine, collectives=points, peak_flops={"fp32": 1e11}), default_path(chosen)

@@ -19,6 +19,7 @@ from simulator.analysis.metrics import (
 from simulator.analysis.results import ProgramSummary
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.resolve import resolve
+from simulator.program.operations import Op
 from simulator.timeline.timeline import Kind, MemorySamples, Timeline
 
 intervals = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=12)
@@ -33,14 +34,14 @@ def test_union_length(spans: list[tuple[int, int]]) -> None:
 
 
 KINDS = {
-    "F": Kind("F", "F", 0, -1, "compute", -1, 0),
-    "B": Kind("B", "B", 0, -1, "compute", -1, 0),
-    "I": Kind("I", "I", 0, -1, "compute", -1, 0),
-    "W": Kind("W", "W", 0, -1, "compute", -1, 0),
-    "f": Kind("F", "F", 1, -1, "compute", -1, 0),
-    "b": Kind("B", "B", 1, -1, "compute", -1, 0),
-    "SEND": Kind("SEND", "SEND_F", 0, -1, "send:1", 1, 8),
-    "REDUCE": Kind("ALL_REDUCE", "REDUCE_GRAD", 0, -1, "data", -1, 8),
+    "F": Kind(Op("F"), "F", 0, -1, "compute", -1, 0),
+    "B": Kind(Op("B"), "B", 0, -1, "compute", -1, 0),
+    "I": Kind(Op("I"), "I", 0, -1, "compute", -1, 0),
+    "W": Kind(Op("W"), "W", 0, -1, "compute", -1, 0),
+    "f": Kind(Op("F"), "F", 1, -1, "compute", -1, 0),
+    "b": Kind(Op("B"), "B", 1, -1, "compute", -1, 0),
+    "SEND": Kind(Op("SEND"), "SEND_F", 0, -1, "send:1", 1, 8),
+    "REDUCE": Kind(Op("ALL_REDUCE"), "REDUCE_GRAD", 0, -1, "data", -1, 8),
 }
 
 

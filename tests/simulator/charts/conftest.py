@@ -12,15 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from simulator.program.operations import Op
 from simulator.timeline.timeline import Kind, Timeline
 
 F, B, SEND, RECV, REDUCE = range(5)
 KINDS = [
-    Kind("F", "F", 0, -1, "compute", -1, 0),
-    Kind("B", "B", 0, -1, "compute", -1, 0),
-    Kind("SEND", "SEND_F", 0, -1, "send:1", 1, 8),
-    Kind("RECV", "RECV_B", 0, -1, "recv:1", 1, 8),
-    Kind("ALL_REDUCE", "REDUCE_GRAD", 0, -1, "data", -1, 8),
+    Kind(Op("F"), "F", 0, -1, "compute", -1, 0),
+    Kind(Op("B"), "B", 0, -1, "compute", -1, 0),
+    Kind(Op("SEND"), "SEND_F", 0, -1, "send:1", 1, 8),
+    Kind(Op("RECV"), "RECV_B", 0, -1, "recv:1", 1, 8),
+    Kind(Op("ALL_REDUCE"), "REDUCE_GRAD", 0, -1, "data", -1, 8),
 ]
 
 

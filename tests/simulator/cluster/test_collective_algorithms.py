@@ -24,10 +24,10 @@ from simulator.program.operations import Op
     ],
 )
 def test_ring_by_hand(size, nbytes, latency, bandwidth, expected: float) -> None:
-    assert ring_seconds("ALL_REDUCE", size, nbytes, latency, bandwidth) == expected
+    assert ring_seconds(Op.ALL_REDUCE, size, nbytes, latency, bandwidth) == expected
 
 
-@pytest.mark.parametrize("op", ["ALL_REDUCE", "ALL_GATHER", "REDUCE_SCATTER"])
+@pytest.mark.parametrize("op", [Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER])
 def test_a_ring_moves_what_the_formula_says(op: str) -> None:
     """On one island, the way of a ring is the formula without the library's constants."""
     node = Node(("gpu",) * 4, per_island=4)

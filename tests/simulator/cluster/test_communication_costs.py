@@ -18,6 +18,7 @@ from simulator.cluster.links import Link, Protocol
 from simulator.cluster.nodes import Node, Nodes
 from simulator.cluster.preset_files import preset_names
 from simulator.cluster.topology import NODE, PORT, Tier, Topology
+from simulator.program.operations import Op
 
 FAST, SLOW, START = 1e-6, 5e-6, 1e-5
 LIBRARY = Library(START, algorithms=tuple(OPERATIONS), in_network=InNetwork(2e-6, 0.5, devices=2))
@@ -46,27 +47,28 @@ S = 1.6e9
     ("algorithm", "op", "group", "expected"),
     [
         # one island: 2(n-1)/n bytes over 100 GB/s
-        ("ring", "ALL_REDUCE", (0, 1, 2, 3), 6 * FAST + 1.5 * S / 100e9),
-        ("ring", "ALL_GATHER", (0, 1, 2, 3), 3 * FAST + 0.75 * S / 100e9),
-        ("ring", "REDUCE_SCATTER", (0, 1), FAST + 0.5 * S / 100e9),
-        ("halving-doubling", "ALL_REDUCE", (0, 1, 2, 3), 4 * FAST + 1.5 * S / 100e9),
-        ("tree", "ALL_REDUCE", (0, 1, 2, 3), 6 * FAST + 2 * S / 100e9),
-        ("in-network", "ALL_REDUCE", (0, 1, 2, 3), 2e-6 + 1.25 * S / 50e9),
-        ("pairwise", "ALL_TO_ALL", (0, 1, 2, 3), 3 * FAST + 0.75 * S / 100e9),
+        ("ring", Op.ALL_REDUCE, (0, 1, 2, 3), 6 * FAST + 1.5 * S / 100e9),
+        ("ring", Op.ALL_GATHER, (0, 1, 2, 3), 3 * FAST + 0.75 * S / 100e9),
+        ("ring", Op.REDUCE_SCATTER, (0, 1), FAST + 0.5 * S / 100e9),
+        ("halving-doubling", Op.ALL_REDUCE, (0, 1, 2, 3), 4 * FAST + 1.5 * S / 100e9),
+        ("tree", Op.ALL_REDUCE, (0, 1, 2, 3), 6 * FAST + 2 * S / 100e9),
+        ("in-network", Op.ALL_REDUCE, (0, 1, 2, 3), 2e-6 + 1.25 * S / 50e9),
+        ("pairwise", Op.ALL_TO_ALL, (0, 1, 2, 3), 3 * FAST + 0.75 * S / 100e9),
         # four nodes, 40 GB/s each: a ring crosses three times, both ways round
-        ("ring", "ALL_REDUCE", ALL, 24 * FAST + 6 * SLOW + 30 / 16 * S / 40e9),
-        ("tree", "ALL_REDUCE", ALL, 6 * FAST + 4 * SLOW + 2 * S / 40e9),
-        ("tree", "ALL_REDUCE", (0, 4), 2 * SLOW + S / 10e9),  # two ends: up and down at once
-        ("hierarchical", "ALL_REDUCE", ALL, 6 * FAST + 6 * SLOW + 1.5 * S * (1 / 100e9 + 1 / 40e9)),
-        ("halving-doubling", "ALL_REDUCE", ALL,
+        ("ring", Op.ALL_REDUCE, ALL, 24 * FAST + 6 * SLOW + 30 / 16 * S / 40e9),
+        ("tree", Op.ALL_REDUCE, ALL, 6 * FAST + 4 * SLOW + 2 * S / 40e9),
+        ("tree", Op.ALL_REDUCE, (0, 4), 2 * SLOW + S / 10e9),  # two ends: up and down at once
+        ("hierarchical", Op.ALL_REDUCE, ALL,
+         6 * FAST + 6 * SLOW + 1.5 * S * (1 / 100e9 + 1 / 40e9)),
+        ("halving-doubling", Op.ALL_REDUCE, ALL,
          4 * FAST + 4 * SLOW + 1.5 * S * (1 / 100e9 + 1 / 40e9)),
-        ("in-network", "ALL_REDUCE", ALL, 2e-6 + 4 * SLOW + 2 * S / 40e9),
+        ("in-network", Op.ALL_REDUCE, ALL, 2e-6 + 4 * SLOW + 2 * S / 40e9),
         # each of four ranks of a node sends 12/16 of its bytes to other nodes
-        ("pairwise", "ALL_TO_ALL", ALL, 3 * FAST + 12 * SLOW + 4 * 0.75 * S / 40e9),
-        ("hierarchical", "ALL_TO_ALL", ALL,
+        ("pairwise", Op.ALL_TO_ALL, ALL, 3 * FAST + 12 * SLOW + 4 * 0.75 * S / 40e9),
+        ("hierarchical", Op.ALL_TO_ALL, ALL,
          3 * FAST + 3 * SLOW + 0.75 * S / 100e9 + 4 * 0.75 * S / 40e9),
         # one rank a node: its own card
-        ("ring", "ALL_REDUCE", (0, 4, 8, 12), 6 * SLOW + 1.5 * S / 10e9),
+        ("ring", Op.ALL_REDUCE, (0, 4, 8, 12), 6 * SLOW + 1.5 * S / 10e9),
     ],
 )  # fmt: skip
 def test_closed_forms(algorithm: str, op: str, group: tuple[int, ...], expected: float) -> None:
@@ -74,16 +76,16 @@ def test_closed_forms(algorithm: str, op: str, group: tuple[int, ...], expected:
 
 
 def test_a_shift_is_one_message_of_each_at_once() -> None:
-    assert cost("ring", "SHIFT", (0, 1, 2), S) == pytest.approx(START + FAST + S / 100e9)
-    assert cost("ring", "SHIFT_BACK", (3, 4, 5), S) == pytest.approx(START + SLOW + S / 10e9)
+    assert cost("ring", Op.SHIFT, (0, 1, 2), S) == pytest.approx(START + FAST + S / 100e9)
+    assert cost("ring", Op.SHIFT_BACK, (3, 4, 5), S) == pytest.approx(START + SLOW + S / 10e9)
     # two of the ring's messages leave by the same card
-    shared = cost("ring", "SHIFT", (0, 4, 1, 5), S, nics=1)
+    shared = cost("ring", Op.SHIFT, (0, 4, 1, 5), S, nics=1)
     assert shared == pytest.approx(START + SLOW + 2 * S / 10e9)
 
 
 def test_cards_are_those_of_the_members() -> None:
     for group, cards in (((0, 1, 4, 5), 1), ((0, 2, 4, 6), 2)):
-        seconds = cost("ring", "ALL_REDUCE", group, S, nics=2)
+        seconds = cost("ring", Op.ALL_REDUCE, group, S, nics=2)
         steps = 2 * (4 - 2) * FAST + 2 * SLOW
         assert seconds == pytest.approx(START + steps + 1.5 * S / (cards * 10e9))
 
@@ -91,10 +93,10 @@ def test_cards_are_those_of_the_members() -> None:
 def test_copies_and_starts() -> None:
     library = replace(LIBRARY, copy_bandwidth=1e9)
     slow = CommunicationCosts(topology(), library, "ring")
-    for op, copies in (("ALL_REDUCE", 1.0), ("ALL_GATHER", 0.5)):
+    for op, copies in ((Op.ALL_REDUCE, 1.0), (Op.ALL_GATHER, 0.5)):
         extra = slow.cost(op, ALL, S).seconds - cost("ring", op, ALL, S)
         assert extra == pytest.approx(copies * S / 1e9)
-    assert CommunicationCosts(topology(), LIBRARY).cost("ALL_REDUCE", (3,), S).seconds == 0
+    assert CommunicationCosts(topology(), LIBRARY).cost(Op.ALL_REDUCE, (3,), S).seconds == 0
 
 
 def test_protocols_are_chosen_by_size() -> None:
@@ -102,8 +104,8 @@ def test_protocols_are_chosen_by_size() -> None:
     both = CommunicationCosts(
         replace(topology(1), island=link), replace(LIBRARY, algorithms=("ring",))
     )
-    assert both.cost("ALL_REDUCE", (0, 1), 1000).protocol == "LL"
-    assert both.cost("ALL_REDUCE", (0, 1), 1e9).protocol == "Simple"
+    assert both.cost(Op.ALL_REDUCE, (0, 1), 1000).protocol == "LL"
+    assert both.cost(Op.ALL_REDUCE, (0, 1), 1e9).protocol == "Simple"
     assert both.message_seconds(0, 1, 1000) == pytest.approx(START + 1e-6 + 1000 / 10e9)
 
 
@@ -118,9 +120,9 @@ def test_protocols_are_chosen_by_size() -> None:
 )
 def test_what_does_not_apply_is_refused(algorithm: str, group, reason: str) -> None:
     with pytest.raises(ExperimentError, match=reason) as error:
-        cost(algorithm, "ALL_REDUCE", group, S)
+        cost(algorithm, Op.ALL_REDUCE, group, S)
     assert str(error.value).startswith(f"cluster.algorithm = '{algorithm}': ALL_REDUCE of ranks 0")
-    auto = CommunicationCosts(topology(), LIBRARY).cost("ALL_REDUCE", group, S)
+    auto = CommunicationCosts(topology(), LIBRARY).cost(Op.ALL_REDUCE, group, S)
     assert auto.algorithm != algorithm
 
 
@@ -137,7 +139,7 @@ def test_a_forced_algorithm_is_used_for_what_it_is_for() -> None:
 
 
 groups = st.sets(st.integers(0, 15), min_size=2, max_size=16).map(lambda g: tuple(sorted(g)))
-operations = st.sampled_from(["ALL_REDUCE", "ALL_GATHER", "REDUCE_SCATTER", "ALL_TO_ALL"])
+operations = st.sampled_from([Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL])
 
 
 @settings(max_examples=30)
@@ -171,7 +173,7 @@ def test_no_link_carries_more_than_it_can_and_as_much_comes_as_goes(group, op, n
         assert traffic[("in:" if way == "out" else "out:") + link] == nbytes
     out = sum(nbytes for resource, nbytes in traffic.items() if resource.startswith("out:island"))
     if len({rank // 4 for rank in group}) == 1 and name in ("ring", "halving-doubling", "pairwise"):
-        halves = 2 if op == "ALL_REDUCE" else 1
+        halves = 2 if op == Op.ALL_REDUCE else 1
         assert out == pytest.approx(halves * (len(group) - 1) * S)  # all parts to all but one
 
 
@@ -179,12 +181,12 @@ def test_no_link_carries_more_than_it_can_and_as_much_comes_as_goes(group, op, n
 def test_latency_of_trees_grows_with_the_logarithm(nodes: int) -> None:
     group = tuple(range(0, 4 * nodes, 4))
     expected = START + 2 * SLOW * (-(-log2(nodes) // 1))
-    assert cost("tree", "ALL_REDUCE", group, 0, nodes=nodes) == pytest.approx(expected)
+    assert cost("tree", Op.ALL_REDUCE, group, 0, nodes=nodes) == pytest.approx(expected)
 
 
 def test_an_oversubscribed_tier_is_the_bottleneck_of_an_all_to_all() -> None:
     tiers = (Tier(2, 4.0),)
-    plain, slow = (cost("pairwise", "ALL_TO_ALL", ALL, S, tiers=t) for t in ((), tiers))
+    plain, slow = (cost("pairwise", Op.ALL_TO_ALL, ALL, S, tiers=t) for t in ((), tiers))
     # of two nodes, 8 ranks send half of their bytes through 2·40/4 GB/s
     assert slow - plain == pytest.approx(8 * 0.5 * S / 20e9 - 4 * 0.75 * S / 40e9)
 
@@ -193,7 +195,7 @@ def test_an_oversubscribed_tier_is_the_bottleneck_of_an_all_to_all() -> None:
 def test_every_preset_reaches_no_more_than_its_links(name: str) -> None:
     cluster = load_preset(name)
     group = tuple(range(cluster.devices_per_node))
-    cost = cluster.communication.cost("ALL_GATHER", group, 1e10)
+    cost = cluster.communication.cost(Op.ALL_GATHER, group, 1e10)
     extent = cluster.communication.extent(group)
     link = cluster.topology.link(
         PORT if extent.members[PORT + 1] == extent.members[NODE] else NODE - 1

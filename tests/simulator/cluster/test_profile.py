@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simulator.cluster.collective_algorithms import ring_seconds
+from simulator.program.operations import Op
 from small_profile import PROFILE
 
 
@@ -15,14 +16,14 @@ def seconds(op: str, size: int, nbytes: int) -> float:
 
 
 def test_all_reduces_of_a_group_size_that_was_not_measured() -> None:
-    assert seconds("ALL_REDUCE", 4, 44) == pytest.approx(4e-4)
-    assert seconds("ALL_REDUCE", 2, 10**9) == 1e-4
-    scale = ring_seconds("ALL_REDUCE", 8, 44, 1e-4, 1e9) / ring_seconds(
-        "ALL_REDUCE", 4, 44, 1e-4, 1e9
+    assert seconds(Op.ALL_REDUCE, 4, 44) == pytest.approx(4e-4)
+    assert seconds(Op.ALL_REDUCE, 2, 10**9) == 1e-4
+    scale = ring_seconds(Op.ALL_REDUCE, 8, 44, 1e-4, 1e9) / ring_seconds(
+        Op.ALL_REDUCE, 4, 44, 1e-4, 1e9
     )
-    assert seconds("ALL_REDUCE", 8, 44) == pytest.approx(4e-4 * scale)
+    assert seconds(Op.ALL_REDUCE, 8, 44) == pytest.approx(4e-4 * scale)
     # 3 is as far from 2 as from 4: the smaller one
-    scale = ring_seconds("ALL_REDUCE", 3, 44, 1e-4, 1e9) / ring_seconds(
-        "ALL_REDUCE", 2, 44, 1e-4, 1e9
+    scale = ring_seconds(Op.ALL_REDUCE, 3, 44, 1e-4, 1e9) / ring_seconds(
+        Op.ALL_REDUCE, 2, 44, 1e-4, 1e9
     )
-    assert seconds("ALL_REDUCE", 3, 44) == pytest.approx(1e-4 * scale)
+    assert seconds(Op.ALL_REDUCE, 3, 44) == pytest.approx(1e-4 * scale)

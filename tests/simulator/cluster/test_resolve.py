@@ -12,6 +12,7 @@ from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import save_profile
 from simulator.cluster.resolve import from_profile, resolve
 from simulator.cluster.timing import Timing
+from simulator.program.operations import Op
 
 
 def cluster(*overrides: str) -> Cluster:
@@ -57,7 +58,7 @@ def test_too_few_devices(overrides: list[str], ranks: int, devices: int, nodes: 
 
 
 def test_measured_collectives_have_no_other_algorithm(tmp_path) -> None:
-    points = {"ALL_REDUCE": {2: [(8, Timing.certain(1e-3))]}}
+    points = {Op.ALL_REDUCE: {2: [(8, Timing.certain(1e-3))]}}
     path = tmp_path / "profile.json"
     save_profile(Profile({"cores": 2, "hostname": "here"}, collectives=points), path)
     given = [f"cluster.profile={path}", "parallel.data=2", "parallel.pipeline=1"]
@@ -70,7 +71,7 @@ def test_a_profile_is_a_cluster(tmp_path) -> None:
     profile = Profile(
         {"cores": 6, "hostname": "box", "date": "today"},
         messages=[(0, Timing.certain(0.5)), (100, Timing.certain(1.5))],
-        collectives={"ALL_REDUCE": {2: [(0, Timing.certain(2.0))]}},
+        collectives={Op.ALL_REDUCE: {2: [(0, Timing.certain(2.0))]}},
         issue_s=0.25,
         wake_s=0.125,
         transfer_cores=0.75,
@@ -88,7 +89,7 @@ def test_a_profile_is_a_cluster(tmp_path) -> None:
     assert found.device.peak_flops["fp32"] == 7.0
     assert found.device.peak_flops["bf16"] == load_preset("laptop").device.peak_flops["bf16"]
     assert found.message(0, 1, 50).mean_s == 1.0
-    assert found.collective("ALL_REDUCE", (3, 4), 999).mean_s == 2.0
+    assert found.collective(Op.ALL_REDUCE, (3, 4), 999).mean_s == 2.0
     assert found.nodes == 1
     gpu = from_profile(Profile({"cores": 6}, device="cuda"))
     assert (gpu.cores, gpu.device.kind) == (None, "gpu")
@@ -120,8 +121,8 @@ def test_part_of_a_mesh_is_a_mesh() -> None:
     half = cluster("cluster.preset=dgx-v100", "cluster.devices_per_node=4")
     whole = cluster("cluster.preset=dgx-v100")
     group = (0, 1, 2, 3)
-    assert half.collective("ALL_REDUCE", group, 10**8) == whole.collective(
-        "ALL_REDUCE", group, 10**8
+    assert half.collective(Op.ALL_REDUCE, group, 10**8) == whole.collective(
+        Op.ALL_REDUCE, group, 10**8
     )
 
 

@@ -13,6 +13,7 @@ from simulator.cluster.extent import extent_of
 from simulator.cluster.topology import MEMORY, PORT
 from simulator.experiment.section import ExperimentError
 from simulator.prediction import Prediction
+from simulator.program.operations import Op
 
 LARGE = ("workload.hidden=2048", "workload.sequence=1024", "workload.heads=16")
 SMALL = ("workload.hidden=64", "workload.sequence=16", "workload.heads=2")
@@ -57,16 +58,16 @@ def test_a_ring_passes_every_device_once() -> None:
     cluster = load_preset("a100-pcie").shared_by(2)
     ring = load_preset("a100-pcie").communication
     group, nbytes = (0, 1, 2, 3, 4, 5, 6, 7), 10**9
-    [shared] = [c for c in cluster.communication.candidates("ALL_REDUCE", group, nbytes)
+    [shared] = [c for c in cluster.communication.candidates(Op.ALL_REDUCE, group, nbytes)
                 if c.algorithm == "ring"]  # fmt: skip
-    [own] = [c for c in ring.candidates("ALL_REDUCE", (0, 1, 2, 3), nbytes)
+    [own] = [c for c in ring.candidates(Op.ALL_REDUCE, (0, 1, 2, 3), nbytes)
              if c.algorithm == "ring"]  # fmt: skip
     assert shared.seconds == pytest.approx(own.seconds * (7 / 8) / (3 / 4), rel=0.01)
 
 
 def test_in_network_sums_need_a_device_for_every_rank() -> None:
     cluster = load_preset("dgx-h100").shared_by(2)
-    found = cluster.communication.candidates("ALL_REDUCE", tuple(range(16)), 10**8)
+    found = cluster.communication.candidates(Op.ALL_REDUCE, tuple(range(16)), 10**8)
     assert "in-network" not in {cost.algorithm for cost in found}
 
 

@@ -158,8 +158,8 @@ def test_an_all_reduce_in_a_simulated_step(replicas: int, nodes: int) -> None:
     cluster = resolve(experiment)
     assert cluster.nodes == nodes
     timeline = predict(experiment, cluster).timeline
-    spans = timeline.of_kind(lambda kind: kind.op == "ALL_REDUCE")
+    spans = timeline.of_kind(lambda kind: kind.op == Op.ALL_REDUCE)
     assert spans.sum() == replicas
     nbytes = 4 * (2 * 64 * 256 + 256 + 64)
-    expected = cluster.collective("ALL_REDUCE", tuple(range(replicas)), nbytes).mean_s
+    expected = cluster.collective(Op.ALL_REDUCE, tuple(range(replicas)), nbytes).mean_s
     assert timeline.end[spans] - timeline.start[spans] == pytest.approx(expected, rel=1e-6)

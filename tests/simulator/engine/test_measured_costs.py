@@ -55,14 +55,14 @@ def test_transfers_beside_passes_are_as_measured(ranks: int, cores: float) -> No
     alone = Timing.certain(1.0)
     profile = Profile(
         machine={"cores": 2},
-        collectives={"ALL_REDUCE": {ranks: [(8, replace(alone, busy_s=3.0))]}},
+        collectives={Op.ALL_REDUCE: {ranks: [(8, replace(alone, busy_s=3.0))]}},
         capacity=cores,
         transfer_cores=0.5,
         transfer_loss=0.25,
         busy_ranks=ranks,
     )
     cluster = from_profile(profile)
-    timing = cluster.collective("ALL_REDUCE", tuple(range(ranks)), 8)
+    timing = cluster.collective(Op.ALL_REDUCE, tuple(range(ranks)), 8)
     amount, weight = transfer_share(cluster, timing, ranks)
     transfer, one = (("cores", ranks * amount),), (("cores", 1.0),)
     rates = fair_rates([transfer, *[one] * ranks], {"cores": cores}, [weight, *[1.0] * ranks])
@@ -95,9 +95,9 @@ def test_ranks_wake_up_late_where_others_compute(cores: int) -> None:
 def test_on_a_gpu_a_collective_shares_the_device_of_each_rank() -> None:
     alone = Timing.certain(1.0)
     points = [(8, replace(alone, busy_s=1.5))]
-    profile = Profile(machine={"cores": 2}, device="cuda", collectives={"ALL_REDUCE": {4: points}})
+    profile = Profile(machine={"cores": 2}, device="cuda", collectives={Op.ALL_REDUCE: {4: points}})
     cluster = from_profile(replace(profile, transfer_loss=0.25))
-    timing = cluster.collective("ALL_REDUCE", (0, 1, 2, 3), 8)
+    timing = cluster.collective(Op.ALL_REDUCE, (0, 1, 2, 3), 8)
     amount, weight = transfer_share(cluster, timing, 4)
     both = [(("device:0", amount),), (("device:0", 1.0),)]
     assert fair_rates(both, {"device:0": 1.0}, [weight, 1.0]) == pytest.approx([1 / 1.5, 0.75])

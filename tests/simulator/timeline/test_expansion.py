@@ -87,6 +87,6 @@ def test_nothing_is_left_to_expand() -> None:
 
 
 def test_the_rank_itself_keeps_its_kind() -> None:
-    kind = Kind("SEND", "SEND_F", 0, -1, "send:16", 16, 4)
+    kind = Kind(Op("SEND"), "SEND_F", 0, -1, "send:16", 16, 4)
     assert kind.moved(0) is kind
     assert kind.moved(-9) == kind._replace(stream="send:7", peer=7)

@@ -139,7 +139,7 @@ def test_a_predicted_curve_changes_when_the_bars_above_it_begin_or_end(data: int
     plan = ["parallel.pipeline=2", f"parallel.data={data}", "parallel.microbatches=4"]
     spread = Timing.of([1e-4, 5e-4, 2e-3, 2e-2])
     profile = Profile(
-        {"cores": 4}, messages=[(8, spread)], collectives={"ALL_REDUCE": {2: [(8, spread)]}}
+        {"cores": 4}, messages=[(8, spread)], collectives={Op.ALL_REDUCE: {2: [(8, spread)]}}
     )
     prediction = predict(load(None, plan), from_profile(profile))
     assert "iteration_time_p90_s" in prediction.to_json()

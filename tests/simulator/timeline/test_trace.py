@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from simulator import load, predict
 from simulator.cluster.resolve import resolve
+from simulator.program.operations import Op
 from simulator.timeline.timeline import Kind, MemoryParts, MemorySamples, Timeline
 from simulator.timeline.trace import TraceError, load_trace, save_trace
 
@@ -24,7 +25,7 @@ times = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**63), 2**63 - 1)
 kinds = st.builds(
     Kind,
-    op=st.sampled_from(["F", "SEND", "RECV", "ALL_REDUCE"]),
+    op=st.sampled_from([Op.FORWARD, Op.SEND, Op.RECV, Op.ALL_REDUCE]),
     name=st.sampled_from(["F", 'µ "quoted"\n', ""]),
     stage=st.integers(-1, 9),
     segment=st.integers(-1, 9),
@@ -263,6 +264,7 @@ def test_a_key_is_missing(tmp_path: Path, key: str) -> None:
         (("meta",), []),
         (("kinds",), [["F"]]),
         (("kinds",), [[0, "F", 0, -1, "compute", -1, 0]]),
+        (("kinds",), [["FLY", "F", 0, -1, "compute", -1, 0]]),
         (("kinds",), [["F", "F", "0", -1, "compute", -1, 0]]),
         (("kinds",), [["F", "F", True, -1, "compute", -1, 0]]),
         (("kinds",), []),
