@@ -12,6 +12,7 @@ import numpy as np
 from simulator.analysis.memory_fit import memory_fit
 from simulator.analysis.metrics import metrics_of
 from simulator.analysis.results import RankMetrics, Result
+from simulator.analysis.step_times import StepTimes
 from simulator.analysis.validated import caveats
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.profile import Profile
@@ -26,6 +27,7 @@ from simulator.experiment.section import ExperimentError
 from simulator.program.program import Program
 from simulator.program.staleness import staleness_of
 from simulator.strategies.lowering import lower
+from simulator.strategies.schedules.checks import updates_within_a_step
 from simulator.timeline.expansion import expanded
 from simulator.timeline.memory import usual_memory
 from simulator.timeline.statistics import over_iterations
@@ -42,7 +44,7 @@ EACH_UP_TO = 64
 
 @dataclass(kw_only=True, repr=False)
 class Prediction(Result):
-    """A simulated training step.
+    """One simulated training step, or those of ``run.horizon``.
 
     Attributes:
         experiment, program, cluster: what was simulated, and on what. The program may have
@@ -78,7 +80,7 @@ def predict(
     cluster: Cluster | Literal["saved"] | None = None,
     program: Program | None = None,
 ) -> Prediction:
-    """Simulate one training step of an experiment.
+    """Simulate one training step of an experiment, or those of its ``run.horizon``.
 
     The result depends on nothing but the arguments and the files that they name. Ranks that do
     the same are simulated once (`simulator.engine.replica_folding`).
@@ -130,6 +132,8 @@ def predict(
     metrics = metrics_of(timeline, experiment, peak_flops, timeline.meta["hash"])
     if _shows_each(program):
         metrics = replace(metrics, ranks=_of_each(metrics.ranks, program))
+    if experiment.run.horizon > 1 and updates_within_a_step(experiment):
+        metrics = replace(metrics, steps=_with_drained(metrics.steps, experiment, cluster))
     return Prediction(
         experiment=experiment,
         program=program,
@@ -141,6 +145,15 @@ def predict(
         memory_fit=fit,
         notes=notes,
     )
+
+
+def _with_drained(
+    steps: StepTimes | None, experiment: Experiment, cluster: Cluster
+) -> StepTimes | None:
+    """Return times of steps beside that of a step after which the pipeline is drained."""
+    one = experiment.run.model_copy(update={"horizon": 1})
+    alone = experiment.model_copy(update={"run": one})
+    return steps and replace(steps, drained_s=predict(alone, cluster).iteration_time_s)
 
 
 def profile_for(experiment: Experiment, notes: list[str]) -> Profile | None:

@@ -91,7 +91,7 @@ class PassMeter:
     def _forever(self) -> Iterator[tuple[str, float]]:
         executor = self.executor
         assert self.batch is not None
-        batches = dict.fromkeys({i.microbatch for i in executor.instructions}, self.batch)
+        batches = dict.fromkeys({i.batch for i in executor.instructions}, self.batch)
         while True:
             for instruction in executor.walk(batches):
                 key, index = self.key_of.get(id(instruction.task)), instruction.index

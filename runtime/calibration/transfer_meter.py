@@ -132,7 +132,7 @@ class TransferMeter:
                 values = torch.zeros(
                     max(nbytes // dtype.itemsize, 1), dtype=dtype, device=self.rank.device
                 )
-                executor.context.supply(task.tensor, instruction.microbatch, values)
+                executor.context.supply(task.tensor, instruction.batch, values)
         origin = self.clock.common_start()
         cpu, begin = time.process_time(), time.perf_counter()
         if runs is case.busy:

@@ -17,17 +17,18 @@ from runtime.executor.rank import Rank
 from runtime.models.deferral import Deferred
 from runtime.models.dtypes import TORCH_DTYPE
 from runtime.models.segment import Segment, boundary
+from simulator.program.batch import Batch
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.task import Task
-from simulator.program.tensors import boundary_of, gradient, tensor_key
+from simulator.program.tensors import TensorKey, boundary_of, gradient, tensor_key
 from simulator.strategies.stages.dataflow import Flow
 from simulator.timeline.timeline import MemoryParts
 from simulator.workloads.describe import describe
 
-Batches = dict[int, tuple[Tensor, Tensor]]
-"""Input and target by microbatch."""
+Batches = dict[Batch, tuple[Tensor, Tensor]]
+"""Input and target by training step and microbatch."""
 
 NORM = "norm"
 """The tensor in which the square of the gradients' norm is summed."""
@@ -64,12 +65,12 @@ class RankContext:
     Attributes:
         segments: the modules, by layer range; names: those of their tensors.
         parameters: flat buffers by the name of their bucket.
-        tensors: boundary tensors by (logical name, microbatch).
-        graphs: what forward passes left to backward passes, by (first layer, microbatch).
-        split: (layers, microbatch) whose backward pass is split; deferred: their weight
-            gradients to come, by (first layer, microbatch).
-        batches: those of the current step.
-        losses: of the microbatches of the current step, on the rank that computes them.
+        tensors: boundary tensors by (logical name, batch), as all that is of a microbatch.
+        graphs: what forward passes left to backward passes, by (first layer, batch).
+        split: (layers, batch) whose backward pass is split; deferred: their weight
+            gradients to come, by (first layer, batch).
+        batches: those of the steps of the program.
+        losses: of the microbatches, each with its step, on the rank that computes them.
         loss_share: the weight of a microbatch's loss in the mean that an update follows.
         norm_squared: that of the model's gradients, as far as the program has summed it.
         ledger: the bytes that this rank holds.
@@ -99,16 +100,14 @@ class RankContext:
             parameters.bucket.weights: parameters for parameters in self.parameters.values()
         }
         self._shapes: dict[int, tuple[tuple[int, ...], torch.dtype]] = {}
-        self.tensors: dict[tuple[str, int], Tensor] = {}
-        self.graphs: dict[tuple[int, int], Graph] = {}
-        self.deferred: dict[tuple[int, int], Deferred] = {}
+        self.tensors: dict[TensorKey, Tensor] = {}
+        self.graphs: dict[tuple[int, Batch], Graph] = {}
+        self.deferred: dict[tuple[int, Batch], Deferred] = {}
         self.split = {
-            (i.task.layers, i.microbatch)
-            for i in rank.instructions
-            if i.task.op is Op.BACKWARD_WEIGHT
+            (i.task.layers, i.batch) for i in rank.instructions if i.task.op is Op.BACKWARD_WEIGHT
         }
         self.batches: Batches = {}
-        self.losses: list[Tensor] = []
+        self.losses: list[tuple[int, Tensor]] = []
         self.loss_scale = LossScaler(experiment.workload.dtype, experiment.workload.loss_scale)
         # Each loss is a mean over this rank's tokens of a microbatch; an update follows the
         # mean over all tokens of its microbatches.
@@ -119,14 +118,17 @@ class RankContext:
         self.keep_gradients = False
         self.last_gradients: dict[str, Tensor] = {}
 
-    def begin_step(self, batches: Batches) -> None:
-        """Begin a step: nothing is left of the one before."""
+    def begin(self, batches: Batches) -> None:
+        """Begin the program: nothing is left of what was before."""
         self.batches = batches
         self.losses.clear()
-        self.norm_squared.zero_()
         self.ledger.restart()
         for parameters in self.parameters.values():
             parameters.restart()
+
+    def begin_step(self) -> None:
+        """Begin a training step of the program."""
+        self.norm_squared.zero_()
 
     def end_step(self) -> None:
         """End a step: the loss scale follows what became of its gradients."""
@@ -179,28 +181,28 @@ class RankContext:
             shape = (-(-nbytes // dtype.itemsize),)
         return torch.empty(shape, dtype=dtype, device=self.rank.device)
 
-    def add_up(self, names: Sequence[str], microbatch: int) -> Tensor:
+    def add_up(self, names: Sequence[str], batch: Batch) -> Tensor:
         """Return the sum of tensors, in the first of them."""
         if not names:
             raise ValueError("its task names no tensor")
-        first, *others = (self.tensors[name, microbatch] for name in names)
+        first, *others = (self.tensors[name, batch] for name in names)
         for other in others:
             first += other
         return first
 
-    def put(self, name: str, microbatch: int, tensor: Tensor, time_s: float) -> None:
+    def put(self, name: str, batch: Batch, tensor: Tensor, time_s: float) -> None:
         """Hold a boundary tensor under its logical name."""
-        self.tensors[name, microbatch] = tensor
-        self.ledger.hold((name, microbatch), tensor.nbytes, time_s)
+        self.tensors[name, batch] = tensor
+        self.ledger.hold((name, batch), tensor.nbytes, time_s)
 
-    def supply(self, name: str, microbatch: int, tensor: Tensor) -> None:
+    def supply(self, name: str, batch: Batch, tensor: Tensor) -> None:
         """Hold a tensor that a step finds when it begins; its bytes are not counted."""
-        self.tensors[name, microbatch] = tensor
+        self.tensors[name, batch] = tensor
 
     def release(self, instruction: Instruction, time_s: float) -> None:
         """Let go of what the program says the instruction frees."""
         for name in instruction.task.frees:
-            key = tensor_key(name, instruction.microbatch)
+            key = tensor_key(name, instruction.batch)
             self.tensors.pop(key, None)
             self.ledger.release(key, time_s)
 

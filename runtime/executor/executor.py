@@ -49,10 +49,10 @@ class Executor:
         self.failure: ExecutionError | None = None
 
     def step(self, batches: Batches) -> None:
-        """Run the list once; fills `posted` and `end`.
+        """Run the list once: all training steps of the program; fills `posted` and `end`.
 
         Args:
-            batches: input and target per microbatch of this replica.
+            batches: input and target per step and microbatch of this replica.
 
         Raises:
             ExecutionError: an instruction failed or waited longer than the timeout.
@@ -62,7 +62,9 @@ class Executor:
 
     def walk(self, batches: Batches) -> Iterator[Instruction]:
         """Run the list once as `step` does, with a pause after every compute instruction."""
-        self.context.begin_step(batches)
+        self.context.begin(batches)
+        self.context.begin_step()
+        step = 0
         self.stopwatch.restart()
         for observer in self.observers:
             observer.begin_step()
@@ -71,6 +73,10 @@ class Executor:
             self.rank.progress.enter(instruction.index)
             if instruction.task.stream == COMPUTE_STREAM:
                 self._await(instruction, tickets)
+                if instruction.step > step:
+                    step = instruction.step
+                    self.context.end_step()
+                    self.context.begin_step()
                 try:
                     self._execute(instruction)
                 except ExecutionError:

@@ -10,10 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from simulator.program.tensors import TensorKey
 from simulator.timeline.timeline import MemoryParts
-
-Key = tuple[str, int]
-"""Logical name and microbatch of a tensor, see `simulator.program.tensors.tensor_key`."""
 
 Change = tuple[float, int, str]
 """Time in seconds, bytes more or less, and the logical name of the tensor."""
@@ -35,7 +33,7 @@ class Ledger:
     def __init__(self, resident: MemoryParts):
         self.resident = resident
         self._lock = threading.Lock()
-        self._held: dict[Key, tuple[int, Callable[[], None] | None]] = {}
+        self._held: dict[TensorKey, tuple[int, Callable[[], None] | None]] = {}
         self.changes: list[Change] = []
         self.saved_bytes: dict[int, int] = {}
 
@@ -54,7 +52,7 @@ class Ledger:
         self._held.clear()
 
     def hold(
-        self, key: Key, nbytes: int, time_s: float, drop: Callable[[], None] | None = None
+        self, key: TensorKey, nbytes: int, time_s: float, drop: Callable[[], None] | None = None
     ) -> None:
         """Count `nbytes` from `time_s` on.
 
@@ -68,7 +66,7 @@ class Ledger:
             self._held[key] = (nbytes, drop)
             self.changes.append((time_s, nbytes, key[0]))
 
-    def release(self, key: Key, time_s: float) -> None:
+    def release(self, key: TensorKey, time_s: float) -> None:
         """Give back what is held under `key`, and count it no longer."""
         with self._lock:
             nbytes, drop = self._held.pop(key)

@@ -63,6 +63,6 @@ class StalenessObserver(Observer):
         if task.op is Op.FORWARD:
             parameters = self._context.parameters_of(task.layers)
             if parameters is not None:
-                self.staleness.use(task.stage, instruction.microbatch, parameters.active)
+                self.staleness.use(task.stage, instruction.batch, parameters.active)
         elif task.op in LAST_BACKWARDS:
-            self.staleness.contribute(task.stage, instruction.microbatch)
+            self.staleness.contribute(task.stage, instruction.batch)

@@ -18,6 +18,7 @@ from runtime.executor.optimizer import Optimizer
 from runtime.models.dtypes import TORCH_DTYPE
 from runtime.models.segment import Segment
 from simulator.experiment.experiment import Experiment
+from simulator.program.batch import Batch
 from simulator.program.bucket import Bucket
 
 
@@ -34,7 +35,7 @@ class Parameters:
         segments: the slice of the flat buffers for each layer range, in layer order.
         gradients: the part of the gradients that is resident, flat.
         reduced: this rank's part of the gradients, summed over the ranks that share it.
-        newest: version of the newest weights, counted from the start of a training step.
+        newest: version of the newest weights, counted from the start of the program.
         active: the version that passes use now.
     """
 
@@ -69,7 +70,7 @@ class Parameters:
         sharded = self.bucket.shards_gradients
         self.gradients = torch.zeros_like(mine if sharded else flat)
         self.reduced = self.gradients if sharded else self.gradients[self._part]
-        self._whole: dict[int, Tensor] = {}  # gradients of each microbatch, if they are sharded
+        self._whole: dict[Batch, Tensor] = {}  # gradients of each microbatch, if they are sharded
         self.newest = self.active = 0
         masters = experiment.workload.has_master_weights
         self._master = torch.empty_like(mine, dtype=torch.float32) if masters else None
@@ -172,31 +173,31 @@ class Parameters:
         """Return this rank's part of the squared L2 norm of the model's gradients, in fp64."""
         return self.reduced.double().square().sum() / self.bucket.copies
 
-    def whole_gradients(self, microbatch: int) -> Tensor:
+    def whole_gradients(self, batch: Batch) -> Tensor:
         """Return the flat gradients of all parameters: of one microbatch, if they are sharded."""
-        return self._whole[microbatch] if self.bucket.shards_gradients else self.gradients
+        return self._whole[batch] if self.bucket.shards_gradients else self.gradients
 
     def shard_of(self, flat: Tensor) -> Tensor:
         """Return this rank's part of a whole buffer."""
         return flat[self._part]
 
-    def begin_gradients(self, microbatch: int) -> Tensor:
+    def begin_gradients(self, batch: Batch) -> Tensor:
         """Make and return memory for the whole gradients of a microbatch."""
-        self._whole[microbatch] = torch.zeros_like(self.values)
-        return self._whole[microbatch]
+        self._whole[batch] = torch.zeros_like(self.values)
+        return self._whole[batch]
 
-    def drop_gradients(self, microbatch: int) -> None:
+    def drop_gradients(self, batch: Batch) -> None:
         """Give the memory of `begin_gradients` back."""
-        del self._whole[microbatch]
+        del self._whole[batch]
 
     @contextmanager
-    def collecting(self, microbatch: int) -> Iterator[None]:
+    def collecting(self, batch: Batch) -> Iterator[None]:
         """Let backward passes in the ``with`` block add to the gradients of this microbatch."""
         if not self.bucket.shards_gradients:
             yield
             return
         leaves = self._versions[self.newest][1]
-        for leaf, view in zip(leaves, self._views(self._whole[microbatch]), strict=True):
+        for leaf, view in zip(leaves, self._views(self._whole[batch]), strict=True):
             leaf.grad = view
         try:
             yield
@@ -204,10 +205,10 @@ class Parameters:
             for leaf in leaves:
                 leaf.grad = None
 
-    def keep_reduced(self, microbatch: int) -> None:
+    def keep_reduced(self, batch: Batch) -> None:
         """Add what was reduced of a microbatch to what is resident."""
         if self.bucket.shards_gradients:
-            self.reduced += self.shard_of(self._whole[microbatch])
+            self.reduced += self.shard_of(self._whole[batch])
 
     @contextmanager
     def gathering(self) -> Iterator[Tensor]:

@@ -37,7 +37,7 @@ class Measurement:
     Attributes:
         timeline: the median of every instruction over the iterations.
         iteration_times: seconds of each iteration.
-        losses: the loss of each iteration.
+        losses: the loss of each training step of the iterations.
         parameters_norm: the L2 norm of all parameters at the end.
         staleness: how many versions old the weights of each stage were (see
             `simulator.program.staleness`).

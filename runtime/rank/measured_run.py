@@ -73,12 +73,16 @@ class MeasuredRun:
         """End the executor's threads."""
         self._executor.close()
 
-    def _batches(self, step: int) -> Batches:
-        """Return the microbatches of this rank's replica."""
+    def _batches(self, iteration: int) -> Batches:
+        """Return the microbatches of this rank's replica in all steps of an iteration."""
         rank, experiment = self._rank, self._rank.experiment
-        count = experiment.parallel.microbatches
+        count, horizon = experiment.parallel.microbatches, experiment.run.horizon
         first = experiment.mesh.replica(rank.number) * count
-        return {i: microbatch(experiment, step, first + i, rank.device) for i in range(count)}
+        return {
+            (step, i): microbatch(experiment, iteration * horizon + step, first + i, rank.device)
+            for step in range(horizon)
+            for i in range(count)
+        }
 
     def _end_warm_up(self) -> None:
         """Let what is summed over steps begin here."""

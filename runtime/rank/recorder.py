@@ -17,7 +17,7 @@ class StepRecorder:
 
     Attributes:
         record: times and memory of the steps that were kept.
-        losses: of those steps, the mean over the whole batch.
+        losses: of the training steps in them, the mean over the whole batch.
     """
 
     def __init__(self, executor: Executor, clock: Clock):
@@ -39,7 +39,7 @@ class StepRecorder:
         self._allocator.restart()
         origin = self._clock.common_start()
         executor.step(batches)
-        peak, loss = self._allocator.nbytes(), self._mean_loss()
+        peak, losses = self._allocator.nbytes(), self._mean_losses()
         if not keep:
             return
         shift = self._clock.offset - origin
@@ -48,16 +48,16 @@ class StepRecorder:
         record.end.append([time + shift for time in executor.end])
         record.memory.append([(time + shift, change, name) for time, change, name in changes])
         record.allocated += [] if peak is None else [peak]
-        self.losses.append(loss)
+        self.losses += losses
 
-    def _mean_loss(self) -> float:
-        """Return the loss of the step, the same on every rank."""
+    def _mean_losses(self) -> list[float]:
+        """Return the loss of every training step, the same on every rank."""
         rank = self._executor.rank
         parallel = rank.experiment.parallel
         terms = parallel.batch_shares * parallel.context * parallel.microbatches
-        total = torch.zeros(1, dtype=torch.float64)
+        total = torch.zeros(rank.program.horizon, dtype=torch.float64)
         if rank.coordinate["tensor"] == 0:  # tensor-parallel ranks compute the same loss
-            for loss in self._executor.context.losses:
-                total += loss.double().cpu() / terms
+            for step, loss in self._executor.context.losses:
+                total[step] += loss.double().cpu() / terms
         dist.all_reduce(total)
-        return float(total[0])
+        return total.tolist()

@@ -9,6 +9,7 @@ import numpy as np
 
 from simulator.analysis.contents import contents_of_ranks, model_parameters
 from simulator.analysis.results import Metrics, ProgramSummary, RankMetrics
+from simulator.analysis.step_times import step_times
 from simulator.experiment.experiment import Experiment
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.timeline.timeline import Floats, Timeline
@@ -71,7 +72,8 @@ def peak_inflight(timeline: Timeline) -> list[int]:
             (mine[forward[mine]], timeline.start, np.minimum),
             (mine[backward[mine]], timeline.end, np.maximum),
         ):
-            keys = stages[timeline.kind[chosen]] * (1 << 32) + timeline.microbatch[chosen]
+            keys = (stages[timeline.kind[chosen]] << 40) + (timeline.step[chosen] << 20)
+            keys += timeline.microbatch[chosen]
             _, inverse = np.unique(keys, return_inverse=True)
             extreme = np.full(
                 inverse.max() + 1 if inverse.size else 0, np.inf if reduce is np.minimum else -1.0
@@ -124,7 +126,7 @@ def metrics_of(
     """Return the figures of `timeline`.
 
     Args:
-        timeline: of a training step of `experiment`.
+        timeline: of the training steps of `experiment`.
         peak_flops: of one device in the workload's dtype, FLOP/s; None: MFU is None.
         hash_: of the program.
     """
@@ -134,7 +136,8 @@ def metrics_of(
     fraction, ratio = bubble(timeline)
     workload = experiment.workload
     timed = workload.family.has_parameters and total > 0
-    unpaced = total / (experiment.run.pace or 1.0)  # rates are of the cluster's own time
+    # Rates are of the cluster's own time.
+    unpaced = total / timeline.horizon / (experiment.run.pace or 1.0)
     mfu = hfu = None
     if timed and peak_flops:
         possible, needed = unpaced * world_size * peak_flops, model_flops(experiment)
@@ -155,5 +158,6 @@ def metrics_of(
             for row in rank_metrics(timeline)
         ],
         parameters=model_parameters(experiment),
+        steps=step_times(timeline),
     )
     return found.over_iterations(timeline.statistics)

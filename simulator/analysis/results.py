@@ -9,6 +9,7 @@ from typing import Any
 
 from simulator.analysis.contents import StageContents
 from simulator.analysis.memory_fit import MemoryFit
+from simulator.analysis.step_times import StepTimes
 from simulator.program.staleness import StageStaleness
 from simulator.timeline.statistics import ExpertLoad, Statistics
 from simulator.timeline.timeline import MemoryParts, Timeline
@@ -77,17 +78,19 @@ class Metrics:
 
     Attributes:
         program: of which program.
-        iteration_time_s: seconds from 0 to the end of the last instruction; of a run the median
-            of the iterations.
+        iteration_time_s: seconds from 0 to the end of the last instruction, of all training
+            steps of the program; of a run the median of the iterations.
         bubble_fraction: time without compute ÷ (ranks × iteration time).
         bubble_ratio: the same time ÷ time with compute.
-        mfu: model FLOPs ÷ (iteration time × devices × peak FLOP/s); None where there is no peak.
+        mfu: model FLOPs of the steps ÷ (iteration time × devices × peak FLOP/s); None where there
+            is no peak.
         hfu: the same with the FLOPs that are computed again.
-        tokens_per_s: tokens (images, for image models) of the global batch ÷ iteration time;
+        tokens_per_s: tokens (images, for image models) of the global batches ÷ iteration time;
             None for the workload ``unit``.
         token: what `tokens_per_s` counts, ``token`` or ``image``.
         ranks: one entry a rank of the timeline, in order.
         parameters: of the whole model, a count.
+        steps: the times of single training steps.
     """
 
     program: ProgramSummary
@@ -100,6 +103,7 @@ class Metrics:
     token: str
     ranks: list[RankMetrics]
     parameters: int = 0
+    steps: StepTimes | None = None
 
     def over_iterations(self, statistics: Statistics | None) -> Metrics:
         """Return the figures of a median timeline for the iteration time of its `statistics`.
@@ -114,12 +118,16 @@ class Metrics:
             None if value is None else value * scale
             for value in (self.mfu, self.hfu, self.tokens_per_s)
         )
-        return replace(self, iteration_time_s=time, mfu=mfu, hfu=hfu, tokens_per_s=rate)
+        steps = self.steps and self.steps.scaled(1.0 / scale)
+        return replace(
+            self, iteration_time_s=time, mfu=mfu, hfu=hfu, tokens_per_s=rate, steps=steps
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields under their names."""
         return vars(self) | {
             "program": dict(vars(self.program)),
+            "steps": self.steps and self.steps.to_json(),
             "ranks": [rank.to_json() for rank in self.ranks],
         }
 
@@ -157,7 +165,7 @@ class Result:
 
     @property
     def iteration_time_s(self) -> float:
-        """Seconds that one training step takes."""
+        """Seconds that the training steps of the program take: one, unless a horizon is set."""
         return self.metrics.iteration_time_s
 
     @property

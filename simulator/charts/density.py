@@ -194,6 +194,7 @@ def excerpt(timeline: Timeline, window: Window) -> Timeline:
         rank=timeline.rank[inside] - first,
         kind=timeline.kind[inside],
         microbatch=timeline.microbatch[inside],
+        step=timeline.step[inside],
         members=timeline.members[first:last],
         counts=timeline.counts[first:last],
         memory=[],

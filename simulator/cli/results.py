@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from simulator.analysis.results import RankMetrics, Result
+from simulator.analysis.step_times import StepTimes
 from simulator.timeline.statistics import PacingReport, Statistics
 from simulator.units import count, counted, listed, nbytes, percent, seconds
 
@@ -45,6 +46,8 @@ def print_result(console: Console, title: str, result: Result) -> None:
         if metrics.hfu != metrics.mfu:
             figures.append(f"HFU {percent(metrics.hfu)}")
     print_parts(console, figures)
+    if metrics.steps and metrics.steps.horizon > 1:
+        print_parts(console, _of_steps(metrics.steps))
     _print_ranks(console, metrics.ranks)
     if result.moe:
         loads = result.moe.load_of_blocks
@@ -56,6 +59,16 @@ def print_result(console: Console, title: str, result: Result) -> None:
     if statistics:
         _print_statistics(console, statistics)
     console.print(LEGEND if metrics.mfu is None else f"{LEGEND}\n{MFU_LEGEND}", soft_wrap=True)
+
+
+def _of_steps(steps: StepTimes) -> list[str]:
+    """Return the times of the training steps of an iteration, in words."""
+    parts = [f"{steps.horizon} steps an iteration, each {seconds(steps.mean_s)} on average"]
+    if steps.steady_s is not None:
+        parts.append(f"steady state {seconds(steps.steady_s)}")
+    if steps.drained_s is not None:
+        parts.append(f"drained after each step {seconds(steps.drained_s)}")
+    return parts
 
 
 def print_memory_fit(console: Console, result: Result) -> None:
@@ -117,7 +130,7 @@ def _print_statistics(console: Console, statistics: Statistics) -> None:
     if statistics.losses:
         losses = statistics.losses
         console.print(
-            f"loss {losses[0]:.4f} → {losses[-1]:.4f} over {len(losses)} iterations, "
+            f"loss {losses[0]:.4f} → {losses[-1]:.4f} over {len(losses)} training steps, "
             f"parameters norm {statistics.parameters_norm:.6f}"
         )
 

@@ -220,7 +220,7 @@ class Alone(Engine):
         copies: list[Instruction] = []
         for original, before in zip(instructions, waits, strict=True):
             after = [copies[position] for position in before]
-            copies.append(Instruction(original.task, original.microbatch, after))
+            copies.append(Instruction(original.task, original.microbatch, after, original.step))
         program = Program([copies])
         program.participants = []  # they meet nobody
         super().__init__(program, CopiedCosts(costs, instructions))

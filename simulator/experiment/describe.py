@@ -24,5 +24,7 @@ def describe_plan(experiment: Experiment) -> str:
         if experiment.cluster.ranks_per_device > 1
         else "",
     ]
+    horizon = experiment.run.horizon
+    options.append(f"{horizon} steps" if horizon > 1 else "")
     more = "".join(f", {option}" for option in options if option)
     return f"{experiment.workload.model}, {mesh}{more}{schedule}, {count} microbatch{many}"

@@ -13,6 +13,8 @@ class Run(Section):
     """Steps, device and limits of a real execution.
 
     Attributes:
+        iterations: how often the program is executed and measured, after `warmup` more.
+        horizon: the training steps of the program; an iteration takes them all.
         backend: the library that sends tensors; "auto" is NCCL where every rank has a GPU of its
             own, else gloo.
         check_memory: refuse a plan that the memory of this host cannot hold, before it starts.
@@ -21,6 +23,7 @@ class Run(Section):
     TABLE: ClassVar[str] = "run"
 
     iterations: Positive = 10
+    horizon: Positive = 1
     warmup: Annotated[int, Field(ge=0)] = 2
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["cpu", "cuda"] = "cpu"

@@ -65,7 +65,7 @@ def repeated(program: Program, steps: int) -> Program:
             before = compute
             for instruction in listed:
                 task = instruction.task
-                copy = Instruction(task, instruction.microbatch)
+                copy = Instruction(task, instruction.microbatch, step=instruction.step)
                 copy.after = tuple(copies[other.uid] for other in instruction.after)
                 copies[instruction.uid] = copy
                 if task.stream == COMPUTE_STREAM:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.template import Call, Reference, Template
 from simulator.program.tensor_lifetimes import reads_of
-from simulator.program.tensors import tensor_key
+from simulator.program.tensors import TensorKey, tensor_key
 
 Symbol = tuple[str, int | None]
 """A tensor in a template: its name, and its microbatch minus that of the call, or None: no one."""
@@ -203,8 +203,8 @@ class _Ledger:
     """The tensors that exist between calls, and who made and reads them."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, int], Reference] = {}
-        self._readers: dict[tuple[str, int], list[Reference]] = {}
+        self._held: dict[TensorKey, Reference] = {}
+        self._readers: dict[TensorKey, list[Reference]] = {}
         self._settled: set[Reference] = set()
 
     def follow(
@@ -219,14 +219,16 @@ class _Ledger:
             summary = summaries[kind]
             for event in events[kind]:
                 name, shift = event.symbol
-                key = tensor_key(name, -1 if shift is None else call.microbatch + shift)
+                of_step = shift is None or call.microbatch < 0
+                number = -1 - call.step if of_step else call.microbatch + (shift or 0)
+                key = tensor_key(name, (0, number))
                 if not self._touch(event, key, call, summary):
                     return False
             self._settled.update([(call, number) for number in summary.settled])
             self._settled.update([call.arguments[position] for position in summary.settles])
         return not self._held
 
-    def _touch(self, event: Event, key: tuple[str, int], call: Call, summary: Summary) -> bool:
+    def _touch(self, event: Event, key: TensorKey, call: Call, summary: Summary) -> bool:
         here = call, event.number
         if event.touch is Touch.MAKE:
             if key in self._held:

@@ -25,6 +25,7 @@ class Columns(NamedTuple):
         tasks: the distinct tasks.
         task: per instruction the position of its task in `tasks`.
         microbatch: per instruction; -1: none.
+        step: per instruction, its training step.
         begin: per instruction, and once more at the end, where its waits begin in `waits`.
         waits: the positions of what instructions wait for, ascending for each.
     """
@@ -32,6 +33,7 @@ class Columns(NamedTuple):
     tasks: list[Task]
     task: Integers
     microbatch: Integers
+    step: Integers
     begin: Integers
     waits: Integers
 
@@ -72,12 +74,13 @@ def columns_of_list(instructions: Sequence[Instruction]) -> Columns:
         tasks,
         np.array(task, dtype=np.int64),
         np.array([i.microbatch for i in instructions], dtype=np.int64),
+        np.array([i.step for i in instructions], dtype=np.int64),
         _begins(np.array([len(indices) for indices in after], dtype=np.int64)),
         np.array([index for indices in after for index in indices], dtype=np.int64),
     )
 
 
-def columns_of_calls(calls: Sequence[Call]) -> Columns:
+def columns_of_calls(calls: Sequence[Call], num_microbatches: int = 0) -> Columns:
     """Return the columns of what `simulator.program.template.expand` writes out."""
     shapes: dict[Template, _Shape] = {}
     number_of: dict[int, int] = {}
@@ -91,10 +94,13 @@ def columns_of_calls(calls: Sequence[Call]) -> Columns:
     lengths = np.array([len(call.template.order) for call in calls], dtype=np.int64)
     begin = _begins(lengths)
     microbatch = np.array([call.microbatch for call in calls], dtype=np.int64)
+    of_call = np.array([call.step for call in calls], dtype=np.int64)
+    if num_microbatches:
+        of_call = np.where(microbatch >= 0, microbatch // num_microbatches, of_call)
     last = _last_computes(calls, shapes, begin)
     position = {call: int(first) for call, first in zip(calls, begin, strict=False)}
     total = int(begin[-1])
-    columns = np.empty((2, total), dtype=np.int64)
+    columns = np.empty((3, total), dtype=np.int64)
     owners: list[Integers] = []
     waits: list[Integers] = []
     for template, numbers in of_shape.items():
@@ -102,6 +108,7 @@ def columns_of_calls(calls: Sequence[Call]) -> Columns:
         block = begin[mine][:, None] + np.arange(len(template.order))
         columns[0][block] = shape.task
         columns[1][block] = np.where(shape.of_step, -1, microbatch[mine][:, None] + shape.shift)
+        columns[2][block] = of_call[mine][:, None]
         owners.append((begin[mine][:, None] + shape.waiting).ravel())
         waits.append((begin[mine][:, None] + shape.waited).ravel())
         if shape.asking.size:
@@ -123,8 +130,13 @@ def columns_of_calls(calls: Sequence[Call]) -> Columns:
             owners.append(owner[before >= 0])
             waits.append(before[before >= 0])
     owner, waited = _distinct(np.concatenate(owners), np.concatenate(waits), total)
+    if num_microbatches:
+        counted = columns[1] >= 0
+        columns[2] = np.where(counted, columns[1] // num_microbatches, columns[2])
+        columns[1] = np.where(counted, columns[1] % num_microbatches, columns[1])
     return Columns(
-        tasks, columns[0], columns[1], _begins(np.bincount(owner, minlength=total)), waited
+        *(tasks, columns[0], columns[1], columns[2]),
+        *(_begins(np.bincount(owner, minlength=total)), waited),
     )
 
 

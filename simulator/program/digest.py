@@ -37,7 +37,11 @@ class ListDigests:
             written = self._task(columns.tasks[number], rank)
             numbers[number] = by_text.setdefault(written, len(by_text))
         found = hashlib.sha256("\n".join([*text, *by_text]).encode())
-        for column in (numbers[columns.task], columns.microbatch, columns.begin, columns.waits):
+        several = [columns.step] if columns.step.any() else []  # of one step, nothing to tell
+        for column in (
+            *(numbers[columns.task], columns.microbatch, *several),
+            *(columns.begin, columns.waits),
+        ):
             found.update(column.astype("<i8").tobytes())
         return found.digest()
 

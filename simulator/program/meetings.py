@@ -13,8 +13,8 @@ from simulator.program.errors import ProgramError
 from simulator.program.operations import MESSAGES, Side
 from simulator.program.task import Task
 
-Shown = tuple[int, Task, int]
-"""An instruction in a message about a mistake: its rank, task and microbatch."""
+Shown = tuple[int, Task, int, int]
+"""An instruction in a message about a mistake: its rank, task, microbatch and training step."""
 
 Queue = tuple[str, tuple[int, ...]]
 """The name of a queue in which instructions meet, and the ranks that meet there."""
@@ -65,11 +65,11 @@ def match_rendezvous(
     first = 0
 
     def shown(uid: int) -> Shown:
-        """Return the rank, the task and the microbatch of an instruction."""
+        """Return the rank, the task, the microbatch and the step of an instruction."""
         row = bisect_right(begins, uid) - 1
         columns, index = lists[row], uid - begins[row]
         task = columns.tasks[int(columns.task[index])]
-        return members[row], task, int(columns.microbatch[index])
+        return members[row], task, int(columns.microbatch[index]), int(columns.step[index])
 
     begins: list[int] = []
     for rank, columns in zip(members, lists, strict=True):
@@ -78,7 +78,9 @@ def match_rendezvous(
             queues.setdefault(key, {})[rank] = indices + first
         first += len(columns)
     folded_away = set(range(world_size)).difference(members)
-    microbatch = np.concatenate([np.empty(0, np.int64), *(of.microbatch for of in lists)])
+    batch = np.concatenate(
+        [np.empty((2, 0), np.int64), *((of.step, of.microbatch) for of in lists)], 1
+    )
     meetings: list[tuple[int, ...]] = []
     for (kind, group), theirs in queues.items():
         expected = group
@@ -97,20 +99,20 @@ def match_rendezvous(
                     f"rank {missing[0]}: {_label(missing)} has no partner on rank {rank}"
                 )
         together = np.stack([theirs[rank] for rank in expected], axis=1)
-        for meeting in _to_compare(together, microbatch, lists, begins):
+        for meeting in _to_compare(together, batch, lists, begins):
             check_agreement([shown(int(uid)) for uid in meeting])
         meetings += map(tuple, together.tolist())
     return meetings
 
 
 def _to_compare(
-    together: Integers, microbatch: Integers, lists: Sequence[Columns], begins: Sequence[int]
+    together: Integers, batch: Integers, lists: Sequence[Columns], begins: Sequence[int]
 ) -> Integers:
     """Return the meetings to look at: of other microbatches, and the first of any tasks."""
     if together.shape[1] < 2:
         return together[:0]
-    of_microbatch = microbatch[together]
-    differ = (of_microbatch != of_microbatch[:, :1]).any(axis=1)
+    of_batch = batch[:, together]
+    differ = (of_batch != of_batch[:, :, :1]).any(axis=(0, 2))
     rows = np.searchsorted(begins, together[0], side="right") - 1
     tasks = np.stack(
         [
@@ -125,8 +127,8 @@ def _to_compare(
 
 
 def _label(instruction: Shown) -> str:
-    _, task, microbatch = instruction
-    return task.label(microbatch)
+    _, task, microbatch, step = instruction
+    return task.label(microbatch, step)
 
 
 def check_agreement(meeting: Sequence[Shown]) -> None:
@@ -137,10 +139,11 @@ def check_agreement(meeting: Sequence[Shown]) -> None:
     """
 
     def what(instruction: Shown) -> str:
-        _, task, microbatch = instruction
+        _, task, microbatch, step = instruction
         op = "message" if task.op in MESSAGES else task.op.value
         op += "" if task.reduction == "sum" else f" by {task.reduction}"
         which = f" of microbatch {microbatch}" if microbatch >= 0 else ""
+        which += f" of step {step}" if step else ""
         return f"{op} {task.tensor}{which}, {task.nbytes} bytes"
 
     first = meeting[0]

@@ -1,4 +1,4 @@
-"""Programs: what every rank does in one training step.
+"""Programs: what every rank does in one training step, or in several that follow each other.
 
 A :class:`Program` holds one list of :class:`Instruction` per rank. The simulator
 (`simulator.engine`) and the runtime (`runtime.executor`) both interpret it with the
@@ -43,6 +43,8 @@ class Program:
         list_of: for every global rank the position of the list that says what it does; not
             given: every rank has its own.
         calls: per list, the calls that it is written out from, in place of `ranks`.
+        num_microbatches: of a training step, where calls count them on over several; 0: there
+            is one step.
 
     Attributes:
         members: per list, the global rank whose partners it names: the first that it is for.
@@ -56,8 +58,10 @@ class Program:
         num_stages: int = 1,
         list_of: Sequence[int] = (),
         calls: Sequence[list[Call]] = (),
+        num_microbatches: int = 0,
     ) -> None:
         self.calls = list(calls)
+        self.num_microbatches = num_microbatches
         self.num_ranks = len(calls) or len(ranks)
         self.resident = list(resident) or [{} for _ in range(self.num_ranks)]
         self.buckets = list(buckets) or [[] for _ in range(self.num_ranks)]
@@ -70,7 +74,7 @@ class Program:
     @cached_property
     def ranks(self) -> list[list[Instruction]]:
         """The instructions of each list; where there are calls, written out when asked for."""
-        return self._numbered([expand(calls) for calls in self.calls])
+        return self._numbered([expand(calls, self.num_microbatches) for calls in self.calls])
 
     def _numbered(self, ranks: Iterable[list[Instruction]]) -> list[list[Instruction]]:
         """Tell the instructions where they are."""
@@ -85,8 +89,13 @@ class Program:
     def columns(self) -> list[Columns]:
         """The instructions of each list as columns."""
         if self.calls:
-            return [columns_of_calls(calls) for calls in self.calls]
+            return [columns_of_calls(calls, self.num_microbatches) for calls in self.calls]
         return [columns_of_list(instructions) for instructions in self.ranks]
+
+    @cached_property
+    def horizon(self) -> int:
+        """The number of training steps."""
+        return 1 + max([int(listed.step.max(initial=0)) for listed in self.columns], default=0)
 
     @property
     def world_size(self) -> int:
@@ -140,7 +149,8 @@ class Program:
         columns, index = self.columns[position], uid - self.begins[position]
         if not self.calls:
             return self.ranks[position][index]
-        found = Instruction(columns.tasks[int(columns.task[index])], int(columns.microbatch[index]))
+        task = columns.tasks[int(columns.task[index])]
+        found = Instruction(task, int(columns.microbatch[index]), step=int(columns.step[index]))
         found.rank, found.index, found.uid = self.members[position], index, uid
         return found
 

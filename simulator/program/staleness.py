@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.program.batch import Batch
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.program import Program
 
@@ -21,8 +22,8 @@ class StageStaleness:
     Attributes:
         stage: the number of the stage.
         max_versions_behind: the largest of `versions_behind`.
-        versions_behind: per microbatch, updates between the weights its forward pass used and
-            the update its gradient went into.
+        versions_behind: per microbatch of all steps, updates between the weights its forward pass
+            used and the update its gradient went into.
     """
 
     stage: int
@@ -38,34 +39,32 @@ class Staleness:
     """Collects, per stage, the versions that forward passes used and updates superseded.
 
     Attributes:
-        behind: per stage and microbatch, the number of updates that its gradient is behind.
+        behind: per stage and microbatch of a step, how many updates its gradient is behind.
     """
 
     def __init__(self) -> None:
-        self._used: dict[tuple[int, int], int] = {}
-        self._pending: dict[int, set[int]] = {}
-        self.behind: dict[int, dict[int, int]] = {}
+        self._used: dict[tuple[int, Batch], int] = {}
+        self._pending: dict[int, set[Batch]] = {}
+        self.behind: dict[int, dict[Batch, int]] = {}
 
-    def use(self, stage: int, microbatch: int, version: int) -> None:
+    def use(self, stage: int, batch: Batch, version: int) -> None:
         """Record that a forward pass of `stage` used the weights of `version`."""
-        self._used[stage, microbatch] = version
+        self._used[stage, batch] = version
 
-    def contribute(self, stage: int, microbatch: int) -> None:
-        """Record that a backward pass of `stage` has added the gradient of `microbatch`."""
-        self._pending.setdefault(stage, set()).add(microbatch)
+    def contribute(self, stage: int, batch: Batch) -> None:
+        """Record that a backward pass of `stage` has added the gradient of a microbatch."""
+        self._pending.setdefault(stage, set()).add(batch)
 
     def update(self, stage: int, version: int) -> None:
         """Record an update of `stage`: it took `version` and the gradients since the one before."""
-        for microbatch in self._pending.pop(stage, ()):
-            behind = version - self._used[stage, microbatch]
-            self.behind.setdefault(stage, {})[microbatch] = behind
+        for batch in self._pending.pop(stage, ()):
+            behind = version - self._used[stage, batch]
+            self.behind.setdefault(stage, {})[batch] = behind
 
     def stages(self) -> list[StageStaleness]:
         """Return what was collected, stage by stage."""
         return [
-            StageStaleness(
-                stage, max(behind.values()), [behind[microbatch] for microbatch in sorted(behind)]
-            )
+            StageStaleness(stage, max(behind.values()), [behind[batch] for batch in sorted(behind)])
             for stage, behind in sorted(self.behind.items())
         ]
 
@@ -79,17 +78,17 @@ def staleness_of(program: Program, ranks: list[int]) -> list[StageStaleness]:
         newest: dict[int, int] = {}
         columns = lists[rank]
         counts = np.array([task.op in COUNTS for task in columns.tasks], bool)[columns.task]
-        numbers, microbatches = columns.task[counts].tolist(), columns.microbatch[counts].tolist()
-        for number, microbatch in zip(numbers, microbatches, strict=True):
+        of_counted = (columns.task, columns.step, columns.microbatch)
+        for number, *batch in zip(*(column[counts].tolist() for column in of_counted), strict=True):
             task = columns.tasks[number]
             stage = task.stage
             if task.op is Op.FORWARD:
                 version = task.version if task.version >= 0 else newest.get(stage, 0)
-                staleness.use(stage, microbatch, version)
+                staleness.use(stage, (batch[0], batch[1]), version)
             elif task.op is Op.OPTIMIZER_STEP:
                 staleness.update(stage, newest.get(stage, 0))
                 newest[stage] = newest.get(stage, 0) + 1
             else:
-                staleness.contribute(stage, microbatch)
+                staleness.contribute(stage, (batch[0], batch[1]))
         result += staleness.stages()
     return sorted(result, key=lambda row: row.stage)

@@ -61,16 +61,18 @@ class Task:
         """The mnemonic, or the name of the operation."""
         return self.mnemonic or self.op.value
 
-    def label(self, microbatch: int) -> str:
-        """Return the short name of this task for a microbatch: see `label_of`."""
-        return label_of(self.stage, self.name, microbatch, self.segment)
+    def label(self, microbatch: int, step: int = 0) -> str:
+        """Return the short name of this task for a microbatch of a step: see `label_of`."""
+        return label_of(self.stage, self.name, microbatch, self.segment, step)
 
 
-def label_of(stage: int, name: str, microbatch: int, segment: int) -> str:
+def label_of(stage: int, name: str, microbatch: int, segment: int, step: int = 0) -> str:
     """Return the short name that people read.
 
     Examples: ``2F0`` (stage 2, forward pass, microbatch 0), ``0SEND_F3``, ``1B2.0`` (segment 0 of
-    the stage), ``0REDUCE_GRAD`` (no microbatch).
+    the stage), ``0REDUCE_GRAD`` (no microbatch), ``s3:2F0`` (of training step 3; those of step 0
+    are not marked).
     """
     text = f"{stage}{name}" if microbatch < 0 else f"{stage}{name}{microbatch}"
-    return text if segment < 0 else f"{text}.{segment}"
+    text = text if segment < 0 else f"{text}.{segment}"
+    return f"s{step}:{text}" if step else text

@@ -96,18 +96,25 @@ class Call:
 
     Attributes:
         template: what is done.
-        microbatch: for which microbatch; -1: none, it belongs to the step.
+        microbatch: for which microbatch, counted on from one training step to the next; -1:
+            none, it belongs to the step.
+        step: the training step of what belongs to no microbatch.
         arguments: what its entries wait for outside: earlier calls of the same list, each with
             the number of an entry.
     """
 
-    __slots__ = ("template", "microbatch", "arguments")
+    __slots__ = ("template", "microbatch", "arguments", "step")
 
     def __init__(
-        self, template: Template, microbatch: int = -1, arguments: Iterable[Reference] = ()
+        self,
+        template: Template,
+        microbatch: int = -1,
+        arguments: Iterable[Reference] = (),
+        step: int = 0,
     ) -> None:
         self.template = template
         self.microbatch = microbatch
+        self.step = step
         self.arguments = tuple(arguments)
 
     @classmethod
@@ -138,8 +145,12 @@ class Variants:
         return self._made[key]
 
 
-def expand(calls: Iterable[Call]) -> list[Instruction]:
+def expand(calls: Iterable[Call], num_microbatches: int = 0) -> list[Instruction]:
     """Return the instructions of the calls of a rank, in order.
+
+    Args:
+        calls: those of the rank.
+        num_microbatches: of a training step; 0: there is one step.
 
     Raises:
         KeyError: a call names one that is not earlier in the list.
@@ -149,6 +160,8 @@ def expand(calls: Iterable[Call]) -> list[Instruction]:
     last: Instruction | None = None  # compute, which communication behind it waits for
     for call in calls:
         template, microbatch = call.template, call.microbatch
+        counted = num_microbatches and microbatch >= 0
+        of_step = microbatch // num_microbatches if counted else call.step
         mine = made[call] = {}
         for number in template.order:
             task, waits, shift = template.entries[number]
@@ -159,10 +172,12 @@ def expand(calls: Iterable[Call]) -> list[Instruction]:
                 else:
                     other, place = call.arguments[~wait]
                     after.append(made[other][place])
-            at = -1 if shift is None else microbatch + shift
+            step, at = of_step, -1 if shift is None else microbatch + shift
+            if num_microbatches and at >= 0:
+                step, at = divmod(at, num_microbatches)
             if task.op in COMMUNICATION and last is not None and last not in after:
                 after.append(last)
-            instruction = mine[number] = Instruction(task, at, after)
+            instruction = mine[number] = Instruction(task, at, after, step)
             if task.op not in COMMUNICATION:
                 last = instruction
             built.append(instruction)

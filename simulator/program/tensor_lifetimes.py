@@ -6,11 +6,8 @@ from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.program.task import Task
-from simulator.program.tensors import tensor_key
+from simulator.program.tensors import TensorKey, tensor_key
 from simulator.program.vector_clocks import Order
-
-Key = tuple[str, int]
-"""A tensor of a rank: see `tensor_key`."""
 
 
 def check_tensors(instructions: list[Instruction]) -> None:
@@ -23,15 +20,15 @@ def check_tensors(instructions: list[Instruction]) -> None:
     Raises:
         ProgramError: a tensor is read, allocated or freed at the wrong time, or never freed.
     """
-    held: dict[Key, Instruction] = {}
-    reading: dict[Key, list[Instruction]] = {}  # communication, which goes on beside compute
-    wanted: dict[Key, Instruction] = {}  # read, and not made up to here
-    made: set[Key] = set()
+    held: dict[TensorKey, Instruction] = {}
+    reading: dict[TensorKey, list[Instruction]] = {}  # communication, which goes on beside compute
+    wanted: dict[TensorKey, Instruction] = {}  # read, and not made up to here
+    made: set[TensorKey] = set()
     order = Order(instructions)
     for instruction in instructions:
-        task, microbatch = instruction.task, instruction.microbatch
+        task, batch = instruction.task, instruction.batch
         for name in reads_of(task):
-            key = tensor_key(name, microbatch)
+            key = tensor_key(name, batch)
             owner = held.get(key)
             if owner is None:
                 if key in made:
@@ -49,7 +46,7 @@ def check_tensors(instructions: list[Instruction]) -> None:
             if task.stream != COMPUTE_STREAM:
                 reading.setdefault(key, []).append(instruction)
         for tensor in task.allocates:
-            key = tensor_key(tensor.name, microbatch)
+            key = tensor_key(tensor.name, batch)
             if key in held:
                 raise ProgramError(
                     f"rank {instruction.rank}: {instruction.label} allocates {_tensor(key)}, "
@@ -63,7 +60,7 @@ def check_tensors(instructions: list[Instruction]) -> None:
             held[key] = instruction
             made.add(key)
         for name in task.frees:
-            key = tensor_key(name, microbatch)
+            key = tensor_key(name, batch)
             if held.pop(key, None) is None:
                 raise ProgramError(
                     f"rank {instruction.rank}: {instruction.label} frees {_tensor(key)}: "
@@ -88,14 +85,15 @@ def reads_of(task: Task) -> tuple[str, ...]:
     return (task.tensor,)
 
 
-def _tensor(key: Key) -> str:
-    name, microbatch = key
-    return name if microbatch < 0 else f"{name} of microbatch {microbatch}"
+def _tensor(key: TensorKey) -> str:
+    name, (step, microbatch) = key
+    text = name if microbatch < 0 else f"{name} of microbatch {microbatch}"
+    return f"{text} of step {step}" if step > 0 else text
 
 
-def _history(instructions: list[Instruction], until: Instruction, key: Key) -> str:
+def _history(instructions: list[Instruction], until: Instruction, key: TensorKey) -> str:
     """Tell why `key` is not held when `until` reads or frees it."""
     for earlier in reversed(instructions[: until.index]):
-        if key in [tensor_key(name, earlier.microbatch) for name in earlier.task.frees]:
+        if key in [tensor_key(name, earlier.batch) for name in earlier.task.frees]:
             return f"{earlier.label} already freed it"
     return "never made"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simulator.program.batch import Batch
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -18,12 +20,20 @@ class Tensor:
     nbytes: int
 
 
-def tensor_key(name: str, microbatch: int) -> tuple[str, int]:
+TensorKey = tuple[str, Batch]
+"""The identity of a tensor on its rank: its name, and the microbatch that it belongs to."""
+
+ALWAYS: Batch = (-1, -1)
+"""Stands in the key of a tensor of which there is one at a time, whatever the step."""
+
+
+def tensor_key(name: str, batch: Batch) -> TensorKey:
     """Return the identity of a tensor on its rank.
 
-    There is one a microbatch, or one a step if the name has an ``@`` (``stash:0@1``).
+    There is one a microbatch of each step, or one at a time if the name has an ``@``
+    (``stash:0@1``).
     """
-    return (name, -1) if "@" in name else (name, microbatch)
+    return (name, ALWAYS) if "@" in name else (name, batch)
 
 
 def activation(boundary: int) -> str:

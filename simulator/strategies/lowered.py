@@ -35,7 +35,8 @@ class Lowered:
         flow: which layer reads what.
         layout: which ranks hold which parameters.
         schedule: the order of passes.
-        plan: the pipeline as the schedule sees it.
+        plan: the pipeline as the schedule sees it: of one training step or, where weights are
+            updated while microbatches are in flight, of all steps of the program.
         ranges: the layers of every stage.
         placement: which pipeline rank owns each stage.
         orders: the passes of every pipeline rank, in order.
@@ -74,7 +75,14 @@ class Lowered:
     @cached_property
     def lists(self) -> Mapping[int, list[Instruction]]:
         """The instructions of every rank, in order."""
-        return self.own_lists or {rank: expand(self.calls[rank]) for rank in self.ranks}
+        counted = self.counted_microbatches
+        return self.own_lists or {rank: expand(self.calls[rank], counted) for rank in self.ranks}
+
+    @property
+    def counted_microbatches(self) -> int:
+        """The microbatches of a step, if calls count them on over several; else 0."""
+        several = self.experiment.run.horizon > 1
+        return self.experiment.parallel.microbatches if several else 0
 
     def with_calls(self, change: Callable[[int, list[Call]], list[Call]]) -> Lowered:
         """Return a copy in which `change` of a rank and its calls gives the calls of that rank."""

@@ -22,7 +22,8 @@ from simulator.strategies.gradients.parameter_layout import ParameterLayout
 from simulator.strategies.gradients.weight_versions import stash_weights
 from simulator.strategies.gradients.zero import gather_parameters, shard_tensors
 from simulator.strategies.lowered import Lowered
-from simulator.strategies.schedules.checks import plan_of, updates_within_a_step
+from simulator.strategies.repeated_steps import repeat_steps
+from simulator.strategies.schedules.checks import plan_of_program, updates_within_a_step
 from simulator.strategies.schedules.ordering import order_passes
 from simulator.strategies.schedules.registry import SCHEDULES, schedule_named
 from simulator.strategies.stages.assignment import assign_stages
@@ -69,6 +70,11 @@ CHAIN = (
             experiment.parallel.shards_optimizer and not experiment.parallel.shards_parameters
         ),
     ),
+    Transform(
+        "training steps follow each other",
+        repeat_steps,
+        lambda experiment: experiment.run.horizon > 1 and not updates_within_a_step(experiment),
+    ),
 )
 """Every transform in its order; a plan is taken through those that it asks for."""
 
@@ -111,7 +117,7 @@ def begin(experiment: Experiment, list_of: Sequence[int] = ()) -> Lowered:
         flow=Flow(layers),
         layout=ParameterLayout(mesh, experiment.parallel.shards),
         schedule=schedule_named(experiment.parallel.schedule),
-        plan=plan_of(experiment),
+        plan=plan_of_program(experiment),
     )
 
 
@@ -133,6 +139,7 @@ def program_of(lowered: Lowered, list_of: Sequence[int] = ()) -> Program:
         len(lowered.ranges),
         list(list_of),
         [] if written else [lowered.calls[rank] for rank in lowered.ranks],
+        lowered.counted_microbatches,
     )
 
 

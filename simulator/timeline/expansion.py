@@ -45,6 +45,7 @@ def expanded(timeline: Timeline, list_of: Sequence[int]) -> Timeline:
         rank=ranks,
         kind=np.concatenate(kind),
         microbatch=timeline.microbatch[chosen],
+        step=timeline.step[chosen],
         posted=timeline.posted[chosen],
         start=timeline.start[chosen],
         end=timeline.end[chosen],

@@ -71,7 +71,7 @@ class Statistics:
     Attributes:
         iteration_time_s: seconds, median of the iterations.
         iteration_time_p10_s, iteration_time_p90_s: seconds, 10th and 90th percentile.
-        losses: mean loss over the global batch, per measured iteration.
+        losses: mean loss over the global batch, per training step of the measured iterations.
         parameters_norm: L2 norm of all parameters after the last iteration.
         staleness: how old the weights were, per stage that has parameters.
         moe: the load of experts, for models that have some.
@@ -99,8 +99,8 @@ class Statistics:
         if not wrong:
             return []
         return [
-            f"the loss is not finite in {len(wrong)} of {len(self.losses or ())} iterations, "
-            f"first in iteration {wrong[0]}"
+            f"the loss is not finite in {len(wrong)} of {len(self.losses or ())} training steps, "
+            f"first in step {wrong[0]}"
         ]
 
     def to_json(self) -> dict[str, Any]:

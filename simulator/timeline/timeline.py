@@ -35,9 +35,9 @@ class Kind(NamedTuple):
             task.op, task.name, task.stage, task.segment, task.stream, task.peer, task.nbytes
         )
 
-    def label(self, microbatch: int) -> str:
+    def label(self, microbatch: int, step: int = 0) -> str:
         """Return the short name of a span of this kind: see `label_of`."""
-        return label_of(self.stage, self.name, microbatch, self.segment)
+        return label_of(self.stage, self.name, microbatch, self.segment, step)
 
     def moved(self, distance: int) -> Kind:
         """Return the kind of the same task on the rank `distance` ahead, with its own partner."""
@@ -89,9 +89,9 @@ class MemorySamples(NamedTuple):
 
 @dataclass(eq=False)
 class Timeline:
-    """Spans of one training step, one column an attribute, all of the same length.
+    """Spans of the training steps of a program, one column an attribute, all of the same length.
 
-    Times are seconds from the start of the step. A communication span starts when every
+    Times are seconds from the start of the first step. A communication span starts when every
     participant had arrived; `posted` is when its own rank had, so ``start - posted`` is
     time spent waiting for others. For compute the two are equal.
 
@@ -101,6 +101,7 @@ class Timeline:
         rank, kind, microbatch: integers per span; `rank` indexes `members` (the same
             number, unless the program is folded), microbatch -1: none.
         posted, start, end: seconds per span.
+        step: per span, its training step; not given: all are of the first.
         members: the global ranks.
         counts: how many ranks each of them stands for, itself included: 1, unless the program
             is folded.
@@ -123,8 +124,11 @@ class Timeline:
     members: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     statistics: Statistics | None = None
+    step: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
+        if self.step.size != self.rank.size:
+            self.step = np.zeros(self.rank.size, dtype=np.int64)
         if not self.members:
             self.members = list(range(self.num_ranks))
         if not self.counts:
@@ -144,10 +148,16 @@ class Timeline:
         microbatch = [listed.microbatch for listed in program.columns]
         columns = (rank, _joined(kind), _joined(microbatch), posted, start, end)
         members, counts = program.members, program.counts
+        rest |= {"step": _joined([listed.step for listed in program.columns])}
         return cls(program.num_ranks, kinds, *columns, members=members, counts=counts, **rest)
 
     def __len__(self) -> int:
         return int(self.rank.size)
+
+    @property
+    def horizon(self) -> int:
+        """The number of training steps."""
+        return int(self.step.max(initial=0)) + 1
 
     @property
     def iteration_time(self) -> float:
@@ -157,7 +167,7 @@ class Timeline:
     def label(self, span: int) -> str:
         """Return the short name of a span."""
         kind = self.kinds[int(self.kind[span])]
-        return kind.label(int(self.microbatch[span]))
+        return kind.label(int(self.microbatch[span]), int(self.step[span]))
 
     def labels(self) -> list[str]:
         """Return the short names of all spans."""

@@ -40,7 +40,7 @@ def save_trace(timeline: Timeline, path: str | Path) -> None:
             "kinds": [list(kind) for kind in timeline.kinds],
             "spans": {
                 name: getattr(timeline, name).tolist()
-                for name in ("rank", "kind", "microbatch", "posted", "start", "end")
+                for name in ("rank", "kind", "microbatch", "step", "posted", "start", "end")
             },
             "memory": [
                 {
@@ -91,7 +91,10 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
     rank, kind, microbatch = (_integers(spans[name]) for name in ("rank", "kind", "microbatch"))
     posted, start, end = (_floats(spans[name]) for name in ("posted", "start", "end"))
     columns = (rank, kind, microbatch, posted, start, end)
-    if len({column.shape for column in columns}) != 1:
+    step = _integers(spans.get("step", [0] * rank.size))  # traces of before have one step
+    if step.min(initial=0) < 0:
+        raise ValueError("a span is of a step before the first")
+    if len({column.shape for column in (*columns, step)}) != 1:
         raise ValueError("columns of different lengths")
     num_ranks = int(ours["num_ranks"])
     for column, limit in ((rank, num_ranks), (kind, len(kinds))):
@@ -127,6 +130,7 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
         members=members,
         counts=counts,
         statistics=statistics,
+        step=step,
     )
 
 
@@ -163,12 +167,13 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
     for span in range(len(timeline)):
         kind = timeline.kinds[timeline.kind[span]]
         rank, microbatch = timeline.members[timeline.rank[span]], int(timeline.microbatch[span])
+        step = int(timeline.step[span])
         thread = _thread(events, threads, rank, kind.stream)
         start, end = float(timeline.start[span]), float(timeline.end[span])
         events.append(
             {
                 "ph": "X",
-                "name": kind.label(microbatch),
+                "name": kind.label(microbatch, step),
                 "cat": kind.op,
                 "pid": rank,
                 "tid": thread,
@@ -176,6 +181,7 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
                 "dur": max(end - start, 0.0) * 1e6,
                 "args": {
                     "stage": kind.stage,
+                    "step": step,
                     "microbatch": microbatch,
                     "bytes": kind.nbytes,
                     "waited_us": (start - float(timeline.posted[span])) * 1e6,

@@ -26,13 +26,13 @@ def collective(context: RankContext, instruction: Instruction) -> None:
 def _on_activations(context: RankContext, instruction: Instruction) -> None:
     """Execute a collective on the sum of the tensors that the task reads."""
     task, begin = instruction.task, time.perf_counter()
-    tensor = context.add_up(task.sources, instruction.microbatch).contiguous()
+    tensor = context.add_up(task.sources, instruction.batch).contiguous()
     if task.op is Op.ALL_REDUCE:
         context.groups.collective(task, tensor, tensor)
         return
     (made,) = task.allocates
     result = context.empty(made.name, made.nbytes)
-    context.put(made.name, instruction.microbatch, result, begin)
+    context.put(made.name, instruction.batch, result, begin)
     context.groups.collective(task, result.view(-1), tensor.view(-1))
 
 
@@ -41,16 +41,16 @@ def _on_parameters(context: RankContext, instruction: Instruction, parameters: P
 
     This rank's part of a whole buffer is what it gives to a gather, or gets of a scatter.
     """
-    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    task, batch, begin = instruction.task, instruction.batch, time.perf_counter()
     if task.op is Op.ALL_REDUCE:
         context.groups.collective(task, parameters.reduced, parameters.reduced)
     elif task.op is Op.REDUCE_SCATTER:
-        whole = parameters.whole_gradients(microbatch)
+        whole = parameters.whole_gradients(batch)
         context.groups.collective(task, parameters.shard_of(whole), whole)
-        parameters.keep_reduced(microbatch)
+        parameters.keep_reduced(batch)
     else:
         with parameters.gathering() as whole:
             for tensor in task.allocates:
-                key = tensor_key(tensor.name, microbatch)
+                key = tensor_key(tensor.name, batch)
                 context.ledger.hold(key, whole.nbytes, begin, parameters.drop_whole)
             context.groups.collective(task, whole, parameters.shard_of(whole))

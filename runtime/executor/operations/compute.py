@@ -20,24 +20,24 @@ from simulator.program.tensors import activation, gradient
 
 def forward(context: RankContext, instruction: Instruction) -> None:
     """Execute `F`, or `R`, which runs it again with the same weights and keeps its graph."""
-    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    task, batch, begin = instruction.task, instruction.batch, time.perf_counter()
     segment, parameters = context.segments[task.layers], context.parameters_of(task.layers)
-    batch, target = context.batches[microbatch]
+    data, target = context.batches[batch]
     if parameters is not None:
         parameters.use(task.version)
     segment.count_experts(task.op is Op.FORWARD)
     names = dict(zip(segment.inputs, task.sources, strict=True))
-    given = {b: context.tensors[name, microbatch] for b, name in names.items()}
+    given = {b: context.tensors[name, batch] for b, name in names.items()}
     if keeps_graph(task):
-        outputs = _keeping_graph(context, instruction, {0: batch, **given}, target, begin)
+        outputs = _keeping_graph(context, instruction, {0: data, **given}, target, begin)
     else:
-        outputs = pass_without_graph(segment, {0: batch, **given}, target)
+        outputs = pass_without_graph(segment, {0: data, **given}, target)
     made = {tensor.name for tensor in task.allocates}
     for boundary, output in outputs.items():
         if segment.is_loss and task.op is Op.FORWARD:
-            context.losses.append(output)
+            context.losses.append((instruction.step, output))
         elif activation(boundary) in made:
-            context.put(activation(boundary), microbatch, output, begin)
+            context.put(activation(boundary), batch, output, begin)
 
 
 def keeps_graph(task: Task) -> bool:
@@ -53,13 +53,13 @@ def _keeping_graph(
     begin: float,
 ) -> dict[int, Tensor]:
     """Run a segment and keep its graph; returns its outputs by boundary."""
-    task, microbatch = instruction.task, instruction.microbatch
+    task, batch = instruction.task, instruction.batch
     segment, saved_bytes = context.segments[task.layers], context.ledger.saved_bytes
-    first, split = task.layers[0], (task.layers, microbatch) in context.split
+    first, split = task.layers[0], (task.layers, batch) in context.split
     names = dict(zip(segment.inputs, task.sources, strict=True))
 
     def held(boundary: int) -> Tensor:
-        return context.tensors[names[boundary], microbatch]
+        return context.tensors[names[boundary], batch]
 
     arguments = (segment, given, target, context.loss_factor, split, held)
     if first in saved_bytes:  # counted once; every microbatch saves the same
@@ -70,51 +70,51 @@ def _keeping_graph(
             outputs, graph = forward_pass(*arguments)
         saved.exclude([] if segment.is_loss else outputs.values())
         saved_bytes[first] = saved.nbytes
-    context.graphs[first, microbatch] = graph
-    context.ledger.hold((f"saved:{first}", microbatch), saved_bytes[first], begin)
+    context.graphs[first, batch] = graph
+    context.ledger.hold((f"saved:{first}", batch), saved_bytes[first], begin)
     return outputs
 
 
 def backward(context: RankContext, instruction: Instruction) -> None:
     """Execute `B`: gradients of the inputs and, unless the pass is split, of the weights."""
-    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
-    graph = context.graphs.pop((task.layers[0], microbatch))
+    task, batch, begin = instruction.task, instruction.batch, time.perf_counter()
+    graph = context.graphs.pop((task.layers[0], batch))
     outputs = context.names[task.layers].outputs
     parts: dict[int, list[str]] = {}
     for name in task.sources:  # besides these, activations that were gathered again
         if outputs.get(name) in graph.roots:
             parts.setdefault(outputs[name], []).append(name)
-    gradients = {b: context.add_up(names, microbatch) for b, names in parts.items()}
+    gradients = {b: context.add_up(names, batch) for b, names in parts.items()}
     into = {
-        boundary: context.tensors[gradient(boundary), microbatch]
+        boundary: context.tensors[gradient(boundary), batch]
         for boundary in graph.entries
-        if (gradient(boundary), microbatch) in context.tensors
+        if (gradient(boundary), batch) in context.tensors
     }
     with collecting(context, instruction, begin):
         results = backward_pass(graph, gradients, into)
     for boundary in sorted(graph.entries.keys() - into.keys()):
         if boundary not in results:
             raise RuntimeError(f"boundary {boundary} has no gradient")
-        context.put(gradient(boundary), microbatch, results[boundary], begin)
+        context.put(gradient(boundary), batch, results[boundary], begin)
 
 
 def backward_input(context: RankContext, instruction: Instruction) -> None:
     """Execute `I`: gradients of the inputs; those of the weights are left to `W`."""
-    task, microbatch, begin = instruction.task, instruction.microbatch, time.perf_counter()
+    task, batch, begin = instruction.task, instruction.batch, time.perf_counter()
     first, _ = task.layers
-    graph = context.graphs[first, microbatch]
+    graph = context.graphs[first, batch]
     backward(context, instruction)
     if graph.deferred is not None:
-        context.deferred[first, microbatch] = graph.deferred
+        context.deferred[first, batch] = graph.deferred
         names = context.names[task.layers].activations.values()
-        held = [context.tensors.get((name, microbatch)) for name in names]
+        held = [context.tensors.get((name, batch)) for name in names]
         nbytes = graph.deferred.nbytes(excluding=[x for x in held if x is not None])
-        context.ledger.hold((f"deferred:{first}", microbatch), nbytes, begin)
+        context.ledger.hold((f"deferred:{first}", batch), nbytes, begin)
 
 
 def backward_weight(context: RankContext, instruction: Instruction) -> None:
     """Execute `W`: the gradients of the weights that `I` has left."""
-    work = context.deferred.pop((instruction.task.layers[0], instruction.microbatch))
+    work = context.deferred.pop((instruction.task.layers[0], instruction.batch))
     with collecting(context, instruction, time.perf_counter()):
         work.run()
 
@@ -122,15 +122,15 @@ def backward_weight(context: RankContext, instruction: Instruction) -> None:
 @contextmanager
 def collecting(context: RankContext, instruction: Instruction, begin: float) -> Iterator[None]:
     """Let parameter gradients go where those of this microbatch are, or begin there."""
-    task, microbatch = instruction.task, instruction.microbatch
+    task, batch = instruction.task, instruction.batch
     parameters = context.parameters_of(task.layers)
     if parameters is None:
         yield
         return
     for tensor in task.allocates:
         if tensor.name == parameters.bucket.name:
-            nbytes = parameters.begin_gradients(microbatch).nbytes
-            drop = partial(parameters.drop_gradients, microbatch)
-            context.ledger.hold((tensor.name, microbatch), nbytes, begin, drop)
-    with parameters.collecting(microbatch):
+            nbytes = parameters.begin_gradients(batch).nbytes
+            drop = partial(parameters.drop_gradients, batch)
+            context.ledger.hold((tensor.name, batch), nbytes, begin, drop)
+    with parameters.collecting(batch):
         yield

@@ -57,5 +57,5 @@ def optimizer_step(context: RankContext, instruction: Instruction) -> None:
 
     for tensor in task.allocates:
         nbytes = sum(parameters.version_bytes(task.version) for parameters in updated)
-        key = tensor_key(tensor.name, instruction.microbatch)
+        key = tensor_key(tensor.name, instruction.batch)
         context.ledger.hold(key, nbytes, begin, forget)

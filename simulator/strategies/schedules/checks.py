@@ -21,6 +21,18 @@ def plan_of(experiment: Experiment) -> Plan:
     )
 
 
+def plan_of_program(experiment: Experiment) -> Plan:
+    """Return what a schedule is told of the whole program.
+
+    An asynchronous schedule does not drain the pipeline between the training steps of
+    ``run.horizon``: it orders the microbatches of all of them. Others order those of one.
+    """
+    plan = plan_of(experiment)
+    whole = plan._replace(num_microbatches=plan.num_microbatches * experiment.run.horizon)
+    asynchronous = is_asynchronous(schedule_named(experiment.parallel.schedule), whole)
+    return whole if asynchronous else plan
+
+
 def check_schedule(experiment: Experiment) -> None:
     """Refuse a schedule that there is not, that refuses the plan, or a limit it does not read."""
     parallel = experiment.parallel
@@ -38,7 +50,8 @@ def check_schedule(experiment: Experiment) -> None:
 
 def updates_within_a_step(experiment: Experiment) -> bool:
     """Tell whether the schedule changes weights while microbatches are in flight."""
-    return is_asynchronous(schedule_named(experiment.parallel.schedule), plan_of(experiment))
+    schedule = schedule_named(experiment.parallel.schedule)
+    return is_asynchronous(schedule, plan_of_program(experiment))
 
 
 def check_asynchronous(experiment: Experiment) -> None:

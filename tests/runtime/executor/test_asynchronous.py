@@ -27,6 +27,9 @@ CASES = [
     {"schedule": "pipedream-2bw", "pipeline": 2, "microbatches": 6},
     {"schedule": "pipedream-2bw", "pipeline": 4, "microbatches": 12, "model": "mlp"},
     {"schedule": "pipedream-2bw", "pipeline": 2, "microbatches": 6, "data": 2},
+    {"schedule": "pipedream", "pipeline": 2, "microbatches": 2, "horizon": 4, "iterations": 2},
+    {"schedule": "pipedream", "pipeline": 4, "microbatches": 1, "horizon": 6},
+    {"schedule": "pipedream-2bw", "pipeline": 2, "microbatches": 4, "horizon": 3, "data": 2},
 ]
 
 
@@ -59,15 +62,16 @@ def reference(experiment: Experiment) -> list[torch.Tensor]:
         for ranges in split_stages(layers, p)
     ]
     newest = [vector(stage) for stage in stages]
-    for step in range(run.warmup + run.iterations):
+    for iteration in range(run.warmup + run.iterations):
         versions = [[weights] for weights in newest]
         sums = [torch.zeros_like(weights) for weights in newest]
-        for index in range(m):
+        for index in range(m * run.horizon):
             for s, stage in enumerate(stages):
                 weights = versions[s][version_of(p, s, index)]
                 nn.utils.vector_to_parameters(weights.clone(), stage.parameters())
             for replica in range(parallel.data):
-                x, target = microbatch(experiment, step, replica * m + index, CPU)
+                step, place = iteration * run.horizon + index // m, replica * m + index % m
+                x, target = microbatch(experiment, step, place, CPU)
                 chain = [layer for stage in stages for layer in stage]
                 for layer in chain[:-1]:
                     x = layer(x)
@@ -98,6 +102,7 @@ def test_same_stale_weights_as_one_process(keys: dict[str, Any], run: Callable[.
 def test_staleness_is_the_predicted_one(keys: dict[str, Any], run: Callable[..., Any]) -> None:
     ran = run(**keys)
     p, m = ran.experiment.parallel.pipeline, ran.experiment.parallel.microbatches
+    m *= ran.experiment.run.horizon
     predicted = predict(ran.experiment).staleness
     assert ran.measurement.staleness == [stage.to_json() for stage in predicted]
     two_buffer = keys["schedule"] == "pipedream-2bw"

@@ -16,11 +16,11 @@ from simulator.program.task import Task
 
 
 def readable(columns: Columns) -> list[Any]:
-    """Return task, microbatch and waits of every instruction."""
+    """Return task, step, microbatch and waits of every instruction."""
     return [
         (
             columns.tasks[columns.task[number]],
-            int(columns.microbatch[number]),
+            (int(columns.step[number]), int(columns.microbatch[number])),
             columns.waits[columns.begin[number] : columns.begin[number + 1]].tolist(),
         )
         for number in range(len(columns))
@@ -38,6 +38,8 @@ def readable(columns: Columns) -> list[Any]:
         ["parallel.data=4", "parallel.zero=2", "parallel.zero_group=2", "parallel.bucket_mb=0.1"],
         ["parallel.recompute=full", "parallel.context=2"],
         ["workload.model=unit"],
+        ["run.horizon=3", "parallel.data=4", "parallel.zero=1", "parallel.bucket_mb=0.1"],
+        ["run.horizon=3", "parallel.schedule=pipedream", "parallel.microbatches=2"],
     ],
 )
 def test_calls_and_what_is_written_out_have_equal_columns(settings: list[str]) -> None:

@@ -58,7 +58,7 @@ def test_a_loss_that_is_not_finite_is_null_and_a_note() -> None:
     again = Statistics.from_json(plain)
     assert again.losses is not None
     assert [math.isfinite(loss) for loss in again.losses] == [True, False, False]
-    note = "the loss is not finite in 2 of 3 iterations, first in iteration 1"
+    note = "the loss is not finite in 2 of 3 training steps, first in step 1"
     assert again.notes == wrong.notes == [note]
     assert FULL.notes == []
 

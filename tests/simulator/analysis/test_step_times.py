@@ -1,0 +1,42 @@
+"""The times of single training steps, read from timelines of several."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simulator.analysis.step_times import StepTimes, step_ends, step_times
+from simulator.timeline.timeline import Kind, Timeline
+
+FORWARD = Kind("F", "F", 0, -1, "compute", -1, 0)
+
+
+def timeline(steps: list[int], ends: list[float]) -> Timeline:
+    """Return a timeline of one rank with passes that end at these times."""
+    zeros = np.zeros(len(ends), dtype=np.int64)
+    end = np.array(ends)
+    return Timeline(1, [FORWARD], zeros, zeros, zeros, end, end, end, step=np.array(steps))
+
+
+def test_steps_end_with_the_last_of_their_instructions() -> None:
+    several = timeline([0, 1, 0, 1, 2], [1.0, 2.0, 3.0, 5.0, 7.0])
+    assert step_ends(several).tolist() == [3.0, 5.0, 7.0]
+    assert step_times(several) == StepTimes(3, 7.0 / 3, 3.0, steady_s=2.0)
+
+
+def test_one_step_has_no_steady_state() -> None:
+    one = step_times(timeline([0, 0], [1.0, 2.0]))
+    assert one == StepTimes(1, 2.0, 2.0)
+    assert one.to_json()["steady_s"] is None
+
+
+def test_scaled_times_keep_that_of_the_drained_step() -> None:
+    """It is of another program, which has a time of its own."""
+    scaled = StepTimes(2, 2.0, 3.0, 1.0, drained_s=4.0).scaled(2.0)
+    assert scaled == StepTimes(2, 4.0, 6.0, 2.0, drained_s=4.0)
+    assert StepTimes(1, 2.0, 3.0).scaled(0.5).steady_s is None
+
+
+@pytest.mark.parametrize("horizon", [1, 4])
+def test_an_empty_step_ends_at_once(horizon: int) -> None:
+    assert step_ends(timeline([horizon - 1], [1.0])).tolist() == [0.0] * (horizon - 1) + [1.0]
