@@ -78,9 +78,9 @@ def test_parts_of_a_gradient_are_found_by_name():
 def test_tensors_are_held_until_the_program_frees_them(alone, experiment):
     context = made(experiment, alone, microbatches=2)
     backward = next(i for i in context.rank.instructions if i.task.op is Op.BACKWARD)
-    context.ledger.hold((backward.task.frees[0], backward.microbatch), 8, 0.0)
+    context.ledger.hold((backward.task.frees[0], backward.batch), 8, 0.0)
     for name in backward.task.frees[1:]:
-        context.put(name, backward.microbatch, torch.zeros(2), 0.0)
+        context.put(name, backward.batch, torch.zeros(2), 0.0)
     context.release(backward, 1.0)
     assert context.tensors == {}
     context.ledger.restart()  # nothing is left
@@ -100,4 +100,4 @@ def test_parameters_are_found_by_what_communication_is_about(alone, experiment):
 
 def test_a_transfer_of_nothing_says_so(alone, experiment):
     with pytest.raises(ValueError, match="its task names no tensor"):
-        made(experiment, alone).add_up((), 0)
+        made(experiment, alone).add_up((), (0, 0))

@@ -42,7 +42,7 @@ def test_a_step_leaves_nothing_behind(alone, experiment, plan):
     nobody = NullGroups(lambda op, size, nbytes: 0.0, torch.device("cpu"))
     rank = Rank(tiny, lower(tiny), 0, alone, Progress())
     executor = Executor(RankContext(rank, nobody))
-    numbers = {i.microbatch for i in executor.instructions}
+    numbers = {i.batch for i in executor.instructions}
     batches = dict.fromkeys(numbers, microbatch(tiny, 0, 0, alone))
     try:
         executor.step(batches)
@@ -78,7 +78,7 @@ def lone(experiment, device, **keys):
     """An experiment for one rank, its context and batches."""
     tiny = experiment(microbatches=2, **keys)
     rank = Rank(tiny, lower(tiny), 0, device, Progress())
-    batches = {index: microbatch(tiny, 0, index, device) for index in range(2)}
+    batches = {(0, index): microbatch(tiny, 0, index, device) for index in range(2)}
     return RankContext(rank, Groups((), 60.0)), batches
 
 
@@ -118,7 +118,7 @@ def test_a_failure_on_a_stream_reaches_who_waits_for_it(alone, experiment):
         raise RuntimeError("[gloo/unbound_buffer.cc:78] Timed out waiting 1ms for recv")
 
     executor = Executor(RankContext(rank, NullGroups(broken, alone)))
-    batches = {index: microbatch(tiny, 0, index, alone) for index in range(2)}
+    batches = {(0, index): microbatch(tiny, 0, index, alone) for index in range(2)}
     with pytest.raises(ExecutionError, match=r"^rank 0, 0ALL_\S+: no answer within 60 s$"):
         executor.step(batches)
     executor.close()

@@ -11,10 +11,10 @@ from simulator.timeline.timeline import MemoryParts
 
 def test_a_step_that_leaves_something_behind_is_noticed():
     ledger = Ledger(MemoryParts(parameters=100))
-    ledger.hold(("act:1", 0), 8, 0.5)
+    ledger.hold(("act:1", (0, 0)), 8, 0.5)
     with pytest.raises(RuntimeError, match="act:1"):
         ledger.restart()
-    ledger.release(("act:1", 0), 1.0)
+    ledger.release(("act:1", (0, 0)), 1.0)
     assert ledger.changes == [(0.5, 8, "act:1"), (1.0, -8, "act:1")]
     ledger.restart()
     assert ledger.changes == []
@@ -22,14 +22,14 @@ def test_a_step_that_leaves_something_behind_is_noticed():
 
 def test_what_is_released_is_given_back_by_whoever_holds_it():
     ledger, dropped = Ledger(MemoryParts()), []
-    ledger.hold(("stash:0@1", -1), 8, 0.0, lambda: dropped.append("stash"))
-    ledger.hold(("act:1", 0), 8, 0.0)
-    ledger.release(("act:1", 0), 1.0)
+    ledger.hold(("stash:0@1", (-1, -1)), 8, 0.0, lambda: dropped.append("stash"))
+    ledger.hold(("act:1", (0, 0)), 8, 0.0)
+    ledger.release(("act:1", (0, 0)), 1.0)
     assert dropped == []
-    ledger.release(("stash:0@1", -1), 1.0)
+    ledger.release(("stash:0@1", (-1, -1)), 1.0)
     assert dropped == ["stash"]
     with pytest.raises(KeyError):
-        ledger.release(("act:1", 0), 2.0)
+        ledger.release(("act:1", (0, 0)), 2.0)
 
 
 def test_each_storage_that_autograd_saves_counts_once():

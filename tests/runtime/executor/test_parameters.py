@@ -80,16 +80,16 @@ def test_a_shard_is_an_equal_part(experiment, zero):
 def test_gradients_of_a_microbatch_are_whole_only_while_they_are_collected(experiment, segment):
     bucket = Bucket(((1, 3),), shards=(0, 1), zero=2)
     flat = Parameters(experiment(), [segment], bucket, 1)
-    whole = flat.begin_gradients(7)
-    with flat.collecting(7):
+    whole = flat.begin_gradients((0, 7))
+    with flat.collecting((0, 7)):
         for p in segment.parameters():
             p.grad += 1.0
     assert all(p.grad is None for p in segment.parameters())
-    assert flat.whole_gradients(7) is whole
-    flat.keep_reduced(7)
-    flat.keep_reduced(7)
+    assert flat.whole_gradients((0, 7)) is whole
+    flat.keep_reduced((0, 7))
+    flat.keep_reduced((0, 7))
     count = sum(p.numel() for p in segment.parameters())
     assert float(flat.reduced.sum()) == 2 * (count - len(flat.reduced))  # the rest is padding
-    flat.drop_gradients(7)
+    flat.drop_gradients((0, 7))
     with pytest.raises(KeyError):
-        flat.whole_gradients(7)
+        flat.whole_gradients((0, 7))

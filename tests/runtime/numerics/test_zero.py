@@ -105,12 +105,12 @@ def test_freed_weights_take_no_memory_and_come_back_for_graphs_in_flight(experim
             assert flat.values.untyped_storage().nbytes() == 0
             with flat.gathering():
                 pass
-            flat.begin_gradients(0)
-        with flat.collecting(0):
+            flat.begin_gradients((0, 0))
+        with flat.collecting((0, 0)):
             backward_pass(graph, {3: torch.ones_like(outputs[3])})
         if zero:
             assert all(parameter.grad is None for parameter in segment.parameters())
-        results.append(flat.whole_gradients(0))
+        results.append(flat.whole_gradients((0, 0)))
     assert torch.equal(*results)
     assert float(results[0].abs().max()) > 0
 

@@ -21,7 +21,7 @@ def test_what_is_kept_is_timed_from_the_common_start(alone, experiment, referenc
     executor = Executor(RankContext(rank, Groups((), 60.0)))
     recorder = StepRecorder(executor, Clock())
     for step in range(3):
-        batches = {index: microbatch(tiny, step, index, alone) for index in range(2)}
+        batches = {(0, index): microbatch(tiny, step, index, alone) for index in range(2)}
         recorder.step(batches, keep=step > 0)
     executor.close()
     record, count = recorder.record, len(executor.instructions)
