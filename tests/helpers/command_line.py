@@ -62,6 +62,7 @@ RESULT_KEYS = {
     "iteration_time_s",
     "bubble_fraction",
     "bubble_ratio",
+    "steps",
     "mfu",
     "hfu",
     "tokens_per_s",
