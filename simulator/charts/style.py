@@ -54,7 +54,8 @@ def look_of(kind: Kind) -> Look:
 def with_spans(timeline: Timeline, spans: Any) -> Timeline:
     """Return `timeline` with the chosen spans only (a mask, indices or a slice)."""
     names = ("rank", "kind", "microbatch", "posted", "start", "end")
-    return replace(timeline, **{name: getattr(timeline, name)[spans] for name in names})
+    columns = {name: getattr(timeline, name)[spans] for name in names}
+    return replace(timeline, **columns, decisions=[], idle=[])  # they index all spans
 
 
 def looks_of(timelines: Sequence[Timeline]) -> list[Look]:

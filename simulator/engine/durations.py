@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.timing import Timing
 from simulator.experiment.experiment import Experiment
-from simulator.program.operations import COLLECTIVES, MESSAGES
+from simulator.program.operations import COLLECTIVES, MESSAGES, Op
 from simulator.program.task import Task
 from simulator.workloads.describe import Layer, describe
 
@@ -30,6 +30,8 @@ class Durations(ABC):
         if timing is None:
             if task.op in MESSAGES:
                 timing = self.message(rank, task)
+            elif task.op is Op.ACCEPT:
+                timing = Timing.certain(0.0)  # what it takes is that of the request
             elif task.op in COLLECTIVES:
                 timing = self.collective(task)
             else:

@@ -15,6 +15,8 @@ import numpy as np
 import simpy
 
 from simulator.engine.contention import Demand, SharedResources
+from simulator.program.accept_queue import Decision
+from simulator.program.arrivals import NEVER
 from simulator.program.gc_pause import paused_gc
 from simulator.program.instruction import Instruction
 from simulator.program.leaping_walk import LeapingWalk
@@ -85,11 +87,19 @@ def seconds_by_task(program: Program, seconds: Callable[[int, Task], float]) -> 
 
 
 class Engine(LeapingWalk):
-    """The simulation of one training step: a walk in which instructions take time."""
+    """The simulation of one training step: a walk in which instructions take time.
 
-    def __init__(self, program: Program, costs: Costs):
+    Args:
+        program: what is simulated.
+        costs: what its instructions take.
+        record: see `Walk`.
+    """
+
+    def __init__(
+        self, program: Program, costs: Costs, record: Sequence[Decision] | None = None
+    ) -> None:
         self._costs = costs
-        super().__init__(program)
+        super().__init__(program, record)
         self._environment = simpy.Environment()
         self._shared = SharedResources(self._environment, costs.capacities)
         self._instructions: dict[int, Instruction] = {}
@@ -102,13 +112,33 @@ class Engine(LeapingWalk):
         Raises:
             ValueError: the program deadlocks (`simulator.program.check` refuses such programs).
         """
-        self.advance()
-        self._environment.run()
+        self.complete()
         for stuck in self.stuck():
             raise ValueError(f"deadlock: {stuck!r} never starts")
         posted, start, end = (np.array(column) for column in (self.posted, self.start, self.end))
         memory = memory_samples(self.program, posted, end)
-        return Timeline.of_program(self.program, posted, start, end, memory=memory)
+        timeline = Timeline.of_program(self.program, posted, start, end, memory=memory)
+        if self.arrivals is not None:
+            timeline.decisions = self.arrivals.decisions
+            timeline.idle = self.arrivals.idle_steps()
+        return timeline
+
+    def complete(self) -> None:
+        """Go through everything that happens, in order of time.
+
+        A request is served once nothing can happen any more that comes before it.
+        """
+        self.advance()
+        arrivals, events = self.arrivals, self._environment
+        if arrivals is None:
+            events.run()
+            return
+        while min(events.peek(), arrivals.soonest()) < NEVER:
+            if events.peek() <= arrivals.soonest():
+                events.step()
+            else:
+                self.serve()
+                self.advance()
 
     def leaps(self) -> bool:
         """Tell whether instructions of one template always take the same times."""
@@ -232,7 +262,13 @@ class Alone(Engine):
         return self.posted, self.start, self.end
 
 
-def simulate(program: Program, costs: Costs) -> Timeline:
-    """Return the predicted timeline of one training step."""
+def simulate(program: Program, costs: Costs, record: Sequence[Decision] | None = None) -> Timeline:
+    """Return the predicted timeline of one training step.
+
+    Args:
+        program: what is simulated.
+        costs: what its instructions take.
+        record: decisions about arrivals to repeat; None: the policies of the program decide.
+    """
     with paused_gc():
-        return Engine(program, costs).run()
+        return Engine(program, costs, record).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulator.program.arrival_check import check_arrivals
 from simulator.program.errors import ProgramError
 from simulator.program.leaping_walk import LeapingWalk
 from simulator.program.program import Program
@@ -12,7 +13,8 @@ def check_deadlock(program: Program) -> None:
 
     Raises:
         ProgramError: an instruction waits for one that is not earlier in its rank's list, or
-            instructions wait for each other; the message names where each rank is stuck.
+            instructions wait for each other, whoever arrives first where policies decide; the
+            message names where each rank is stuck.
     """
     for instructions in program.ranks if not program.calls else ():  # calls wait for earlier ones
         for instruction in instructions:
@@ -22,8 +24,10 @@ def check_deadlock(program: Program) -> None:
                         f"rank {instruction.rank}: {instruction.label} waits for {other.label}, "
                         f"which is not earlier in the list of this rank"
                     )
+    check_arrivals(program)
     walk = LeapingWalk(program)
-    walk.advance()
+    walk.complete()
     if stuck := walk.stuck():
-        where = "; ".join(f"rank {i.rank} waits in {i.label}" for i in stuck)
-        raise ProgramError(f"deadlock: {where}")
+        where = [f"rank {i.rank} waits in {i.label}" for i in stuck]
+        policies = dict.fromkeys(f"{i.task.policy}" for i in stuck if i.task.policy is not None)
+        raise ProgramError(f"deadlock: {'; '.join([*where, *policies])}")

@@ -51,7 +51,8 @@ class ListDigests:
             offset = task.peer - rank
             stream = f"{stream.removesuffix(str(task.peer))}{offset:+}"
         written = replace(task, stream=stream, peer=offset, group=())
-        return f"{written} {self._group(task.group)}"
+        queued = f" {task.queue} {task.policy}" if task.queue or task.policy else ""
+        return f"{written} {self._group(task.group)}{queued}"
 
     def _group(self, group: tuple[int, ...]) -> str:
         if id(group) not in self._groups:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from simulator.program.accept_queue import Decision
 from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
 from simulator.program.runs import Run, Runs, Times
@@ -15,12 +16,13 @@ class LeapingWalk(Walk):
 
     Its results are those of `Walk`. A run begins at a compute instruction when nothing goes on
     beside it on its rank but messages, which slow no run; a transfer that starts at the same
-    moment, left of the call before, is part of it.
+    moment, left of the call before, is part of it. Where the order of arrival decides who meets,
+    every instruction is a step of its own.
     """
 
-    def __init__(self, program: Program) -> None:
-        super().__init__(program)
-        leaps = program.calls and self.leaps()
+    def __init__(self, program: Program, record: Sequence[Decision] | None = None) -> None:
+        super().__init__(program, record)
+        leaps = program.calls and self.arrivals is None and self.leaps()
         self._runs = Runs(program, self) if leaps else None
 
     def leaps(self) -> bool:

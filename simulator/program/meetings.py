@@ -24,10 +24,10 @@ def rendezvous_key(rank: int, task: Task) -> Queue | None:
     """Return the queue in which a task of a rank meets its participants; None: it meets nobody.
 
     The k-th SEND of a queue meets its k-th RECV; the k-th collective of every member
-    of a communicator meet.
+    of a communicator meet. A message with a queue meets whoever accepts it.
     """
     side = task.op.row.side
-    if side is Side.COMPUTES:
+    if side is Side.COMPUTES or task.queue:
         return None
     return task.stream if side is Side.MEETS else "message", participants_of(rank, task)
 
@@ -41,7 +41,7 @@ def participants_of(rank: int, task: Task) -> tuple[int, ...]:
             return rank, task.peer
         case Side.RECEIVES:
             return task.peer, rank
-        case Side.MEETS:
+        case Side.MEETS | Side.SERVES:
             return task.group
 
 

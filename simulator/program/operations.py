@@ -19,6 +19,7 @@ class Op(StrEnum):
     BACKWARD_WEIGHT = "W"
     SEND = "SEND"
     RECV = "RECV"
+    ACCEPT = "ACCEPT"
     ALL_REDUCE = "ALL_REDUCE"
     ALL_GATHER = "ALL_GATHER"
     REDUCE_SCATTER = "REDUCE_SCATTER"
@@ -40,6 +41,7 @@ class Side(Enum):
     COMPUTES = "the rank alone"
     SENDS = "sends to `peer`"
     RECEIVES = "receives from `peer`"
+    SERVES = "serves one of `group`"
     MEETS = "all of `group`"
 
 
@@ -182,6 +184,15 @@ ROWS = (
         Payload.WHOLE,
     ),
     Operation(
+        Op.ACCEPT,
+        Formula.MESSAGE,
+        Look("accept", (0.35, 0.35), "OO"),
+        ("0ACCEPT3",),
+        "be the other side of the message of whoever is [served next](#where-arrival-decides)",
+        Side.SERVES,
+        Payload.WHOLE,
+    ),
+    Operation(
         Op.ALL_REDUCE,
         Formula.SCATTERING | Formula.GATHERING,
         Look("all-reduce", (0.12, 0.12), "xxxx"),
@@ -262,6 +273,6 @@ PASSES = BACKWARDS | {Op.FORWARD}
 
 COLLECTIVES = _ops(lambda row: row.side is Side.MEETS)
 MESSAGES = _ops(lambda row: row.side in (Side.SENDS, Side.RECEIVES))
-COMMUNICATION = COLLECTIVES | MESSAGES
+COMMUNICATION = _ops(lambda row: row.side is not Side.COMPUTES)
 IN_PLACE = _ops(lambda row: row.payload is Payload.IN_PLACE)
 """Operations whose result takes the place of what was given to them."""

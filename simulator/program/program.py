@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 
+from simulator.program.accept_queue import AcceptQueue, queues_of
 from simulator.program.bucket import Bucket
 from simulator.program.columns import Columns, columns_of_calls, columns_of_list
 from simulator.program.digest import ListDigests
@@ -136,6 +137,11 @@ class Program:
     def participants(self) -> list[tuple[int, ...]]:
         """The uids of the participants of every message and collective: `match_rendezvous`."""
         return match_rendezvous(self.columns, self.members, self.world_size)
+
+    @cached_property
+    def queues(self) -> list[AcceptQueue]:
+        """The queues in which requests wait for a server: see `simulator.program.arrival`."""
+        return queues_of(self.columns, self.members, self.begins)
 
     @property
     def meetings(self) -> list[tuple[Instruction, ...]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from simulator.program.arrival import Policy
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.program.tensors import Tensor
 
@@ -26,7 +27,8 @@ class Task:
         mnemonic: the name in labels; empty: that of `op`.
         stream: the queue of its rank in which it takes its turn.
         peer: for a message the other rank.
-        group: for a collective the ranks that take part.
+        group: for a collective the ranks that take part; for an `ACCEPT` those that may be
+            served.
         tensor: the tensor that is sent or reduced; both sides of a message name the same.
         nbytes: the payload of one rank.
         sources: the tensors it reads; parts of a gradient are added into the first of them
@@ -38,6 +40,10 @@ class Task:
         version: counts the updates within the step; -1: the current one. A forward pass uses the
             weights of that version, an optimizer step supersedes them; an optimizer step that
             allocates leaves the old weights to passes still to come.
+        queue: the queue in which an `ACCEPT` of the peer serves this message, whenever the policy
+            says so; empty: messages meet in order. Of an optimizer step: it does something only
+            if the last `ACCEPT` of this queue makes an update due.
+        policy: of an `ACCEPT`, the one that chooses among the requests in its queue.
     """
 
     op: Op
@@ -55,6 +61,8 @@ class Task:
     allocates: tuple[Tensor, ...] = ()
     frees: tuple[str, ...] = ()
     version: int = -1
+    queue: str = field(default="", repr=False)
+    policy: Policy | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

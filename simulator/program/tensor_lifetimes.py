@@ -80,7 +80,7 @@ def check_tensors(instructions: list[Instruction]) -> None:
 
 def reads_of(task: Task) -> tuple[str, ...]:
     """Return what a task reads: without `sources`, what it sends or reduces in place."""
-    if task.sources or task.stream == COMPUTE_STREAM or task.op is Op.RECV:
+    if task.sources or task.stream == COMPUTE_STREAM or task.op in (Op.RECV, Op.ACCEPT):
         return task.sources
     return (task.tensor,)
 

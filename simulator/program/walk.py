@@ -1,15 +1,23 @@
 """The walk over a program's streams that gives every instruction its place in time.
 
 Each stream is a queue. Its head can be posted once the stream is free and every instruction in
-`after` has ended; it starts once every participant of its meeting has been posted.
+`after` has ended; it starts once every participant of its meeting has been posted. Where the order
+of arrival decides who meets, policies are asked once nothing else gets further.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from simulator.program.accept_queue import Decision
+from simulator.program.arrivals import Arrivals
 from simulator.program.columns import Columns
 from simulator.program.instruction import Instruction
 from simulator.program.operations import MESSAGES
 from simulator.program.program import Program
+
+BY_ARRIVAL = -2
+"""Stands for the number of a meeting where the order of arrival decides who meets."""
 
 
 class Stream:
@@ -38,13 +46,18 @@ class Walk:
     Here nothing takes any time, which suffices to find deadlocks. A subclass overrides `post` and
     `begin`, and calls `arrive` and `finish` with the times it decides on, at once or later.
 
+    Args:
+        program: what is followed.
+        record: decisions about arrivals to repeat; None: the policies of the program decide.
+
     Attributes:
         posted: by uid, seconds, when an instruction arrived at its meeting.
         start: by uid, seconds, when it and all other participants had arrived.
         end: by uid, seconds; -1 until it is known.
+        arrivals: who waits to be accepted; None: nobody has to.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, record: Sequence[Decision] | None = None) -> None:
         self.program = program
         count = len(program)
         self.posted = [0.0] * count
@@ -54,6 +67,9 @@ class Walk:
         for number, participants in enumerate(program.participants):
             for uid in participants:
                 self.meeting[uid] = number
+        self.arrivals = Arrivals(program.queues, record) if program.queues else None
+        for uid in self.arrivals.concerned if self.arrivals is not None else ():
+            self.meeting[uid] = BY_ARRIVAL
         self._absent = [len(participants) for participants in program.participants]
         self._waiting: dict[int, list[Stream]] = {}  # by the uid that they wait for
         self._stream_of: list[Stream] = []
@@ -81,6 +97,22 @@ class Walk:
             self._follow(stream)
             stream.listed = False
 
+    def complete(self) -> None:
+        """Follow the streams to the end, with every meeting that policies allow."""
+        self.advance()
+        while self.serve():
+            self.advance()
+
+    def serve(self) -> bool:
+        """Begin the next meeting of a request with a server; tell whether there is one."""
+        found = self.arrivals.serve() if self.arrivals is not None else None
+        if found is None:
+            return False
+        time, (accept, request) = found
+        self.start[accept] = self.start[request] = time
+        self.begin((request, accept), time)
+        return True
+
     def post(self, uid: int, ready: float) -> None:
         """Post an instruction that could start, as far as its own rank goes, at `ready`."""
         self.arrive(uid, ready)
@@ -93,6 +125,8 @@ class Walk:
         """Record that an instruction is posted at `time`; the last participant begins the rest."""
         self.posted[uid] = time
         number = self.meeting[uid]
+        if number == BY_ARRIVAL and self._arrive_at_queue(uid, time):
+            return
         if number < 0:
             self.start[uid] = time
             self.begin((uid,), time)
@@ -104,6 +138,15 @@ class Walk:
             for member in participants:
                 self.start[member] = time
             self.begin(participants, time)
+
+    def _arrive_at_queue(self, uid: int, time: float) -> bool:
+        """Let an instruction wait for a decision; False: it begins like any other."""
+        assert self.arrivals is not None
+        is_idle = self.arrivals.arrive(uid, time)
+        if is_idle:
+            self.start[uid] = time
+            self.finish((uid,), time)
+        return is_idle or self.arrivals.waits(uid)
 
     def finish(self, participants: tuple[int, ...], time: float) -> None:
         """Record that `participants` end at `time`, and note the streams that may go on."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from simulator.program.accept_queue import Decision
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.program.program import Program
 from simulator.program.task import Task, label_of
@@ -108,6 +109,10 @@ class Timeline:
         memory: per rank, in the order of `members`.
         meta: what produced it: ``source`` (predicted, measured or paced), program hash,
             the experiment, and for a measurement its iterations.
+        decisions: the spans that met because of when they arrived, in order of time; `accept`
+            and `request` index the spans.
+        idle: spans of optimizer steps that had nothing to do: no update was due. They take no
+            time.
         statistics: figures over all iterations or simulated steps, where there were several.
     """
 
@@ -123,6 +128,8 @@ class Timeline:
     meta: dict[str, Any] = field(default_factory=dict)
     members: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    idle: list[int] = field(default_factory=list)
     statistics: Statistics | None = None
     step: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 

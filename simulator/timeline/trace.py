@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.program.accept_queue import Decision
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.timeline.statistics import Statistics
 from simulator.timeline.timeline import Floats, Integers, Kind, MemoryParts, MemorySamples, Timeline
@@ -42,6 +43,8 @@ def save_trace(timeline: Timeline, path: str | Path) -> None:
                 name: getattr(timeline, name).tolist()
                 for name in ("rank", "kind", "microbatch", "step", "posted", "start", "end")
             },
+            "decisions": [list(decision) for decision in timeline.decisions],
+            "idle": timeline.idle,
             "memory": [
                 {
                     "times": sample.times.tolist(),
@@ -121,10 +124,17 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
     counts = _integers(ours.get("counts", [1] * num_ranks)).tolist()
     if len(counts) != num_ranks or min(counts, default=1) < 1:
         raise ValueError("counts are not of all ranks")
+    decisions = [Decision(*_integers(pair).tolist()) for pair in ours.get("decisions", ())]
+    idle = _integers(ours.get("idle", [])).tolist()
+    named = [*idle, *(span for decision in decisions for span in decision)]
+    if named and not 0 <= min(named) <= max(named) < rank.size:
+        raise ValueError("a decision names a span that does not exist")
     return Timeline(
         num_ranks,
         kinds,
         *columns,
+        decisions=decisions,
+        idle=idle,
         memory=memory,
         meta=meta,
         members=members,
@@ -164,6 +174,9 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
         )
     sends: dict[tuple[int, int], list[int]] = {}
     receives: dict[tuple[int, int], list[int]] = {}
+    arrows = [_direction(timeline, decision) for decision in timeline.decisions]
+    notes = _notes(timeline)
+    by_arrival = {span for arrow in arrows for span in arrow}
     for span in range(len(timeline)):
         kind = timeline.kinds[timeline.kind[span]]
         rank, microbatch = timeline.members[timeline.rank[span]], int(timeline.microbatch[span])
@@ -185,18 +198,20 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
                     "microbatch": microbatch,
                     "bytes": kind.nbytes,
                     "waited_us": (start - float(timeline.posted[span])) * 1e6,
+                    **notes.get(span, {}),
                 },
             }
         )
+        if span in by_arrival:
+            continue
         if kind.op is Op.SEND:
             sends.setdefault((rank, kind.peer), []).append(span)
         elif kind.op is Op.RECV:
             receives.setdefault((kind.peer, rank), []).append(span)
-    number = 0
     for pair, from_spans in sends.items():
-        for sent, received in zip(from_spans, receives.get(pair, []), strict=False):
-            number += 1
-            events += _arrow(timeline, threads, number, sent, received)
+        arrows += zip(from_spans, receives.get(pair, []), strict=False)
+    for number, (sent, received) in enumerate(arrows, 1):
+        events += _arrow(timeline, threads, number, sent, received)
     for rank, sample in zip(timeline.members, timeline.memory, strict=False):
         for time, nbytes in zip(sample.times.tolist(), sample.nbytes.tolist(), strict=True):
             events.append(
@@ -209,6 +224,22 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
                 }
             )
     return events
+
+
+def _direction(timeline: Timeline, decision: Decision) -> tuple[int, int]:
+    """Return the span that sends and the one that receives, of two that met by arrival."""
+    accept, request = decision
+    sends = timeline.kinds[timeline.kind[request]].op is Op.SEND
+    return (request, accept) if sends else (accept, request)
+
+
+def _notes(timeline: Timeline) -> dict[int, dict[str, Any]]:
+    """Return, by span, what arrival decided about it."""
+    notes: dict[int, dict[str, Any]] = {span: {"update_due": False} for span in timeline.idle}
+    for accept, request in timeline.decisions:
+        rank = timeline.members[timeline.rank[request]]
+        notes[accept] = {"serves": f"rank {rank}: {timeline.label(request)}"}
+    return notes
 
 
 def _thread(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import load, lower
+from simulator.program.arrival import FirstCome
 from simulator.program.bucket import Bucket
 from simulator.program.columns import columns_of_list
 from simulator.program.digest import ListDigests
@@ -43,6 +44,8 @@ OTHER = {
     "allocates": (Tensor("y", 4),),
     "frees": ("y",),
     "version": 1,
+    "queue": "q",
+    "policy": FirstCome(),
     "segments": ((2, 5),),
     "replicas": (2, 6, 11),
     "shards": (2, 4),

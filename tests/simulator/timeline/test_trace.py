@@ -13,11 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parameter_server import server_program
 from simulator import load, predict
 from simulator.cluster.resolve import resolve
+from simulator.engine.engine import simulate
+from simulator.program.accept_queue import Decision
+from simulator.program.arrival import FirstCome
 from simulator.program.operations import Op
 from simulator.timeline.timeline import Kind, MemoryParts, MemorySamples, Timeline
 from simulator.timeline.trace import TraceError, load_trace, save_trace
+from table_costs import TableCosts
 
 COLUMNS = ("rank", "kind", "microbatch", "posted", "start", "end")
 
@@ -57,6 +62,8 @@ def timelines(draw) -> Timeline:
             )
         )
     ]
+    spans = st.integers(0, max(count - 1, 0))
+    met = st.lists(st.builds(Decision, spans, spans), max_size=3 if count else 0)
     return Timeline(
         num_ranks,
         table,
@@ -66,6 +73,8 @@ def timelines(draw) -> Timeline:
         *(column(times, np.float64) for _ in range(3)),
         memory=memory if draw(st.booleans()) else [],
         meta=draw(st.dictionaries(st.text(max_size=2), times | st.none() | st.text(max_size=2))),
+        decisions=draw(met),
+        idle=draw(st.lists(spans, max_size=3 if count else 0)),
     )
 
 
@@ -83,6 +92,7 @@ def test_nothing_is_lost(tmp_path_factory, timeline: Timeline) -> None:
         mine, theirs = getattr(timeline, name), getattr(found, name)
         assert mine.dtype == theirs.dtype
         assert mine.tobytes() == theirs.tobytes()  # to the bit, also -0.0
+    assert (found.decisions, found.idle) == (timeline.decisions, timeline.idle)
     assert len(found.memory) == len(timeline.memory)
     for mine, theirs in zip(timeline.memory, found.memory, strict=True):
         assert mine.times.tobytes() == theirs.times.tobytes()
@@ -153,6 +163,25 @@ def test_arrows_for_viewers(predicted: Timeline, document: dict[str, Any]) -> No
         assert sent["args"]["microbatch"] == received["args"]["microbatch"]
         assert sent["name"].split("_")[1] == received["name"].split("_")[1]
         assert ends[number]["bp"] == "e"
+
+
+def test_arrivals_for_viewers(tmp_path: Path) -> None:
+    """An ACCEPT says whom it serves, an idle step that it was; arrows follow the decisions."""
+    program = server_program(FirstCome(), [1, 2])
+    timeline = simulate(program, TableCosts([0.5, 0.25, 1.0]))
+    save_trace(timeline, tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    spans = [event for event in events if event["ph"] == "X"]
+    for accept, request in timeline.decisions:
+        assert spans[accept]["args"]["serves"] == repr(program.instruction(request))
+    idle = [n for n, event in enumerate(spans) if event["args"].get("update_due") is False]
+    assert idle == timeline.idle != []
+    starts = [event for event in events if event["ph"] == "s"]
+    ends = [event for event in events if event["ph"] == "f"]
+    pushes = [d for d in timeline.decisions if spans[d.request]["cat"] == "SEND"]
+    assert len(starts) == len(ends) == len(timeline.decisions) == 6
+    assert sum(event["pid"] == 0 for event in ends) == len(pushes) == 3
+    assert sum(event["pid"] == 0 for event in starts) == 3
 
 
 def test_memory_for_viewers(predicted: Timeline, document: dict[str, Any]) -> None:
@@ -292,6 +321,13 @@ def test_a_key_is_missing(tmp_path: Path, key: str) -> None:
         (("memory",), [{"times": [math.nan], "nbytes": [1]}]),
         (("memory",), [{"times": [0.0], "nbytes": [1.5]}]),
         (("memory",), [3]),
+        (("decisions",), [[0, 2]]),
+        (("decisions",), [[-1, 0]]),
+        (("decisions",), [[0]]),
+        (("decisions",), [[0, "1"]]),
+        (("decisions",), 1),
+        (("idle",), [2]),
+        (("idle",), [0.5]),
     ],
 )
 def test_damaged(tmp_path: Path, place: tuple[str, ...], wrong: object) -> None:

@@ -1,0 +1,162 @@
+"""Queues in which requests wait for a server to accept them: who asks, and what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple
+
+from simulator.program.arrival import Outcome, Policy, Request, Served
+from simulator.program.columns import Columns
+from simulator.program.operations import Op
+from simulator.program.task import Task
+
+
+class Decision(NamedTuple):
+    """Two instructions that met because of when they arrived, by their uids.
+
+    Attributes:
+        accept: that of the server.
+        request: that of the worker.
+    """
+
+    accept: int
+    request: int
+
+
+@dataclass(frozen=True)
+class AcceptQueue:
+    """The instructions of one queue, by uid.
+
+    Attributes:
+        name: what tasks call it.
+        policy: who is served next.
+        server: the rank that accepts.
+        accepts: the server's, in order.
+        steps: the optimizer steps that depend on it, in order: the k-th on the k-th `accepts`.
+        requests: of each worker, in order.
+        pushes: those of the requests that send.
+    """
+
+    name: str
+    policy: Policy
+    server: int
+    accepts: tuple[int, ...]
+    steps: tuple[int, ...]
+    requests: dict[int, tuple[int, ...]]
+    pushes: frozenset[int]
+
+    @cached_property
+    def by_uid(self) -> dict[int, Request]:
+        """The requests as policies see them."""
+        return {
+            uid: Request(uid, rank, uid in self.pushes)
+            for rank, uids in self.requests.items()
+            for uid in uids
+        }
+
+    @property
+    def pushes_of(self) -> dict[int, int]:
+        """The number of pushes of each worker."""
+        return {rank: len(self.pushes.intersection(uids)) for rank, uids in self.requests.items()}
+
+
+class Acceptance:
+    """The decisions of one queue, as they are taken.
+
+    Args:
+        queue: whose.
+        policy: who decides; None: the one that the program names.
+
+    Attributes:
+        served: what policies know.
+        decisions: what was decided, in order.
+        outcomes: what each decision meant.
+    """
+
+    def __init__(self, queue: AcceptQueue, policy: Policy | None = None) -> None:
+        self.queue, self._policy = queue, policy or queue.policy
+        self.served = Served(
+            pushes=dict.fromkeys(queue.requests, 0),
+            left=queue.pushes_of,
+            version=dict.fromkeys(queue.requests, 0),
+        )
+        self.decisions: list[Decision] = []
+        self.outcomes: list[Outcome] = []
+
+    def choose(self, waiting: Sequence[Request]) -> Request | None:
+        """Return which of those waiting, by arrival, is served next; None: nobody yet."""
+        return self._policy.choose(waiting, self.served)
+
+    def accept(self, request: Request) -> Outcome:
+        """Record that a request is served now; return what that means."""
+        served, rank = self.served, request.rank
+        accept = self.queue.accepts[served.decisions]
+        counts, due, staleness = False, 0, 0
+        if request.is_push:
+            counts = self._policy.counts(request, served)
+            served.pushes[rank] += 1
+            served.left[rank] -= 1
+            staleness = served.updates - served.version[rank]
+            if counts:
+                served.pending.append(rank)
+            if self._policy.is_due(served):
+                due = len(served.pending)
+                served.updates += 1
+                served.pending = []
+        else:
+            served.version[rank] = served.updates
+        served.decisions += 1
+        self.decisions.append(Decision(accept, request.uid))
+        self.outcomes.append(Outcome(counts, due, staleness))
+        return self.outcomes[-1]
+
+
+def queues_of(
+    lists: Sequence[Columns], members: Sequence[int], begins: Sequence[int]
+) -> list[AcceptQueue]:
+    """Return the queues of a program, by name.
+
+    Args:
+        lists: the instructions of each list.
+        members: the global rank of each list.
+        begins: the uid of the first instruction of each list.
+    """
+    accepts: dict[str, tuple[int, Policy, tuple[int, ...]]] = {}
+    steps: dict[str, tuple[int, ...]] = {}
+    requests: dict[str, dict[int, tuple[int, ...]]] = {}
+    pushes: dict[str, set[int]] = {}
+    for rank, first, columns in zip(members, begins, lists, strict=True):
+        if not any(task.queue for task in columns.tasks):
+            continue
+        policies = {task.queue: task.policy for task in columns.tasks if task.policy is not None}
+        for name in dict.fromkeys(task.queue for task in columns.tasks if task.queue):
+            mine = partial(_uids, columns, first, name)
+            asked = mine(lambda task: task.op in (Op.SEND, Op.RECV))
+            if asked:
+                requests.setdefault(name, {})[rank] = asked
+                pushes.setdefault(name, set()).update(mine(lambda task: task.op is Op.SEND))
+            if name in policies:
+                accepts[name] = rank, policies[name], mine(lambda task: task.op is Op.ACCEPT)
+                steps[name] = mine(lambda task: task.op is Op.OPTIMIZER_STEP)
+    return [
+        AcceptQueue(
+            name,
+            policy,
+            server,
+            uids,
+            steps[name],
+            requests.get(name, {}),
+            frozenset(pushes.get(name, ())),
+        )
+        for name, (server, policy, uids) in sorted(accepts.items())
+    ]
+
+
+def _uids(
+    columns: Columns, first: int, name: str, select: Callable[[Task], bool]
+) -> tuple[int, ...]:
+    """Return the uids of the instructions of a list in a queue that `select` picks."""
+    found = columns.positions(lambda task: (task.queue == name and select(task)) or None)
+    return tuple((found[True] + first).tolist()) if found else ()

@@ -1,0 +1,154 @@
+"""Arrivals in virtual time: which requests have come, and who is served when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from simulator.program.accept_queue import Acceptance, AcceptQueue, Decision
+from simulator.program.arrival import Recorded, Request
+
+NEVER = float("inf")
+
+
+class Meeting(NamedTuple):
+    """A request that can be served.
+
+    Attributes:
+        time: seconds, from when on.
+        request: whose turn it is.
+    """
+
+    time: float
+    request: Request
+
+
+class Line:
+    """The requests of one queue that have come and the server that may be ready for them.
+
+    Args:
+        acceptance: decides.
+    """
+
+    def __init__(self, acceptance: Acceptance) -> None:
+        self.acceptance = acceptance
+        self._waiting: dict[Request, float] = {}
+        self._ready: float | None = None  # since when the server has waited
+        self._next: Meeting | None = None
+
+    def ask(self, request: Request, time: float) -> None:
+        """Let a request wait from `time` on."""
+        self._waiting[request] = time
+        self._next = None
+
+    def open(self, time: float) -> None:
+        """Let the server be ready for the next request from `time` on."""
+        self._ready = time
+        self._next = None
+
+    def next(self) -> Meeting | None:
+        """Return who can be served first, if nobody comes before that; None: nobody."""
+        if self._ready is None or not self._waiting:
+            return None
+        if self._next is None:
+            self._next = self._first(self._ready)
+        return self._next
+
+    def _first(self, ready: float) -> Meeting | None:
+        """Ask the policy when the server is ready, and whenever somebody has come since."""
+        by_arrival = sorted(self._waiting, key=lambda r: (self._waiting[r], r.rank))
+        for time in sorted({max(ready, came) for came in self._waiting.values()}):
+            there = [request for request in by_arrival if self._waiting[request] <= time]
+            chosen = self.acceptance.choose(there)
+            if chosen is not None:
+                return Meeting(time, chosen)
+        return None
+
+    def serve(self, request: Request) -> Decision:
+        """Serve a request; the server is not ready for another one until it says so."""
+        del self._waiting[request]
+        self._ready = self._next = None
+        self.acceptance.accept(request)
+        return self.acceptance.decisions[-1]
+
+
+class Arrivals:
+    """All queues of a program, in virtual time.
+
+    Args:
+        queues: those of the program.
+        record: decisions to repeat; None: policies decide.
+
+    Attributes:
+        lines: by the name of their queue.
+        decisions: what was decided, in order of time.
+    """
+
+    def __init__(
+        self, queues: Sequence[AcceptQueue], record: Sequence[Decision] | None = None
+    ) -> None:
+        self.lines = {queue.name: Line(acceptance_of(queue, record)) for queue in queues}
+        self.decisions: list[Decision] = []
+        self._requests: dict[int, tuple[Line, Request]] = {}
+        self._accepts: dict[int, Line] = {}
+        self._steps: dict[int, tuple[Acceptance, int]] = {}
+        for queue in queues:
+            line = self.lines[queue.name]
+            self._accepts |= dict.fromkeys(queue.accepts, line)
+            self._requests |= {uid: (line, request) for uid, request in queue.by_uid.items()}
+            for number, uid in enumerate(queue.steps):
+                self._steps[uid] = line.acceptance, number
+
+    @property
+    def concerned(self) -> Iterable[int]:
+        """The uids of all instructions that meet by arrival, or depend on who did."""
+        return [*self._requests, *self._accepts, *self._steps]
+
+    def arrive(self, uid: int, time: float) -> bool:
+        """Record that an instruction is posted; tell whether it does nothing and ends at once."""
+        if uid in self._requests:
+            line, request = self._requests[uid]
+            line.ask(request, time)
+        elif uid in self._accepts:
+            self._accepts[uid].open(time)
+        return uid in self._steps and not self.is_due(uid)
+
+    def is_due(self, step: int) -> bool:
+        """Tell whether an optimizer step has something to do, its request being served."""
+        acceptance, number = self._steps[step]
+        return acceptance.outcomes[number].pushes > 0
+
+    def waits(self, uid: int) -> bool:
+        """Tell whether an instruction has to be chosen before it begins."""
+        return uid not in self._steps
+
+    def idle_steps(self) -> list[int]:
+        """Return the uids of the optimizer steps that had nothing to do."""
+        return [uid for uid in self._steps if not self.is_due(uid)]
+
+    def soonest(self) -> float:
+        """Return when the next request can be served, if nobody comes before that."""
+        return min((found.time for found, _ in self._possible()), default=NEVER)
+
+    def serve(self) -> tuple[float, Decision] | None:
+        """Serve the next request; return when, and what met. None: nobody can be served."""
+        found = min(self._possible(), key=lambda pair: pair[0].time, default=None)
+        if found is None:
+            return None
+        meeting, line = found
+        decision = line.serve(meeting.request)
+        self.decisions.append(decision)
+        return meeting.time, decision
+
+    def _possible(self) -> list[tuple[Meeting, Line]]:
+        """Return who can be served first in each queue, queues by name."""
+        found = [(line.next(), line) for line in self.lines.values()]
+        return [(meeting, line) for meeting, line in found if meeting is not None]
+
+
+def acceptance_of(queue: AcceptQueue, record: Sequence[Decision] | None) -> Acceptance:
+    """Return the decisions to come of a queue: its policy's, or those of a record."""
+    if record is None:
+        return Acceptance(queue)
+    order = tuple(decision.request for decision in record if decision.request in queue.by_uid)
+    return Acceptance(queue, Recorded(queue.policy, order))
