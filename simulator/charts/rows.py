@@ -27,6 +27,7 @@ MOST_LANES = 6  # streams of a rank beyond that share lanes
 DETAILED_SPANS = 5_000  # with more, neither edges nor hatches: they clutter and are slow
 HATCHED_PIXELS = 6  # narrower bars have no hatch
 MOST_NUMBERS = 400  # of an operation in a panel
+STEP_MARK_PIXELS = 8  # by which the mark of a training step is longer than the bars
 
 
 def mesh_of(timeline: Timeline) -> Mesh | None:
@@ -116,6 +117,7 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
         _draw_boxes(axes, look, columns, microbatch, **style)
         if detailed and look.coloured:
             _draw_numbers(axes, look, columns, np.stack([runs[spans], microbatch]))
+    _draw_steps(axes, timeline, row)
     step = next(n for n in (2**i for i in range(40)) if n * row > 0.18 * DPI)
     mesh = mesh_of(timeline)
     axes.set_yticks(((top + bottom) / 2)[::step], names_of_ranks(timeline)[::step])
@@ -128,6 +130,27 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
     axes.grid(axis="x", color="black", alpha=0.12, linewidth=0.6)
 
 
+def _draw_steps(axes: Axes, timeline: Timeline, row: float) -> None:
+    """Mark where every rank begins a training step after the first, and say which on top."""
+    if timeline.horizon == 1:
+        return
+    compute = timeline.is_compute & (timeline.step > 0)
+    keys = timeline.rank[compute] * timeline.horizon + timeline.step[compute]
+    begun, place = np.unique(keys, return_inverse=True)
+    begin = np.full(begun.size, np.inf)
+    np.minimum.at(begin, place, timeline.start[compute])
+    ranks, steps = np.divmod(begun, timeline.horizon)
+    highest, lowest = _compute_lane(timeline)
+    reach = STEP_MARK_PIXELS / abs(row)  # above and below the bars
+    top, bottom = ranks + max(highest - reach, 0.0), ranks + min(lowest + reach, 1.0)
+    axes.vlines(begin, top, bottom, color="black", linewidth=1.6, zorder=5)
+    for time, number in zip(begin[ranks == 0], steps[ranks == 0], strict=True):
+        axes.annotate(
+            f"step {number}", (time, 0.0), (2, 1), textcoords="offset points", fontsize=7,
+            annotation_clip=True,
+        )  # fmt: skip
+
+
 def _runs(timeline: Timeline) -> Any:
     """Return for each span the number of its run.
 
@@ -136,7 +159,8 @@ def _runs(timeline: Timeline) -> Any:
     names = [f"{kind.op} {kind.stage}" for kind in timeline.kinds]
     which = np.unique(names, return_inverse=True)[1][timeline.kind]
     order = np.lexsort((timeline.start, timeline.is_compute, timeline.rank))
-    what = np.stack([timeline.rank, timeline.is_compute, which, timeline.microbatch])[:, order]
+    batch = timeline.step, timeline.microbatch
+    what = np.stack([timeline.rank, timeline.is_compute, which, *batch])[:, order]
     runs = np.empty(len(timeline), dtype=np.int64)
     runs[order] = np.concatenate([[0], (np.diff(what, axis=1) != 0).any(axis=0).cumsum()])
     return runs

@@ -53,7 +53,7 @@ def look_of(kind: Kind) -> Look:
 
 def with_spans(timeline: Timeline, spans: Any) -> Timeline:
     """Return `timeline` with the chosen spans only (a mask, indices or a slice)."""
-    names = ("rank", "kind", "microbatch", "posted", "start", "end")
+    names = ("rank", "kind", "microbatch", "step", "posted", "start", "end")
     columns = {name: getattr(timeline, name)[spans] for name in names}
     return replace(timeline, **columns, decisions=[], idle=[])  # they index all spans
 

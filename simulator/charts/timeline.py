@@ -108,8 +108,9 @@ def timelines_figure(
         duration = f"{time / scale:.4g} {unit}"
         panel.set_ylim(line.num_ranks, 0.0)
         panel.set_title(
-            f"{name} — {duration}, bubble fraction {bubble(line)[0]:.2f}", loc="left", fontsize=11
-        )
+            f"{name} — {duration}, bubble fraction {bubble(line)[0]:.2f}",
+            loc="left", fontsize=11, pad=6 if line.horizon == 1 else 14,  # above names of steps
+        )  # fmt: skip
         _mark_end(panel, line, duration, last)
         if large:
             heights_say = "how high a colour is: its share of the time"

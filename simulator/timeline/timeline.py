@@ -134,7 +134,7 @@ class Timeline:
     step: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
-        if self.step.size != self.rank.size:
+        if not self.step.size:
             self.step = np.zeros(self.rank.size, dtype=np.int64)
         if not self.members:
             self.members = list(range(self.num_ranks))

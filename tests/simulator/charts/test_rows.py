@@ -7,9 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 
 from simulator.charts import rows
 from simulator.charts.timeline import timeline_figure
+from simulator.experiment_file import experiment
+from simulator.prediction import predict
 from simulator.timeline.timeline import Timeline
 
 F, B = range(2)
@@ -74,3 +77,22 @@ def test_numbers_stay_inside_their_bars(lines, passes):
         extent = text.get_window_extent()
         assert extent.width < bar[0]
         assert extent.height < bar[1]
+
+
+def test_training_steps_are_marked_where_each_rank_begins_them():
+    prediction = predict(
+        experiment(model="unit", pipeline=3, microbatches=2, schedule="pipedream", horizon=3)
+    )
+    timeline = prediction.timeline
+    (panel,) = timeline_figure(timeline).axes
+    (marks,) = (c for c in panel.collections if isinstance(c, LineCollection))
+    found = [(segment[0, 0], int(segment[:, 1].mean())) for segment in marks.get_segments()]
+    expected = [
+        (timeline.start[timeline.is_compute & (timeline.rank == r) & (timeline.step == s)].min(), r)
+        for r in range(3)
+        for s in (1, 2)
+    ]
+    assert np.array(sorted(found)) == pytest.approx(np.array(sorted(expected)))
+    assert {text.get_text() for text in panel.texts} >= {"step 1", "step 2"}
+    one = timeline_figure(predict(experiment(model="unit", pipeline=3)).timeline)
+    assert not any(isinstance(c, LineCollection) for panel in one.axes for c in panel.collections)
