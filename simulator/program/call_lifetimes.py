@@ -7,168 +7,47 @@ with others is. This never takes a wrong list for a right one; what it cannot vo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from simulator.program.call_columns import CallColumns, Integers
+from simulator.program.call_summary import Event, Summary, Touch, bits, summary_of
 from simulator.program.operations import COMPUTE_STREAM
-from simulator.program.template import Call, Reference, Template
-from simulator.program.tensor_lifetimes import reads_of
-from simulator.program.tensors import TensorKey, tensor_key
+from simulator.program.template import Template
 
-Symbol = tuple[str, int | None]
-"""A tensor in a template: its name, and its microbatch minus that of the call, or None: no one."""
+Kind = tuple[int, bool]
+"""The number of a template, and whether it is called for the step, not for a microbatch."""
 
 
-class Touch(Enum):
-    """The ways in which a call touches a tensor that others touch, too."""
-
-    READ = "read"
-    MAKE = "make"
-    FREE = "free"
-
-
-class Event(NamedTuple):
-    """One touch of a tensor, in the order of the list.
-
-    Attributes:
-        touch: what is done.
-        symbol: to which tensor.
-        number: the entry that does it.
-    """
-
-    touch: Touch
-    symbol: Symbol
-    number: int
-
-
-class Summary(NamedTuple):
-    """The part of a template that other calls have to know.
-
-    Attributes:
-        events: touches of tensors that it does not make and free itself.
-        past: by number, the entries that have surely ended when the entry starts, as bits.
-        arguments: by number, the arguments that have, as bits.
-        settled: communication with events that has ended when the last compute has; nothing
-            that comes later need ask for it.
-        settles: arguments that have.
-    """
-
-    events: tuple[Event, ...]
-    past: dict[int, int]
-    arguments: dict[int, int]
-    settled: list[int]
-    settles: list[int]
-
-
-def summary_of(template: Template) -> Summary | None:
-    """Return what other calls have to know of a template; None: it is not sound by itself."""
-    past: dict[int, int] = {}
-    arguments: dict[int, int] = {}
-    last_of: dict[str, int] = {}
-    for number in template.order:
-        task, waits, _ = template.entries[number]
-        past[number] = arguments[number] = 0
-        for wait in waits:
-            if wait < 0:
-                arguments[number] |= 1 << ~wait
-        before = [last_of[s] for s in (task.stream, COMPUTE_STREAM) if s in last_of]
-        for other in (*before, *(wait for wait in waits if wait >= 0)):
-            past[number] |= past[other] | 1 << other
-            arguments[number] |= arguments[other]
-        last_of[task.stream] = number
-    found = _events(template, past)
-    if found is None:
-        return None
-    ended = settles = 0
-    for number in template.computes[-1:]:
-        ended, settles = past[number] | 1 << number, arguments[number]
-    touching = {event.number for event in found}.difference(template.computes)
-    settled = [number for number in sorted(touching) if ended >> number & 1]
-    return Summary(found, past, arguments, settled, _bits(settles))
-
-
-def _bits(mask: int) -> list[int]:
-    """Return the positions of the bits that are set."""
-    return [position for position in range(mask.bit_length()) if mask >> position & 1]
-
-
-def _events(template: Template, past: dict[int, int]) -> tuple[Event, ...] | None:
-    """Return the touches that other calls have to know; None: some inside are wrong."""
-    made: dict[Symbol, int] = {}  # here, and not yet freed
-    gone: set[Symbol] = set()  # freed here, and not made again
-    readers: dict[Symbol, list[int]] = {}
-    events: list[Event] = []
-    for number in template.order:
-        task, _, shift = template.entries[number]
-
-        def symbol(name: str, shift: int | None = shift) -> Symbol:
-            return (name, None) if "@" in name else (name, shift)
-
-        for key in map(symbol, reads_of(task)):
-            if key in gone or (key in made and not past[number] >> made[key] & 1):
-                return None
-            if task.stream != COMPUTE_STREAM:
-                readers.setdefault(key, []).append(number)
-            if key not in made or task.stream != COMPUTE_STREAM:
-                events.append(Event(Touch.READ, key, number))
-        for tensor in task.allocates:
-            key = symbol(tensor.name)
-            if key in made:
-                return None
-            made[key] = number
-            gone.discard(key)
-            events.append(Event(Touch.MAKE, key, number))
-        for key in map(symbol, task.frees):
-            ended = past[number] | 1 << number
-            if key in gone or not all(ended >> reader & 1 for reader in readers.pop(key, ())):
-                return None
-            made.pop(key, None)
-            gone.add(key)
-            events.append(Event(Touch.FREE, key, number))
-    return tuple(_without_inner(events))
-
-
-def _without_inner(events: Sequence[Event]) -> list[Event]:
-    """Return the events without tensors that are made and freed within the template."""
-    since: dict[Symbol, list[int]] = {}  # positions of events since it was made
-    inner: set[int] = set()
-    for position, event in enumerate(events):
-        if event.touch is Touch.MAKE:
-            since[event.symbol] = []
-        if event.symbol in since:
-            since[event.symbol].append(position)
-            if event.touch is Touch.FREE:
-                inner.update(since.pop(event.symbol))
-    return [event for position, event in enumerate(events) if position not in inner]
-
-
-def are_sound(calls: Sequence[Call]) -> bool:
+def are_sound(calls: CallColumns) -> bool:
     """Tell whether every tensor of a list is made before it is read, and freed once after that.
 
     False means that this cannot be told call by call.
     """
-    summaries: dict[tuple[Template, bool], Summary] = {}
-    for call in calls:
-        kind = call.template, call.microbatch < 0
-        if kind not in summaries:
-            summary = summary_of(call.template)
-            if summary is None:
-                return False
-            summaries[kind] = summary
-    follows = _followed(summaries)
-    events = {
-        kind: [event for event in summary.events if follows(kind, event)]
-        for kind, summary in summaries.items()
-    }
-    return _Ledger().follow(calls, summaries, events)
+    summaries: list[Summary] = []
+    for template in calls.templates:
+        summary = summary_of(template)
+        if summary is None:
+            return False
+        summaries.append(summary)
+    codes, kind = np.unique(calls.template * 2 + (calls.microbatch < 0), return_inverse=True)
+    kinds = [(code // 2, code % 2 == 1) for code in codes.tolist()]
+    follows = _followed(calls.templates, kinds, summaries)
+    events = [
+        [event for event in summaries[number].events if follows((number, of_step), event)]
+        for number, of_step in kinds
+    ]
+    touches = _touches(calls, kind, kinds, events)
+    pairs = _pairs(touches)
+    return pairs is not None and _Order(calls, summaries).holds(*pairs)
 
 
-Kind = tuple[Template, bool]
-"""A template, and whether it is called for the step, not for a microbatch."""
-
-
-def _followed(summaries: Mapping[Kind, Summary]) -> Callable[[Kind, Event], bool]:
+def _followed(
+    templates: Sequence[Template], kinds: Sequence[Kind], summaries: Sequence[Summary]
+) -> Callable[[Kind, Event], bool]:
     """Return what tells whether an event has to be followed from call to call.
 
     Tensors that nobody makes are there throughout. Of those that only passes touch, all in the
@@ -176,17 +55,17 @@ def _followed(summaries: Mapping[Kind, Summary]) -> Callable[[Kind, Event], bool
     """
     made = {
         (tensor.name, of_step or entry.shift is None or "@" in tensor.name)
-        for template, of_step in summaries
-        for entry in template.entries
+        for number, of_step in kinds
+        for entry in templates[number].entries
         for tensor in entry.task.allocates
     }
     touched: dict[str, list[tuple[int, Touch, int | None]]] = {}
     beside: set[str] = set()  # names that communication touches
-    for number, ((template, _), summary) in enumerate(summaries.items()):
-        for event in summary.events:
+    for position, (number, _) in enumerate(kinds):
+        for event in summaries[number].events:
             name, shift = event.symbol
-            touched.setdefault(name, []).append((number, event.touch, shift))
-            if template.entries[event.number].task.stream != COMPUTE_STREAM:
+            touched.setdefault(name, []).append((position, event.touch, shift))
+            if templates[number].entries[event.number].task.stream != COMPUTE_STREAM:
                 beside.add(name)
     first: dict[tuple[tuple[int, Touch, int | None], ...], str] = {}
     stands = {name for name, how in touched.items() if first.setdefault(tuple(how), name) == name}
@@ -199,69 +78,162 @@ def _followed(summaries: Mapping[Kind, Summary]) -> Callable[[Kind, Event], bool
     return follows
 
 
-class _Ledger:
-    """The tensors that exist between calls, and who made and reads them."""
+class _Touches(NamedTuple):
+    """All touches of tensors by calls, ordered by tensor, for each in the order of the list.
 
-    def __init__(self) -> None:
-        self._held: dict[TensorKey, Reference] = {}
-        self._readers: dict[TensorKey, list[Reference]] = {}
-        self._settled: set[Reference] = set()
+    Attributes:
+        tensor: the number of the tensor.
+        makes, frees: whether it is made or freed.
+        beside: whether communication reads it.
+        call: which call does it.
+        entry: which entry, of those of all templates.
+    """
 
-    def follow(
-        self,
-        calls: Sequence[Call],
-        summaries: Mapping[Kind, Summary],
-        events: Mapping[Kind, Sequence[Event]],
-    ) -> bool:
-        """Go through all calls; tell whether nothing is wrong or doubtful."""
-        for call in calls:
-            kind = call.template, call.microbatch < 0
-            summary = summaries[kind]
-            for event in events[kind]:
-                name, shift = event.symbol
-                of_step = shift is None or call.microbatch < 0
-                number = -1 - call.step if of_step else call.microbatch + (shift or 0)
-                key = tensor_key(name, (0, number))
-                if not self._touch(event, key, call, summary):
+    tensor: Integers
+    makes: npt.NDArray[np.bool_]
+    frees: npt.NDArray[np.bool_]
+    beside: npt.NDArray[np.bool_]
+    call: Integers
+    entry: Integers
+
+
+def _touches(
+    calls: CallColumns, kind: Integers, kinds: Sequence[Kind], events: Sequence[Sequence[Event]]
+) -> _Touches:
+    """Return everything that the calls of a list do to the tensors that are followed."""
+    names: dict[str, int] = {}
+    rows: list[tuple[int, bool, bool, int, bool, bool, bool, int]] = []
+    for (number, of_step), mine in zip(kinds, events, strict=True):
+        entries, first = calls.templates[number].entries, int(calls.first[number])
+        for event in mine:
+            name, shift = event.symbol
+            makes, frees = event.touch is Touch.MAKE, event.touch is Touch.FREE
+            beside = entries[event.number].task.stream != COMPUTE_STREAM
+            rows.append(
+                (
+                    names.setdefault(name, len(names)),
+                    "@" in name,
+                    shift is None or of_step,
+                    shift or 0,
+                    makes,
+                    frees,
+                    beside and not makes and not frees,
+                    first + event.number,
+                )
+            )
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 8).T
+    counts = np.array([len(mine) for mine in events], dtype=np.int64)
+    begins = np.cumsum(counts) - counts
+    of_call = counts[kind]
+    call = np.repeat(np.arange(of_call.size), of_call)
+    row = np.arange(call.size) + np.repeat(begins[kind] - np.cumsum(of_call) + of_call, of_call)
+    name, is_one, in_step, shift, _, _, _, entry = columns[:, row]
+    microbatch = np.where(in_step == 1, -1 - calls.step[call], calls.microbatch[call] + shift)
+    microbatch[is_one == 1] = 0  # there is one at a time, whatever the step
+    lowest = int(microbatch.min(initial=0))
+    span = int(microbatch.max(initial=0)) - lowest + 1
+    tensor = name * span + microbatch - lowest
+    order = np.argsort(tensor, kind="stable")
+    makes, frees, beside = columns[4:7, row[order]].astype(bool)
+    return _Touches(tensor[order], makes, frees, beside, call[order], entry[order])
+
+
+Pairs = tuple[Integers, Integers, Integers, Integers]
+"""Calls and entries that must have ended, and those that start after them."""
+
+
+def _pairs(touches: _Touches) -> Pairs | None:
+    """Return what must come before what; None: a tensor is not made and freed in turn.
+
+    A maker comes before all that read and free the tensor, a reader before the one that frees it.
+    """
+    tensor, makes, frees, beside, call, entry = touches
+    other = tensor[1:] != tensor[:-1]
+    begins, ends = np.append(True, other)[: tensor.size], np.append(other, True)[: tensor.size]
+    behind_free = np.append(True, frees[:-1])[: tensor.size]
+    if (makes != (begins | behind_free)).any() or not frees[ends].all():
+        return None
+    numbers = np.arange(tensor.size)
+    owner = np.maximum.accumulate(np.where(makes, numbers, 0))
+    freed_by = np.minimum.accumulate(np.where(frees, numbers, tensor.size)[::-1])[::-1]
+    users, readers = np.flatnonzero(~makes), np.flatnonzero(beside)
+    first = np.concatenate([owner[users], readers])
+    second = np.concatenate([users, freed_by[readers]])
+    differ = (call[first] != call[second]) | (entry[first] != entry[second])
+    first, second = first[differ], second[differ]
+    return call[first], entry[first], call[second], entry[second]
+
+
+class _Order:
+    """Tells which entries of which calls have surely ended when another one starts."""
+
+    def __init__(self, calls: CallColumns, summaries: Sequence[Summary]) -> None:
+        self._calls, self._summaries = calls, summaries
+        streams: dict[str, int] = {COMPUTE_STREAM: 0}
+        self._stream = np.array(
+            [
+                streams.setdefault(entry.task.stream, len(streams))
+                for template in calls.templates
+                for entry in template.entries
+            ],
+            dtype=np.int64,
+        )
+
+    def holds(self, calls: Integers, entries: Integers, others: Integers, behind: Integers) -> bool:
+        """Tell whether each entry of a call has ended when the other one, listed later, starts."""
+        streams = self._stream
+        certain = (streams[entries] == 0) | (
+            (calls != others) & (streams[entries] == streams[behind])
+        )
+        left = np.flatnonzero(~certain)
+        if not left.size:
+            return True
+        calls, entries, others, behind = (c[left] for c in (calls, entries, others, behind))
+        settled = self._settled()
+        count = streams.size
+        codes = (entries * count + behind) * 2 + (calls == others)
+        kinds, of_kind = np.unique(codes, return_inverse=True)
+        position = self._calls.begin[calls] + self._calls.place[entries]
+        certain = settled[position] < others
+        for kind, code in enumerate(kinds.tolist()):
+            (entry, later), inside = divmod(code // 2, count), code % 2
+            mine = np.flatnonzero((of_kind == kind) & ~certain)
+            if not mine.size:
+                continue
+            template, number = self._of(later)
+            past = self._summaries[template].past[number]
+            if inside:
+                if not past >> self._of(entry)[1] & 1:
                     return False
-            self._settled.update([(call, number) for number in summary.settled])
-            self._settled.update([call.arguments[position] for position in summary.settles])
-        return not self._held
-
-    def _touch(self, event: Event, key: TensorKey, call: Call, summary: Summary) -> bool:
-        here = call, event.number
-        if event.touch is Touch.MAKE:
-            if key in self._held:
+                continue
+            first = int(self._calls.first[template])
+            if any(streams[first + before] == streams[entry] for before in bits(past)):
+                continue
+            named = bits(self._summaries[template].arguments[number])
+            rows = np.searchsorted(self._calls.of_template(template), others[mine])
+            if not named:
                 return False
-            self._held[key] = here
-            return True
-        owner = self._held.get(key)
-        if owner is None or not self._is_before(owner, here, summary):
-            return False
-        if event.touch is Touch.READ:
-            if call.template.entries[event.number].task.stream != COMPUTE_STREAM:
-                self._readers.setdefault(key, []).append(here)
-            return True
-        del self._held[key]
-        return all(
-            reader == here or self._is_before(reader, here, summary)
-            for reader in self._readers.pop(key, ())
-        )
+            given = self._calls.arguments(template)[rows][:, named]
+            if not (given == position[mine][:, None]).any(axis=1).all():
+                return False
+        return True
 
-    def _is_before(self, first: Reference, second: Reference, summary: Summary) -> bool:
-        """Tell whether an entry, listed earlier, has surely ended when another one starts."""
-        call, number = second
-        if first[0] is call:
-            return bool(summary.past[number] >> first[1] & 1) or _stream(first) == COMPUTE_STREAM
-        stream = _stream(first)
-        return (
-            stream in (COMPUTE_STREAM, _stream(second))
-            or first in self._settled
-            or any(first == call.arguments[n] for n in _bits(summary.arguments[number]))
-            or any(stream == _stream((call, other)) for other in _bits(summary.past[number]))
-        )
+    def _of(self, entry: int) -> tuple[int, int]:
+        """Return the template of an entry, and its number there."""
+        template = int(np.searchsorted(self._calls.first, entry, side="right")) - 1
+        return template, entry - int(self._calls.first[template])
 
-
-def _stream(reference: Reference) -> str:
-    call, number = reference
-    return call.template.entries[number].task.stream
+    def _settled(self) -> Integers:
+        """Return, by position, the call after which nothing need ask whether it has ended."""
+        calls = self._calls
+        found = np.full(len(calls), np.iinfo(np.int64).max)
+        for template, summary in enumerate(self._summaries):
+            mine = calls.of_template(template)
+            if summary.settles:
+                given = calls.arguments(template)[:, summary.settles]
+                np.minimum.at(found, given.ravel(), np.repeat(mine, given.shape[1]))
+            if summary.settled:
+                places = calls.place[calls.first[template] + np.array(summary.settled)]
+                block = calls.begin[mine][:, None] + places
+                found[block] = np.minimum(found[block], mine[:, None])
+        return found

@@ -25,7 +25,7 @@ def check_program(program: Program) -> None:
     _check_streams(program)
     check_deadlock(program)
     for position in range(program.num_ranks):
-        if not (program.calls and are_sound(program.calls[position])):
+        if not (program.calls and are_sound(program.call_columns[position])):
             check_tensors(program.ranks[position])
 
 

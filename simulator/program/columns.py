@@ -9,10 +9,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from simulator.program.call_columns import CallColumns
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION
 from simulator.program.task import Task
-from simulator.program.template import Call, Template
+from simulator.program.template import Template
 
 Integers = npt.NDArray[np.int64]
 Key = TypeVar("Key", bound=Hashable)
@@ -80,53 +81,36 @@ def columns_of_list(instructions: Sequence[Instruction]) -> Columns:
     )
 
 
-def columns_of_calls(calls: Sequence[Call], num_microbatches: int = 0) -> Columns:
+def columns_of_calls(calls: CallColumns, num_microbatches: int = 0) -> Columns:
     """Return the columns of what `simulator.program.template.expand` writes out."""
-    shapes: dict[Template, _Shape] = {}
     number_of: dict[int, int] = {}
     tasks: list[Task] = []
-    of_shape: dict[Template, list[int]] = {}
-    for number, call in enumerate(calls):
-        if call.template not in shapes:
-            shapes[call.template] = _Shape(call.template, tasks, number_of)
-            of_shape[call.template] = []
-        of_shape[call.template].append(number)
-    lengths = np.array([len(call.template.order) for call in calls], dtype=np.int64)
-    begin = _begins(lengths)
-    microbatch = np.array([call.microbatch for call in calls], dtype=np.int64)
-    of_call = np.array([call.step for call in calls], dtype=np.int64)
+    shapes = [_Shape(template, tasks, number_of) for template in calls.templates]
+    begin, step = calls.begin, calls.step
     if num_microbatches:
-        of_call = np.where(microbatch >= 0, microbatch // num_microbatches, of_call)
-    last = _last_computes(calls, shapes, begin)
-    position = {call: int(first) for call, first in zip(calls, begin, strict=False)}
-    total = int(begin[-1])
+        step = np.where(calls.microbatch >= 0, calls.microbatch // num_microbatches, step)
+    last = _last_computes(calls, shapes)
+    total = len(calls)
     columns = np.empty((3, total), dtype=np.int64)
     owners: list[Integers] = []
     waits: list[Integers] = []
-    for template, numbers in of_shape.items():
-        shape, mine = shapes[template], np.array(numbers, dtype=np.int64)
-        block = begin[mine][:, None] + np.arange(len(template.order))
+    for number, shape in enumerate(shapes):
+        mine = calls.of_template(number)
+        starts = begin[mine][:, None]
+        block = starts + np.arange(shape.task.size)
         columns[0][block] = shape.task
-        columns[1][block] = np.where(shape.of_step, -1, microbatch[mine][:, None] + shape.shift)
-        columns[2][block] = of_call[mine][:, None]
-        owners.append((begin[mine][:, None] + shape.waiting).ravel())
-        waits.append((begin[mine][:, None] + shape.waited).ravel())
+        columns[1][block] = np.where(
+            shape.of_step, -1, calls.microbatch[mine][:, None] + shape.shift
+        )
+        columns[2][block] = step[mine][:, None]
+        owners.append((starts + shape.waiting).ravel())
+        waits.append((starts + shape.waited).ravel())
         if shape.asking.size:
-            arguments = np.array(
-                [
-                    [
-                        position[other] + shapes[other.template].place[entry]
-                        for other, entry in found
-                    ]
-                    for found in (calls[number].arguments for number in numbers)
-                ],
-                dtype=np.int64,
-            )
-            owners.append((begin[mine][:, None] + shape.asking).ravel())
-            waits.append(arguments[:, shape.argument].ravel())
+            owners.append((starts + shape.asking).ravel())
+            waits.append(calls.arguments(number)[:, shape.argument].ravel())
         if shape.leading.size:
             before = np.broadcast_to(last[mine][:, None], (mine.size, shape.leading.size)).ravel()
-            owner = (begin[mine][:, None] + shape.leading).ravel()
+            owner = (starts + shape.leading).ravel()
             owners.append(owner[before >= 0])
             waits.append(before[before >= 0])
     owner, waited = _distinct(np.concatenate(owners), np.concatenate(waits), total)
@@ -144,7 +128,6 @@ class _Shape:
     """A template as arrays, by position in the order of its list.
 
     Attributes:
-        place: the position of each entry, by its number.
         task, shift, of_step: of each entry; a shift is 0 where the entry is of the step.
         waiting, waited: positions of what waits, and of what it waits for, within the template.
         asking, argument: positions of what waits for an argument, and for which.
@@ -154,7 +137,7 @@ class _Shape:
 
     def __init__(self, template: Template, tasks: list[Task], number_of: dict[int, int]) -> None:
         entries = [template.entries[number] for number in template.order]
-        self.place = {number: place for place, number in enumerate(template.order)}
+        places = {number: place for place, number in enumerate(template.order)}
         self.task = np.empty(len(entries), dtype=np.int64)
         for place, entry in enumerate(entries):
             number = number_of.setdefault(id(entry.task), len(tasks))
@@ -166,7 +149,7 @@ class _Shape:
         inside, outside, leading = [], [], []
         last = -1
         for place, entry in enumerate(entries):
-            inside += [(place, self.place[wait]) for wait in entry.waits if wait >= 0]
+            inside += [(place, places[wait]) for wait in entry.waits if wait >= 0]
             outside += [(place, ~wait) for wait in entry.waits if wait < 0]
             if entry.task.op not in COMMUNICATION:
                 last = place
@@ -180,12 +163,10 @@ class _Shape:
         self.last_compute = last
 
 
-def _last_computes(
-    calls: Sequence[Call], shapes: dict[Template, _Shape], begin: Integers
-) -> Integers:
+def _last_computes(calls: CallColumns, shapes: Sequence[_Shape]) -> Integers:
     """Return, per call, the position of the last compute before it; -1: there is none."""
-    found = np.array([shapes[call.template].last_compute for call in calls], dtype=np.int64)
-    found = np.where(found >= 0, found + begin[:-1], -1)
+    last = np.array([shape.last_compute for shape in shapes], dtype=np.int64)[calls.template]
+    found = np.where(last >= 0, last + calls.begin[:-1], -1)
     return np.concatenate([[-1], np.maximum.accumulate(found)[:-1]]).astype(np.int64)
 
 

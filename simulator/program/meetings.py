@@ -47,8 +47,10 @@ def participants_of(rank: int, task: Task) -> tuple[int, ...]:
 
 def match_rendezvous(
     lists: Sequence[Columns], members: Sequence[int], world_size: int
-) -> list[tuple[int, ...]]:
-    """Return the uids of the participants of every message and collective, queue by queue.
+) -> list[Integers]:
+    """Return the uids of the participants of every message and collective, by queue.
+
+    Each row of an array is a meeting, in order; the columns are the participants.
 
     In a folded program only the ranks that have a list take part.
 
@@ -81,7 +83,7 @@ def match_rendezvous(
     batch = np.concatenate(
         [np.empty((2, 0), np.int64), *((of.step, of.microbatch) for of in lists)], 1
     )
-    meetings: list[tuple[int, ...]] = []
+    meetings: list[Integers] = []
     for (kind, group), theirs in queues.items():
         expected = group
         if folded_away and kind != "message":
@@ -101,7 +103,7 @@ def match_rendezvous(
         together = np.stack([theirs[rank] for rank in expected], axis=1)
         for meeting in _to_compare(together, batch, lists, begins):
             check_agreement([shown(int(uid)) for uid in meeting])
-        meetings += map(tuple, together.tolist())
+        meetings.append(together)
     return meetings
 
 

@@ -21,7 +21,8 @@ from itertools import accumulate
 
 from simulator.program.accept_queue import AcceptQueue, queues_of
 from simulator.program.bucket import Bucket
-from simulator.program.columns import Columns, columns_of_calls, columns_of_list
+from simulator.program.call_columns import CallColumns
+from simulator.program.columns import Columns, Integers, columns_of_calls, columns_of_list
 from simulator.program.digest import ListDigests
 from simulator.program.instruction import Instruction
 from simulator.program.meetings import match_rendezvous
@@ -87,10 +88,15 @@ class Program:
         return lists
 
     @cached_property
+    def call_columns(self) -> list[CallColumns]:
+        """The calls of each list as columns."""
+        return [CallColumns(calls) for calls in self.calls]
+
+    @cached_property
     def columns(self) -> list[Columns]:
         """The instructions of each list as columns."""
         if self.calls:
-            return [columns_of_calls(calls, self.num_microbatches) for calls in self.calls]
+            return [columns_of_calls(calls, self.num_microbatches) for calls in self.call_columns]
         return [columns_of_list(instructions) for instructions in self.ranks]
 
     @cached_property
@@ -134,9 +140,14 @@ class Program:
         return [0, *accumulate(map(len, self.columns))][:-1]
 
     @cached_property
-    def participants(self) -> list[tuple[int, ...]]:
-        """The uids of the participants of every message and collective: `match_rendezvous`."""
+    def meeting_queues(self) -> list[Integers]:
+        """The uids of those who meet, an array for each queue: `match_rendezvous`."""
         return match_rendezvous(self.columns, self.members, self.world_size)
+
+    @cached_property
+    def participants(self) -> list[tuple[int, ...]]:
+        """The uids of the participants of every message and collective, queue by queue."""
+        return [tuple(uids) for queue in self.meeting_queues for uids in queue.tolist()]
 
     @cached_property
     def queues(self) -> list[AcceptQueue]:

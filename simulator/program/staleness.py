@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from simulator.program.batch import Batch
+from simulator.program.columns import Columns
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.program import Program
 
@@ -74,21 +75,48 @@ def staleness_of(program: Program, ranks: list[int]) -> list[StageStaleness]:
     result: list[StageStaleness] = []
     lists = dict(zip(program.members, program.columns, strict=True))
     for rank in ranks:
-        staleness = Staleness()
-        newest: dict[int, int] = {}
-        columns = lists[rank]
-        counts = np.array([task.op in COUNTS for task in columns.tasks], bool)[columns.task]
-        of_counted = (columns.task, columns.step, columns.microbatch)
-        for number, *batch in zip(*(column[counts].tolist() for column in of_counted), strict=True):
-            task = columns.tasks[number]
-            stage = task.stage
-            if task.op is Op.FORWARD:
-                version = task.version if task.version >= 0 else newest.get(stage, 0)
-                staleness.use(stage, (batch[0], batch[1]), version)
-            elif task.op is Op.OPTIMIZER_STEP:
-                staleness.update(stage, newest.get(stage, 0))
-                newest[stage] = newest.get(stage, 0) + 1
-            else:
-                staleness.contribute(stage, (batch[0], batch[1]))
-        result += staleness.stages()
+        found = _at_once(lists[rank])
+        result += _in_turn(lists[rank]) if found is None else found
     return sorted(result, key=lambda row: row.stage)
+
+
+def _at_once(columns: Columns) -> list[StageStaleness] | None:
+    """Return the staleness of stages that are updated once, at the end; None: they are not."""
+    tasks = columns.tasks
+    updates, forwards, last = (
+        np.flatnonzero(np.array([task.op in ops for task in tasks], bool)[columns.task])
+        for ops in ({Op.OPTIMIZER_STEP}, {Op.FORWARD}, LAST_BACKWARDS)
+    )
+    stage = np.array([task.stage for task in tasks], dtype=np.int64)[columns.task]
+    updated = stage[updates]
+    begun = max(forwards.max(initial=-1), last.max(initial=-1))
+    if np.unique(updated).size < updated.size or begun > updates.min(initial=len(columns)):
+        return None
+    if any(task.op is Op.FORWARD and task.version >= 0 for task in tasks) or columns.step.any():
+        return None
+    found = []
+    for number in updated.tolist():
+        microbatches = np.unique(columns.microbatch[last[stage[last] == number]])
+        if microbatches.size:
+            found.append(StageStaleness(number, 0, [0] * microbatches.size))
+    return found
+
+
+def _in_turn(columns: Columns) -> list[StageStaleness]:
+    """Return the staleness of the stages of one list, instruction by instruction."""
+    staleness = Staleness()
+    newest: dict[int, int] = {}
+    counts = np.array([task.op in COUNTS for task in columns.tasks], bool)[columns.task]
+    of_counted = (columns.task, columns.step, columns.microbatch)
+    for number, *batch in zip(*(column[counts].tolist() for column in of_counted), strict=True):
+        task = columns.tasks[number]
+        stage = task.stage
+        if task.op is Op.FORWARD:
+            version = task.version if task.version >= 0 else newest.get(stage, 0)
+            staleness.use(stage, (batch[0], batch[1]), version)
+        elif task.op is Op.OPTIMIZER_STEP:
+            staleness.update(stage, newest.get(stage, 0))
+            newest[stage] = newest.get(stage, 0) + 1
+        else:
+            staleness.contribute(stage, (batch[0], batch[1]))
+    return staleness.stages()

@@ -47,6 +47,8 @@ def with_optimizer_steps(
         every: microbatches between two updates.
         num_microbatches: microbatches of the training step.
     """
+    if not ranges:
+        return list(calls)
     once = every >= num_microbatches
     gradients: dict[Template, Gradients] = {}
     for call in calls:

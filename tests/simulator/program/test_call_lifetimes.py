@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import load, lower
-from simulator.program.call_lifetimes import are_sound, summary_of
+from simulator.program.call_columns import CallColumns
+from simulator.program.call_lifetimes import are_sound
 from simulator.program.errors import ProgramError
 from simulator.program.operations import Op
 from simulator.program.program import Program
@@ -36,7 +37,7 @@ def lists(plan: Sequence[str]) -> list[list[Call]]:
 
 @pytest.mark.parametrize("plan", PLANS, ids=" ".join)
 def test_lists_of_all_kinds_are_vouched_for(plan: Sequence[str]) -> None:
-    assert all(are_sound(calls) for calls in lists(plan))
+    assert all(are_sound(CallColumns(calls)) for calls in lists(plan))
 
 
 def damaged(template: Template, number: int, how: str) -> Template:
@@ -69,7 +70,7 @@ def test_no_damage_is_vouched_for(plan: Sequence[str], random, how: str) -> None
     calls = random.choice(lists(plan))
     call = random.choice(calls)
     call.template = damaged(call.template, random.choice(call.template.order), how)
-    if are_sound(calls):
+    if are_sound(CallColumns(calls)):
         check_tensors(Program(calls=[calls]).ranks[0])
 
 
@@ -82,23 +83,15 @@ def test_what_is_read_beside_must_have_ended_before_it_is_freed() -> None:
     forward = Call(Template([Entry(MAKE), Entry(SEND)]), 0)
     backward = Call.of_task(FREE, 0)
     waiting = Call(Template([Entry(FREE, (argument(0),))]), 0, [(forward, 1)])
-    assert not are_sound([forward, backward])
+    assert not are_sound(CallColumns([forward, backward]))
     with pytest.raises(ProgramError, match="does not wait for 0SEND0"):
         check_tensors(Program(calls=[[forward, backward]]).ranks[0])
-    assert are_sound([forward, waiting])
+    assert are_sound(CallColumns([forward, waiting]))
 
 
 @pytest.mark.parametrize(
     "tasks", [(MAKE,), (FREE,), (MAKE, MAKE, FREE), (MAKE, FREE, FREE), (FREE, MAKE)]
 )
 def test_made_once_and_freed_once(tasks: Sequence[Task]) -> None:
-    assert not are_sound([Call.of_task(task, 0) for task in tasks])
-    assert are_sound([Call.of_task(MAKE, 0), Call.of_task(FREE, 0)])
-
-
-def test_a_template_that_is_wrong_by_itself_has_no_summary() -> None:
-    assert summary_of(Template([Entry(MAKE), Entry(MAKE)])) is None
-    assert summary_of(Template([Entry(MAKE), Entry(FREE), Entry(SEND)])) is None
-    inner = summary_of(Template([Entry(MAKE), Entry(SEND), Entry(FREE, (1,))]))
-    assert inner is not None
-    assert inner.events == ()  # others need not know
+    assert not are_sound(CallColumns([Call.of_task(task, 0) for task in tasks]))
+    assert are_sound(CallColumns([Call.of_task(MAKE, 0), Call.of_task(FREE, 0)]))

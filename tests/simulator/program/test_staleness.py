@@ -17,7 +17,7 @@ def behind(schedule: str, p: int, m: int) -> list[list[int]]:
     return [row.versions_behind for row in rows]
 
 
-@pytest.mark.parametrize("schedule", ["naive", "gpipe", "1f1b"])
+@pytest.mark.parametrize("schedule", ["naive", "gpipe", "1f1b", "zb-h1"])
 def test_synchronous_schedules_are_never_stale(schedule: str) -> None:
     assert behind(schedule, 3, 4) == [[0] * 4] * 3
 
