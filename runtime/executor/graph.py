@@ -59,7 +59,7 @@ class Graph:
 
     Attributes:
         entries: those of the segment's inputs, by boundary.
-        roots: the loss, or the edge of each output in the autograd graph, by boundary.
+        roots: losses, and the edges of other outputs in the autograd graph, by boundary.
         deferred: where weight gradients are left to, if the backward pass is split.
     """
 
@@ -85,7 +85,7 @@ def forward_pass(
         segment: the layers to run.
         tensors: by boundary: the inputs of `segment`, and the batch at 0.
         target: what the loss compares with.
-        loss_scale: the loss is multiplied with this.
+        loss_scale: losses are multiplied with this, beside their weights.
         split: its backward will be split into input and weight parts.
         fetch: where the backward pass finds the inputs that are gathered again.
     """
@@ -97,8 +97,8 @@ def forward_pass(
         outputs = segment({**tensors, **entered}, target)
     roots: dict[int, Any] = {}
     for boundary, output in outputs.items():
-        if output.requires_grad and segment.is_loss:
-            roots[boundary] = output * loss_scale
+        if output.requires_grad and boundary in segment.losses:
+            roots[boundary] = output * (loss_scale * segment.losses[boundary])
         elif output.requires_grad:
             roots[boundary] = torch.autograd.graph.get_gradient_edge(output)
     detached = {boundary: output.detach().contiguous() for boundary, output in outputs.items()}

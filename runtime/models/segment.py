@@ -78,6 +78,7 @@ class Segment(nn.Module):
     Attributes:
         inputs: boundaries that it reads and other segments wrote.
         outputs: boundaries that it writes and other segments read.
+        losses: boundaries that it writes and nobody reads, with the weight of each loss.
         differentiable: inputs that have a gradient.
         regathered: inputs that are dropped after the forward pass and gathered again.
         expert_counters: of its mixtures of experts, each with the index of its layer.
@@ -103,7 +104,7 @@ class Segment(nn.Module):
         ]
         used = {b: i for i, read in enumerate(self._reads) for b in read if b not in self.outputs}
         self._done = [[b for b, i in used.items() if i == index] for index in range(last - first)]
-        self.is_loss = last == len(described)
+        self.losses = flow.losses(first, last)
         self.deferred: Deferred | None = None
         self.layers = nn.ModuleList(
             build_layer(experiment, index, device, coordinate) for index in range(first, last)
@@ -128,7 +129,7 @@ class Segment(nn.Module):
             counter.is_on = flag
 
     def forward(self, tensors: dict[int, Tensor], target: Tensor) -> dict[int, Tensor]:
-        """Return the tensors at `outputs`; the last segment returns the loss, a scalar.
+        """Return the tensors at `outputs`, and the losses, which are scalars.
 
         Args:
             tensors: the `inputs` by boundary, and the batch at boundary 0.
@@ -138,9 +139,9 @@ class Segment(nn.Module):
         for number, layer in enumerate(self.layers):
             given = [held[boundary] for boundary in self._reads[number]]
             end = self.first + number + 1
-            if getattr(layer, "reads_target", self.is_loss and end == self.last):
+            if getattr(layer, "reads_target", end in self.losses):
                 given.append(target)
             held[end] = layer(*given)
             for boundary in self._done[number]:
                 del held[boundary]
-        return {b: held[b] for b in ([self.last] if self.is_loss else self.outputs)}
+        return {b: held[b] for b in (*self.outputs, *self.losses)}

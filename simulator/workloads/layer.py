@@ -122,6 +122,8 @@ class Layer:
         defers_input: the layer's own input is the input of a weight product.
         output_shape: of the tensor handed to the next layer.
         output_bytes: of the tensor handed to the next layer (0 for a loss).
+        loss_weight: the factor of the output in the loss of training, if no layer reads it: then
+            the output is a loss. A model may have several.
         starts_block: a pipeline stage may begin here.
         seconds: fixed (forward, backward input, backward weight) times instead of a cost
             model (`unit`).
@@ -140,6 +142,7 @@ class Layer:
     defers_input: bool = False
     output_shape: tuple[int, ...] = ()
     output_bytes: int = 0
+    loss_weight: float = 1.0
     starts_block: bool = True
     seconds: tuple[float, float, float] | None = None
     exchange: Exchange | None = None

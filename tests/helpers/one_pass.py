@@ -38,7 +38,7 @@ def one_pass(
     segment = Segment(experiment, first, last, CPU)
     batch, target = microbatch(experiment, 0, 0, CPU)
     x = random_boundary(experiment, first) if first else batch
-    gradient = None if segment.is_loss else random_boundary(experiment, last)
+    gradient = None if segment.losses else random_boundary(experiment, last)
     flat = Parameters(experiment, [segment])
     excluded = [*([x] if first else []), *segment.parameters(), *segment.buffers()]
     with FlopCounterMode(display=False) as forward, SavedBytes(excluded) as saved:
@@ -47,7 +47,7 @@ def one_pass(
     with FlopCounterMode(display=False) as backward:
         input_gradient = backward_pass(graph, {last: gradient}).get(first)
     mine = layers[first:last]
-    shape = () if segment.is_loss else mine[-1].output_shape
+    shape = () if segment.losses else mine[-1].output_shape
     into_input = sum(layer.backward_input_flops + layer.recomputed_flops for layer in mine)
     into_weight = sum(layer.backward_weight_flops for layer in mine)
     described = {
@@ -63,7 +63,7 @@ def one_pass(
         "forward": forward.get_total_flops(),
         "backward": backward.get_total_flops(),
         "saved": saved.nbytes,
-        "output": (tuple(output.shape), 0 if segment.is_loss else output.nbytes),
+        "output": (tuple(output.shape), 0 if segment.losses else output.nbytes),
         "input gradient": input_gradient.nbytes if input_gradient is not None else 0,
     }
     if split:

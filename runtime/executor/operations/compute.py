@@ -34,8 +34,9 @@ def forward(context: RankContext, instruction: Instruction) -> None:
         outputs = pass_without_graph(segment, {0: data, **given}, target)
     made = {tensor.name for tensor in task.allocates}
     for boundary, output in outputs.items():
-        if segment.is_loss and task.op is Op.FORWARD:
-            context.losses.append((instruction.step, output))
+        if boundary in segment.losses:
+            if task.op is Op.FORWARD:
+                context.losses.append((instruction.step, output * segment.losses[boundary]))
         elif activation(boundary) in made:
             context.put(activation(boundary), batch, output, begin)
 
@@ -68,7 +69,7 @@ def _keeping_graph(
         inputs = [given[boundary] for boundary in names]
         with SavedBytes([*inputs, *segment.parameters(), *segment.buffers()]) as saved:
             outputs, graph = forward_pass(*arguments)
-        saved.exclude([] if segment.is_loss else outputs.values())
+        saved.exclude([output for b, output in outputs.items() if b not in segment.losses])
         saved_bytes[first] = saved.nbytes
     context.graphs[first, batch] = graph
     context.ledger.hold((f"saved:{first}", batch), saved_bytes[first], begin)

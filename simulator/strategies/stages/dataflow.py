@@ -66,6 +66,17 @@ class Flow:
             if any(reader >= last for reader in self.readers[boundary])
         ]
 
+    def losses(self, first: int, last: int) -> dict[int, float]:
+        """Return the boundaries made by layers [first, last) that are losses, with their weights.
+
+        They are those that nobody reads.
+        """
+        return {
+            boundary: self.layers[boundary - 1].loss_weight
+            for boundary in range(first + 1, last + 1)
+            if not self.readers[boundary]
+        }
+
     def kept(self, boundary: int, first: int, last: int) -> bool:
         """Tell whether a backward pass through layers [first, last) needs the tensor there."""
         return any(

@@ -51,11 +51,11 @@ def test_what_a_loss_keeps_and_hands_on_is_as_described(experiment, keys, dtype)
         given = {b: tensor.to(boundary(tiny, b)[1]) for b, tensor in given.items()}
         with SavedBytes([*given.values(), *segment.parameters(), *segment.buffers()]) as saved:
             outputs, graph = forward_pass(segment, {0: batch, **given}, target, 1.0)
-        if not segment.is_loss:
+        if not segment.losses:
             saved.exclude(outputs.values())
             assert outputs[index + 1].nbytes == layer.output_bytes
         assert saved.nbytes == saved_bytes(Flow(layers), index, index + 1), layer.kind
-        gradients = {b: torch.ones_like(outputs[b]) for b in graph.roots if not segment.is_loss}
+        gradients = {b: torch.ones_like(outputs[b]) for b in graph.roots if not segment.losses}
         for b, gradient in backward_pass(graph, gradients).items():
             assert gradient.dtype == boundary(tiny, b)[1]
     assert seen

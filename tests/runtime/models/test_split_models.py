@@ -93,7 +93,7 @@ def one_pass(experiment, rank, span, split):
         outputs, graph = forward_pass(
             segment, {0: batch, **inputs}, target, 1.0, split, inputs.__getitem__
         )
-    if segment.is_loss:
+    if segment.losses:
         outputs = {}
     saved.exclude(outputs.values())
     gradients = {
