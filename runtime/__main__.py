@@ -10,9 +10,12 @@ import os
 import signal
 import sys
 
+from runtime import gpu_environment
+
 
 def main() -> None:
     """Run the experiment on the ranks that torchrun started; Ctrl-C while it loads is one line."""
+    os.environ.update(gpu_environment.missing())
     try:
         from runtime.torchrun import app
 

@@ -33,6 +33,7 @@ ROOMS = (
     "simulator.__main__",
     "runtime.progress",
     "runtime.host",
+    "runtime.gpu_environment",
     "runtime.models",
     "runtime.executor",
     "runtime.measurement",
@@ -54,6 +55,7 @@ ROOMS = (
 TORCH_FREE = (
     "runtime.progress",
     "runtime.host",
+    "runtime.gpu_environment",
     "runtime.launch",
     "runtime.keep_profile",
     "runtime.execution",

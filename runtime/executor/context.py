@@ -132,7 +132,8 @@ class RankContext:
 
     def end_step(self) -> None:
         """End a step: the loss scale follows what became of its gradients."""
-        self.loss_scale.update(self.gradient_norm())
+        if self.loss_scale.dynamic:
+            self.loss_scale.update(self.gradient_norm())
 
     def resident_bytes(self) -> dict[str, int]:
         """Return the bytes that this rank really holds throughout, by what they are for."""

@@ -9,11 +9,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from runtime.executor.nccl import nccl_version
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 
-SHARING_NCCL = (2, 30)
-"""The first version that lets several ranks use one GPU, if it is told to."""
+SHARING_NCCL, MOST_SHARING = (2, 30), 2
+"""The first version of NCCL that lets ranks share a GPU, if it is told to, and how many: more
+"may exhaust resources and lock NCCL" (its documentation of ``NCCL_MULTI_RANK_GPU_ENABLE``)."""
+
+SHARED_CTAS = "8"
+"""The most blocks of threads of a collective where ranks share a GPU (``NCCL_MAX_CTAS``)."""
 
 
 def patience(timeout_s: float, backend: str) -> timedelta:
@@ -34,9 +39,20 @@ def device_of(experiment: Experiment, local_rank: int) -> torch.device:
     check_devices(experiment, local_rank + 1)
     if experiment.run.device == "cpu":
         return torch.device("cpu")
-    index = local_rank // experiment.cluster.ranks_per_device
+    index = gpu_of(local_rank, experiment.cluster.ranks_per_device)
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def gpu_of(local_rank: int, sharing: int) -> int:
+    """Return the number of a local rank's GPU among those that its process sees.
+
+    Where the launcher shows every process one GPU of its own (Slurm's ``--gpus-per-task=1``),
+    that is the only one.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    own = visible and "," not in visible and "LOCAL_RANK" in os.environ
+    return 0 if own else local_rank // sharing
 
 
 def check_devices(experiment: Experiment, local_ranks: int) -> None:
@@ -53,7 +69,7 @@ def check_devices(experiment: Experiment, local_ranks: int) -> None:
                 "allowed with run.device = 'cpu': 1"
             )
         return
-    count, index = torch.cuda.device_count(), (local_ranks - 1) // sharing
+    count, index = torch.cuda.device_count(), gpu_of(local_ranks - 1, sharing)
     if index >= count:
         fewer = f", at most {count * sharing} ranks, or more ranks on a GPU "
         fewer += "(cluster.ranks_per_device)"
@@ -72,11 +88,18 @@ def backend_of(experiment: Experiment) -> str:
     run, sharing = experiment.run, experiment.cluster.ranks_per_device
     if run.device == "cpu" or run.backend == "gloo" or (run.backend == "auto" and sharing > 1):
         return "gloo"
-    version: tuple[int, ...] = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
-    if sharing > 1 and version < SHARING_NCCL:
+    if sharing == 1:
+        return "nccl"
+    version = nccl_version()
+    if version < SHARING_NCCL:
         raise ExperimentError(
             f"run.backend = 'nccl': NCCL {'.'.join(map(str, version))} allows one rank on a GPU; "
             f"allowed with cluster.ranks_per_device = {sharing}: 'gloo', or NCCL 2.30"
+        )
+    if sharing > MOST_SHARING:
+        raise ExperimentError(
+            f"run.backend = 'nccl': NCCL allows {MOST_SHARING} ranks on a GPU; "
+            f"allowed with cluster.ranks_per_device = {sharing}: 'gloo'"
         )
     return "nccl"
 
@@ -90,10 +113,13 @@ def join(experiment: Experiment, store: Any, rank: int, device: torch.device) ->
     Raises:
         ExperimentError: see `backend_of`.
     """
+    # Products of fp32 are not rounded to TF32; torch would do so for convolutions alone.
+    torch.backends.cudnn.allow_tf32 = False
     backend = backend_of(experiment)
     nccl = backend == "nccl"
     if nccl and experiment.cluster.ranks_per_device > 1:
         os.environ["NCCL_MULTI_RANK_GPU_ENABLE"] = "1"
+        os.environ.setdefault("NCCL_MAX_CTAS", SHARED_CTAS)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if nccl else "gloo",
         store=store,

@@ -24,7 +24,9 @@ class Optimizer:
     def __init__(self, name: str, parameters: Tensor):
         self.name = name
         self.states = [torch.zeros_like(parameters) for _ in range(OPTIMIZER_STATES[name])]
-        self.count = torch.zeros(())
+        # One kernel for all of it, which needs the count of steps on the device.
+        self._fused = parameters.is_cuda
+        self.count = torch.zeros((), device=parameters.device if self._fused else "cpu")
 
     @property
     def nbytes(self) -> int:
@@ -45,6 +47,7 @@ class Optimizer:
                 decoupled_weight_decay=True,
                 eps=EPSILON,
                 maximize=False,
+                fused=self._fused,
             )
         else:
             velocity: list[Tensor | None] = [*self.states] or [None]

@@ -171,7 +171,8 @@ class Parameters:
 
     def gradients_square(self) -> Tensor:
         """Return this rank's part of the squared L2 norm of the model's gradients, in fp64."""
-        return self.reduced.double().square().sum() / self.bucket.copies
+        norm: Tensor = torch.linalg.vector_norm(self.reduced, dtype=torch.float64)  # no copy
+        return norm.square() / self.bucket.copies
 
     def whole_gradients(self, batch: Batch) -> Tensor:
         """Return the flat gradients of all parameters: of one microbatch, if they are sharded."""

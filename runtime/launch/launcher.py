@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from runtime import progress
+from runtime import gpu_environment, progress
 from runtime.launch.job import Job
 from runtime.launch.watch import LaunchError, OnProgress, Watch
 
@@ -167,4 +167,5 @@ def _environment() -> dict[str, str]:
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "PYTHONPATH": root if not path else f"{root}{os.pathsep}{path}",
+        **gpu_environment.missing(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,18 @@ def meet() -> None:
     dist.all_reduce(torch.zeros(1))
 
 
+def host_name() -> str:
+    """Return what tells hosts apart: containers of several machines may have one name.
+
+    Beside the name that is the identity of the boot, since which the monotonic clock counts.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    try:
+        return f"{socket.gethostname()} {boot.read_text().strip()}"
+    except OSError:  # not Linux
+        return socket.gethostname()
+
+
 class Clock:
     """This rank's monotonic clock, shifted to rank 0's.
 
@@ -25,20 +38,24 @@ class Clock:
     that round trip.
 
     Attributes:
-        hosts: the name of every rank's host.
+        hosts: which host every rank is on: see `host_name`.
         offset: seconds to add to this rank's monotonic clock.
     """
 
     def __init__(self) -> None:
         self.hosts = hosts = [""] * dist.get_world_size()
-        dist.all_gather_object(hosts, socket.gethostname())
+        dist.all_gather_object(hosts, host_name())
         self.offset = 0.0
-        for rank in range(1, len(hosts)):
-            if hosts[rank] != hosts[0] and dist.get_rank() in (0, rank):
+        self.synchronize()
+        meet()
+
+    def synchronize(self) -> None:
+        """Measure the offsets, all ranks together: clocks drift by up to a millisecond a minute."""
+        for rank in range(1, len(self.hosts)):
+            if self.hosts[rank] != self.hosts[0] and dist.get_rank() in (0, rank):
                 offset = self._ping(rank)
                 if dist.get_rank() == rank:
                     self.offset = offset
-        meet()
 
     def now(self) -> float:
         """Return the time of the common clock, in seconds."""

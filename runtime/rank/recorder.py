@@ -37,6 +37,7 @@ class StepRecorder:
         executor, context = self._executor, self._executor.context
         context.batches = batches  # the step before gives its own back before bytes are counted
         self._allocator.restart()
+        self._clock.synchronize()
         origin = self._clock.common_start()
         executor.step(batches)
         peak, losses = self._allocator.nbytes(), self._mean_losses()

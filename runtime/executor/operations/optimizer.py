@@ -25,7 +25,10 @@ def gradient_factor(context: RankContext) -> float | None:
     The loss scale is taken out, and their norm limited as `torch.nn.utils.clip_grad_norm_`
     does.
     """
-    norm, limit = context.gradient_norm(), context.rank.experiment.workload.clip_norm
+    limit = context.rank.experiment.workload.clip_norm
+    if limit is None and not context.loss_scale.dynamic:
+        return 1.0  # nobody asks for the norm, for which the host would wait for the device
+    norm = context.gradient_norm()
     if not math.isfinite(norm) and context.loss_scale.dynamic:
         return None
     clipped = 1.0 if limit is None else min(1.0, limit / (norm + EPSILON))

@@ -28,7 +28,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 29, 3))
+    monkeypatch.setattr(devices, "nccl_version", lambda: (2, 29, 3))
     return chosen
 
 
@@ -41,6 +41,18 @@ def test_ranks_fill_gpus_in_order(two_gpus: list[int]) -> None:
         device_of(shared, 4)
     with pytest.raises(ExperimentError, match="at most 2 ranks"):
         device_of(on_gpus(), 2)
+
+
+def test_a_process_may_see_only_its_own_gpu(two_gpus, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(ExperimentError, match="local rank 1 needs GPU 1, this host has 1"):
+        device_of(on_gpus(), 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")  # another process has the launcher's other GPU
+    assert device_of(on_gpus(), 1).index == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of(on_gpus(), 1).index == 1
 
 
 def test_a_host_without_gpus_has_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +81,10 @@ def test_nccl_is_for_ranks_with_a_gpu_of_their_own(two_gpus, monkeypatch) -> Non
         ExperimentError, match=r"NCCL 2.29.3 allows one rank on a GPU; .* 2: 'gloo'"
     ):
         backend_of(on_gpus(shared, "run.backend=nccl"))
-    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 30, 0))
+    monkeypatch.setattr(devices, "nccl_version", lambda: (2, 30, 0))
     assert backend_of(on_gpus(shared, "run.backend=nccl")) == "nccl"
+    with pytest.raises(ExperimentError, match=r"NCCL allows 2 ranks on a GPU; .* = 4: 'gloo'$"):
+        backend_of(on_gpus("cluster.ranks_per_device=4", "run.backend=nccl"))
     with pytest.raises(ExperimentError, match=r"run.backend = 'nccl': allowed with run.device"):
         load(None, ["run.backend=nccl"])
 
@@ -78,16 +92,21 @@ def test_nccl_is_for_ranks_with_a_gpu_of_their_own(two_gpus, monkeypatch) -> Non
 @pytest.mark.parametrize(("backend", "name"), [("nccl", "cpu:gloo,cuda:nccl"), ("gloo", "gloo")])
 def test_ranks_agree_on_the_host_whatever_carries_tensors(two_gpus, monkeypatch, backend, name):
     entered: dict[str, Any] = {}
-    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 30, 0))
+    monkeypatch.setattr(devices, "nccl_version", lambda: (2, 30, 0))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(dist, "init_process_group", lambda *a, **k: entered.update(k, backend=a[0]))
     monkeypatch.setenv("NCCL_MULTI_RANK_GPU_ENABLE", "")  # so that it is as before in the end
     monkeypatch.delenv("NCCL_MULTI_RANK_GPU_ENABLE")
+    monkeypatch.setenv("NCCL_MAX_CTAS", "")
+    monkeypatch.delenv("NCCL_MAX_CTAS")
     shared = on_gpus("cluster.ranks_per_device=2", f"run.backend={backend}")
     devices.join(shared, None, 1, CUDA)
     assert entered["backend"] == name
     assert entered["device_id"] == (CUDA if backend == "nccl" else None)
     given = devices.os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE")
     assert given == ("1" if backend == "nccl" else None)
+    assert devices.os.environ.get("NCCL_MAX_CTAS") == ("8" if backend == "nccl" else None)
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_those_who_share_cores_or_a_device() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from runtime.measurement import clock as module
-from runtime.measurement.clock import LEAD_S, Clock
+from runtime.measurement.clock import LEAD_S, Clock, host_name
 
 
 def test_a_common_start_lies_ahead_and_is_waited_for(alone, monkeypatch):
@@ -43,3 +43,29 @@ def test_the_offset_is_that_of_the_shortest_round_trip(alone, monkeypatch):
     monkeypatch.setattr(dist, "recv", receive)
     assert clock._ping(1) == pytest.approx(50.0)
     assert module.PINGS == 15
+
+
+def test_offsets_are_measured_again_because_clocks_drift(alone, monkeypatch):
+    """Rank 1 is on another host, whose clock runs away from that of rank 0."""
+    clock, pinged = Clock(), iter([50.0, 50.5])
+    clock.hosts = ["a", "b"]
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(clock, "_ping", lambda other: next(pinged))
+    for expected in (50.0, 50.5):
+        clock.synchronize()
+        assert clock.offset == expected
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    clock.hosts = ["a", "a"]
+    clock.synchronize()  # nobody is asked
+
+
+def test_hosts_of_one_name_are_told_apart(monkeypatch):
+    boots = iter(["one\n", "other\n"])
+    monkeypatch.setattr(module.Path, "read_text", lambda path: next(boots))
+    assert host_name() != host_name()
+
+    def missing(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(module.Path, "read_text", missing)
+    assert host_name() == module.socket.gethostname()
