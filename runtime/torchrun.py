@@ -28,6 +28,7 @@ from simulator.cli.application import SingleCommand, fail
 from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
 from simulator.cli.outputs import check_outputs
 from simulator.cluster.saved_profile import saved_profile
+from simulator.experiment.describe import describe_ranks
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load
 from simulator.strategies.lowering import lower
@@ -60,8 +61,8 @@ def run(
         experiment = load(file, set_ or ())
         if experiment.world_size != world:
             raise ExperimentError(
-                f"parallel: data × pipeline × … = {experiment.world_size} ranks; torchrun "
-                f"started {world}; allowed: --nproc-per-node × --nnodes = {experiment.world_size}"
+                f"{describe_ranks(experiment)}; torchrun started {world}; allowed: "
+                f"--nproc-per-node × --nnodes = {experiment.world_size}"
             )
         check_devices(experiment, on_host)  # for all ranks of this host, so that all know
         device = device_of(experiment, local)

@@ -212,5 +212,5 @@ def metadata(source: str, experiment: Experiment, program: Program) -> dict[str,
         "source": source,
         "hash": program.hash(),
         "experiment": experiment.model_dump(exclude_unset=True),
-        "mesh": {"order": list(experiment.mesh.order), "degrees": experiment.mesh.degrees},
+        "roles": [role.to_json() for role in experiment.roles],
     }

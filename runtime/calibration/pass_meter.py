@@ -14,7 +14,7 @@ from runtime.executor.executor import Executor
 from runtime.executor.groups import NullGroups
 from runtime.executor.rank import Rank
 from runtime.models.batches import microbatch
-from simulator.engine.pass_key import pass_key
+from simulator.engine.pass_key import key_of_task
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.workloads.describe import describe
 
@@ -35,9 +35,7 @@ class PassMeter:
         self.progress, experiment = rank.progress, rank.experiment
         layers = describe(experiment)
         self.key_of = {
-            id(task): pass_key(
-                task.op, layers[slice(*task.layers)], experiment.workload, experiment.parallel
-            )
+            id(task): key_of_task(task, task.op, layers, experiment.workload, experiment.parallel)
             for task in {id(i.task): i.task for i in rank.instructions}.values()
             if task.stream == COMPUTE_STREAM and experiment.workload.family.has_parameters
         }

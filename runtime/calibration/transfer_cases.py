@@ -86,7 +86,7 @@ class TransferCases:
 
         Nobody waits for the communication.
         """
-        reduce = self._collective_task(Op.ALL_REDUCE, "data", self.at_once, SMALLEST)
+        reduce = self._collective_task(Op.ALL_REDUCE, SMALLEST, "data", self.at_once)
         return self._of_host("queueing", [reduce])
 
     def _of_host(self, name: str, behind: list[Task]) -> TransferCase:
@@ -119,21 +119,24 @@ class TransferCases:
     def _collectives(self, wide: bool) -> list[TransferCase]:
         """Make a case for each operation, size and group size; the first such group runs it."""
         everyone = tuple(range(self.program.num_ranks))
-        wanted: dict[tuple[Op, int, int], tuple[str, tuple[int, ...]]] = {}
+        wanted: dict[tuple[Op, int, int], tuple[str, tuple[int, ...], int]] = {}
         for task in {id(i.task): i.task for i in self.program}.values():
             if task.op in COLLECTIVES:
                 for nbytes in (task.nbytes, SMALLEST, *(SIZES[:2] if wide else ())):
-                    wanted.setdefault((task.op, len(task.group), nbytes), (task.stream, task.group))
+                    key = (task.op, len(task.group), nbytes)
+                    wanted.setdefault(key, (task.stream, task.group, task.root))
         if wide and len(everyone) > 1:
             for nbytes in (SMALLEST, *SIZES):
                 key = (Op.ALL_REDUCE, len(everyone), nbytes)
-                wanted.setdefault(key, ("data", everyone))
+                wanted.setdefault(key, ("data", everyone, -1))
         return [
-            self._collective(op, stream, group, nbytes)
-            for (op, _, nbytes), (stream, group) in sorted(wanted.items())
+            self._collective(op, nbytes, self._collective_task(op, nbytes, *where))
+            for (op, _, nbytes), where in sorted(wanted.items())
         ]
 
-    def _collective_task(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> Task:
+    def _collective_task(
+        self, op: Op, nbytes: int, stream: str, group: tuple[int, ...], root: int = -1
+    ) -> Task:
         # Every rank has an equal part; what sizes are asked for need not be multiples of it.
         unit = len(group) * TORCH_DTYPE[self.experiment.workload.dtype].itemsize
         whole = max(nbytes // unit, 1) * unit
@@ -147,10 +150,11 @@ class TransferCases:
             sources=("calibration",),
             nbytes=whole,
             allocates=() if op in IN_PLACE else (Tensor("calibrated", part),),
+            root=root,
         )
 
-    def _collective(self, op: Op, stream: str, group: tuple[int, ...], nbytes: int) -> TransferCase:
-        task = self._collective_task(op, stream, group, nbytes)
+    def _collective(self, op: Op, nbytes: int, task: Task) -> TransferCase:
+        group = task.group
         lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
         for mine in (lists[rank] for rank in group):
             for number in range(_repeats(nbytes)):

@@ -90,7 +90,9 @@ class RankContext:
         self.names = {
             layers: BoundaryNames.of(segment, flow) for layers, segment in self.segments.items()
         }
-        self.parameters = parameters_of(experiment, rank.buckets, self.segments, rank.number)
+        self.parameters = parameters_of(
+            experiment, rank.buckets, self.segments, rank.number, device
+        )
         self._of_layers = {
             layers: parameters
             for parameters in self.parameters.values()
@@ -164,7 +166,10 @@ class RankContext:
         return self._of_tensor.get(tensor)
 
     def updated_by(self, task: Task) -> list[Parameters]:
-        """Return the parameters of the stage that an optimizer step, or a norm, is about."""
+        """Return the parameters that an optimizer step, a norm or a broadcast is about."""
+        if task.tensor:
+            named = self._of_tensor.get(task.tensor)
+            return [] if named is None else [named]
         return [p for p in self.parameters.values() if p.within(task.layers)]
 
     # Tensors -------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from runtime.executor.devices import patience
-from simulator.program.operations import COLLECTIVES, MESSAGES, Op
+from simulator.program.operations import COLLECTIVES, IN_PLACE, MESSAGES, Op
 from simulator.program.program import Program
 from simulator.program.task import Task
 
@@ -32,6 +32,26 @@ def shift(way: int, result: Tensor, tensor: Tensor, group: Group) -> None:
         work.wait()
 
 
+def all_reduce(task: Task, tensor: Tensor, group: Group) -> None:
+    """Reduce `tensor` over the group, on all of its ranks."""
+    dist.all_reduce(tensor, op=REDUCTIONS[task.reduction], group=group)
+
+
+def reduce(task: Task, tensor: Tensor, group: Group) -> None:
+    """Reduce `tensor` over the group, on the root."""
+    dist.reduce(tensor, task.root, op=REDUCTIONS[task.reduction], group=group)
+
+
+def broadcast(task: Task, tensor: Tensor, group: Group) -> None:
+    """Give every rank of the group what `tensor` is on the root."""
+    dist.broadcast(tensor, task.root, group=group)
+
+
+INTO_ITSELF: dict[Op, Callable[[Task, Tensor, Group], None]] = {
+    Op.ALL_REDUCE: all_reduce,
+    Op.REDUCE: reduce,
+    Op.BROADCAST: broadcast,
+}
 REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
 COLLECTIVE: dict[Op, Callable[..., object]] = {  # torch 2.13 gave two of them new names
     Op.ALL_GATHER: getattr(dist, "all_gather_single", dist.all_gather_into_tensor),
@@ -98,13 +118,14 @@ class Groups:
 
         Args:
             task: says the operation, the group and the reduction.
-            result: what this rank gets; not used by an all-reduce.
-            tensor: what this rank gives; an all-reduce leaves its result there.
+            result: what this rank gets; not used by what works in place.
+            tensor: what this rank gives; what works in place leaves its result there, a reduce
+                on its root only: on other ranks it may leave anything.
         """
         group = self._collectives[task.stream, task.group]
         given = self._carried(tensor)
-        if task.op is Op.ALL_REDUCE:
-            dist.all_reduce(given, op=REDUCTIONS[task.reduction], group=group)
+        if task.op in IN_PLACE:
+            INTO_ITSELF[task.op](task, given, group)
             _bring(given, tensor)
         else:
             landed = self._carried(result)
@@ -149,9 +170,12 @@ class NullGroups(Groups):
         self._fill(tensor, self._seconds(Op.SEND, 2, tensor.nbytes))
 
     def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
-        """Fill `result` with noise, in the time that the collective would take."""
+        """Fill `result` with noise, in the time that the collective would take.
+
+        What works in place leaves the tensor as it is.
+        """
         seconds = self._seconds(task.op, len(task.group), task.nbytes)
-        if task.op is Op.ALL_REDUCE:
+        if task.op in IN_PLACE:
             time.sleep(seconds)
         else:
             self._fill(result, seconds)

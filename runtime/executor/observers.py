@@ -7,7 +7,7 @@ from typing import ClassVar
 from runtime.executor.context import RankContext
 from simulator.program.instruction import Instruction
 from simulator.program.operations import LAST_BACKWARDS, Op
-from simulator.program.staleness import Staleness
+from simulator.program.staleness import UPDATES, Staleness
 
 
 class Observer:
@@ -51,9 +51,9 @@ class StalenessObserver(Observer):
         self.staleness = Staleness()
 
     def before(self, instruction: Instruction) -> None:
-        """Note the version that an update supersedes."""
+        """Note the version that an update supersedes, or parameters that a server sends."""
         task = instruction.task
-        if task.op is Op.OPTIMIZER_STEP:
+        if task.op in UPDATES:
             for parameters in self._context.updated_by(task):
                 self.staleness.update(task.stage, parameters.newest)
 

@@ -32,6 +32,7 @@ class Parameters:
         rank: the number of this rank.
 
     Attributes:
+        optimizer: None where a server updates them.
         segments: the slice of the flat buffers for each layer range, in layer order.
         gradients: the part of the gradients that is resident, flat.
         reduced: this rank's part of the gradients, summed over the ranks that share it.
@@ -72,10 +73,13 @@ class Parameters:
         self.reduced = self.gradients if sharded else self.gradients[self._part]
         self._whole: dict[Batch, Tensor] = {}  # gradients of each microbatch, if they are sharded
         self.newest = self.active = 0
-        masters = experiment.workload.has_master_weights
+        updates = self.bucket.is_updated_by(rank)
+        masters = updates and experiment.workload.has_master_weights
         self._master = torch.empty_like(mine, dtype=torch.float32) if masters else None
-        self.optimizer = Optimizer(
-            experiment.workload.optimizer, mine if self._master is None else self._master
+        self.optimizer = (
+            Optimizer(experiment.workload.optimizer, mine if self._master is None else self._master)
+            if updates
+            else None
         )
         self._versions = {0: (flat, self._leaves(flat))}
         for (module, name), leaf in zip(self._slots, self._versions[0][1], strict=True):
@@ -133,7 +137,8 @@ class Parameters:
     @property
     def optimizer_bytes(self) -> int:
         """The bytes kept for updates: the optimizer's state and fp32 master weights."""
-        return self.optimizer.nbytes + (0 if self._master is None else self._master.nbytes)
+        state = 0 if self.optimizer is None else self.optimizer.nbytes
+        return state + (0 if self._master is None else self._master.nbytes)
 
     def scaled_gradients(self, factor: float) -> Tensor:
         """Return this rank's part of the gradients × `factor`, in the master weights' type."""
@@ -150,6 +155,7 @@ class Parameters:
             keep_old: the new weights are new tensors, because graphs of passes in flight
                 still hold the old ones.
         """
+        assert self.optimizer is not None, "a server has the optimizer of these parameters"
         flat, leaves = self._versions[self.newest]
         if keep_old:
             flat = flat.clone()
@@ -165,8 +171,8 @@ class Parameters:
         self._versions[self.newest] = (flat, leaves)
         self.gradients.zero_()
 
-    def skip(self) -> None:
-        """Drop the gradients of a step that overflowed."""
+    def zero_gradients(self) -> None:
+        """Let the gradients that are resident start again from zero."""
         self.gradients.zero_()
 
     def gradients_square(self) -> Tensor:
@@ -253,9 +259,25 @@ def parameters_of(
     buckets: Sequence[Bucket],
     segments: dict[tuple[int, int], Segment],
     rank: int,
+    device: torch.device,
 ) -> dict[str, Parameters]:
-    """Return flat buffers for every bucket of a rank, by its name."""
+    """Return flat buffers for every bucket of a rank, by its name.
+
+    Args:
+        experiment: says their types and their optimizer.
+        buckets: those of the rank.
+        segments: its modules by layer range; a server, which computes no passes, has none, and
+            starts from the parameters of the first rank that has the bucket.
+        rank: its number.
+        device: where its tensors live.
+    """
+
+    def modules(bucket: Bucket) -> list[Segment]:
+        if bucket.server != rank:
+            return [segments[layers] for layers in bucket.segments]
+        coordinate = experiment.mesh.coordinate(bucket.replicas[0])
+        return [Segment(experiment, *layers, device, coordinate) for layers in bucket.segments]
+
     return {
-        bucket.name: Parameters(experiment, [segments[s] for s in bucket.segments], bucket, rank)
-        for bucket in buckets
+        bucket.name: Parameters(experiment, modules(bucket), bucket, rank) for bucket in buckets
     }

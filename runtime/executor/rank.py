@@ -9,6 +9,7 @@ import torch
 
 from runtime.progress import Progress
 from simulator.experiment.experiment import Experiment
+from simulator.experiment.roles import TRAINER, Role
 from simulator.program.bucket import Bucket
 from simulator.program.instruction import Instruction
 from simulator.program.program import Program
@@ -43,6 +44,16 @@ class Rank:
         return self.program.buckets[self.number]
 
     @property
+    def role(self) -> Role:
+        """The role of this rank."""
+        return self.experiment.role_of(self.number)[0]
+
+    @property
     def coordinate(self) -> Mapping[str, int]:
-        """The position of this rank on each axis of the mesh."""
-        return self.experiment.mesh.coordinate(self.number)
+        """The position of this rank on each axis of the mesh of its role."""
+        return self.role.coordinate(self.number)
+
+    @property
+    def trains(self) -> bool:
+        """True if this rank computes passes: others only serve those that do."""
+        return self.role.name == TRAINER

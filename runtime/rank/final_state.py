@@ -22,28 +22,31 @@ def parameters_norm(context: RankContext) -> float:
 
 
 def gathered_tensors(context: RankContext) -> dict[str, Any] | None:
-    """Return parameters and last gradients by rank and layer range on rank 0, None elsewhere.
+    """Return parameters and last gradients by trainer and layer range on rank 0, None elsewhere.
 
-    They are put together from the shards that each rank sends.
+    They are put together from the shards that each rank sends. Where a server updates, gradients
+    are those that it has summed.
     """
-    mine = {
-        name: (parameters.shard.double().cpu(), context.last_gradients[name].double().cpu())
-        for name, parameters in context.parameters.items()
-    }
+    values = {name: p.shard.double().cpu() for name, p in context.parameters.items()}
+    gradients = {name: flat.double().cpu() for name, flat in context.last_gradients.items()}
     slices = {name: parameters.segments for name, parameters in context.parameters.items()}
     program = context.rank.program
     first = context.rank.number == 0
     everyone: list[Any] | None = [None] * program.num_ranks if first else None
-    dist.gather_object((mine, slices), everyone)
+    dist.gather_object((values, gradients, slices), everyone)
     if everyone is None:
         return None
     tensors: dict[str, Any] = {}
-    for rank, buckets in enumerate(program.buckets):
+    for rank in context.rank.experiment.roles[0].ranks:
+        buckets = program.buckets[rank]
         found = tensors[str(rank)] = {}
         for bucket in buckets:
-            parts = [everyone[member][0][bucket.name] for member in bucket.shards or (rank,)]
-            whole = [torch.cat(shards) for shards in zip(*parts, strict=True)]
-            for (first_layer, last_layer), part in everyone[rank][1][bucket.name].items():
-                values = tuple(flat[part].tolist() for flat in whole)
-                found[f"{first_layer}:{last_layer}"] = values
+            holders = bucket.shards or (rank,)
+            updaters = holders if bucket.server is None else (bucket.server,)
+            whole = [
+                torch.cat([everyone[member][which][bucket.name] for member in members])
+                for which, members in enumerate((holders, updaters))
+            ]
+            for (first_layer, last_layer), part in everyone[rank][2][bucket.name].items():
+                found[f"{first_layer}:{last_layer}"] = tuple(flat[part].tolist() for flat in whole)
     return tensors

@@ -74,8 +74,13 @@ class MeasuredRun:
         self._executor.close()
 
     def _batches(self, iteration: int) -> Batches:
-        """Return the microbatches of this rank's replica in all steps of an iteration."""
+        """Return the microbatches of this rank's replica in all steps of an iteration.
+
+        Ranks without passes have none.
+        """
         rank, experiment = self._rank, self._rank.experiment
+        if not rank.trains:
+            return {}
         count, horizon = experiment.parallel.microbatches, experiment.run.horizon
         first = experiment.mesh.replica(rank.number) * count
         return {

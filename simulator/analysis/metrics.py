@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from simulator.analysis.contents import contents_of_ranks, model_parameters
+from simulator.analysis.contents import StageContents, contents_of_ranks, model_parameters
 from simulator.analysis.results import Metrics, ProgramSummary, RankMetrics
 from simulator.analysis.step_times import step_times
 from simulator.experiment.experiment import Experiment
+from simulator.experiment.roles import TRAINER
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.timeline.timeline import Floats, Timeline
 from simulator.workloads.describe import describe_whole
@@ -153,11 +155,26 @@ def metrics_of(
         hfu=hfu,
         tokens_per_s=tokens / unpaced if timed else None,
         token="image" if workload.family.data == "images" else "token",
-        ranks=[
-            replace(row, stages=contents[experiment.mesh.coordinate(row.rank)["pipeline"]])
-            for row in rank_metrics(timeline)
-        ],
+        ranks=[_with_contents(row, experiment, contents) for row in rank_metrics(timeline)],
         parameters=model_parameters(experiment),
         steps=step_times(timeline),
     )
     return found.over_iterations(timeline.statistics)
+
+
+def _with_contents(
+    row: RankMetrics, experiment: Experiment, contents: Sequence[tuple[StageContents, ...]]
+) -> RankMetrics:
+    """Return the figures of a rank with its role, and what it has of the model.
+
+    Args:
+        row: the figures of a rank.
+        experiment: says its role.
+        contents: what each pipeline rank has.
+    """
+    role, coordinate = experiment.role_of(row.rank)
+    if role.name == TRAINER:
+        stages = contents[coordinate["pipeline"]]
+        return replace(row, stages=stages, parameters=sum(stage.parameters for stage in stages))
+    held = row.peak_memory_parts.parameters if row.peak_memory_parts else 0
+    return replace(row, role=role.name, parameters=held // experiment.workload.dtype_bytes)

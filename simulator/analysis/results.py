@@ -10,6 +10,7 @@ from typing import Any
 from simulator.analysis.contents import StageContents
 from simulator.analysis.memory_fit import MemoryFit
 from simulator.analysis.step_times import StepTimes
+from simulator.experiment.roles import TRAINER
 from simulator.program.staleness import StageStaleness
 from simulator.timeline.statistics import ExpertLoad, Statistics
 from simulator.timeline.timeline import MemoryParts, Timeline
@@ -35,6 +36,9 @@ class RankMetrics:
         peak_inflight_microbatches: largest number of stage activations held at once.
         peak_memory_parts: what the peak consists of; None: not known, as of an old trace.
         stages: what it has of the model.
+        parameters: how many it computes with, before ZeRO shards them; of a server, how many it
+            updates.
+        role: what kind of rank it is, ``trainer`` or ``server``.
     """
 
     rank: int
@@ -47,18 +51,14 @@ class RankMetrics:
     peak_inflight_microbatches: int
     peak_memory_parts: MemoryParts | None = None
     stages: tuple[StageContents, ...] = ()
-
-    @property
-    def parameters(self) -> int:
-        """The number of parameters of its stages, before ZeRO shards them."""
-        return sum(stage.parameters for stage in self.stages)
+    parameters: int = 0
+    role: str = TRAINER
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields under their names."""
         parts = self.peak_memory_parts
         return vars(self) | {
             "peak_memory_parts": parts and parts._asdict(),
-            "parameters": self.parameters,
             "stages": [dict(vars(stage)) for stage in self.stages],
         }
 

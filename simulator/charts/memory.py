@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from simulator.charts.chart import Chart, column_of_panels, inches_of, styled, unit_of
 from simulator.charts.style import CYCLE
+from simulator.experiment.roles import name_of_rank
 from simulator.timeline.timeline import Timeline
 from simulator.units import nbytes
 
@@ -89,8 +90,8 @@ def draw_memory(axes: Axes, timelines: Mapping[str, Timeline]) -> None:
 
 def names_with_peaks(timelines: Sequence[Timeline]) -> list[str]:
     """Return the label of every row: the rank, and the peak of each timeline if they differ."""
-    labels = []
+    labels, roles = [], timelines[0].roles
     for row, member in enumerate(timelines[0].members):
         peaks = dict.fromkeys(nbytes(timeline.memory[row].peak) for timeline in timelines)
-        labels.append(f"rank {member}\npeak {' | '.join(peaks)}")
+        labels.append(f"{name_of_rank(roles, member)}\npeak {' | '.join(peaks)}")
     return labels

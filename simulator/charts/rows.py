@@ -7,6 +7,7 @@ operation are one collection, so that the cost is linear in the spans.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,8 @@ from matplotlib.patheffects import withStroke
 
 from simulator.charts.chart import DPI
 from simulator.charts.style import CYCLE, EDGES, IDLE, WAITING, look_of, looks_of, palette
-from simulator.experiment.mesh import Mesh, short_coordinate
+from simulator.experiment.mesh import short_coordinate
+from simulator.experiment.roles import Role, name_of_rank, role_among
 from simulator.program.operations import Look
 from simulator.timeline.timeline import Floats, Timeline
 
@@ -30,22 +32,12 @@ MOST_NUMBERS = 400  # of an operation in a panel
 STEP_MARK_PIXELS = 8  # by which the mark of a training step is longer than the bars
 
 
-def mesh_of(timeline: Timeline) -> Mesh | None:
-    """Return the device mesh that the timeline names, if it names one that holds its ranks."""
-    try:
-        named = timeline.meta["mesh"]
-        mesh = Mesh(named["order"], **named["degrees"])
-    except (KeyError, TypeError, ValueError):  # another program wrote the trace
-        return None
-    return mesh if max(timeline.members, default=0) < mesh.world_size else None
-
-
 def by_mesh(timeline: Timeline) -> Timeline:
-    """Return the timeline with its rows in the order of the mesh: groups lie together."""
-    mesh = mesh_of(timeline)
-    if mesh is None:
+    """Return the timeline with its rows in the order of roles and meshes: groups lie together."""
+    roles = timeline.roles
+    if not roles:
         return timeline
-    places = [tuple(mesh.coordinate(rank).values()) for rank in timeline.members]
+    places = [_place(roles, rank) for rank in timeline.members]
     order = sorted(range(len(places)), key=places.__getitem__)
     if order == [*range(len(places))]:
         return timeline
@@ -58,12 +50,26 @@ def by_mesh(timeline: Timeline) -> Timeline:
     )
 
 
+def _place(roles: Sequence[Role], rank: int) -> tuple[int, ...]:
+    """Return the first rank of the role of `rank`, and its position on each axis there."""
+    role = role_among(roles, rank)
+    return (role.first_rank, *role.coordinate(rank).values())
+
+
 def names_of_ranks(timeline: Timeline) -> list[str]:
-    """Return the label of every row: ``rank 3``, on a mesh of several axes ``d0 p1  rank 3``."""
-    mesh = mesh_of(timeline)
-    return [
-        f"{short_coordinate(mesh, n) if mesh else ''}  rank {n}".strip() for n in timeline.members
-    ]
+    """Return the label of every row: ``rank 3``, on a mesh of several axes ``d0 p1  rank 3``.
+
+    Where there are several roles, the label says which: ``rank 3 (server 0)``.
+    """
+    roles = timeline.roles
+    names = []
+    for rank in timeline.members:
+        name, short = name_of_rank(roles, rank), ""
+        if roles:
+            role = role_among(roles, rank)
+            short = short_coordinate(role.mesh, rank - role.first_rank)
+        names.append(f"{short}  {name}".strip())
+    return names
 
 
 def rectangles(timeline: Timeline) -> Floats:
@@ -119,10 +125,10 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
             _draw_numbers(axes, look, columns, np.stack([runs[spans], microbatch]))
     _draw_steps(axes, timeline, row)
     step = next(n for n in (2**i for i in range(40)) if n * row > 0.18 * DPI)
-    mesh = mesh_of(timeline)
+    roles = timeline.roles
     axes.set_yticks(((top + bottom) / 2)[::step], names_of_ranks(timeline)[::step])
-    if mesh and step == 1:
-        outer = [tuple(mesh.coordinate(n).values())[:-1] for n in timeline.members]
+    if roles and step == 1:
+        outer = [_place(roles, rank)[:-1] for rank in timeline.members]
         for row in (r for r, pair in enumerate(pairwise(outer), 1) if len({*pair}) > 1):
             axes.axhline(row, color="black", linewidth=0.5, alpha=0.35, zorder=0)
     axes.tick_params(axis="y", length=0)

@@ -21,7 +21,7 @@ def print_contents(console: Console, metrics: Metrics) -> None:
     """
     groups: dict[tuple[object, ...], list[RankMetrics]] = {}
     for rank in metrics.ranks:
-        groups.setdefault((rank.stages, rank.peak_memory_parts), []).append(rank)
+        groups.setdefault((rank.role, rank.stages, rank.peak_memory_parts), []).append(rank)
     known = [rank.peak_memory_parts for rank in metrics.ranks if rank.peak_memory_parts]
     used = [name for name in MemoryParts._fields if any(getattr(part, name) for part in known)]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
@@ -34,7 +34,7 @@ def print_contents(console: Console, metrics: Metrics) -> None:
         first, parts = ranks[0], ranks[0].peak_memory_parts or MemoryParts()
         table.add_row(
             listed([rank.rank for rank in ranks]),
-            describe_stages(first.stages),
+            describe_stages(first.stages) if first.stages else first.role,
             count(first.parameters),
             *(nbytes(getattr(parts, name)) for name in used),
         )

@@ -16,6 +16,8 @@ from simulator.units import count, counted, listed, nbytes, percent, seconds
 MOST_ROWS = 16
 """The most rows of a table of ranks."""
 
+COLUMNS = ("compute", "exposed comm", "idle", "peak memory", "in flight")
+
 LEGEND = """\
 bubble fraction: share of the ranks' time in which they do not compute.
 exposed comm: communication that no computation of the rank hides.
@@ -100,17 +102,15 @@ def _print_ranks(console: Console, ranks: Sequence[RankMetrics]) -> None:
             nbytes(row.peak_memory_bytes),
             str(row.peak_inflight_microbatches),
         )
-        rows.setdefault(figures, []).append(row.rank)
+        rows.setdefault((row.role, *figures), []).append(row.rank)
     grouped = len(rows) < len(ranks)
-    table = Table(
-        "ranks" if grouped else "rank", "compute", "exposed comm", "idle", "peak memory",
-        "in flight",
-    )  # fmt: skip
+    roles = len({row.role for row in ranks}) > 1
+    table = Table("ranks" if grouped else "rank", *(["role"] if roles else []), *COLUMNS)
     for column in table.columns:
         column.justify = "right"
     shown = list(rows.items())[:MOST_ROWS]
-    for cells, members in shown:
-        table.add_row(listed(members), *cells)
+    for (role, *cells), members in shown:
+        table.add_row(listed(members), *([role] if roles else []), *cells)
     console.print(table)
     if len(shown) < len(rows):
         left = len(ranks) - sum(len(members) for _, members in shown)

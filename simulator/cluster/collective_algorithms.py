@@ -10,7 +10,8 @@ section 4. tree: two complementary binary trees between nodes (Sanders, Speck & 
 chains inside, as in NCCL 2.4. hierarchical: level by level (Cho et al. 2019, BlueConnect);
 its all-to-all is Rajbhandari et al. 2022 (DeepSpeed-MoE), section 5. in-network: switches of
 an island add up (Graham et al. 2016, SHARP; NVLS), trees between nodes. pairwise: Thakur et
-al. 2005, section 3.
+al. 2005, section 3. A reduce or a broadcast goes piece by piece along a chain that is a ring cut
+open at the root: NCCL has no other way for them (src/graph/tuning.cc).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from simulator.program.operations import Formula, Op
 
 HALVES = tuple(op for op in Op if op.row.halves)
 """Operations that consist of one or both halves of an all-reduce."""
+CHAINS = tuple(op for op in Op if op.row.cost is Formula.CHAINING)
+"""Operations in which all bytes come to one rank, or from it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Way:
 
 
 OPERATIONS = {
-    "ring": HALVES,
+    "ring": (*HALVES, *CHAINS),
     "halving-doubling": HALVES,
     "tree": (Op.ALL_REDUCE,),
     "hierarchical": (*HALVES, Op.ALL_TO_ALL),
@@ -79,6 +82,8 @@ def way_of(algorithm: str, op: Op, extent: Extent, nbytes: float) -> Way:
     levels = range(len(extent.counts) - 1)
     if op.row.cost is Formula.TRANSPOSING:
         return _all_to_all(algorithm, extent, nbytes)
+    if op in CHAINS:
+        return _chain(extent, nbytes)
     n, counts, half = extent.size, extent.counts, op.row.halves
     if algorithm == "ring":
         around = half * (n - 1) / n * nbytes
@@ -90,6 +95,13 @@ def way_of(algorithm: str, op: Op, extent: Extent, nbytes: float) -> Way:
     logarithmic = algorithm == "halving-doubling"
     steps = tuple(half * (log2(f) if logarithmic else float(f - 1)) for f in fanouts)
     return Way(steps, tuple(half * (f - 1) / f * nbytes for f in fanouts), True, half / 2)
+
+
+def _chain(extent: Extent, nbytes: float) -> Way:
+    """Return steps and bytes of a chain: all bytes leave every unit once, but the last."""
+    levels = range(len(extent.counts) - 1)
+    steps = tuple(float(extent.counts[at] - extent.counts[at + 1]) for at in levels)
+    return Way(steps, (nbytes,) * len(levels), copies=0.5)
 
 
 def _tree(switched: bool, extent: Extent, nbytes: float) -> Way:
@@ -132,7 +144,9 @@ def ring_seconds(op: Op, size: int, nbytes: float, latency_s: float, bandwidth: 
 
     An all-reduce takes 2(n-1)/n·bytes/bandwidth + 2(n-1)·latency; each of its halves,
     reduce-scatter and all-gather, and a pairwise all-to-all half of that (Patarasuk & Yuan
-    2009; Thakur et al. 2005, section 3). A shift is one message of each rank, all at once.
+    2009; Thakur et al. 2005, section 3). A shift is one message of each rank, all at once. A reduce
+    and a broadcast take bytes/bandwidth + (n-1)·latency: their busbw is their algbw (nccl-tests,
+    PERFORMANCE.md).
 
     Args:
         op: the operation.
@@ -143,5 +157,7 @@ def ring_seconds(op: Op, size: int, nbytes: float, latency_s: float, bandwidth: 
     """
     if op.row.cost is Formula.MESSAGE:
         return latency_s + nbytes / bandwidth
+    if op in CHAINS:
+        return nbytes / bandwidth + (size - 1) * latency_s
     rounds = max(op.row.halves, 1) * (size - 1)
     return rounds / size * nbytes / bandwidth + rounds * latency_s

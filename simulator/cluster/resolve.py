@@ -12,6 +12,7 @@ from simulator.cluster.nodes import Nodes
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import load_profile
 from simulator.experiment.cluster_choice import ClusterChoice
+from simulator.experiment.describe import describe_ranks
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 
@@ -82,7 +83,7 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
         if len(cluster.topology.nodes.distinct) > 1 or cluster.topology.network is None:
             advice = "describe more in its file"
         raise ExperimentError(
-            f"parallel: data × pipeline × … = {experiment.world_size} ranks; cluster "
+            f"{describe_ranks(experiment)}; cluster "
             f"{cluster.name} has {cluster.nodes} × {' or '.join(map(str, each))} = "
             f"{cluster.topology.num_devices} devices; {advice}"
         )

@@ -12,7 +12,8 @@ from simulator.engine.contention import Demand
 from simulator.engine.demands import Demands
 from simulator.engine.durations import Durations
 from simulator.engine.engine import Costs, seconds_by_task
-from simulator.engine.layer_work import work_of
+from simulator.engine.layer_work import work_of, work_of_update
+from simulator.engine.pass_key import updated_parameters
 from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
@@ -30,9 +31,8 @@ class EstimatedDurations(Durations):
         self._estimates: dict[tuple[Op, int, str], tuple[float, float]] = {}  # by id of the layer
 
     def compute(self, rank: int, task: Task) -> Timing:
-        """Return the estimate of a pass: the sum over its layers."""
-        layers = self.layers_of(task)
-        return Timing.certain(sum(max(self._times(task.op, layer, rank)) for layer in layers))
+        """Return the estimate of a pass: the sum over its layers, or of the update of a bucket."""
+        return Timing.certain(sum(max(both) for both in self._parts(rank, task)))
 
     def busy_share(self, rank: int, task: Task) -> float:
         """Return the share of its time in which a pass computes.
@@ -41,12 +41,21 @@ class EstimatedDurations(Durations):
         """
         if self.cluster.cores is not None:
             return 1.0
-        times = [self._times(task.op, layer, rank) for layer in self.layers_of(task)]
+        times = self._parts(rank, task)
         lasts = sum(max(both) for both in times)
         return sum(device_s for device_s, _ in times) / lasts if lasts > 0 else 1.0
 
+    def _parts(self, rank: int, task: Task) -> list[tuple[float, float]]:
+        """Return seconds on the device, and of the host that launches, of each part of a pass."""
+        if task.tensor:
+            workload = self.experiment.workload
+            work = work_of_update(updated_parameters(task, workload), task.nbytes, workload)
+            device = self.cluster.device_of(rank)
+            return [kernels.times(device, workload.dtype, workload.dtype_bytes, work)]
+        return [self._times(task.op, layer, rank) for layer in self.layers_of(task)]
+
     def _times(self, op: Op, layer: Layer, rank: int) -> tuple[float, float]:
-        """Return seconds on the device, and of the host that launches."""
+        """Return seconds on the device, and of the host that launches, for a layer."""
         kind = self.cluster.topology.kind(rank)
         key = (op, id(layer), kind)
         if key not in self._estimates:

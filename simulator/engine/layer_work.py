@@ -47,10 +47,22 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
         return Work((), part, 1)
     if cost is not Formula.UPDATE:
         raise ValueError(f"no cost for {op.value}")
-    # Reads parameter, gradient and state, writes all of them; the gradient is zeroed.
-    # Of master weights the fp32 ones are read and written, and the copy is written.
-    clips = workload.clip_norm is not None
     whole = parallel.shards_optimizer and not parallel.shards_gradients
-    weights = part if workload.has_master_weights else 2.0 * part
-    moved = weights + (1.0 + 2.0 * clips) * part + (size if whole else part)
-    return Work((), moved + 2.0 * workload.optimizer_bytes * mine, 2 + clips)
+    return work_of_update(mine, size if whole else part, workload)
+
+
+def work_of_update(parameters: float, zeroed: float, workload: Workload) -> Work:
+    """Return the bytes and kernels of an update.
+
+    It reads parameter, gradient and state, writes all of them; the gradient is zeroed. Of master
+    weights the fp32 ones are read and written, and the copy is written.
+
+    Args:
+        parameters: how many are updated.
+        zeroed: bytes of the gradients that are set to zero.
+        workload: says their type, and the optimizer.
+    """
+    size, clips = parameters * workload.dtype_bytes, workload.clip_norm is not None
+    weights = size if workload.has_master_weights else 2.0 * size
+    moved = weights + (1.0 + 2.0 * clips) * size + zeroed
+    return Work((), moved + 2.0 * workload.optimizer_bytes * parameters, 2 + clips)

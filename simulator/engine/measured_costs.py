@@ -10,7 +10,7 @@ from simulator.cluster.cluster import Cluster
 from simulator.cluster.profile import Profile
 from simulator.cluster.timing import TENTHS, Timing
 from simulator.engine.estimated_costs import EstimatedCosts, EstimatedDurations
-from simulator.engine.pass_key import pass_key
+from simulator.engine.pass_key import key_of_task
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMPUTE_STREAM, Op
@@ -83,7 +83,7 @@ class MeasuredDurations(EstimatedDurations):
 
     def _key(self, op: Op, task: Task) -> str:
         experiment = self.experiment
-        return pass_key(op, self.layers_of(task), experiment.workload, experiment.parallel)
+        return key_of_task(task, op, self.layers, experiment.workload, experiment.parallel)
 
     def _measured_key(self, task: Task) -> str | None:
         """Return the key under which a pass was measured; None: it was not."""

@@ -7,9 +7,32 @@ from collections.abc import Sequence
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.workload import Workload
 from simulator.program.operations import INPUT_BACKWARDS, Op
+from simulator.program.task import Task
 from simulator.workloads.describe import Layer
 
 UNSHARDED = Parallel()
+
+
+def key_of_task(
+    task: Task, op: Op, layers: Sequence[Layer], workload: Workload, parallel: Parallel
+) -> str:
+    """Return the name of what a task computes: the pass of its layers, or an update of a bucket.
+
+    Args:
+        task: says which layers, or which bucket.
+        op: the operation that is asked for, in place of that of the task.
+        layers: of the model.
+        workload, parallel: see `pass_key`.
+    """
+    if task.tensor:
+        count = updated_parameters(task, workload)
+        return f"{op.value} {workload.dtype} {workload.optimizer}: {count} parameters"
+    return pass_key(op, layers[slice(*task.layers)], workload, parallel)
+
+
+def updated_parameters(task: Task, workload: Workload) -> int:
+    """Return how many parameters an optimizer step of one bucket updates."""
+    return task.nbytes // workload.dtype_bytes
 
 
 def pass_key(

@@ -44,10 +44,13 @@ def folding_of(experiment: Experiment, cluster: Cluster) -> Folding | None:
     """Return which ranks stand for all; None: every rank is simulated.
 
     Lists that a user's transforms have changed may differ in any way; ranks that share cores or a
-    device must all be there; and what is drawn from a profile differs from rank to rank.
+    device must all be there; what is drawn from a profile differs from rank to rank; and ranks of
+    other roles are in groups of unequal sizes, which classes do not compare.
     """
     alone = cluster.cores is None and cluster.topology.per_device == 1
     if experiment.parallel.transforms or cluster.profile is not None or not alone:
+        return None
+    if len(experiment.roles) > 1:
         return None
     mesh, groups = experiment.mesh, groups_of(experiment)
     placement = Placement(cluster.topology, np.arange(mesh.world_size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import AXES
+from simulator.units import counted
 
 
 def describe_plan(experiment: Experiment) -> str:
@@ -18,6 +19,7 @@ def describe_plan(experiment: Experiment) -> str:
         "sequence parallel" if parallel.sequence_parallel else "",
         parallel.context_style if parallel.context > 1 else "",
         parallel.tensor_style if "tensor_style" in parallel.model_fields_set else "",
+        counted(parallel.num_servers, "server") if parallel.has_servers else "",
         f"zero {parallel.zero}" if parallel.shards_optimizer else "",
         f"recompute {parallel.recompute}" if parallel.recompute != "none" else "",
         f"{experiment.cluster.ranks_per_device} ranks a device"
@@ -28,3 +30,9 @@ def describe_plan(experiment: Experiment) -> str:
     options.append(f"{horizon} steps" if horizon > 1 else "")
     more = "".join(f", {option}" for option in options if option)
     return f"{experiment.workload.model}, {mesh}{more}{schedule}, {count} microbatch{many}"
+
+
+def describe_ranks(experiment: Experiment) -> str:
+    """Return where the number of ranks comes from: data × pipeline × … + servers = 5 ranks."""
+    servers = " + servers" if experiment.parallel.has_servers else ""
+    return f"parallel: data × pipeline × …{servers} = {counted(experiment.world_size, 'rank')}"

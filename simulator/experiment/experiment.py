@@ -9,6 +9,7 @@ from simulator.experiment.check_registry import registered_checks
 from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.mesh import AXES, Mesh
 from simulator.experiment.parallel import Parallel
+from simulator.experiment.roles import SERVER, TRAINER, Role, role_among
 from simulator.experiment.run import Run
 from simulator.experiment.section import Section
 from simulator.experiment.workload import Workload
@@ -53,14 +54,32 @@ class Experiment(Section):
 
     @property
     def world_size(self) -> int:
-        """Number of ranks."""
-        return self.parallel.world_size
+        """Number of ranks of all roles."""
+        return self.parallel.num_trainers + self.parallel.num_servers
 
     @cached_property
     def mesh(self) -> Mesh:
-        """The device mesh of the plan's degrees."""
+        """The device mesh of the plan's degrees: that of the trainers."""
         sizes = {axis: self.parallel.axis_size(axis) for axis in AXES}
         return Mesh(self.parallel.rank_order, **sizes)
+
+    @cached_property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles of all ranks, in the order of these: trainers first."""
+        trainers = Role(TRAINER, self.mesh)
+        if not self.parallel.has_servers:
+            return (trainers,)
+        servers = Mesh(data=self.parallel.num_servers)
+        return trainers, Role(SERVER, servers, trainers.ranks.stop)
+
+    def role_of(self, rank: int) -> tuple[Role, dict[str, int]]:
+        """Return the role of a global rank, and where the rank is on the mesh of that role.
+
+        Raises:
+            ValueError: there is no such rank.
+        """
+        role = role_among(self.roles, rank)
+        return role, role.coordinate(rank)
 
     @property
     def global_batch(self) -> int:

@@ -25,6 +25,9 @@ class Parallel(Section):
             once, for schedule "zb-auto"; unset, 2 × pipeline - 1.
         recompute: what is not kept for the backward pass but computed again: nothing, the
             attention core, or all of a block but its input.
+        data_style: how replicas come to equal parameters: "all-reduce" sums gradients over them,
+            and each updates its own; "parameter-server" sums them on servers, which update.
+        servers: number of these servers, ranks behind those of the mesh; unset, 1.
         zero: what replicas shard: 1 the optimizer's state, 2 also gradients, 3 also parameters.
         zero_group: how many ranks share one set of shards; unset, all that replicate.
         prefetch: how many segments ahead of their use parameters are gathered, with zero = 3;
@@ -50,6 +53,8 @@ class Parallel(Section):
     virtual_stages: Degree = 1
     microbatches: Degree = 1
     microbatch_size: Positive | None = None
+    data_style: Literal["all-reduce", "parameter-server"] = "all-reduce"
+    servers: Degree | None = None
     zero: Annotated[int, Field(ge=0, le=3)] = 0
     zero_group: Degree | None = None
     prefetch: Annotated[int, Field(ge=0)] | None = None
@@ -87,9 +92,19 @@ class Parallel(Section):
         return self.axis_size("data") * self.expert
 
     @property
-    def world_size(self) -> int:
-        """Number of ranks: the product of the mesh's axes."""
+    def has_servers(self) -> bool:
+        """Tell whether servers update the parameters."""
+        return self.data_style == "parameter-server"
+
+    @property
+    def num_trainers(self) -> int:
+        """Number of ranks that compute passes: the product of the mesh's axes."""
         return self.batch_shares * self.pipeline * self.tensor * self.context
+
+    @property
+    def num_servers(self) -> int:
+        """Number of ranks that update parameters for the others."""
+        return (self.servers or 1) if self.has_servers else 0
 
     @property
     def replicas(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Bucket:
         zero: what is sharded: 1 the optimizer's state, 2 also gradients, 3 also parameters.
         copies: the number of ranks of one model that hold the same part of the same parameters.
         nbytes: bytes of all parameters of the bucket, padded to equal parts.
+        server: the rank that updates it for all replicas; None: each rank that holds it does.
+        part: of layers that are cut into parts, which of them a server has; None: all.
     """
 
     segments: tuple[tuple[int, int], ...]
@@ -27,16 +29,27 @@ class Bucket:
     zero: int = 0
     copies: int = 1
     nbytes: int = 0
+    server: int | None = field(default=None, repr=False)  # `ListDigests` writes these two
+    part: int | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
         """The name of the tensor that holds its gradients."""
-        return f"gradients:{self.segments[0][0]}"
+        return f"gradients:{self._place}"
 
     @property
     def weights(self) -> str:
         """The name of the tensor that holds its parameters."""
-        return f"parameters:{self.segments[0][0]}"
+        return f"parameters:{self._place}"
+
+    @property
+    def _place(self) -> str:
+        first = str(self.segments[0][0])
+        return first if self.part is None else f"{first}.{self.part}"
+
+    def is_updated_by(self, rank: int) -> bool:
+        """Return whether a rank that holds it has its optimizer's state and updates it."""
+        return self.server in (None, rank)
 
     @property
     def shards_optimizer(self) -> bool:

@@ -30,6 +30,9 @@ class ListDigests:
         for bucket in buckets:
             whole = replace(bucket, replicas=(), shards=())
             text.append(f"{whole} {self._group(bucket.replicas)} {self._group(bucket.shards)}")
+            if bucket.server is not None or bucket.part is not None:
+                server = None if bucket.server is None else bucket.server - rank
+                text.append(f"part {bucket.part} of server {server}")
         by_text: dict[str, int] = {}
         numbers = np.empty(len(columns.tasks), dtype="<i8")
         used, first = np.unique(columns.task, return_index=True)
@@ -52,7 +55,8 @@ class ListDigests:
             stream = f"{stream.removesuffix(str(task.peer))}{offset:+}"
         written = replace(task, stream=stream, peer=offset, group=())
         queued = f" {task.queue} {task.policy}" if task.queue or task.policy else ""
-        return f"{written} {self._group(task.group)}{queued}"
+        root = f" root {task.root - min(task.group, default=0)}" if task.root >= 0 else ""
+        return f"{written} {self._group(task.group)}{queued}{root}"
 
     def _group(self, group: tuple[int, ...]) -> str:
         if id(group) not in self._groups:

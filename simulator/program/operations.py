@@ -23,6 +23,8 @@ class Op(StrEnum):
     ALL_REDUCE = "ALL_REDUCE"
     ALL_GATHER = "ALL_GATHER"
     REDUCE_SCATTER = "REDUCE_SCATTER"
+    REDUCE = "REDUCE"
+    BROADCAST = "BROADCAST"
     ALL_TO_ALL = "ALL_TO_ALL"
     SHIFT = "SHIFT"
     SHIFT_BACK = "SHIFT_BACK"
@@ -72,6 +74,7 @@ class Formula(Flag):
     MESSAGE = auto()
     SCATTERING = auto()
     GATHERING = auto()
+    CHAINING = auto()
     TRANSPOSING = auto()
 
 
@@ -221,6 +224,25 @@ ROWS = (
         "backward pass of microbatch 3",
         Side.MEETS,
         Payload.GATHERED,
+    ),
+    Operation(
+        Op.REDUCE,
+        Formula.CHAINING,
+        Look("reduce", (0.16, 0.16), "***"),
+        ("0REDUCE_GRAD",),
+        "sum gradients of trainers on `root`, the server of their bucket; trainers begin again "
+        "from zero",
+        Side.MEETS,
+        Payload.IN_PLACE,
+    ),
+    Operation(
+        Op.BROADCAST,
+        Formula.CHAINING,
+        Look("broadcast", (0.45, 0.45), "..."),
+        ("0BROADCAST",),
+        "send updated parameters from `root`, the server of their bucket, to trainers",
+        Side.MEETS,
+        Payload.IN_PLACE,
     ),
     Operation(
         Op.ALL_TO_ALL,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,10 @@ from simulator.program.columns import Columns
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.program import Program
 
-COUNTS = LAST_BACKWARDS | {Op.FORWARD, Op.OPTIMIZER_STEP}
+UPDATES = frozenset({Op.OPTIMIZER_STEP, Op.BROADCAST})
+"""Operations that replace weights: of a rank that updates them itself, or gets them from a server,
+which has no passes, so that nothing is counted there."""
+COUNTS = LAST_BACKWARDS | UPDATES | {Op.FORWARD}
 """Operations that read weights, or put gradients to them."""
 
 
@@ -74,9 +79,11 @@ def staleness_of(program: Program, ranks: list[int]) -> list[StageStaleness]:
     """Return the staleness of every stage on `ranks` (one replica of the pipeline)."""
     result: list[StageStaleness] = []
     lists = dict(zip(program.members, program.columns, strict=True))
+    buckets = dict(zip(program.members, program.buckets, strict=True))
     for rank in ranks:
+        weights = frozenset(bucket.weights for bucket in buckets[rank])
         found = _at_once(lists[rank])
-        result += _in_turn(lists[rank]) if found is None else found
+        result += _in_turn(lists[rank], weights) if found is None else found
     return sorted(result, key=lambda row: row.stage)
 
 
@@ -85,7 +92,7 @@ def _at_once(columns: Columns) -> list[StageStaleness] | None:
     tasks = columns.tasks
     updates, forwards, last = (
         np.flatnonzero(np.array([task.op in ops for task in tasks], bool)[columns.task])
-        for ops in ({Op.OPTIMIZER_STEP}, {Op.FORWARD}, LAST_BACKWARDS)
+        for ops in (UPDATES, {Op.FORWARD}, LAST_BACKWARDS)
     )
     stage = np.array([task.stage for task in tasks], dtype=np.int64)[columns.task]
     updated = stage[updates]
@@ -102,21 +109,28 @@ def _at_once(columns: Columns) -> list[StageStaleness] | None:
     return found
 
 
-def _in_turn(columns: Columns) -> list[StageStaleness]:
-    """Return the staleness of the stages of one list, instruction by instruction."""
+def _in_turn(columns: Columns, weights: Set[str]) -> list[StageStaleness]:
+    """Return the staleness of the stages of one list, instruction by instruction.
+
+    Args:
+        columns: of the list.
+        weights: names of its parameters.
+    """
     staleness = Staleness()
-    newest: dict[int, int] = {}
+    newest: Counter[str | int] = Counter()  # by stage, or bucket
     counts = np.array([task.op in COUNTS for task in columns.tasks], bool)[columns.task]
     of_counted = (columns.task, columns.step, columns.microbatch)
     for number, *batch in zip(*(column[counts].tolist() for column in of_counted), strict=True):
         task = columns.tasks[number]
         stage = task.stage
         if task.op is Op.FORWARD:
-            version = task.version if task.version >= 0 else newest.get(stage, 0)
+            version = task.version if task.version >= 0 else newest[stage]
             staleness.use(stage, (batch[0], batch[1]), version)
-        elif task.op is Op.OPTIMIZER_STEP:
-            staleness.update(stage, newest.get(stage, 0))
-            newest[stage] = newest.get(stage, 0) + 1
-        else:
+        elif task.op in LAST_BACKWARDS:
             staleness.contribute(stage, (batch[0], batch[1]))
+        elif not task.tensor or task.tensor in weights:
+            what = task.tensor or stage
+            staleness.update(stage, newest[what])
+            newest[what] += 1
+            newest[stage] = max(newest[stage], newest[what])
     return staleness.stages()

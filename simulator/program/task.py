@@ -29,7 +29,9 @@ class Task:
         peer: for a message the other rank.
         group: for a collective the ranks that take part; for an `ACCEPT` those that may be
             served.
-        tensor: the tensor that is sent or reduced; both sides of a message name the same.
+        tensor: the tensor that is sent or reduced; both sides of a message name the same. Of an
+            optimizer step the parameters of the one bucket that it updates; empty: those of all
+            its layers.
         nbytes: the payload of one rank.
         sources: the tensors it reads; parts of a gradient are added into the first of them
             before anything is done with it.
@@ -40,6 +42,7 @@ class Task:
         version: counts the updates within the step; -1: the current one. A forward pass uses the
             weights of that version, an optimizer step supersedes them; an optimizer step that
             allocates leaves the old weights to passes still to come.
+        root: of a reduce the rank that gets the sum, of a broadcast the one that gives.
         queue: the queue in which an `ACCEPT` of the peer serves this message, whenever the policy
             says so; empty: messages meet in order. Of an optimizer step: it does something only
             if the last `ACCEPT` of this queue makes an update due.
@@ -61,6 +64,7 @@ class Task:
     allocates: tuple[Tensor, ...] = ()
     frees: tuple[str, ...] = ()
     version: int = -1
+    root: int = field(default=-1, repr=False)  # `ListDigests` writes it, relative to the group
     queue: str = field(default="", repr=False)
     policy: Policy | None = field(default=None, repr=False)
 

@@ -19,6 +19,7 @@ from simulator.strategies.gradients.buckets import bind_buckets
 from simulator.strategies.gradients.clipping import insert_gradient_norms
 from simulator.strategies.gradients.optimizer_steps import insert_optimizer_steps
 from simulator.strategies.gradients.parameter_layout import ParameterLayout
+from simulator.strategies.gradients.parameter_server import add_servers, choose_servers
 from simulator.strategies.gradients.weight_versions import stash_weights
 from simulator.strategies.gradients.zero import gather_parameters, shard_tensors
 from simulator.strategies.lowered import Lowered
@@ -41,9 +42,14 @@ CHAIN = (
     Transform("stages are cut into segments and buckets", segment_stages),
     Transform("ranks get their stages", assign_stages),
     Transform("ranks get their buckets", bind_buckets),
+    Transform(
+        "buckets get the servers that update them",
+        choose_servers,
+        lambda experiment: experiment.parallel.has_servers,
+    ),
     Transform("passes become segments, exchanges and messages", expand_passes),
     Transform(
-        "gradients are summed over the ranks that share them",
+        "gradients are summed over the ranks that share them, or go to servers",
         insert_reductions,
         lambda experiment: experiment.world_size > experiment.parallel.pipeline,
     ),
@@ -52,7 +58,16 @@ CHAIN = (
         shard_tensors,
         lambda experiment: experiment.parallel.shards_gradients,
     ),
-    Transform("weights are updated", insert_optimizer_steps),
+    Transform(
+        "weights are updated",
+        insert_optimizer_steps,
+        lambda experiment: not experiment.parallel.has_servers,
+    ),
+    Transform(
+        "servers update weights for the other ranks",
+        add_servers,
+        lambda experiment: experiment.parallel.has_servers,
+    ),
     Transform(
         "the norm of the gradient comes before the updates",
         insert_gradient_norms,

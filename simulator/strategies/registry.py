@@ -9,6 +9,7 @@ from simulator.experiment.checks import check_batch
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.strategies import user_transforms
+from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.plugins import installed
 from simulator.strategies.schedules import registry as schedules
@@ -44,6 +45,14 @@ OURS = (
         "synchronous; bucketed all-reduce overlaps the backward pass",
         lambda e: e.parallel.data > 1,
         (check_batch,),
+    ),
+    Strategy(
+        "parameter server",
+        DATA,
+        'parallel.data_style = "parameter-server", servers',
+        "servers have the optimizer: gradients are reduced to them, parameters broadcast",
+        lambda e: e.parallel.has_servers,
+        (check_servers,),
     ),
     Strategy(
         "sharded data parallel",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from simulator.experiment.roles import Role, role_among
 from simulator.program.accept_queue import Decision
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.program.program import Program
@@ -165,6 +166,17 @@ class Timeline:
     def horizon(self) -> int:
         """The number of training steps."""
         return int(self.step.max(initial=0)) + 1
+
+    @property
+    def roles(self) -> list[Role]:
+        """The roles of all ranks, if it says whose they are: another program may not."""
+        try:
+            roles = [Role.from_json(role) for role in self.meta["roles"]]
+            for rank in self.members:
+                role_among(roles, rank)
+        except (KeyError, TypeError, ValueError, IndexError):
+            return []
+        return roles
 
     @property
     def iteration_time(self) -> float:

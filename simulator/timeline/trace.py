@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.experiment.roles import name_of_rank
 from simulator.program.accept_queue import Decision
 from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.timeline.statistics import Statistics
@@ -168,10 +169,10 @@ def _floats(values: list[Any]) -> Floats:
 def _events(timeline: Timeline) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     threads: dict[tuple[int, str], int] = {}
+    roles = timeline.roles
     for rank in timeline.members:
-        events.append(
-            {"ph": "M", "name": "process_name", "pid": rank, "args": {"name": f"rank {rank}"}}
-        )
+        name = name_of_rank(roles, rank)
+        events.append({"ph": "M", "name": "process_name", "pid": rank, "args": {"name": name}})
     sends: dict[tuple[int, int], list[int]] = {}
     receives: dict[tuple[int, int], list[int]] = {}
     arrows = [_direction(timeline, decision) for decision in timeline.decisions]

@@ -188,7 +188,7 @@ def collect(experiment: Experiment, answer: dict[str, Any]) -> Ran:
         ]
         ran.shares.append((mine[0], mine[1]))
     for replica in range(experiment.parallel.data):
-        ranks = [r for r in range(len(ran.shares)) if mesh.coordinate(r)["data"] == replica]
+        ranks = [r for r in range(mesh.world_size) if mesh.coordinate(r)["data"] == replica]
         for which, into in enumerate((ran.parameters, ran.gradients)):
             parts = [ran.shares[rank][which] for rank in ranks]
             whole = {key: part[key] for part in parts for key in part}

@@ -7,7 +7,7 @@ import time
 from runtime.executor.context import NORM, RankContext
 from runtime.executor.parameters import Parameters
 from simulator.program.instruction import Instruction
-from simulator.program.operations import Op
+from simulator.program.operations import IN_PLACE, Op
 from simulator.program.tensors import tensor_key
 
 
@@ -27,7 +27,7 @@ def _on_activations(context: RankContext, instruction: Instruction) -> None:
     """Execute a collective on the sum of the tensors that the task reads."""
     task, begin = instruction.task, time.perf_counter()
     tensor = context.add_up(task.sources, instruction.batch).contiguous()
-    if task.op is Op.ALL_REDUCE:
+    if task.op in IN_PLACE:
         context.groups.collective(task, tensor, tensor)
         return
     (made,) = task.allocates
@@ -42,8 +42,13 @@ def _on_parameters(context: RankContext, instruction: Instruction, parameters: P
     This rank's part of a whole buffer is what it gives to a gather, or gets of a scatter.
     """
     task, batch, begin = instruction.task, instruction.batch, time.perf_counter()
-    if task.op is Op.ALL_REDUCE:
+    if task.op in (Op.ALL_REDUCE, Op.REDUCE):
         context.groups.collective(task, parameters.reduced, parameters.reduced)
+        if task.op is Op.REDUCE and context.rank.number != task.root:
+            parameters.zero_gradients()  # they are given away, and begin again
+    elif task.op is Op.BROADCAST:
+        with parameters.gathering() as whole:
+            context.groups.collective(task, whole, whole)
     elif task.op is Op.REDUCE_SCATTER:
         whole = parameters.whole_gradients(batch)
         context.groups.collective(task, parameters.shard_of(whole), whole)

@@ -50,7 +50,7 @@ def optimizer_step(context: RankContext, instruction: Instruction) -> None:
         if context.keep_gradients:
             context.last_gradients[parameters.bucket.name] = gradients.clone()
         if factor is None:
-            parameters.skip()
+            parameters.zero_gradients()  # they have overflowed
             continue
         parameters.update(context.rank.experiment.run.learning_rate, gradients, keep_old)
 

@@ -3,18 +3,20 @@
 The reduction of a bucket is queued as soon as the last backward pass of its segments has
 ended and overlaps the backward pass of the segments before it (Li et al. 2020, "PyTorch
 Distributed", section 3.2.3). Where a bucket is sharded each rank keeps its part of the sum
-(see `simulator.strategies.gradients.zero`).
+(see `simulator.strategies.gradients.zero`); where it has a server, that gets the sum (see
+`simulator.strategies.gradients.parameter_server`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from simulator.program.bucket import Bucket
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template, Variants
+from simulator.strategies.gradients.parameter_server import server_traffic
 from simulator.strategies.lowered import Lowered
 
 
@@ -38,7 +40,11 @@ def reduce_gradients(
     update, which come `every` microbatches. One whose gradients are sharded is reduced after
     each microbatch: there is no room to accumulate them.
     """
-    reduced = [bucket for bucket in buckets if bucket.shards or len(bucket.replicas) > 1]
+    reduced = [
+        bucket
+        for bucket in buckets
+        if bucket.shards or bucket.server is not None or len(bucket.replicas) > 1
+    ]
     bucket_of = {segment: bucket for bucket in reduced for segment in bucket.segments}
     ends: dict[Template, list[tuple[int, Bucket]]] = {}
     last: dict[tuple[str, int], Call] = {}  # by bucket and update
@@ -93,9 +99,14 @@ def _with_reductions(
             scatter = _reduction(Op.REDUCE_SCATTER, bucket, backward)
             inserted.append((number, Entry(scatter, tuple(waits), 0 if each else shift)))
             waits.append(len(template.entries) + len(inserted) - 1)
-        if is_final and len(bucket.replicas) > 1:
-            sums = _reduction(Op.ALL_REDUCE, bucket, backward)
-            inserted.append((number, Entry(sums, tuple(waits), shift)))
+        after: Iterable[Task] = ()
+        if is_final and bucket.server is not None:
+            after = server_traffic(bucket, backward)
+        elif is_final and len(bucket.replicas) > 1:
+            after = [_reduction(Op.ALL_REDUCE, bucket, backward)]
+        for task in after:
+            inserted.append((number, Entry(task, tuple(waits), shift)))
+            waits.append(len(template.entries) + len(inserted) - 1)
     return template.changed(inserted=inserted)
 
 

@@ -23,7 +23,7 @@ def bind_buckets(lowered: Lowered) -> Lowered:
             bind_bucket(contents, layout.bucket_ranks(contents.axes, rank), lowered.experiment)
             for contents in mine
         ]
-    resident = {rank: resident_bytes(mine, states) for rank, mine in buckets.items()}
+    resident = {rank: resident_bytes(mine, states, rank) for rank, mine in buckets.items()}
     return replace(lowered, buckets=buckets, resident=resident)
 
 
@@ -40,12 +40,13 @@ def bind_bucket(contents: BucketContents, ranks: BucketRanks, experiment: Experi
     )
 
 
-def resident_bytes(buckets: Sequence[Bucket], states: int) -> dict[str, int]:
+def resident_bytes(buckets: Sequence[Bucket], states: int, rank: int) -> dict[str, int]:
     """Return what a rank holds throughout (Rajbhandari et al. 2020, figure 1).
 
     Args:
         buckets: those of the rank.
         states: how many times the size of the parameters the optimizer keeps.
+        rank: which rank holds them.
     """
     held = {
         "parameters": [b.part_bytes if b.shards_parameters else b.nbytes for b in buckets],
@@ -53,6 +54,8 @@ def resident_bytes(buckets: Sequence[Bucket], states: int) -> dict[str, int]:
     }
     if states:
         held["optimizer"] = [
-            states * (b.part_bytes if b.shards_optimizer else b.nbytes) for b in buckets
+            states * (b.part_bytes if b.shards_optimizer else b.nbytes)
+            for b in buckets
+            if b.is_updated_by(rank)
         ]
     return {name: sum(nbytes) for name, nbytes in held.items()}

@@ -63,6 +63,11 @@ def check_asynchronous(experiment: Experiment) -> None:
     parallel, name = experiment.parallel, experiment.parallel.schedule
     if not updates_within_a_step(experiment):
         return
+    if parallel.has_servers:
+        raise ExperimentError(
+            f"parallel.data_style = {parallel.data_style!r}: parallel.schedule = {name!r} updates "
+            "within a step; allowed: synchronous schedules"
+        )
     if experiment.workload.clip_norm is not None:
         raise ExperimentError(
             f"workload.clip_norm = {experiment.workload.clip_norm:g}: parallel.schedule = "

@@ -18,12 +18,13 @@ from simulator.workloads.layer import Layer
 
 
 def segment_stages(lowered: Lowered) -> Lowered:
-    """Cut every stage into segments; only gradients that are sums are cut into buckets."""
+    """Cut every stage into segments; only gradients that travel are cut into buckets."""
     experiment, mesh = lowered.experiment, lowered.mesh
     bucket_bytes = experiment.parallel.bucket_mb * 1e6
 
     def limit(axes: GradientAxes) -> float:
-        return bucket_bytes if len(mesh.group(0, *axes.sums_over)) > 1 else inf
+        travels = experiment.parallel.has_servers or len(mesh.group(0, *axes.sums_over)) > 1
+        return bucket_bytes if travels else inf
 
     wide = {axis for axis, degree in mesh.degrees.items() if degree > 1}
     at_blocks = experiment.parallel.recompute == "full"

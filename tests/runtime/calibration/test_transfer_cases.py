@@ -42,6 +42,17 @@ def test_every_transfer_of_the_program_has_a_case(wide):
     assert wide or measured == sent | smallest
 
 
+def test_a_case_of_servers_has_the_root_of_the_program():
+    cases = cases_of(False, "parallel.data_style=parameter-server", "parallel.servers=2")
+    rooted = [case for case in cases.transfers if case.op in (Op.REDUCE, Op.BROADCAST)]
+    assert {case.op for case in rooted} == {Op.REDUCE, Op.BROADCAST}
+    for case in rooted:
+        check_deadlock(case.program)
+        (task,) = {i.task for i in case.program if i.task.op is case.op}
+        assert task.root == task.group[-1] >= 4
+        assert (case.size, task.allocates) == (3, ())
+
+
 def test_cases_do_not_deadlock(cases):
     for case in cases.transfers:
         check_deadlock(case.program)

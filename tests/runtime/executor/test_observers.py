@@ -41,6 +41,22 @@ def test_versions_are_those_in_use_and_those_superseded():
     assert observer.staleness.stages() == []
 
 
+def test_parameters_that_a_server_sends_are_an_update():
+    parameters = SimpleNamespace(active=0, newest=0)
+    context = SimpleNamespace(
+        parameters_of=lambda layers: parameters, updated_by=lambda task: [parameters]
+    )
+    observer = StalenessObserver(context)
+    for op in (Op.FORWARD, Op.BACKWARD, Op.REDUCE):
+        instruction = Instruction(Task(op, stage=1), 0)
+        observer.before(instruction)
+        observer.after(instruction, 0.0)
+    assert observer.staleness.stages() == []
+    observer.before(Instruction(Task(Op.BROADCAST, stage=1)))
+    (stage,) = observer.staleness.stages()
+    assert (stage.stage, stage.versions_behind) == (1, [0])
+
+
 def test_stages_without_parameters_have_no_versions():
     context = SimpleNamespace(parameters_of=lambda layers: None, updated_by=lambda task: [])
     observer = StalenessObserver(context)

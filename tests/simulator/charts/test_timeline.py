@@ -10,7 +10,8 @@ import pytest
 
 from simulator.charts.rows import by_mesh
 from simulator.charts.timeline import comparison_figure, timeline_figure, timelines_figure
-from simulator.experiment.mesh import AXES
+from simulator.experiment.mesh import AXES, Mesh
+from simulator.experiment.roles import Role
 from simulator.timeline.timeline import MemorySamples
 
 F, B, SEND, RECV, REDUCE = range(5)
@@ -56,7 +57,7 @@ def test_many_spans_are_few_artists_of_a_picture_of_bounded_size(lines, num_rank
 def test_no_label_is_clipped(lines, degrees):
     ranks = int(np.prod([*degrees.values()]))
     line = lines.many(ranks, 12)
-    line.meta["mesh"] = {"order": AXES, "degrees": degrees}
+    line.meta["roles"] = [Role("trainer", Mesh(**degrees)).to_json()]
     line.memory = [MemorySamples(np.zeros(1), np.array([123_456_789]))] * ranks
     later = replace(line, memory=[MemorySamples(np.zeros(1), np.array([987_654_321]))] * ranks)
     figure = comparison_figure(line, later, title="a word " * 40)
@@ -70,7 +71,8 @@ def test_no_label_is_clipped(lines, degrees):
 
 def test_rows_and_their_memory_are_in_the_order_of_the_mesh(lines):
     line = lines.many(4, 3)
-    line.meta["mesh"] = {"order": AXES[::-1], "degrees": {"data": 2, "tensor": 2}}
+    mesh = Mesh(AXES[::-1], data=2, tensor=2)
+    line.meta["roles"] = [Role("trainer", mesh).to_json()]
     line.memory = [MemorySamples(np.zeros(1), np.array([rank])) for rank in range(4)]
     ordered = by_mesh(line)
     assert ordered.members == [0, 2, 1, 3]
@@ -78,14 +80,23 @@ def test_rows_and_their_memory_are_in_the_order_of_the_mesh(lines):
     assert [ordered.members[row] for row in ordered.rank] == line.rank.tolist()
 
 
-@pytest.mark.parametrize("mesh", [None, {}, {"order": 3, "degrees": {}}, {"order": ["data"]}])
-def test_a_trace_that_names_no_mesh_is_drawn_without(lines, mesh):
+@pytest.mark.parametrize("roles", [None, {}, [], [{"order": 3, "degrees": {}}], ["data"]])
+def test_a_trace_that_names_no_roles_is_drawn_without(lines, roles):
     line = lines.small()
-    line.meta["mesh"] = mesh
+    line.meta["roles"] = roles
     assert [label.get_text() for label in timeline_figure(line).axes[0].get_yticklabels()] == [
         "rank 0",
         "rank 1",
     ]
+
+
+def test_rows_name_the_roles_where_there_are_several(lines):
+    line = lines.many(4, 3)
+    roles = Role("trainer", Mesh(data=3)), Role("server", Mesh(), 3)
+    line.meta["roles"] = [role.to_json() for role in roles]
+    names = [text.get_text() for text in timeline_figure(line).axes[0].get_yticklabels()]
+    assert names[0] == "rank 0 (trainer 0)"
+    assert names[3] == "rank 3 (server 0)"
 
 
 def test_several_plans_have_titles_of_their_own_and_ranks_of_their_own(lines):

@@ -44,6 +44,17 @@ def test_many_groups_and_long_ones_are_shortened() -> None:
     assert "0 1 | 2 3 | 4 5 | 6 7 | … 8 in all" in text
 
 
+def test_servers_and_who_talks_to_them() -> None:
+    served = ("parallel.pipeline=2", "parallel.data_style=parameter-server")
+    text = shown(*served, "parallel.data=2", "parallel.servers=2")
+    assert "servers: ranks 4–5" in text
+    assert row(text, "data + server", "BROADCAST")[0] == "0 2 4 | 1 3 5"
+    assert row(text, "pipeline", "SEND_F")[0] == "0 1 | 2 3"
+    text = shown(served[1], "parallel.pipeline=1")
+    assert "mesh: one rank\nserver: rank 1\n" in text
+    assert row(text, "server", "REDUCE_GRAD")[0] == "0 1"
+
+
 def test_the_bytes_are_those_of_the_rank_that_sends_most() -> None:
     settings = ("parallel.pipeline=4", "parallel.data=2", "workload.layers=4")
     sent = [

@@ -27,7 +27,20 @@ def test_ring_by_hand(size, nbytes, latency, bandwidth, expected: float) -> None
     assert ring_seconds(Op.ALL_REDUCE, size, nbytes, latency, bandwidth) == expected
 
 
-@pytest.mark.parametrize("op", [Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER])
+@pytest.mark.parametrize(
+    ("size", "nbytes", "latency", "bandwidth", "expected"),
+    [(2, 64, 0.0, 8.0, 8.0), (4, 64, 0.0, 8.0, 8.0), (8, 64, 0.25, 4.0, 16.0 + 1.75)],
+)
+@pytest.mark.parametrize("op", [Op.REDUCE, Op.BROADCAST])
+def test_chain_by_hand(op, size, nbytes, latency, bandwidth, expected: float) -> None:
+    """The busbw of nccl-tests is the algbw, whatever the number of ranks."""
+    assert ring_seconds(op, size, nbytes, latency, bandwidth) == expected
+
+
+RINGS = [Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.REDUCE, Op.BROADCAST]
+
+
+@pytest.mark.parametrize("op", RINGS)
 def test_a_ring_moves_what_the_formula_says(op: str) -> None:
     """On one island, the way of a ring is the formula without the library's constants."""
     node = Node(("gpu",) * 4, per_island=4)

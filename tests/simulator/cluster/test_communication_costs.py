@@ -54,6 +54,10 @@ S = 1.6e9
         ("tree", Op.ALL_REDUCE, (0, 1, 2, 3), 6 * FAST + 2 * S / 100e9),
         ("in-network", Op.ALL_REDUCE, (0, 1, 2, 3), 2e-6 + 1.25 * S / 50e9),
         ("pairwise", Op.ALL_TO_ALL, (0, 1, 2, 3), 3 * FAST + 0.75 * S / 100e9),
+        # a chain: all bytes over every link
+        ("ring", Op.REDUCE, (0, 1, 2, 3), 3 * FAST + S / 100e9),
+        ("ring", Op.BROADCAST, ALL, 12 * FAST + 3 * SLOW + S / 40e9),
+        ("ring", Op.BROADCAST, (0, 4), SLOW + S / 10e9),
         # four nodes, 40 GB/s each: a ring crosses three times, both ways round
         ("ring", Op.ALL_REDUCE, ALL, 24 * FAST + 6 * SLOW + 30 / 16 * S / 40e9),
         ("tree", Op.ALL_REDUCE, ALL, 6 * FAST + 4 * SLOW + 2 * S / 40e9),

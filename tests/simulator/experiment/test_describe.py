@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from simulator.experiment.describe import describe_plan
+from simulator.experiment.describe import describe_plan, describe_ranks
 from simulator.experiment_file import experiment
 
 MOE = {"model": "moe-gpt", "experts": 4}
@@ -22,6 +22,10 @@ MOE = {"model": "moe-gpt", "experts": 4}
             {"tensor": 2, "sequence_parallel": True, "recompute": "full"},
             "gpt, tensor 2, sequence parallel, recompute full, 1 microbatch",
         ),
+        (
+            {"data": 2, "data_style": "parameter-server"},
+            "gpt, data 2, 1 server, 1 microbatch",
+        ),
         ({"data": 4, "zero": 2}, "gpt, data 4, zero 2, 1 microbatch"),
         ({"context": 2}, "gpt, context 2, ring, 1 microbatch"),
         ({**MOE, "data": 2, "expert": 2}, "moe-gpt, data 2 × expert 2, 1 microbatch"),
@@ -33,3 +37,9 @@ MOE = {"model": "moe-gpt", "experts": 4}
 )
 def test_words(keys: dict[str, Any], words: str) -> None:
     assert describe_plan(experiment(**keys)) == words
+
+
+def test_ranks() -> None:
+    assert describe_ranks(experiment(data=2)) == "parallel: data × pipeline × … = 2 ranks"
+    served = experiment(data=2, data_style="parameter-server", servers=3)
+    assert describe_ranks(served) == "parallel: data × pipeline × … + servers = 5 ranks"

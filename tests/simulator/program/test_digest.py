@@ -44,6 +44,7 @@ OTHER = {
     "allocates": (Tensor("y", 4),),
     "frees": ("y",),
     "version": 1,
+    "root": 6,
     "queue": "q",
     "policy": FirstCome(),
     "segments": ((2, 5),),
@@ -51,6 +52,8 @@ OTHER = {
     "shards": (2, 4),
     "zero": 2,
     "copies": 2,
+    "server": 7,
+    "part": 0,
 }
 
 

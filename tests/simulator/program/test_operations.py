@@ -32,6 +32,7 @@ def test_every_word_has_one_row():
 def test_columns_of_a_row_agree(row: Operation):
     """What moves bytes has others that take part, and is not counted as work of a device."""
     transfers = Formula.MESSAGE | Formula.SCATTERING | Formula.GATHERING | Formula.TRANSPOSING
+    transfers |= Formula.CHAINING
     alone = row.side is Side.COMPUTES
     assert alone == (row.payload is Payload.NOTHING)
     assert alone == (not row.cost & transfers)

@@ -1,0 +1,213 @@
+"""Servers update the parameters of trainers, synchronously.
+
+The gradients of a bucket are reduced to its server, which alone has the optimizer's state; it
+steps, and broadcasts the parameters (Li et al. 2014, "Scaling Distributed Machine Learning with
+the Parameter Server"; Dean et al. 2012, DistBelief). Both overlap the backward pass of the
+segments before: nobody reads the parameters of a bucket between its last backward pass and the
+next step. So the result is that of all-reduces, after which every replica updates for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.roles import SERVER
+from simulator.experiment.section import ExperimentError
+from simulator.program.bucket import Bucket
+from simulator.program.operations import Op
+from simulator.program.task import Task
+from simulator.program.template import Call
+from simulator.strategies.gradients.buckets import resident_bytes
+from simulator.strategies.lowered import Lowered
+from simulator.strategies.stages.dataflow import Range
+
+STREAM = "server"
+"""The stream on which parameters come back, while more gradients are on their way."""
+
+Key = tuple[tuple[Range, ...], tuple[int, ...]]
+"""A bucket whose replicas are equal: its segments, and the ranks that have it."""
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse what servers do not do, and servers where nobody asks for them.
+
+    Raises:
+        ExperimentError: with one line that names key, value and what is allowed.
+    """
+    parallel, workload = experiment.parallel, experiment.workload
+    asked = f"parallel.data_style = {parallel.data_style!r}"
+    if parallel.servers is not None and not parallel.has_servers:
+        raise ExperimentError(
+            f"parallel.servers = {parallel.servers}: only for parallel.data_style = "
+            f"'parameter-server', not {parallel.data_style!r}"
+        )
+    if not parallel.has_servers:
+        return
+    if not workload.family.has_parameters:
+        raise ExperimentError(
+            f"{asked}: workload.model = 'unit' has no parameters; allowed: 'all-reduce'"
+        )
+    if parallel.shards_optimizer:
+        raise ExperimentError(
+            f"parallel.zero = {parallel.zero}: with {asked} servers have the optimizer's state; "
+            "allowed: 0"
+        )
+    if workload.clip_norm is not None:
+        raise ExperimentError(
+            f"workload.clip_norm = {workload.clip_norm:g}: with {asked} no rank has the norm of "
+            "the whole gradient; allowed: unset"
+        )
+    if workload.dtype == "fp16":
+        raise ExperimentError(
+            f"workload.dtype = 'fp16': with {asked} nobody tells trainers that gradients have "
+            "overflowed; allowed: fp64, fp32, bf16"
+        )
+
+
+def choose_servers(lowered: Lowered) -> Lowered:
+    """Give every bucket of the trainers a server, so that these have as equal bytes as can be.
+
+    The largest bucket that is left goes to the server with the fewest bytes (Graham 1969,
+    longest processing time first).
+
+    Raises:
+        ExperimentError: a server would have nothing to do.
+    """
+    sizes: dict[Key, int] = {}
+    having: dict[tuple[Range, ...], set[tuple[int, ...]]] = {}
+    for rank in lowered.ranks:
+        for bucket in lowered.buckets[rank]:
+            sizes[bucket.segments, bucket.replicas] = bucket.nbytes
+            having.setdefault(bucket.segments, set()).add(bucket.replicas)
+    servers = next(role.ranks for role in lowered.experiment.roles if role.name == SERVER)
+    if len(servers) > len(sizes):
+        raise ExperimentError(
+            f"parallel.servers = {len(servers)}: the gradients of this plan are in "
+            f"{len(sizes)} buckets, each of one server; allowed: at most {len(sizes)}, or a "
+            f"parallel.bucket_mb below {lowered.experiment.parallel.bucket_mb:g}"
+        )
+    chosen = _divided(sizes, servers)
+    buckets: dict[int, list[Bucket]] = {}
+    for rank in lowered.ranks:
+        buckets[rank] = []
+        for bucket in lowered.buckets[rank]:
+            parts = sorted(having[bucket.segments])
+            part = parts.index(bucket.replicas) if len(parts) > 1 else None
+            server = chosen[bucket.segments, bucket.replicas]
+            buckets[rank].append(replace(bucket, server=server, part=part))
+    return _holding(lowered, buckets)
+
+
+def _divided(sizes: Mapping[Key, int], servers: Sequence[int]) -> dict[Key, int]:
+    held = dict.fromkeys(servers, 0)
+    chosen: dict[Key, int] = {}
+    for key in sorted(sizes, key=lambda key: (-sizes[key], key)):
+        server = min(servers, key=lambda rank: (held[rank], rank))
+        held[server] += sizes[key]
+        chosen[key] = server
+    return chosen
+
+
+def _holding(lowered: Lowered, buckets: Mapping[int, list[Bucket]]) -> Lowered:
+    """Return a copy in which ranks hold these buckets."""
+    workload = lowered.experiment.workload
+    states = workload.optimizer_bytes // workload.dtype_bytes
+    resident = {rank: resident_bytes(mine, states, rank) for rank, mine in buckets.items()}
+    return replace(lowered, buckets=dict(buckets), resident=resident)
+
+
+def server_traffic(bucket: Bucket, backward: Task) -> Iterator[Task]:
+    """Yield what follows the last backward pass of a bucket: to its server, and back from it."""
+    assert bucket.server is not None
+    for op, name, stream, tensor in (
+        (Op.REDUCE, "REDUCE_GRAD", "data", bucket.name),
+        (Op.BROADCAST, "BROADCAST", STREAM, bucket.weights),
+    ):
+        yield Task(
+            op=op,
+            stage=backward.stage,
+            layers=backward.layers,
+            segment=backward.segment,
+            mnemonic=_mnemonic(name, bucket),
+            stream=stream,
+            group=(*bucket.replicas, bucket.server),
+            root=bucket.server,
+            tensor=tensor,
+            nbytes=bucket.nbytes,
+        )
+
+
+def _mnemonic(name: str, bucket: Bucket) -> str:
+    """Return the name in labels; a server may have the same bucket of several tensor ranks."""
+    return name if bucket.part is None else f"{name}_PART{bucket.part}"
+
+
+class Served(NamedTuple):
+    """A bucket, and the traffic between its trainers and its server."""
+
+    bucket: Bucket
+    reduce: Task
+    broadcast: Task
+
+
+def add_servers(lowered: Lowered) -> Lowered:
+    """Give the servers their lists: they update each bucket as soon as its gradients are there.
+
+    All queues have the buckets in one order, so nobody waits for a server that waits for another.
+    """
+    order = _in_order(lowered)
+    servers = next(role.ranks for role in lowered.experiment.roles if role.name == SERVER)
+    served = {rank: [one for one in order if one.bucket.server == rank] for rank in servers}
+    buckets = {rank: [one.bucket for one in mine] for rank, mine in served.items()}
+    calls = {rank: _calls(mine) for rank, mine in served.items()}
+    lowered = _holding(lowered, {**lowered.buckets, **buckets})
+    return replace(
+        lowered,
+        ranks=[*lowered.ranks, *servers],
+        stages={**lowered.stages, **{rank: {} for rank in servers}},
+        calls={**lowered.calls, **calls},
+    )
+
+
+def _in_order(lowered: Lowered) -> list[Served]:
+    """Return all buckets, those first whose gradients are known first.
+
+    What counts is how many passes the trainer has still to do; of equal ones the later stage is
+    first. The order is that of every trainer, which matters more than that it is the best one.
+    """
+    found: list[tuple[tuple[int, int, int, int], Served]] = []
+    for rank in lowered.ranks:
+        mine = {b.name: b for b in lowered.buckets[rank] if b.replicas[0] == rank}
+        calls = lowered.calls[rank]
+        for position, call in enumerate(calls):
+            tasks = [call.template.entries[number].task for number in call.template.order]
+            back = {task.tensor: task for task in tasks if task.op is Op.BROADCAST}
+            for place, task in enumerate(tasks):
+                if task.op is Op.REDUCE and task.tensor in mine:
+                    bucket = mine[task.tensor]
+                    when = position - len(calls), -task.stage, place, rank
+                    found.append((when, Served(bucket, task, back[bucket.weights])))
+    return [served for _, served in sorted(found, key=lambda one: one[0])]
+
+
+def _calls(served: Sequence[Served]) -> list[Call]:
+    """Return the calls of a server: it takes gradients as they come, steps, and sends."""
+    reduces = [Call.of_task(one.reduce) for one in served]
+    calls = list(reduces)
+    for one, reduced in zip(served, reduces, strict=True):
+        update = Task(
+            op=Op.OPTIMIZER_STEP,
+            stage=one.reduce.stage,
+            layers=(one.bucket.segments[0][0], one.bucket.segments[-1][1]),
+            segment=one.reduce.segment,
+            mnemonic=_mnemonic(Op.OPTIMIZER_STEP.value, one.bucket),
+            tensor=one.bucket.weights,
+            nbytes=one.bucket.nbytes,
+            version=0,
+        )
+        step = Call.of_task(update, arguments=[(reduced, 0)])
+        calls += [step, Call.of_task(one.broadcast, arguments=[(step, 0)])]
+    return calls

@@ -1,0 +1,39 @@
+"""Servers that update for trainers train the model that one process trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+ONE, TWO = ({"data_style": "parameter-server", "servers": number} for number in (1, 2))
+PLANS = [
+    {"microbatches": 3, **ONE},
+    {"data": 2, "microbatches": 2, **ONE},
+    {"data": 2, "microbatches": 2, "bucket_mb": 0.003, "optimizer": "adam", **TWO},
+    {"data": 3, "model": "mlp", "layers": 5, "bucket_mb": 1e-6, "optimizer": "momentum", **ONE},
+    {"data": 2, "model": "moe-gpt", "capacity_factor": 0.8, "bucket_mb": 0.003, **TWO},
+    {"pipeline": 3, "microbatches": 4, "optimizer": "adamw", "bucket_mb": 0.003, **ONE},
+    {"pipeline": 2, "microbatches": 3, "schedule": "zb-v", "virtual_stages": 2, **TWO},
+    {"pipeline": 2, "microbatches": 2, "recompute": "full", "bucket_mb": 1e-6, **TWO},
+]
+SPLIT = [
+    {"tensor": 2, "microbatches": 2, "optimizer": "adam", "bucket_mb": 0.001, **ONE},
+    {"tensor": 2, "microbatches": 2, "sequence_parallel": True, "bucket_mb": 0.001, **TWO},
+    {"context": 2, "microbatches": 2, "bucket_mb": 0.003, **TWO},
+    {"expert": 2, "model": "moe-gpt", "microbatches": 2, "capacity_factor": 0.8, **TWO},
+]
+
+
+def name_of(keys: dict[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in keys.items())
+
+
+@pytest.mark.parametrize("keys", PLANS, ids=name_of)
+def test_gradients_parameters_and_losses_are_those_of_one_process(run, equals_one_process, keys):
+    equals_one_process(run(**keys, iterations=3))
+
+
+@pytest.mark.parametrize("keys", SPLIT, ids=name_of)
+def test_so_they_are_where_layers_are_cut_into_parts(run, equals_unsplit, keys):
+    equals_unsplit(run(**keys, iterations=3))
