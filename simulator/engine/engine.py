@@ -15,6 +15,7 @@ import numpy as np
 import simpy
 
 from simulator.engine.contention import Demand, SharedResources
+from simulator.engine.unshared import unshared_times
 from simulator.program.accept_queue import Decision
 from simulator.program.arrivals import NEVER
 from simulator.program.gc_pause import paused_gc
@@ -24,7 +25,7 @@ from simulator.program.program import Program
 from simulator.program.runs import Times
 from simulator.program.task import Task
 from simulator.timeline.memory import memory_samples
-from simulator.timeline.timeline import Timeline
+from simulator.timeline.timeline import Floats, Timeline
 
 
 class Costs(Protocol):
@@ -115,9 +116,7 @@ class Engine(LeapingWalk):
         self.complete()
         for stuck in self.stuck():
             raise ValueError(f"deadlock: {stuck!r} never starts")
-        posted, start, end = (np.array(column) for column in (self.posted, self.start, self.end))
-        memory = memory_samples(self.program, posted, end)
-        timeline = Timeline.of_program(self.program, posted, start, end, memory=memory)
+        timeline = _timeline(self.program, *map(np.array, (self.posted, self.start, self.end)))
         if self.arrivals is not None:
             timeline.decisions = self.arrivals.decisions
             timeline.idle = self.arrivals.idle_steps()
@@ -271,4 +270,13 @@ def simulate(program: Program, costs: Costs, record: Sequence[Decision] | None =
         record: decisions about arrivals to repeat; None: the policies of the program decide.
     """
     with paused_gc():
+        if not costs.capacities and costs.are_alike() and not any(costs.all_delays(program)):
+            times = unshared_times(program, costs.all_seconds(program))
+            if times is not None:
+                return _timeline(program, *times)
         return Engine(program, costs, record).run()
+
+
+def _timeline(program: Program, posted: Floats, start: Floats, end: Floats) -> Timeline:
+    memory = memory_samples(program, posted, end)
+    return Timeline.of_program(program, posted, start, end, memory=memory)
