@@ -6,30 +6,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from simulator.program.operations import COMPUTE_STREAM, INPUT_BACKWARDS, Op
+import numpy as np
+
+from simulator.program.operations import COMPUTE_STREAM, Op
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Reference, Template, argument
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.schedules.passes import Pass
+from simulator.strategies.stages.pass_columns import Integers, PassColumns
 from simulator.strategies.stages.stage import Stage
 
 
 def expand_passes(lowered: Lowered) -> Lowered:
     """Give every rank its calls: its passes, and the messages between stages."""
-    orders = {rank: lowered.orders[lowered.pipeline_rank(rank)] for rank in lowered.ranks}
-    incoming: dict[int, dict[int, list[Pass]]] = {rank: {} for rank in lowered.ranks}
+    columns = [PassColumns(passes, len(lowered.ranges)) for passes in lowered.orders]
+    of_rank = {rank: columns[lowered.pipeline_rank(rank)] for rank in lowered.ranks}
+    incoming: dict[int, list[Integers]] = {rank: [] for rank in lowered.ranks}
     for source, stages in lowered.stages.items():
-        for target, started in messages_from(source, orders[source], stages).items():
-            incoming[target][source] = started
+        for target, numbers in of_rank[source].sent(source, stages).items():
+            incoming[target].append(numbers)
     calls = {
-        rank: lower_passes(orders[rank], stages, incoming[rank])
+        rank: lower_passes(of_rank[rank], stages, incoming[rank])
         for rank, stages in lowered.stages.items()
     }
     return replace(lowered, calls=calls)
 
 
 def lower_passes(
-    passes: Sequence[Pass], stages: Mapping[int, Stage], sent: dict[int, list[Pass]]
+    columns: PassColumns, stages: Mapping[int, Stage], incoming: Sequence[Integers]
 ) -> list[Call]:
     """Return the calls of one pipeline rank, one for each pass.
 
@@ -40,39 +44,58 @@ def lower_passes(
     that is needed: nothing but order tells messages apart.
 
     Args:
-        passes: those of the rank, in order.
+        columns: the passes of the rank.
         stages: those of the rank, by index.
-        sent: per peer the passes whose results it sends here, in its order.
+        incoming: of every peer the numbers of what its messages start here, in its order.
     """
-    calls: list[Call] = []
-    posts = _posting_positions(passes, sent)
+    passes = columns.passes
     scripts = Scripts(stages)
-    arrived: dict[tuple[bool, int, int], list[Reference]] = {}  # what a pass starts from
-
-    def receive(call: Call, first: int, coming: Sequence[Pass]) -> None:
-        for number, started in enumerate(coming, first):
-            arrived[_start(started)] = [(call, number)]
-
-    if first := posts.get(0, []):
-        call = Call(Template(scripts.receives(first, passes[0].microbatch)), passes[0].microbatch)
-        receive(call, 0, first)
+    posted, begin = (column.tolist() for column in columns.posted(incoming))
+    begins, following = columns.start.tolist(), columns.next.tolist()
+    kinds, coming = columns.kind.tolist(), _likeness(columns, posted, begin)
+    arrived: dict[int, tuple[Reference, ...]] = {}  # what a pass starts from
+    known: dict[tuple[int, int, int | tuple[int, ...]], tuple[Template, list[int], int]] = {}
+    calls: list[Call] = []
+    if first := posted[: begin[1]]:
+        batch = passes[0].microbatch
+        call = Call(Template(scripts.receives([passes[other] for other in first], batch)), batch)
+        for number, other in enumerate(first):
+            arrived[begins[other]] = ((call, number),)
         calls.append(call)
     for position, step in enumerate(passes):
-        start = [] if step.op is Op.BACKWARD_WEIGHT else arrived.pop(_start(step), [])
-        coming = posts.get(position + 1, [])
-        template, script = scripts.template(step, len(start), coming)
-        call = Call(template, step.microbatch, start)
+        number = begins[position]
+        start = arrived.pop(number, ()) if number >= 0 else ()
+        since, until = begin[position + 1], begin[position + 2]
+        receives = coming[since] if until == since + 1 else tuple(coming[since:until])
+        key = kinds[position], len(start), receives
+        if key not in known:
+            others = [passes[other] for other in posted[since:until]]
+            template, script = scripts.template(step, len(start), others)
+            known[key] = template, script.leaves, len(script.entries)
+        template, leaves, count = known[key]
+        call = Call(template, step[2], start)
         calls.append(call)
-        if script.leaves:  # to a stage of this rank
-            forwards = step.op is Op.FORWARD
-            beside = step.stage + 1 if forwards else step.stage - 1
-            arrived[forwards, beside, step.microbatch] = [(call, n) for n in script.leaves]
-        receive(call, len(script.entries), coming)
+        if leaves:  # to a stage of this rank
+            arrived[following[position]] = tuple([(call, leaf) for leaf in leaves])
+        for place in range(since, until):
+            arrived[begins[posted[place]]] = ((call, count + place - since),)
     return calls
 
 
-def _start(step: Pass) -> tuple[bool, int, int]:
-    return step.op is Op.FORWARD, step.stage, step.microbatch
+def _likeness(columns: PassColumns, posted: Sequence[int], begin: Sequence[int]) -> list[int]:
+    """Return a number for each receive, equal for those that are alike.
+
+    Args:
+        columns: the passes of a rank.
+        posted: the passes whose receives are posted, in order.
+        begin: where those posted before each pass begin.
+    """
+    which = np.array(posted, dtype=np.int64)
+    caller = np.maximum(np.repeat(np.arange(len(begin) - 1), np.diff(begin)) - 1, 0)
+    shift = columns.microbatch[which] - columns.microbatch[caller]
+    found = (shift - shift.min(initial=0)) * (columns.kind.max(initial=0) + 1) + columns.kind[which]
+    likeness: list[int] = found.tolist()
+    return likeness
 
 
 class Scripts:
@@ -173,51 +196,3 @@ def _tasks(op: Op, stage: Stage) -> Iterator[Task]:
     send = stage.send(forwards)
     if send is not None:
         yield send
-
-
-def messages_from(
-    source: int, passes: Sequence[Pass], stages: Mapping[int, Stage]
-) -> dict[int, list[Pass]]:
-    """Return, per target rank, the passes there that start from what `source` sends, in order.
-
-    Args:
-        source: the global rank that sends.
-        passes: those of `source`, in order.
-        stages: those of `source`, by index.
-    """
-    sent: dict[int, list[Pass]] = {}
-    for step in passes:
-        stage = stages[step.stage]
-        if step.op is Op.FORWARD:
-            target, started = stage.next_rank, Pass(Op.FORWARD, step.stage + 1, step.microbatch)
-        elif step.op in INPUT_BACKWARDS:
-            target = stage.previous_rank
-            started = Pass(Op.BACKWARD, step.stage - 1, step.microbatch)
-        else:
-            continue
-        if target is not None and target != source:
-            sent.setdefault(target, []).append(started)
-    return sent
-
-
-def _posting_positions(
-    passes: Sequence[Pass], sent: dict[int, list[Pass]]
-) -> dict[int, list[Pass]]:
-    """Return, by position in `passes`, whose receives are posted before it, peers in order."""
-    position_of: dict[Pass, int] = {}
-    actual: dict[Pass, Pass] = {}
-    for position, step in enumerate(passes):
-        if step.op is not Op.BACKWARD_WEIGHT:
-            key = step if step.op is Op.FORWARD else step._replace(op=Op.BACKWARD)
-            position_of[key], actual[key] = position, step
-    posts: dict[int, list[Pass]] = {}
-    for messages in sent.values():
-        latest = len(passes)
-        ordered: list[tuple[int, Pass]] = []
-        for message in reversed(messages):
-            if message in position_of:
-                latest = min(latest, max(position_of[message] - 1, 0))
-                ordered.append((latest, actual[message]))
-        for position, step in reversed(ordered):
-            posts.setdefault(position, []).append(step)
-    return posts
