@@ -39,7 +39,9 @@ def print_mesh(console: Console, experiment: Experiment, program: Program) -> No
         count, total = traffic.most
         table.add_row(along, shown + more, operation, f"{count}", nbytes(total))
     console.print(table)
-    console.print("times, bytes: of all such operations of one rank in one step, where it has most")
+    horizon = experiment.run.horizon
+    steps = "one step" if horizon == 1 else f"{horizon} steps"
+    console.print(f"times, bytes: of all such operations of one rank in {steps}, where it has most")
 
 
 @dataclass

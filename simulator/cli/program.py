@@ -65,6 +65,8 @@ def program(
     for line in lines_of_contents(experiment):
         print_filled(errors, line)
     errors.print(LABELS, soft_wrap=True)
+    if lowered.horizon > 1:
+        errors.print("Before it is the training step, for those after the first: s1:0F0.")
     print_mesh(errors, experiment, lowered)
     text = to_csv(lowered, compute_only=compute_only)
     if not whole and on_terminal() and is_long(lowered):

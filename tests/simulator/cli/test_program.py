@@ -51,3 +51,11 @@ def test_what_comes_before_the_lists_fits_80_columns() -> None:
     found = CliRunner().invoke(app, ["program", *arguments], env={"COLUMNS": "80"})
     assert max(map(len, found.stderr.splitlines())) <= 80
     assert found.stderr.startswith("program ")
+
+
+def test_several_steps_are_explained() -> None:
+    found = CliRunner().invoke(app, ["program", "--set", "run.horizon=3"], env={"COLUMNS": "80"})
+    assert "for those after the first: s1:0F0." in found.stderr
+    assert "of one rank in 3 steps" in found.stderr
+    assert max(map(len, found.stderr.splitlines())) <= 80
+    assert "steps" not in CliRunner().invoke(app, ["program"]).stderr.partition("A label is")[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from rich.console import Console
 
@@ -45,6 +47,7 @@ def test_percent() -> None:
         (["pipeline=4", "microbatches=8"], "gpt, pipeline 4, 1f1b, 8 microbatches"),
         (["pipeline=1", "data=3", "microbatches=2"], "gpt, data 3, 2 microbatches"),
         (["data=2", "schedule=gpipe"], "gpt, data 2 × pipeline 2, gpipe, 4 microbatches"),
+        (["data=2", "pipeline=1", "horizon=3"], "gpt, data 2, 3 steps, 4 microbatches"),
     ],
 )
 def test_a_plan_in_a_few_words(settings: list[str], text: str) -> None:
@@ -101,3 +104,17 @@ def test_the_number_of_parameters_comes_first(capsys: pytest.CaptureFixture[str]
     assert second.startswith("program ")
     print_result(Console(width=80), "predicted", predict(load(None, ["workload.model=unit"])))
     assert "parameters" not in capsys.readouterr().out
+
+
+def test_the_steps_of_an_iteration() -> None:
+    def printed(*settings: str) -> str:
+        console = Console(record=True, width=80, file=io.StringIO())
+        plan = ["model=unit", "pipeline=2", "microbatches=2", *settings]
+        print_result(console, "predicted", predict(load(None, plan)))
+        return console.export_text()
+
+    several = printed("schedule=pipedream", "horizon=5")
+    assert "5 steps an iteration, each 66 ms on average   steady state 60 ms" in several
+    assert "drained after each step 90 ms" in several
+    assert "steady state" not in printed()
+    assert "drained" not in printed("horizon=5")

@@ -27,6 +27,14 @@ def test_passes_only_has_one_replica_and_whole_stages() -> None:
     assert to_csv(cut, compute_only=True) == "0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n"
 
 
+def test_passes_of_several_steps_are_counted_on() -> None:
+    steps = lower(load(None, ["workload.model=unit", "parallel.microbatches=2", "run.horizon=2"]))
+    assert to_csv(steps, compute_only=True) == (
+        "0F0,0F1,0B0,0B1,0F2,0F3,0B2,0B3\n1F0,1B0,1F1,1B1,1F2,1B2,1F3,1B3\n"
+    )
+    assert to_csv(steps).splitlines()[1].endswith("s1:1B1,s1:1SEND_B1")
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("data", [1, 2])
 def test_written_and_read_again(tmp_path, name: str, data: int) -> None:
