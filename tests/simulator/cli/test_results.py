@@ -47,7 +47,6 @@ def test_percent() -> None:
         (["pipeline=4", "microbatches=8"], "gpt, pipeline 4, 1f1b, 8 microbatches"),
         (["pipeline=1", "data=3", "microbatches=2"], "gpt, data 3, 2 microbatches"),
         (["data=2", "schedule=gpipe"], "gpt, data 2 × pipeline 2, gpipe, 4 microbatches"),
-        (["data=2", "pipeline=1", "horizon=3"], "gpt, data 2, 3 steps, 4 microbatches"),
     ],
 )
 def test_a_plan_in_a_few_words(settings: list[str], text: str) -> None:
@@ -118,3 +117,6 @@ def test_the_steps_of_an_iteration() -> None:
     assert "drained after each step 90 ms" in several
     assert "steady state" not in printed()
     assert "drained" not in printed("horizon=5")
+    assert (
+        describe_plan(load(None, ["horizon=5"])) == "gpt, pipeline 2, 5 steps, 1f1b, 4 microbatches"
+    )
