@@ -44,6 +44,7 @@ from twinline import (
     Instruction,
     Op,
     Program,
+    Stream,
     Task,
     Workers,
     clusters,
@@ -241,7 +242,7 @@ def reduce_in_order(names):
     return [
         Instruction(
             Task(
-                Op.ALL_REDUCE, stage=0, mnemonic=f"REDUCE_{name}", stream="data",
+                Op.ALL_REDUCE, stage=0, mnemonic=f"REDUCE_{name}", stream=Stream.along("data"),
                 group=(0, 1), tensor=name, nbytes=1000,
             )
         )

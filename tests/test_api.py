@@ -51,7 +51,7 @@ SECTIONS = {
     ],
     "Programs": [
         *("lower", "check_program", "simulate", "Costs", "costs_of", "to_csv", "ring_seconds"),
-        *("Program", "ProgramError", "Instruction", "Task", "Op", "COMPUTE_STREAM"),
+        *("Program", "ProgramError", "Instruction", "Task", "Op", "Stream", "COMPUTE_STREAM"),
     ],
     "Schedules": ["compare_schedules", "PipelineSetting"],
     "Figures": [
@@ -121,10 +121,8 @@ def page() -> str:
             lines.append(f"### {name}\n")
             if inspect.isfunction(value):
                 lines.append(f"```python\n{signature(name, value)}\n```\n")
-            if isinstance(value, str):
-                lines.append(
-                    f"The text `{value!r}`, the name of the stream of passes and optimizer steps.\n"
-                )
+            if isinstance(value, tw.Stream):
+                lines.append("The stream of passes and optimizer steps.\n")
                 continue
             lines.append(first_sentence(value) + "\n")
             if inspect.isfunction(value) and (found := list(details(value))):
@@ -146,7 +144,7 @@ def test_the_page_has_every_public_name_once() -> None:
 def test_every_public_name_has_a_sentence() -> None:
     for name in tw.__all__:
         value = getattr(tw, name)
-        if not isinstance(value, str):
+        if not isinstance(value, tw.Stream):
             assert first_sentence(value).endswith("."), name
 
 

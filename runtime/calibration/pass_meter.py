@@ -15,7 +15,8 @@ from runtime.executor.groups import NullGroups
 from runtime.executor.rank import Rank
 from runtime.models.batches import microbatch
 from simulator.engine.pass_key import key_of_task
-from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.operations import Op
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.workloads.describe import describe
 
 Samples = dict[str, list[float]]

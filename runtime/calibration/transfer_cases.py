@@ -10,6 +10,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COLLECTIVES, IN_PLACE, Op, Payload
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor
 
@@ -86,7 +87,7 @@ class TransferCases:
 
         Nobody waits for the communication.
         """
-        reduce = self._collective_task(Op.ALL_REDUCE, SMALLEST, "data", self.at_once)
+        reduce = self._collective_task(Op.ALL_REDUCE, SMALLEST, Stream.along("data"), self.at_once)
         return self._of_host("queueing", [reduce])
 
     def _of_host(self, name: str, behind: list[Task]) -> TransferCase:
@@ -119,7 +120,7 @@ class TransferCases:
     def _collectives(self, wide: bool) -> list[TransferCase]:
         """Make a case for each operation, size and group size; the first such group runs it."""
         everyone = tuple(range(self.program.num_ranks))
-        wanted: dict[tuple[Op, int, int], tuple[str, tuple[int, ...], int]] = {}
+        wanted: dict[tuple[Op, int, int], tuple[Stream, tuple[int, ...], int]] = {}
         for task in {id(i.task): i.task for i in self.program}.values():
             if task.op in COLLECTIVES:
                 for nbytes in (task.nbytes, SMALLEST, *(SIZES[:2] if wide else ())):
@@ -128,14 +129,14 @@ class TransferCases:
         if wide and len(everyone) > 1:
             for nbytes in (SMALLEST, *SIZES):
                 key = (Op.ALL_REDUCE, len(everyone), nbytes)
-                wanted.setdefault(key, ("data", everyone, -1))
+                wanted.setdefault(key, (Stream.along("data"), everyone, -1))
         return [
             self._collective(op, nbytes, self._collective_task(op, nbytes, *where))
             for (op, _, nbytes), where in sorted(wanted.items())
         ]
 
     def _collective_task(
-        self, op: Op, nbytes: int, stream: str, group: tuple[int, ...], root: int = -1
+        self, op: Op, nbytes: int, stream: Stream, group: tuple[int, ...], root: int = -1
     ) -> Task:
         # Every rank has an equal part; what sizes are asked for need not be multiples of it.
         unit = len(group) * TORCH_DTYPE[self.experiment.workload.dtype].itemsize
@@ -174,7 +175,7 @@ def _repeats(nbytes: int) -> int:
 
 
 def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:
-    stream = f"{'send' if op is Op.SEND else 'recv'}:{peer}"
+    stream = Stream.send(peer) if op is Op.SEND else Stream.recv(peer)
     name = f"calibration:{direction}"
     sources = (name,) if op is Op.SEND else ()
     return Task(

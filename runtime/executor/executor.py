@@ -16,7 +16,7 @@ from runtime.executor.observers import Observer
 from runtime.executor.operations.table import OPERATIONS
 from runtime.executor.streams import Stopwatch, Stream, Ticket
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMPUTE_STREAM
+from simulator.program.stream import COMPUTE_STREAM
 
 FAILURE_POLL_S = 0.2
 CLOSE_S = 1.0
@@ -39,8 +39,8 @@ class Executor:
         self.instructions = self.rank.instructions
         self.timeout_s = self.rank.experiment.run.timeout_s
         device = self.rank.device
-        names = dict.fromkeys(i.task.stream for i in self.instructions)
-        self.streams = {name: Stream(name, device) for name in names if name != COMPUTE_STREAM}
+        used = dict.fromkeys(i.task.stream for i in self.instructions)
+        self.streams = {s: Stream(str(s), device) for s in used if s != COMPUTE_STREAM}
         self.stopwatch = Stopwatch(device)
         # Where the host takes part, giving memory back takes time, too.
         self._on_host = device.type == "cpu" or any(o.takes_time for o in self.observers)

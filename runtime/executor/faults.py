@@ -26,12 +26,12 @@ class Fault(Observer):
 
     def before(self, instruction: Instruction) -> None:
         """Fail, hang or come late."""
-        if self._where in (instruction.label, instruction.task.stream):
+        if self._where in (instruction.label, str(instruction.task.stream)):
             inject(self._kind)
 
     def after(self, instruction: Instruction, begin: float) -> None:
         """Take longer."""
-        if self._where in (instruction.label, instruction.task.stream):
+        if self._where in (instruction.label, str(instruction.task.stream)):
             end = linger(self._kind, begin)
             if self._pacing is not None:
                 self._pacing.is_due(instruction, end)

@@ -12,8 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from runtime.executor.devices import patience
+from simulator.program.meetings import participants_of
 from simulator.program.operations import COLLECTIVES, IN_PLACE, MESSAGES, Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 
 Group = dist.ProcessGroup | None
@@ -85,16 +87,16 @@ class Groups:
     def __init__(self, programs: Iterable[Program], timeout_s: float, backend: str = "gloo"):
         self._on_host = backend == "gloo"
         timeout = patience(timeout_s, backend)
-        collectives: dict[tuple[str, tuple[int, ...]], None] = {}
+        collectives: dict[tuple[Stream, tuple[int, ...]], None] = {}
         pairs: dict[tuple[int, int], None] = {}
         for instruction in chain.from_iterable(programs):
             task = instruction.task
             if task.op in COLLECTIVES:
                 collectives[task.stream, task.group] = None
             elif task.op in MESSAGES:
-                pair = (instruction.rank, task.peer)
-                pairs[pair if task.stream.startswith("send") else pair[::-1]] = None
-        self._collectives: dict[tuple[str, tuple[int, ...]], Group] = {
+                source, target = participants_of(instruction.rank, task)
+                pairs[source, target] = None
+        self._collectives: dict[tuple[Stream, tuple[int, ...]], Group] = {
             key: dist.new_group(list(key[1]), timeout=timeout) for key in sorted(collectives)
         }
         self._pairs: dict[tuple[int, int], Group] = {}

@@ -15,6 +15,7 @@ from typing import Any
 from runtime.executor.observers import Observer
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, MESSAGES
+from simulator.program.stream import Stream
 
 Transfer = tuple[str, int]
 """Kind and bytes of a transfer."""
@@ -43,7 +44,7 @@ class Pacing(Observer):
         self.known: dict[Transfer, float] = {}
         self._origin = 0.0
         self._due: dict[int, float] = {}
-        self._free: dict[str, float] = {}
+        self._free: dict[Stream, float] = {}
         self._worked: dict[int, list[float]] = {}
         self._instructions: dict[int, Instruction] = {}
 

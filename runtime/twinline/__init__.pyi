@@ -47,9 +47,10 @@ from simulator.program.check import check_program as check_program
 from simulator.program.csv_text import to_csv as to_csv
 from simulator.program.errors import ProgramError as ProgramError
 from simulator.program.instruction import Instruction as Instruction
-from simulator.program.operations import COMPUTE_STREAM as COMPUTE_STREAM
 from simulator.program.operations import Op as Op
 from simulator.program.program import Program as Program
+from simulator.program.stream import COMPUTE_STREAM as COMPUTE_STREAM
+from simulator.program.stream import Stream as Stream
 from simulator.program.task import Task as Task
 from simulator.strategies.lowering import lower as lower
 from simulator.strategies.registry import strategies as strategies

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from simulator.program.instruction import Instruction
 from simulator.program.meetings import participants_of
-from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES
+from simulator.program.operations import COMMUNICATION, MESSAGES
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM
 
 Level = Callable[[Instruction], list[str]]
 """Returns the places of one width that an instruction belongs to."""

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from simulator.engine.engine import Costs, simulate
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.walk import predecessors
 from simulator.timeline.timeline import Floats, Timeline
 

@@ -19,7 +19,8 @@ from matplotlib.patches import ConnectionPatch, Patch, Rectangle
 
 from simulator.charts.chart import DPI, Chart
 from simulator.charts.rows import names_of_ranks
-from simulator.program.operations import BACKWARDS, COMPUTE_STREAM, Op
+from simulator.program.operations import BACKWARDS, Op
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.timeline.timeline import Floats, Kind, Timeline
 
 MOST_BARS = 200  # of a row; with more they are not drawn one by one

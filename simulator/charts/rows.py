@@ -79,7 +79,9 @@ def rectangles(timeline: Timeline) -> Floats:
     communication stream of the rank has a lane of its own, in order of the names. With no
     communication at all, compute fills the row.
     """
-    streams, stream_of_kind = np.unique([k.stream for k in timeline.kinds], return_inverse=True)
+    streams, stream_of_kind = np.unique(
+        [str(k.stream) for k in timeline.kinds], return_inverse=True
+    )
     apart = ~timeline.is_compute
     highest, lowest = _compute_lane(timeline)
     top, bottom = timeline.rank + highest, timeline.rank + lowest

@@ -17,8 +17,9 @@ from simulator.engine.pass_key import updated_parameters
 from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES, Op
+from simulator.program.operations import COMMUNICATION, MESSAGES, Op
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.task import Task
 from simulator.workloads.layer import Layer
 

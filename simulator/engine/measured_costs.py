@@ -13,8 +13,9 @@ from simulator.engine.estimated_costs import EstimatedCosts, EstimatedDurations
 from simulator.engine.pass_key import key_of_task
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.task import Task
 
 

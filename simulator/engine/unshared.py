@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from simulator.program.columns import Integers
-from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.timeline.timeline import Floats
 
 

@@ -10,8 +10,8 @@ from simulator.engine.engine import simulate
 from simulator.experiment.experiment import Experiment
 from simulator.prediction import predict
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.strategies.lowering import lower
 
 STEPS = 3

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from simulator.program.call_columns import CallColumns, Integers
 from simulator.program.call_summary import Event, Summary, Touch, bits, summary_of
-from simulator.program.operations import COMPUTE_STREAM
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.template import Template
 
 Kind = tuple[int, bool]
@@ -169,7 +169,7 @@ class _Order:
 
     def __init__(self, calls: CallColumns, summaries: Sequence[Summary]) -> None:
         self._calls, self._summaries = calls, summaries
-        streams: dict[str, int] = {COMPUTE_STREAM: 0}
+        streams: dict[Stream, int] = {COMPUTE_STREAM: 0}
         self._stream = np.array(
             [
                 streams.setdefault(entry.task.stream, len(streams))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from simulator.program.operations import COMPUTE_STREAM
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.template import Template
 from simulator.program.tensor_lifetimes import reads_of
 
@@ -59,7 +59,7 @@ def summary_of(template: Template) -> Summary | None:
     """Return what other calls have to know of a template; None: it is not sound by itself."""
     past: dict[int, int] = {}
     arguments: dict[int, int] = {}
-    last_of: dict[str, int] = {}
+    last_of: dict[Stream, int] = {}
     for number in template.order:
         task, waits, _ = template.entries[number]
         past[number] = arguments[number] = 0

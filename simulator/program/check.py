@@ -8,8 +8,9 @@ from simulator.program.call_lifetimes import are_sound
 from simulator.program.deadlock import check_deadlock
 from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM
+from simulator.program.operations import COMMUNICATION
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.tensor_lifetimes import check_tensors
 
 
@@ -37,9 +38,11 @@ def _check_streams(program: Program) -> None:
     """
     for first, columns in zip(program.begins, program.columns, strict=True):
         for number, task in enumerate(columns.tasks):
-            if (task.op in COMMUNICATION) == (task.stream == COMPUTE_STREAM):
+            typed = isinstance(task.stream, Stream)
+            if not typed or (task.op in COMMUNICATION) == (task.stream == COMPUTE_STREAM):
                 wrong = program.instruction(first + int(np.argmax(columns.task == number)))
-                raise ProgramError(f"{wrong!r} is queued on stream {task.stream!r}")
+                where = f"stream '{task.stream}'" if typed else f"{task.stream!r}, not a Stream"
+                raise ProgramError(f"{wrong!r} is queued on {where}")
     for instructions in program.ranks if not program.calls else ():  # calls say so by themselves
         compute: Instruction | None = None
         for instruction in instructions:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from simulator.program.bucket import Bucket
 from simulator.program.columns import Columns
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 
 
@@ -49,14 +50,14 @@ class ListDigests:
         return found.digest()
 
     def _task(self, task: Task, rank: int) -> str:
-        stream, offset = task.stream, -1
+        written = {field.name: getattr(task, field.name) for field in fields(task) if field.repr}
+        written |= {"stream": _from(rank, task.stream), "group": ()}
         if task.peer >= 0:
-            offset = task.peer - rank
-            stream = f"{stream.removesuffix(str(task.peer))}{offset:+}"
-        written = replace(task, stream=stream, peer=offset, group=())
+            written["peer"] = task.peer - rank
+        text = ", ".join([f"{name}={value!r}" for name, value in written.items()])
         queued = f" {task.queue} {task.policy}" if task.queue or task.policy else ""
         root = f" root {task.root - min(task.group, default=0)}" if task.root >= 0 else ""
-        return f"{written} {self._group(task.group)}{queued}{root}"
+        return f"Task({text}) {self._group(task.group)}{queued}{root}"
 
     def _group(self, group: tuple[int, ...]) -> str:
         if id(group) not in self._groups:
@@ -64,3 +65,8 @@ class ListDigests:
             written = ",".join([str(rank - first) for rank in group])
             self._groups[id(group)] = group, written  # kept, so that its identity stays its own
         return self._groups[id(group)][1]
+
+
+def _from(rank: int, stream: Stream) -> str:
+    """Return the text of a stream, in which a peer is named by its distance from a rank."""
+    return str(stream) if stream.peer < 0 else f"{stream.kind}:{stream.peer - rank:+}"

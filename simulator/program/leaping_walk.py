@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simulator.program.accept_queue import Decision
-from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
 from simulator.program.runs import Run, Runs, Times
-from simulator.program.walk import Stream, Walk
+from simulator.program.stream import COMPUTE_STREAM
+from simulator.program.walk import StreamQueue, Walk
 
 
 class LeapingWalk(Walk):
@@ -39,7 +39,7 @@ class LeapingWalk(Walk):
         none = [0.0] * len(uids)
         return none, none, none
 
-    def leap(self, stream: Stream, uid: int, ready: float) -> bool:
+    def leap(self, stream: StreamQueue, uid: int, ready: float) -> bool:
         """Take the run that begins at an instruction, if there is one and nothing disturbs it."""
         if self._runs is None or stream.name != COMPUTE_STREAM:
             return False
@@ -52,7 +52,7 @@ class LeapingWalk(Walk):
         self._take(run, stream, uid, left, ready)
         return True
 
-    def _left(self, stream: Stream, first: int, ready: float) -> list[int] | None:
+    def _left(self, stream: StreamQueue, first: int, ready: float) -> list[int] | None:
         """Return the transfers before `first` that start with it; None: others are under way."""
         left: list[int] = []
         for other in stream.beside.values():
@@ -83,7 +83,9 @@ class LeapingWalk(Walk):
             for before in self.waits(first + place)
         )
 
-    def _take(self, run: Run, stream: Stream, uid: int, left: Sequence[int], ready: float) -> None:
+    def _take(
+        self, run: Run, stream: StreamQueue, uid: int, left: Sequence[int], ready: float
+    ) -> None:
         """Give all instructions of a run their times, the first being able to start at `ready`."""
         until, count = uid + run.length, len(left)
         for column, times in zip((self.posted, self.start, self.end), run.times, strict=True):

@@ -11,13 +11,14 @@ import numpy as np
 from simulator.program.columns import Columns, Integers
 from simulator.program.errors import ProgramError
 from simulator.program.operations import MESSAGES, Side
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 
 Shown = tuple[int, Task, int, int]
 """An instruction in a message about a mistake: its rank, task, microbatch and training step."""
 
-Queue = tuple[str, tuple[int, ...]]
-"""The name of a queue in which instructions meet, and the ranks that meet there."""
+Queue = tuple[Stream | None, tuple[int, ...]]
+"""A queue in which instructions meet: the stream of collectives (None: messages), and who meets."""
 
 
 def rendezvous_key(rank: int, task: Task) -> Queue | None:
@@ -29,7 +30,7 @@ def rendezvous_key(rank: int, task: Task) -> Queue | None:
     side = task.op.row.side
     if side is Side.COMPUTES or task.queue:
         return None
-    return task.stream if side is Side.MEETS else "message", participants_of(rank, task)
+    return task.stream if side is Side.MEETS else None, participants_of(rank, task)
 
 
 def participants_of(rank: int, task: Task) -> tuple[int, ...]:
@@ -84,9 +85,9 @@ def match_rendezvous(
         [np.empty((2, 0), np.int64), *((of.step, of.microbatch) for of in lists)], 1
     )
     meetings: list[Integers] = []
-    for (kind, group), theirs in queues.items():
+    for (stream, group), theirs in queues.items():
         expected = group
-        if folded_away and kind != "message":
+        if folded_away and stream is not None:
             expected = tuple([rank for rank in group if rank not in folded_away])
         longest = max(theirs.values(), key=len)
         for member, uids in theirs.items():

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from enum import Enum, Flag, StrEnum, auto
 from typing import NamedTuple
 
-COMPUTE_STREAM = "compute"
-
 
 class Op(StrEnum):
     """An operation, named as in `torch.distributed.pipelining` where that has a name for it."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
 from simulator.program.template import Template
 
@@ -29,15 +29,15 @@ class Run(NamedTuple):
         length: how many are of the call.
         outside: the positions, among those of the call, that wait for something before the run.
         times: when all of them happen, the first of the call being able to start at 0.
-        counts: how many of them are on each stream, by its name.
-        free: seconds at which each stream is free again, by its name.
+        counts: how many of them are on each stream.
+        free: seconds at which each stream is free again.
     """
 
     length: int
     outside: tuple[int, ...]
     times: Times
-    counts: dict[str, int]
-    free: dict[str, float]
+    counts: dict[Stream, int]
+    free: dict[Stream, float]
 
 
 class Conditions(Protocol):
@@ -104,8 +104,8 @@ class Runs:
         count = settled(streams, times[2])
         if count < len(left) + 2:
             return None
-        counts: dict[str, int] = {}
-        free: dict[str, float] = {}
+        counts: dict[Stream, int] = {}
+        free: dict[Stream, float] = {}
         for stream, end in zip(streams[:count], times[2], strict=False):
             counts[stream] = counts.get(stream, 0) + 1
             free[stream] = end
@@ -118,7 +118,7 @@ class Runs:
         return Run(count - len(left), outside, (posted, start, ends), counts, free)
 
 
-def settled(streams: Sequence[str], ends: Sequence[float]) -> int:
+def settled(streams: Sequence[Stream], ends: Sequence[float]) -> int:
     """Return how many instructions, from the first on, have ended when the last compute has.
 
     What goes on beyond that may be slowed by what comes behind the run.

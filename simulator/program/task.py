@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from simulator.program.arrival import Policy
-from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.operations import Op
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.tensors import Tensor
 
 
@@ -54,7 +55,7 @@ class Task:
     layers: tuple[int, int] = (0, 0)
     segment: int = -1
     mnemonic: str = ""
-    stream: str = COMPUTE_STREAM
+    stream: Stream = COMPUTE_STREAM
     peer: int = -1
     group: tuple[int, ...] = ()
     tensor: str = ""

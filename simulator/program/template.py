@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM
+from simulator.program.operations import COMMUNICATION
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.task import Task
 
 

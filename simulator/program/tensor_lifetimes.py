@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.operations import Op
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.task import Task
 from simulator.program.tensors import TensorKey, tensor_key
 from simulator.program.vector_clocks import Order

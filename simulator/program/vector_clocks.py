@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMPUTE_STREAM
+from simulator.program.stream import COMPUTE_STREAM, Stream
 
-Clock = dict[str, int]
+Clock = dict[Stream, int]
 """Maps a stream to the index of the last of its instructions that has ended."""
 
 
@@ -35,7 +35,7 @@ def clocks(instructions: list[Instruction]) -> list[Clock]:
     Systems").
     """
     found: list[Clock] = []
-    ended: dict[str, Clock] = {}  # by stream, when its last instruction so far has ended
+    ended: dict[Stream, Clock] = {}  # by stream, when its last instruction so far has ended
     for index, instruction in enumerate(instructions):
         stream = instruction.task.stream
         clock = dict(ended.get(stream, {}))

@@ -15,16 +15,17 @@ from simulator.program.columns import Columns
 from simulator.program.instruction import Instruction
 from simulator.program.operations import MESSAGES
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 
 BY_ARRIVAL = -2
 """Stands for the number of a meeting where the order of arrival decides who meets."""
 
 
-class Stream:
+class StreamQueue:
     """A queue of instructions of one rank, of which one at a time is under way.
 
     Attributes:
-        name: that of its tasks.
+        name: the stream of its tasks.
         queue: the uids of its instructions, in order.
         beside: all streams of the rank by name, this one included.
         meets: messages are queued here, whose partners are of another rank.
@@ -32,7 +33,13 @@ class Stream:
 
     __slots__ = ("name", "queue", "head", "free", "busy", "listed", "beside", "meets")
 
-    def __init__(self, name: str, queue: list[int], beside: dict[str, Stream], meets: bool) -> None:
+    def __init__(
+        self,
+        name: Stream,
+        queue: list[int],
+        beside: dict[Stream, StreamQueue],
+        meets: bool,
+    ) -> None:
         self.name, self.queue, self.beside, self.meets = name, queue, beside, meets
         self.head = 0
         self.free = 0.0
@@ -71,9 +78,9 @@ class Walk:
         for uid in self.arrivals.concerned if self.arrivals is not None else ():
             self.meeting[uid] = BY_ARRIVAL
         self._absent = [len(participants) for participants in program.participants]
-        self._waiting: dict[int, list[Stream]] = {}  # by the uid that they wait for
-        self._stream_of: list[Stream] = []
-        self._todo: list[Stream] = []
+        self._waiting: dict[int, list[StreamQueue]] = {}  # by the uid that they wait for
+        self._stream_of: list[StreamQueue] = []
+        self._todo: list[StreamQueue] = []
         self._begin: list[int] = []  # by uid, where its waits begin
         self._waits: list[int] = []  # uids
         for first, columns in zip(program.begins, program.columns, strict=True):
@@ -169,7 +176,7 @@ class Walk:
             found += left[:1]
         return [self.program.instruction(uid) for uid in found]
 
-    def _follow(self, stream: Stream) -> None:
+    def _follow(self, stream: StreamQueue) -> None:
         """Post everything at the head of `stream` whose predecessors have ended."""
         end, queue = self.end, stream.queue
         while not stream.busy and stream.head < len(queue):
@@ -188,18 +195,18 @@ class Walk:
             stream.busy = True
             self.post(uid, ready)
 
-    def leap(self, stream: Stream, uid: int, ready: float) -> bool:
+    def leap(self, stream: StreamQueue, uid: int, ready: float) -> bool:
         """Take an instruction that could start at `ready`, and others, in one step; or do not."""
         return False
 
-    def note(self, stream: Stream) -> None:
+    def note(self, stream: StreamQueue) -> None:
         """Note that a stream may get further."""
         if not stream.listed:
             stream.listed = True
             self._todo.append(stream)
 
 
-def streams_of(columns: Columns, first: int) -> dict[str, Stream]:
+def streams_of(columns: Columns, first: int) -> dict[Stream, StreamQueue]:
     """Return the streams of one list, by name, in the order in which they are used first.
 
     Args:
@@ -207,10 +214,10 @@ def streams_of(columns: Columns, first: int) -> dict[str, Stream]:
         first: the uid of the first of them.
     """
     messages = {task.stream for task in columns.tasks if task.op in MESSAGES}
-    streams: dict[str, Stream] = {}
+    streams: dict[Stream, StreamQueue] = {}
     for name, positions in columns.positions(lambda task: task.stream).items():
         queue = (positions + first).tolist()
-        streams[name] = Stream(name, queue, streams, name in messages)
+        streams[name] = StreamQueue(name, queue, streams, name in messages)
     return streams
 
 
@@ -221,7 +228,7 @@ def predecessors(program: Program) -> list[list[Instruction]]:
     """
     waits: list[list[Instruction]] = []
     for instructions in program.ranks:
-        last: dict[str, Instruction] = {}
+        last: dict[Stream, Instruction] = {}
         for instruction in instructions:
             before = list(instruction.after)
             stream = instruction.task.stream

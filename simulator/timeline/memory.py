@@ -8,8 +8,8 @@ import numpy as np
 
 from simulator.program.columns import Columns
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMPUTE_STREAM
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.timeline.timeline import Floats, MemoryParts, MemorySamples
 
 PARTS = {

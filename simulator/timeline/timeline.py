@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from simulator.experiment.roles import Role, role_among
 from simulator.program.accept_queue import Decision
-from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task, label_of
 from simulator.timeline.statistics import Statistics
 
@@ -26,7 +27,7 @@ class Kind(NamedTuple):
     name: str
     stage: int
     segment: int
-    stream: str
+    stream: Stream
     peer: int
     nbytes: int
 
@@ -45,9 +46,7 @@ class Kind(NamedTuple):
         """Return the kind of the same task on the rank `distance` ahead, with its own partner."""
         if self.peer < 0 or distance == 0:
             return self
-        peer = self.peer + distance
-        stream = f"{self.stream.removesuffix(str(self.peer))}{peer}"
-        return self._replace(stream=stream, peer=peer)
+        return self._replace(stream=self.stream.moved(distance), peer=self.peer + distance)
 
 
 class MemoryParts(NamedTuple):

@@ -16,12 +16,14 @@ import numpy as np
 
 from simulator.experiment.roles import name_of_rank
 from simulator.program.accept_queue import Decision
-from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.operations import Op
+from simulator.program.stream import COMPUTE_STREAM, Stream, StreamKind
 from simulator.timeline.statistics import Statistics
 from simulator.timeline.timeline import Floats, Integers, Kind, MemoryParts, MemorySamples, Timeline
 
-FORMAT = 1
-KIND_TYPES = (Op, str, int, int, str, int, int)
+FORMAT = 2
+KIND_TYPES = (Op, str, int, int, Stream, int, int)
+STREAM_TYPES = (StreamKind, int, str)
 
 
 class TraceError(ValueError):
@@ -88,9 +90,7 @@ def load_trace(path: str | Path) -> Timeline:
 
 
 def _timeline(ours: dict[str, Any]) -> Timeline:
-    kinds = [Kind(*values)._replace(op=Op(values[0])) for values in ours["kinds"]]
-    if any(type(v) is not t for kind in kinds for v, t in zip(kind, KIND_TYPES, strict=True)):
-        raise ValueError("a kind's field has the wrong type")
+    kinds = list(map(_kind, ours["kinds"]))
     spans = ours["spans"]
     rank, kind, microbatch = (_integers(spans[name]) for name in ("rank", "kind", "microbatch"))
     posted, start, end = (_floats(spans[name]) for name in ("posted", "start", "end"))
@@ -145,6 +145,17 @@ def _timeline(ours: dict[str, Any]) -> Timeline:
     )
 
 
+def _kind(values: list[Any]) -> Kind:
+    """Return the kind that a row of the file holds."""
+    kind = Kind(*values)
+    named, peer, axis = kind.stream
+    kind = kind._replace(op=Op(kind.op), stream=Stream(StreamKind(named), peer, axis))
+    for row, types in ((kind, KIND_TYPES), (kind.stream, STREAM_TYPES)):
+        if any(type(value) is not of for value, of in zip(row, types, strict=True)):
+            raise ValueError("a kind's field has the wrong type")
+    return kind
+
+
 def _parts(values: list[Any] | None) -> MemoryParts | None:
     if values is None:
         return None
@@ -168,7 +179,7 @@ def _floats(values: list[Any]) -> Floats:
 
 def _events(timeline: Timeline) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
-    threads: dict[tuple[int, str], int] = {}
+    threads: dict[tuple[int, Stream], int] = {}
     roles = timeline.roles
     for rank in timeline.members:
         name = name_of_rank(roles, rank)
@@ -244,7 +255,7 @@ def _notes(timeline: Timeline) -> dict[int, dict[str, Any]]:
 
 
 def _thread(
-    events: list[dict[str, Any]], threads: dict[tuple[int, str], int], rank: int, stream: str
+    events: list[dict[str, Any]], threads: dict[tuple[int, Stream], int], rank: int, stream: Stream
 ) -> int:
     """Return the thread number of a stream: compute is 0, the others in order of appearance."""
     key = (rank, stream)
@@ -257,14 +268,18 @@ def _thread(
                 "name": "thread_name",
                 "pid": rank,
                 "tid": threads[key],
-                "args": {"name": stream},
+                "args": {"name": str(stream)},
             }
         )
     return threads[key]
 
 
 def _arrow(
-    timeline: Timeline, threads: dict[tuple[int, str], int], number: int, sent: int, received: int
+    timeline: Timeline,
+    threads: dict[tuple[int, Stream], int],
+    number: int,
+    sent: int,
+    received: int,
 ) -> list[dict[str, Any]]:
     ends = []
     for phase, span, time in (("s", sent, timeline.start), ("f", received, timeline.end)):

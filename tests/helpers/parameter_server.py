@@ -9,6 +9,7 @@ from simulator.program.arrival import Policy
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 
 QUEUE = "server"
@@ -17,7 +18,12 @@ QUEUE = "server"
 def server_list(policy: Policy, workers: Sequence[int], count: int) -> list[Instruction]:
     """Return a server's list: `count` times an ACCEPT and a step that may have something to do."""
     accept = Task(
-        Op.ACCEPT, 0, stream="accept", group=tuple(workers), queue=QUEUE, policy=policy, tensor="p"
+        *(Op.ACCEPT, 0),
+        stream=Stream.along("accept"),
+        group=tuple(workers),
+        queue=QUEUE,
+        policy=policy,
+        tensor="p",
     )
     step = Task(Op.OPTIMIZER_STEP, 0, queue=QUEUE)
     instructions: list[Instruction] = []
@@ -29,7 +35,7 @@ def server_list(policy: Policy, workers: Sequence[int], count: int) -> list[Inst
 
 def worker_list(server: int, steps: int, nbytes: int = 8) -> list[Instruction]:
     """Return a worker's list: each step pulls, computes and pushes."""
-    message = Task(Op.SEND, 0, stream=f"queue:{server}", peer=server, nbytes=nbytes, queue=QUEUE)
+    message = Task(Op.SEND, 0, stream=Stream.queue(server), peer=server, nbytes=nbytes, queue=QUEUE)
     pull = replace(message, op=Op.RECV, mnemonic="PULL", tensor="p")
     push = replace(message, mnemonic="PUSH", tensor="g")
     instructions: list[Instruction] = []

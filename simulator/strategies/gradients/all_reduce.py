@@ -14,6 +14,7 @@ from functools import partial
 
 from simulator.program.bucket import Bucket
 from simulator.program.operations import LAST_BACKWARDS, Op
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template, Variants
 from simulator.strategies.gradients.parameter_server import server_traffic
@@ -119,7 +120,7 @@ def _reduction(op: Op, bucket: Bucket, backward: Task) -> Task:
         layers=backward.layers,
         segment=backward.segment,
         mnemonic="REDUCE_SHARD" if bucket.shards and not scatters else "REDUCE_GRAD",
-        stream="data",
+        stream=Stream.along("data"),
         group=bucket.shards if scatters else bucket.replicas,
         tensor=bucket.name,
         nbytes=bucket.nbytes if scatters else bucket.part_bytes,

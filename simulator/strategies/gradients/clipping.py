@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simulator.program.operations import Op
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call
 from simulator.strategies.lowered import Lowered
@@ -45,7 +46,7 @@ def with_gradient_norm(calls: Sequence[Call], group: tuple[int, ...]) -> list[Ca
         op=Op.ALL_REDUCE,
         stage=_task(norms[-1]).stage,
         mnemonic="REDUCE_NORM",
-        stream="model",
+        stream=Stream.along("model"),
         group=group,
         tensor="norm",
         nbytes=8,

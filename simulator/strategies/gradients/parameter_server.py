@@ -18,13 +18,14 @@ from simulator.experiment.roles import SERVER
 from simulator.experiment.section import ExperimentError
 from simulator.program.bucket import Bucket
 from simulator.program.operations import Op
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call
 from simulator.strategies.gradients.buckets import resident_bytes
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.stages.dataflow import Range
 
-STREAM = "server"
+STREAM = Stream.along("server")
 """The stream on which parameters come back, while more gradients are on their way."""
 
 Key = tuple[tuple[Range, ...], tuple[int, ...]]
@@ -123,7 +124,7 @@ def server_traffic(bucket: Bucket, backward: Task) -> Iterator[Task]:
     """Yield what follows the last backward pass of a bucket: to its server, and back from it."""
     assert bucket.server is not None
     for op, name, stream, tensor in (
-        (Op.REDUCE, "REDUCE_GRAD", "data", bucket.name),
+        (Op.REDUCE, "REDUCE_GRAD", Stream.along("data"), bucket.name),
         (Op.BROADCAST, "BROADCAST", STREAM, bucket.weights),
     ):
         yield Task(

@@ -18,6 +18,7 @@ from simulator.experiment.hints import divisors_near, nearest_that_works
 from simulator.experiment.section import ExperimentError
 from simulator.program.bucket import Bucket
 from simulator.program.operations import BACKWARDS, FORWARDS, INPUT_BACKWARDS, Op
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Reference, Template
 from simulator.program.tensors import Tensor
@@ -25,7 +26,7 @@ from simulator.strategies.edits import Edits
 from simulator.strategies.lowered import Lowered
 
 USES_WEIGHTS = FORWARDS | INPUT_BACKWARDS
-STREAM = "zero"
+STREAM = Stream.along("zero")
 
 
 def check(experiment: Experiment) -> None:

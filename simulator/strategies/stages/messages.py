@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.operations import Op
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Reference, Template, argument
 from simulator.strategies.lowered import Lowered

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import final
 
 from simulator.program.operations import FORWARDS, IN_PLACE, INPUT_BACKWARDS, Op
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor, activation, gradient
 from simulator.strategies.stages.dataflow import deferred_bytes, saved_bytes
@@ -191,7 +192,7 @@ class Stage:
             layers=(layer, layer + 1),
             segment=piece,
             mnemonic=f"{op.value}_{'F' if forwards else 'B'}",
-            stream=how.axis,
+            stream=Stream.along(how.axis),
             group=self.groups[how.axis],
             tensor=sources[0],
             sources=tuple(sources),
@@ -213,7 +214,8 @@ class Stage:
 
     def _message(self, op: Op, forwards: bool) -> Task:
         sending = op is Op.SEND
-        peer = self.next_rank if forwards == sending else self.previous_rank
+        other = self.next_rank if forwards == sending else self.previous_rank
+        peer = -1 if other is None else other
         boundary = self.last if forwards == sending else self.first
         name = activation(boundary) if forwards else gradient(boundary)
         nbytes = self.flow.layers[boundary - 1].output_bytes
@@ -222,8 +224,8 @@ class Stage:
             op=op,
             stage=self.index,
             mnemonic=f"{op.value}_{'F' if forwards else 'B'}",
-            stream=f"{op.value.lower()}:{peer}",
-            peer=-1 if peer is None else peer,
+            stream=Stream.send(peer) if sending else Stream.recv(peer),
+            peer=peer,
             tensor=name,
             nbytes=nbytes,
         )

@@ -10,7 +10,7 @@ import pytest
 from runtime.calibration.pass_meter import PassMeter
 from runtime.executor.rank import Rank
 from runtime.progress import Progress
-from simulator.program.operations import COMPUTE_STREAM
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.strategies.lowering import lower
 
 

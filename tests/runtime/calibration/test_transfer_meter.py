@@ -13,7 +13,8 @@ from runtime.measurement.clock import Clock
 from runtime.progress import Progress
 from simulator.engine.engine import Costs, simulate
 from simulator.experiment_file import load
-from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.operations import Op
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.strategies.lowering import lower
 
 ISSUE_S, QUEUE_S, WAKE_S = 2e-5, 7e-5, 3e-4

@@ -12,6 +12,7 @@ from torch import Tensor
 from runtime.executor import groups
 from runtime.executor.groups import Groups, NullGroups
 from simulator.program.operations import Op
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 
 
@@ -44,8 +45,8 @@ def test_gloo_carries_tensors_through_the_host(alone, monkeypatch, op) -> None:
     monkeypatch.setattr(dist, "all_reduce", fake)
     monkeypatch.setitem(groups.COLLECTIVE, op, fake)
     carried = Groups((), 60.0)
-    carried._collectives["data", (0,)] = None
-    task = Task(op, 0, stream="data", group=(0,))
+    task = Task(op, 0, stream=Stream.along("data"), group=(0,))
+    carried._collectives[task.stream, task.group] = None
     given, result = torch.ones(4), torch.zeros(4)
     carried.collective(task, given if op is Op.ALL_REDUCE else result, given)
     twice = torch.full((4,), 2.0)

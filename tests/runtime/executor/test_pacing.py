@@ -16,6 +16,7 @@ from simulator.analysis.comparison import compare_timelines
 from simulator.cli.results import print_result
 from simulator.cluster.resolve import resolve
 from simulator.prediction import predict
+from simulator.program.stream import COMPUTE_STREAM
 
 SLEPT = []
 
@@ -47,7 +48,7 @@ def instructions(experiment):
 
 
 def compute(instructions):
-    return [i for i in instructions if i.task.stream == "compute"]
+    return [i for i in instructions if i.task.stream == COMPUTE_STREAM]
 
 
 def test_real_work_is_filled_up_and_what_overran_is_counted(clock, instructions):

@@ -10,6 +10,7 @@ from simulator.prediction import predict
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.walk import predecessors
 from simulator.timeline.statistics import over_iterations
@@ -150,8 +151,8 @@ def test_each_iteration_has_a_time_and_a_loss(run):
 def two_ranks():
     """Rank 0 computes and sends, rank 1 receives and computes."""
     forward = [Task(op=Op.FORWARD, stage=stage) for stage in range(2)]
-    send = Task(Op.SEND, 0, stream="send:1", peer=1, tensor="act:1", nbytes=8)
-    receive = Task(Op.RECV, 1, stream="recv:0", peer=0, tensor="act:1", nbytes=8)
+    send = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor="act:1", nbytes=8)
+    receive = Task(Op.RECV, 1, stream=Stream.recv(0), peer=0, tensor="act:1", nbytes=8)
     first = Instruction(forward[0], 0)
     got = Instruction(receive, 0)
     return Program(

@@ -14,8 +14,9 @@ from simulator.analysis.comparison import Comparison, compare_timelines
 from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
 from simulator.engine.engine import Costs, simulate
-from simulator.program.operations import COMMUNICATION, COMPUTE_STREAM, MESSAGES
+from simulator.program.operations import COMMUNICATION, MESSAGES
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.timeline.timeline import Timeline
 from simulator.units import seconds
 

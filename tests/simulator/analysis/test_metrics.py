@@ -20,6 +20,7 @@ from simulator.analysis.results import ProgramSummary
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.resolve import resolve
 from simulator.program.operations import Op
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.timeline.timeline import Kind, MemorySamples, Timeline
 
 intervals = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=12)
@@ -34,14 +35,14 @@ def test_union_length(spans: list[tuple[int, int]]) -> None:
 
 
 KINDS = {
-    "F": Kind(Op("F"), "F", 0, -1, "compute", -1, 0),
-    "B": Kind(Op("B"), "B", 0, -1, "compute", -1, 0),
-    "I": Kind(Op("I"), "I", 0, -1, "compute", -1, 0),
-    "W": Kind(Op("W"), "W", 0, -1, "compute", -1, 0),
-    "f": Kind(Op("F"), "F", 1, -1, "compute", -1, 0),
-    "b": Kind(Op("B"), "B", 1, -1, "compute", -1, 0),
-    "SEND": Kind(Op("SEND"), "SEND_F", 0, -1, "send:1", 1, 8),
-    "REDUCE": Kind(Op("ALL_REDUCE"), "REDUCE_GRAD", 0, -1, "data", -1, 8),
+    "F": Kind(Op("F"), "F", 0, -1, COMPUTE_STREAM, -1, 0),
+    "B": Kind(Op("B"), "B", 0, -1, COMPUTE_STREAM, -1, 0),
+    "I": Kind(Op("I"), "I", 0, -1, COMPUTE_STREAM, -1, 0),
+    "W": Kind(Op("W"), "W", 0, -1, COMPUTE_STREAM, -1, 0),
+    "f": Kind(Op("F"), "F", 1, -1, COMPUTE_STREAM, -1, 0),
+    "b": Kind(Op("B"), "B", 1, -1, COMPUTE_STREAM, -1, 0),
+    "SEND": Kind(Op("SEND"), "SEND_F", 0, -1, Stream.send(1), 1, 8),
+    "REDUCE": Kind(Op("ALL_REDUCE"), "REDUCE_GRAD", 0, -1, Stream.along("data"), -1, 8),
 }
 
 

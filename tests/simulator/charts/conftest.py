@@ -13,15 +13,16 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from simulator.program.operations import Op
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.timeline.timeline import Kind, Timeline
 
 F, B, SEND, RECV, REDUCE = range(5)
 KINDS = [
-    Kind(Op("F"), "F", 0, -1, "compute", -1, 0),
-    Kind(Op("B"), "B", 0, -1, "compute", -1, 0),
-    Kind(Op("SEND"), "SEND_F", 0, -1, "send:1", 1, 8),
-    Kind(Op("RECV"), "RECV_B", 0, -1, "recv:1", 1, 8),
-    Kind(Op("ALL_REDUCE"), "REDUCE_GRAD", 0, -1, "data", -1, 8),
+    Kind(Op("F"), "F", 0, -1, COMPUTE_STREAM, -1, 0),
+    Kind(Op("B"), "B", 0, -1, COMPUTE_STREAM, -1, 0),
+    Kind(Op("SEND"), "SEND_F", 0, -1, Stream.send(1), 1, 8),
+    Kind(Op("RECV"), "RECV_B", 0, -1, Stream.recv(1), 1, 8),
+    Kind(Op("ALL_REDUCE"), "REDUCE_GRAD", 0, -1, Stream.along("data"), -1, 8),
 ]
 
 

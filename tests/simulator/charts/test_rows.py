@@ -13,6 +13,7 @@ from simulator.charts import rows
 from simulator.charts.timeline import timeline_figure
 from simulator.experiment_file import experiment
 from simulator.prediction import predict
+from simulator.program.stream import Stream
 from simulator.timeline.timeline import Timeline
 
 F, B = range(2)
@@ -30,7 +31,7 @@ def test_rectangles_are_the_spans(lines):
 
 def test_streams_of_a_rank_do_not_cover_one_another(lines):
     line = lines.small()
-    lanes: dict[tuple[int, str], tuple[float, float]] = {}
+    lanes: dict[tuple[int, Stream], tuple[float, float]] = {}
     for span, (_, _, top, bottom) in enumerate(rows.rectangles(line).tolist()):
         key = int(line.rank[span]), line.kinds[line.kind[span]].stream
         assert lanes.setdefault(key, (top, bottom)) == (top, bottom)

@@ -18,6 +18,7 @@ from simulator.engine.replica_folding import folding_of
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 
 MB = 10**6
@@ -39,8 +40,8 @@ def messages(*pairs: tuple[int, int], nbytes: int = 100 * MB) -> Program:
     ranks: list[list[Instruction]] = [[] for _ in range(1 + max(map(max, pairs)))]
     for source, target in pairs:
         payload = {"tensor": f"{source}>{target}", "nbytes": nbytes}
-        send = Task(Op.SEND, 0, stream=f"send:{target}", peer=target, **payload)
-        receive = Task(Op.RECV, 0, stream=f"recv:{source}", peer=source, **payload)
+        send = Task(Op.SEND, 0, stream=Stream.send(target), peer=target, **payload)
+        receive = Task(Op.RECV, 0, stream=Stream.recv(source), peer=source, **payload)
         ranks[source].append(Instruction(send))
         ranks[target].append(Instruction(receive))
     return Program(ranks)

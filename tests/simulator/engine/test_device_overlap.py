@@ -8,6 +8,7 @@ from simulator.engine.device_overlap import overlapping
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COLLECTIVES, COMMUNICATION, Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 
 
@@ -16,7 +17,7 @@ def compute(after: Sequence[Instruction] = ()) -> Instruction:
 
 
 def reduce(after: Sequence[Instruction] = (), group: tuple[int, ...] = (0, 1)) -> Instruction:
-    return Instruction(Task(Op.ALL_REDUCE, 0, stream="data", group=group), -1, after)
+    return Instruction(Task(Op.ALL_REDUCE, 0, stream=Stream.along("data"), group=group), -1, after)
 
 
 def found(instructions: list[Instruction], transfers=COLLECTIVES) -> list[int]:
@@ -57,6 +58,6 @@ def test_a_group_of_one_moves_nothing() -> None:
 
 def test_messages_overlap_only_if_they_use_the_device() -> None:
     first = compute()
-    sent = Instruction(Task(Op.SEND, 0, stream="send:1", peer=1, tensor="x"), 0, [first])
+    sent = Instruction(Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor="x"), 0, [first])
     assert found([first, sent, compute()]) == []
     assert found([first, sent, compute()], COMMUNICATION) == [1, 2]

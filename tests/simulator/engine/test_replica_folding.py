@@ -29,6 +29,7 @@ from simulator.prediction import EACH_UP_TO
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.timeline.expansion import expanded
 from simulator.timeline.timeline import MemorySamples, Timeline
@@ -277,8 +278,8 @@ def every_16th() -> Timeline:
     """One message between ranks 0 and 16, and rank 32, that has most to hold."""
     message = {"tensor": "x", "nbytes": 4}
     lists = [
-        [Instruction(Task(Op.SEND, 0, stream="send:16", peer=16, **message))],
-        [Instruction(Task(Op.RECV, 1, stream="recv:0", peer=0, **message))],
+        [Instruction(Task(Op.SEND, 0, stream=Stream.send(16), peer=16, **message))],
+        [Instruction(Task(Op.RECV, 1, stream=Stream.recv(0), peer=0, **message))],
         [Instruction(Task(Op.FORWARD, 2))],
     ]
     held = [MemorySamples(np.zeros(1), np.array([n << 40])) for n in (1, 2, 3)]

@@ -15,6 +15,7 @@ from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
 
 Lists = list[list[Instruction]]
@@ -33,18 +34,20 @@ def changed(instructions: list[Instruction], op: Op, number: int = 0, **fields: 
 
 def barrier(ranks: Lists, before: int) -> None:
     """Let both workers meet before their instruction of this index."""
-    task = Task(Op.ALL_REDUCE, 0, stream="data", group=(1, 2), tensor="x")
+    task = Task(Op.ALL_REDUCE, 0, stream=Stream.along("data"), group=(1, 2), tensor="x")
     for mine in ranks[1:]:
-        meeting = Instruction(task, -1, [i for i in mine[:before] if i.task.stream == "compute"])
+        meeting = Instruction(
+            task, -1, [i for i in mine[:before] if i.task.stream == COMPUTE_STREAM]
+        )
         mine[before].after = (*mine[before].after, meeting)
         mine.insert(before, meeting)
 
 
 def server_receives(ranks: Lists) -> None:
     """Let the server receive something of worker 1 in the middle."""
-    message = Task(Op.SEND, 0, stream="send:0", peer=0, tensor="x")
+    message = Task(Op.SEND, 0, stream=Stream.send(0), peer=0, tensor="x")
     ranks[1].append(Instruction(message, 0, [ranks[1][-2]]))
-    task = replace(message, op=Op.RECV, stream="recv:1", peer=1)
+    task = replace(message, op=Op.RECV, stream=Stream.recv(1), peer=1)
     received = Instruction(task, 0, [ranks[0][3]])
     ranks[0][4].after = (*ranks[0][4].after, received)
     ranks[0].insert(4, received)
@@ -78,7 +81,7 @@ def stray_wait(ranks: Lists) -> None:
     pull.after = ()
     ranks[1].insert(1, pull)
     del ranks[1][4]
-    pull.task = replace(pull.task, stream="other")
+    pull.task = replace(pull.task, stream=Stream.along("other"))
 
 
 def late_step(ranks: Lists) -> None:
@@ -182,10 +185,10 @@ def test_workers_that_wait_for_each_other_may_not_wait_for_the_first_n() -> None
 def test_a_bound_and_workers_that_wait_for_each_other_can_be_a_deadlock() -> None:
     """Worker 2 waits for 1 before its first push, without which 1 cannot go on."""
     ranks = lists(BoundedStaleness(0))
-    task = Task(Op.SEND, 0, stream="send:2", peer=2, tensor="x")
+    task = Task(Op.SEND, 0, stream=Stream.send(2), peer=2, tensor="x")
     sent = Instruction(task, 0, [ranks[1][4]])
     ranks[1].insert(5, sent)
-    received = Instruction(replace(task, op=Op.RECV, stream="recv:1", peer=1), 0)
+    received = Instruction(replace(task, op=Op.RECV, stream=Stream.recv(1), peer=1), 0)
     ranks[2].insert(0, received)
     ranks[2][1].after = (received,)
     with pytest.raises(ProgramError, match=r"deadlock: rank 0 waits in .*rank 1 waits in 0PULL1"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from simulator.program.call_columns import CallColumns
 from simulator.program.operations import Op
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template, argument
 
-TWO = Template([Entry(Task(Op.FORWARD, 0)), Entry(Task(Op.SEND, 0, stream="send:1", peer=1))])
+TWO = Template([Entry(Task(Op.FORWARD, 0)), Entry(Task(Op.SEND, 0, stream=Stream.send(1), peer=1))])
 BACK = Template([Entry(Task(Op.BACKWARD, 0), (argument(0), argument(1)))])
 
 

@@ -15,6 +15,7 @@ from simulator.program.call_lifetimes import are_sound
 from simulator.program.errors import ProgramError
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template, argument
 from simulator.program.tensor_lifetimes import check_tensors
@@ -75,7 +76,7 @@ def test_no_damage_is_vouched_for(plan: Sequence[str], random, how: str) -> None
 
 
 MAKE = Task(Op.FORWARD, 0, allocates=(Tensor("a", 8),))
-SEND = Task(Op.SEND, 0, stream="send:1", peer=1, tensor="a", sources=("a",))
+SEND = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor="a", sources=("a",))
 FREE = Task(Op.BACKWARD, 0, frees=("a",))
 
 

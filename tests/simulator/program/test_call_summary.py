@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from simulator.program.call_summary import summary_of
 from simulator.program.operations import Op
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Entry, Template
 from simulator.program.tensors import Tensor
 
 MAKE = Task(Op.FORWARD, 0, allocates=(Tensor("a", 8),))
-SEND = Task(Op.SEND, 0, stream="send:1", peer=1, tensor="a", sources=("a",))
+SEND = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor="a", sources=("a",))
 FREE = Task(Op.BACKWARD, 0, frees=("a",))
 
 

@@ -11,11 +11,14 @@ from simulator.program.check import check_program
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
+
+DATA = Stream.along("data")
 
 
 def compute(
-    microbatch: int = 0, after: Sequence[Instruction] = (), stream: str = "compute"
+    microbatch: int = 0, after: Sequence[Instruction] = (), stream: Stream = COMPUTE_STREAM
 ) -> Instruction:
     return Instruction(Task(Op.FORWARD, stage=0, stream=stream), microbatch, after)
 
@@ -27,7 +30,7 @@ def send(
     nbytes: int = 8,
     name: str = "x",
 ) -> Instruction:
-    where = {"stream": f"send:{peer}", "peer": peer}
+    where = {"stream": Stream.send(peer), "peer": peer}
     task = Task(Op.SEND, 0, tensor=name, nbytes=nbytes, **where)
     return Instruction(task, microbatch, after)
 
@@ -38,13 +41,17 @@ def receive(
     after: Sequence[Instruction] = (),
     name: str = "x",
 ) -> Instruction:
-    where = {"stream": f"recv:{peer}", "peer": peer}
+    where = {"stream": Stream.recv(peer), "peer": peer}
     task = Task(Op.RECV, 0, tensor=name, nbytes=8, **where)
     return Instruction(task, microbatch, after)
 
 
 def reduce(
-    name: str, group: tuple[int, ...] = (0, 1), stream: str = "data", after=(), nbytes: int = 8
+    name: str,
+    group: tuple[int, ...] = (0, 1),
+    stream: Stream = DATA,
+    after=(),
+    nbytes: int = 8,
 ) -> Instruction:
     mnemonic = f"REDUCE_{name}"
     task = Task(
@@ -108,7 +115,14 @@ REFUSED = {
         [[Instruction(Task(Op.SEND, stage=0), 0)]],
         "rank 0: 0SEND0 .*'compute'",
     ),
-    "compute on another stream": ([[], [compute(stream="data")]], "rank 1: 0F0 .*'data'"),
+    "text in the place of a stream": (
+        [[], [compute(stream="data")]],
+        "rank 1: 0F0 is queued on 'data', not a Stream",
+    ),
+    "compute on another stream": (
+        [[], [compute(stream=DATA)]],
+        "rank 1: 0F0 .*'data'",
+    ),
 }
 
 

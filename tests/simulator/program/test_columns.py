@@ -12,6 +12,7 @@ from simulator.program.columns import Columns, columns_of_list
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
 
 
@@ -66,15 +67,15 @@ def test_waits_are_in_order() -> None:
 
 def test_positions_are_by_key_in_the_order_of_first_tasks() -> None:
     forward, step = Task(Op.FORWARD, 0), Task(Op.OPTIMIZER_STEP, 0)
-    sent = Task(Op.SEND, 0, stream="send:1", peer=1)
+    sent = Task(Op.SEND, 0, stream=Stream.send(1), peer=1)
     listed = [Instruction(task) for task in (sent, forward, sent, step, forward)]
     columns = Program([listed]).columns[0]
     by_stream = columns.positions(lambda task: task.stream)
     assert {name: found.tolist() for name, found in by_stream.items()} == {
-        "send:1": [0, 2],
-        "compute": [1, 3, 4],
+        Stream.send(1): [0, 2],
+        COMPUTE_STREAM: [1, 3, 4],
     }
-    assert list(by_stream) == ["send:1", "compute"]
+    assert list(by_stream) == [Stream.send(1), COMPUTE_STREAM]
     left_out = columns.positions(lambda task: None if task is sent else task.op)
     assert {op: found.tolist() for op, found in left_out.items()} == {
         Op.FORWARD: [1, 4],

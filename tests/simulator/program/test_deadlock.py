@@ -12,26 +12,27 @@ from simulator.program.deadlock import check_deadlock
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
 
 
 def compute(
-    microbatch: int = 0, after: Sequence[Instruction] = (), stream: str = "compute"
+    microbatch: int = 0, after: Sequence[Instruction] = (), stream: Stream = COMPUTE_STREAM
 ) -> Instruction:
     return Instruction(Task(Op.FORWARD, stage=0, stream=stream), microbatch, after)
 
 
 def send(peer: int, after: Sequence[Instruction] = ()) -> Instruction:
-    return Instruction(Task(Op.SEND, 0, stream=f"send:{peer}", peer=peer, tensor="x"), 0, after)
+    return Instruction(Task(Op.SEND, 0, stream=Stream.send(peer), peer=peer, tensor="x"), 0, after)
 
 
 def receive(peer: int) -> Instruction:
-    return Instruction(Task(Op.RECV, 0, stream=f"recv:{peer}", peer=peer, tensor="x"), 0)
+    return Instruction(Task(Op.RECV, 0, stream=Stream.recv(peer), peer=peer, tensor="x"), 0)
 
 
 def reduce(name: str, after: Sequence[Instruction] = ()) -> Instruction:
-    mnemonic = f"REDUCE_{name}"
-    task = Task(Op.ALL_REDUCE, 0, mnemonic=mnemonic, stream=name, group=(0, 1), tensor=name)
+    mnemonic, stream = f"REDUCE_{name}", Stream.along(name)
+    task = Task(Op.ALL_REDUCE, 0, mnemonic=mnemonic, stream=stream, group=(0, 1), tensor=name)
     return Instruction(task, -1, after)
 
 

@@ -17,15 +17,18 @@ from simulator.program.digest import ListDigests
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor
 from written_out import written_out
 
 TASKS = (
-    Task(Op.RECV, 1, (2, 4), 0, "RECV_F", "recv:1", 1, tensor="act:2", nbytes=8),
+    Task(Op.RECV, 1, (2, 4), 0, "RECV_F", Stream.recv(1), 1, tensor="act:2", nbytes=8),
     Task(Op.FORWARD, 1, (2, 4), 0, sources=("act:2",), allocates=(Tensor("saved:2", 4),)),
     Task(Op.BACKWARD, 1, (2, 4), 0, frees=("saved:2",), version=0),
-    Task(Op.ALL_REDUCE, 1, (2, 4), 0, "SUM", "data", -1, (2, 6, 10), "gradients:2", 16),
+    Task(
+        Op.ALL_REDUCE, 1, (2, 4), 0, "SUM", Stream.along("data"), -1, (2, 6, 10), "gradients:2", 16
+    ),
 )
 BUCKET = Bucket(((2, 4),), replicas=(2, 6, 10), shards=(2, 3), zero=1, copies=1, nbytes=16)
 OTHER = {
@@ -34,7 +37,7 @@ OTHER = {
     "layers": (2, 5),
     "segment": 1,
     "mnemonic": "X",
-    "stream": "other",
+    "stream": Stream.along("other"),
     "peer": 3,
     "group": (2, 6),
     "tensor": "y",
@@ -70,7 +73,7 @@ def moved(task: Task, by: int) -> Task:
     group = tuple(rank + by for rank in task.group)
     if task.peer < 0:
         return replace(task, group=group)
-    return replace(task, peer=task.peer + by, stream=f"recv:{task.peer + by}", group=group)
+    return replace(task, peer=task.peer + by, stream=Stream.recv(task.peer + by), group=group)
 
 
 @given(st.integers(0, 1000))
@@ -101,7 +104,7 @@ def test_the_order_of_a_group_counts() -> None:
 
 def test_a_peer_counts_where_the_stream_says_the_same() -> None:
     """Rank 2 receives from 1 or from 3."""
-    before, behind = (replace(TASKS[0], peer=peer, stream=f"recv:{peer}") for peer in (1, 3))
+    before, behind = (replace(TASKS[0], peer=peer, stream=Stream.recv(peer)) for peer in (1, 3))
     assert digest((before,)) != digest((behind,))
 
 

@@ -13,6 +13,7 @@ from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.pieces import surely_ends
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.walk import Walk
 
@@ -36,15 +37,15 @@ FORWARD = Task(Op.FORWARD, 0)
 
 
 def send(peer: int) -> Task:
-    return Task(Op.SEND, 0, stream=f"send:{peer}", peer=peer, tensor="x")
+    return Task(Op.SEND, 0, stream=Stream.send(peer), peer=peer, tensor="x")
 
 
 def receive(peer: int) -> Task:
-    return Task(Op.RECV, 0, stream=f"recv:{peer}", peer=peer, tensor="x")
+    return Task(Op.RECV, 0, stream=Stream.recv(peer), peer=peer, tensor="x")
 
 
-def reduce(stream: str, group: tuple[int, ...]) -> Task:
-    return Task(Op.ALL_REDUCE, 0, stream=stream, group=group, tensor="x")
+def reduce(axis: str, group: tuple[int, ...]) -> Task:
+    return Task(Op.ALL_REDUCE, 0, stream=Stream.along(axis), group=group, tensor="x")
 
 
 MEETINGS = {

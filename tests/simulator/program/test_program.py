@@ -12,6 +12,7 @@ from simulator import load, lower
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task, label_of
 
 FORWARD = Task(Op.FORWARD, stage=0)
@@ -49,7 +50,7 @@ def build(
     swap: bool = False,
     share: bool = True,
 ) -> Program:
-    tasks = [Task(Op.SEND, stage=0, stream="send:1", peer=1, nbytes=nbytes) for _ in range(2)]
+    tasks = [Task(Op.SEND, stage=0, stream=Stream.send(1), peer=1, nbytes=nbytes) for _ in range(2)]
     forward = Instruction(FORWARD, microbatch)
     rank = [
         forward,

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.runs import Runs, Times, settled
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template
 
 FORWARD, BACKWARD = Task(Op.FORWARD, 0), Task(Op.BACKWARD, 0)
-SUM = Task(Op.ALL_REDUCE, 0, mnemonic="SUM", stream="tensor", group=(0, 1))
-SEND = Task(Op.SEND, 0, stream="send:1", peer=1)
+TENSOR = Stream.along("tensor")
+SUM = Task(Op.ALL_REDUCE, 0, mnemonic="SUM", stream=TENSOR, group=(0, 1))
+SEND = Task(Op.SEND, 0, stream=Stream.send(1), peer=1)
 PASS = Template([Entry(FORWARD), Entry(SUM, (0,)), Entry(BACKWARD, (1,)), Entry(SUM), Entry(SEND)])
 
 
@@ -45,8 +47,8 @@ def test_a_run_ends_with_the_last_compute_that_all_before_it_have_ended_with() -
     assert run is not None
     assert run.length == 3  # the sum behind it goes on, and the send meets another rank
     assert run.times == ([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [1.0, 2.0, 3.0])
-    assert run.counts == {"compute": 2, "tensor": 1}
-    assert run.free == {"compute": 3.0, "tensor": 2.0}
+    assert run.counts == {COMPUTE_STREAM: 2, TENSOR: 1}
+    assert run.free == {COMPUTE_STREAM: 3.0, TENSOR: 2.0}
 
 
 def test_a_run_is_made_once_for_all_calls_alike() -> None:
@@ -65,11 +67,11 @@ def test_what_is_left_of_the_call_before_comes_first() -> None:
     run = Runs(made, OneSecondEach(made)).at(5, [3])
     assert run is not None
     assert (run.length, len(run.times[0])) == (3, 4)
-    assert run.counts == {"compute": 2, "tensor": 2}
+    assert run.counts == {COMPUTE_STREAM: 2, TENSOR: 2}
 
 
 def test_what_waits_outside_is_known() -> None:
-    receive = Call.of_task(Task(Op.RECV, 0, stream="recv:1", peer=1), 0)
+    receive = Call.of_task(Task(Op.RECV, 0, stream=Stream.recv(1), peer=1), 0)
     begins = PASS.changed({2: Entry(BACKWARD, (1, ~0))})
     made = program([receive, Call(begins, 0, [(receive, 0)])])
     run = Runs(made, OneSecondEach(made)).at(1, [])
@@ -83,7 +85,7 @@ def test_a_single_instruction_is_no_run() -> None:
 
 
 def test_settled_is_what_nothing_goes_on_behind() -> None:
-    streams = ["compute", "tensor", "compute", "tensor"]
+    streams = [COMPUTE_STREAM, TENSOR, COMPUTE_STREAM, TENSOR]
     assert settled(streams, [1.0, 2.0, 3.0, 4.0]) == 3
     assert settled(streams, [1.0, 5.0, 3.0, 4.0]) == 1
     assert settled(streams[1:2], [1.0]) == 0

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from simulator.program.operations import Op
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template, Variants, argument, expand
 
 FORWARD = Task(Op.FORWARD, 0)
 BACKWARD = Task(Op.BACKWARD, 0)
-SEND = Task(Op.SEND, 0, stream="send:1", peer=1)
-RECV = Task(Op.RECV, 0, stream="recv:1", peer=1)
-SUM = Task(Op.ALL_REDUCE, 0, mnemonic="REDUCE_GRAD", stream="data", group=(0, 1))
+SEND = Task(Op.SEND, 0, stream=Stream.send(1), peer=1)
+RECV = Task(Op.RECV, 0, stream=Stream.recv(1), peer=1)
+SUM = Task(Op.ALL_REDUCE, 0, mnemonic="REDUCE_GRAD", stream=Stream.along("data"), group=(0, 1))
 
 
 def text(calls: list[Call]) -> list[str]:

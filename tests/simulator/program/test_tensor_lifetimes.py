@@ -12,6 +12,7 @@ from simulator.program.check import check_program
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor
 from written_out import written_out
@@ -40,7 +41,7 @@ def send(
     name: str = "x",
     frees: str = "",
 ) -> Instruction:
-    where = {"stream": f"send:{peer}", "peer": peer}
+    where = {"stream": Stream.send(peer), "peer": peer}
     task = Task(Op.SEND, 0, tensor=name, nbytes=8, frees=tuple(frees.split()), **where)
     return Instruction(task, microbatch, after)
 
@@ -53,7 +54,7 @@ def receive(
     allocates: str = "",
 ) -> Instruction:
     made = tuple(Tensor(name, 8) for name in allocates.split())
-    where = {"stream": f"recv:{peer}", "peer": peer}
+    where = {"stream": Stream.recv(peer), "peer": peer}
     task = Task(Op.RECV, 0, tensor=name, nbytes=8, allocates=made, **where)
     return Instruction(task, microbatch, after)
 
@@ -157,7 +158,9 @@ def test_a_wait_that_is_left_out_of_a_real_program_is_missed(plan: dict[str, obj
         given = instruction.after
         for other in given:
             made = {tensor.name for tensor in other.task.allocates}
-            if other.task.stream == "compute" or not made.intersection(instruction.task.sources):
+            if other.task.stream == COMPUTE_STREAM or not made.intersection(
+                instruction.task.sources
+            ):
                 continue
             stream = other.task.stream  # what is behind `other` there may be waited for, too
             instruction.after = tuple(each for each in given if each.task.stream != stream)

@@ -10,6 +10,7 @@ from simulator import load, lower
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.walk import Walk, predecessors
 
@@ -19,7 +20,7 @@ def compute(after: Sequence[Instruction] = (), microbatch: int = 0) -> Instructi
 
 
 def message(op: Op, peer: int, after: Sequence[Instruction] = ()) -> Instruction:
-    stream = f"{op.value.lower()}:{peer}"
+    stream = Stream.send(peer) if op is Op.SEND else Stream.recv(peer)
     return Instruction(Task(op, 0, stream=stream, peer=peer, tensor="x"), 0, after)
 
 

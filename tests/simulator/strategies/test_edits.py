@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 
 from simulator.program.operations import Op
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template, expand
 from simulator.program.tensors import Tensor
 from simulator.strategies.edits import Edits
 
 FORWARD, BACKWARD = Task(Op.FORWARD, 0), Task(Op.BACKWARD, 0)
-GATHER = Task(Op.ALL_GATHER, 0, mnemonic="UNSHARD", stream="zero", group=(0, 1))
+GATHER = Task(Op.ALL_GATHER, 0, mnemonic="UNSHARD", stream=Stream.along("zero"), group=(0, 1))
 
 
 def gathered_ahead(count: int) -> list[Call]:

@@ -11,6 +11,7 @@ from simulator.engine.replica_folding import folding_of
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.timeline.expansion import expanded
 from simulator.timeline.timeline import Kind, MemorySamples, Timeline
@@ -57,10 +58,10 @@ def test_it_is_that_of_the_whole_program(parallel: tuple[str, ...]) -> None:
 
 def test_partners_are_at_the_same_distance() -> None:
     lists = [
-        [Instruction(Task(Op.SEND, 0, stream="send:2", peer=2, tensor="x"))],
+        [Instruction(Task(Op.SEND, 0, stream=Stream.send(2), peer=2, tensor="x"))],
         [
-            Instruction(Task(Op.RECV, 1, stream="recv:0", peer=0, tensor="x")),
-            Instruction(Task(Op.ALL_REDUCE, 1, stream="data", group=(2, 3))),
+            Instruction(Task(Op.RECV, 1, stream=Stream.recv(0), peer=0, tensor="x")),
+            Instruction(Task(Op.ALL_REDUCE, 1, stream=Stream.along("data"), group=(2, 3))),
         ],
     ]
     held = [MemorySamples(np.zeros(1), np.array([n])) for n in (1, 2)]
@@ -71,7 +72,7 @@ def test_partners_are_at_the_same_distance() -> None:
         program.list_of,
     )
     kinds = [found.kinds[kind] for kind in found.kind]
-    assert [(kind.stream, kind.peer) for kind in kinds] == [
+    assert [(str(kind.stream), kind.peer) for kind in kinds] == [
         *(("send:2", 2), ("send:3", 3)),
         *(("recv:0", 0), ("data", -1), ("recv:1", 1), ("data", -1)),
     ]
@@ -87,6 +88,6 @@ def test_nothing_is_left_to_expand() -> None:
 
 
 def test_the_rank_itself_keeps_its_kind() -> None:
-    kind = Kind(Op("SEND"), "SEND_F", 0, -1, "send:16", 16, 4)
+    kind = Kind(Op("SEND"), "SEND_F", 0, -1, Stream.send(16), 16, 4)
     assert kind.moved(0) is kind
-    assert kind.moved(-9) == kind._replace(stream="send:7", peer=7)
+    assert kind.moved(-9) == kind._replace(stream=Stream.send(7), peer=7)

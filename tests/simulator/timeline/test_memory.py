@@ -11,6 +11,7 @@ from simulator.cluster.resolve import from_profile, resolve
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor
 from simulator.timeline.memory import memory_samples, usual_memory
@@ -26,7 +27,7 @@ def test_by_hand() -> None:
     """Two microbatches: allocated when posted, freed when done, resident throughout."""
     forward = compute({"saved": 10, "out": 3})
     backward = compute({"grad": 5}, ("saved", "out"), Op.BACKWARD)
-    send = Task(Op.SEND, 0, stream="send:1", peer=1, frees=("grad",))
+    send = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, frees=("grad",))
     order = [(forward, 0), (forward, 1), (backward, 0), (backward, 1), (send, 0), (send, 1)]
     program = Program([[Instruction(task, m) for task, m in order]], [{"a": 60, "b": 40}])
     posted = np.array([0.0, 1.0, 2.0, 3.0, 3.0, 4.0])
@@ -92,7 +93,7 @@ def samples(times: list[float], held: list[int]) -> MemorySamples:
 
 
 PASS = Instruction(Task(Op.FORWARD, 0))
-MESSAGE = Instruction(Task(Op.SEND, 0, stream="send:1", peer=1))
+MESSAGE = Instruction(Task(Op.SEND, 0, stream=Stream.send(1), peer=1))
 
 
 def test_samples_of_a_usual_step_are_put_on_the_median_clock() -> None:

@@ -8,6 +8,7 @@ import pytest
 from simulator import load, lower
 from simulator.program.operations import COMMUNICATION, Op
 from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.timeline.timeline import Kind, MemorySamples, Timeline
 
 
@@ -50,7 +51,7 @@ def test_peak(values: list[int], peak: int) -> None:
 def test_spans_of_rows_come_in_order() -> None:
     """Also where ranks are mixed, as a measurement may have them, and where one has none."""
     columns = (np.array([2, 0, 2, 0]), *[np.zeros(4, dtype=int)] * 2, *[np.zeros(4)] * 3)
-    timeline = Timeline(3, [Kind(Op("F"), "F", 0, -1, "compute", -1, 0)], *columns)
+    timeline = Timeline(3, [Kind(Op("F"), "F", 0, -1, COMPUTE_STREAM, -1, 0)], *columns)
     assert [spans.tolist() for spans in timeline.spans_of_rows()] == [[1, 3], [], [0, 2]]
     empty = Timeline.of_program(Program([[], []]), *[np.zeros(0)] * 3)
     assert [spans.tolist() for spans in empty.spans_of_rows()] == [[], []]

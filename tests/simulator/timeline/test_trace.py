@@ -20,6 +20,7 @@ from simulator.engine.engine import simulate
 from simulator.program.accept_queue import Decision
 from simulator.program.arrival import FirstCome
 from simulator.program.operations import Op
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.timeline.timeline import Kind, MemoryParts, MemorySamples, Timeline
 from simulator.timeline.trace import TraceError, load_trace, save_trace
 from table_costs import TableCosts
@@ -34,7 +35,7 @@ kinds = st.builds(
     name=st.sampled_from(["F", 'µ "quoted"\n', ""]),
     stage=st.integers(-1, 9),
     segment=st.integers(-1, 9),
-    stream=st.sampled_from(["compute", "send:1", "data"]),
+    stream=st.sampled_from([COMPUTE_STREAM, Stream.send(1), Stream.along("data")]),
     peer=st.integers(-1, 2),
     nbytes=integers,
 )
@@ -127,8 +128,8 @@ def test_spans_for_viewers(predicted: Timeline, document: dict[str, Any]) -> Non
     }
     for number, event in enumerate(spans):
         kind = predicted.kinds[predicted.kind[number]]
-        assert threads[event["pid"], event["tid"]] == kind.stream
-        assert (event["tid"] == 0) == (kind.stream == "compute")
+        assert threads[event["pid"], event["tid"]] == str(kind.stream)
+        assert (event["tid"] == 0) == (kind.stream == COMPUTE_STREAM)
         assert event["ts"] == predicted.start[number] * 1e6
         assert event["ts"] + event["dur"] == pytest.approx(predicted.end[number] * 1e6)
         assert event["args"]["waited_us"] >= 0
@@ -230,9 +231,9 @@ def test_truncated(tmp_path: Path, document: dict[str, Any], share: float) -> No
         ("7", "not a Twinline trace"),
         ('{"traceEvents": []}', "not a Twinline trace"),
         ('{"twinline": []}', "not a Twinline trace"),
-        ('{"twinline": {}}', "trace format None; this reads 1"),
-        ('{"twinline": {"format": 2}}', "trace format 2; this reads 1"),
-        ('{"twinline": {"format": 1}}', "damaged trace: KeyError: 'kinds'"),
+        ('{"twinline": {}}', "trace format None; this reads 2"),
+        ('{"twinline": {"format": 1}}', "trace format 1; this reads 2"),
+        ('{"twinline": {"format": 2}}', "damaged trace: KeyError: 'kinds'"),
     ],
 )
 def test_foreign(tmp_path: Path, text: str | bytes, message: str) -> None:
@@ -246,11 +247,12 @@ def test_not_there(tmp_path: Path) -> None:
     assert refused(tmp_path) == "Is a directory"
 
 
+COMPUTE = ["compute", -1, ""]
 SOUND: dict[str, Any] = {
-    "format": 1,
+    "format": 2,
     "num_ranks": 1,
     "meta": {},
-    "kinds": [["F", "F", 0, -1, "compute", -1, 0]],
+    "kinds": [["F", "F", 0, -1, COMPUTE, -1, 0]],
     "spans": {
         "rank": [0, 0],
         "kind": [0, 0],
@@ -292,10 +294,13 @@ def test_a_key_is_missing(tmp_path: Path, key: str) -> None:
         (("members",), 1),
         (("meta",), []),
         (("kinds",), [["F"]]),
-        (("kinds",), [[0, "F", 0, -1, "compute", -1, 0]]),
-        (("kinds",), [["FLY", "F", 0, -1, "compute", -1, 0]]),
-        (("kinds",), [["F", "F", "0", -1, "compute", -1, 0]]),
-        (("kinds",), [["F", "F", True, -1, "compute", -1, 0]]),
+        (("kinds",), [[0, "F", 0, -1, COMPUTE, -1, 0]]),
+        (("kinds",), [["FLY", "F", 0, -1, COMPUTE, -1, 0]]),
+        (("kinds",), [["F", "F", "0", -1, COMPUTE, -1, 0]]),
+        (("kinds",), [["F", "F", True, -1, COMPUTE, -1, 0]]),
+        (("kinds",), [["F", "F", 0, -1, "compute", -1, 0]]),
+        (("kinds",), [["F", "F", 0, -1, ["swim", -1, ""], -1, 0]]),
+        (("kinds",), [["F", "F", 0, -1, ["send", "1", ""], -1, 0]]),
         (("kinds",), []),
         (("kinds",), 3),
         (("spans", "rank"), [0]),

@@ -31,7 +31,7 @@ def make(**keys: Any) -> Experiment:
 def sent(experiment: Experiment, rank: int = 0) -> Counter[tuple[str, int]]:
     """How many collectives of each operation and size a rank takes part in."""
     tasks = (i.task for i in lower(experiment).ranks[rank])
-    return Counter((t.op.value, t.nbytes) for t in tasks if t.stream == "context")
+    return Counter((t.op.value, t.nbytes) for t in tasks if t.stream.axis == "context")
 
 
 @pytest.mark.parametrize("model", ["gpt", "bert"])
@@ -69,7 +69,9 @@ def test_ulysses_sends_q_k_v_and_the_output_to_all(model, context, tensor, micro
 def test_nothing_else_is_sent_but_gradients(style):
     instructions = lower(make(context=4, context_style=style)).ranks[0]
     others = {
-        i.task.name for i in instructions if i.task.op in COLLECTIVES and i.task.stream != "context"
+        i.task.name
+        for i in instructions
+        if i.task.op in COLLECTIVES and i.task.stream.axis != "context"
     }
     assert others == {"REDUCE_GRAD"}
 
@@ -82,7 +84,7 @@ def test_keys_travel_while_a_rank_attends_to_those_it_has(context):
     timeline = simulate(program, costs_of(program, plan, load_preset("dgx-h100")))
     of_first = timeline.rank == 0
     computes = np.flatnonzero(of_first & timeline.is_compute)
-    shifts = np.flatnonzero(of_first & timeline.of_kind(lambda kind: kind.stream == "context"))
+    shifts = np.flatnonzero(of_first & timeline.of_kind(lambda kind: kind.stream.axis == "context"))
     assert len(shifts) == 2 * 2 * (context - 1)
     blocks = [i for i, layer in enumerate(describe(plan)) if "ring-block" in layer.kind]
     for shift in shifts:

@@ -19,7 +19,8 @@ from simulator.experiment.parallel import Parallel
 from simulator.experiment.workload import Workload
 from simulator.program.csv_text import to_csv
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COMPUTE_STREAM, Op
+from simulator.program.operations import Op
+from simulator.program.stream import COMPUTE_STREAM
 from simulator.strategies.gradients import parameter_layout
 from simulator.strategies.schedules.registry import SCHEDULES, Plan
 from simulator.workloads.describe import describe

@@ -76,7 +76,7 @@ def test_messages_name_peer_stream_and_payload() -> None:
     middle = program("gpipe", 3, 1, "mlp", "workload.hidden=8", "workload.sequence=2").ranks[1]
     boundary = 4 * 2 * 8 * 4  # 4 samples × 2 positions × 8 units × 4 bytes
     assert [
-        (i.task.name, i.task.stream, i.task.peer, i.task.tensor, i.task.nbytes)
+        (i.task.name, str(i.task.stream), i.task.peer, i.task.tensor, i.task.nbytes)
         for i in middle
         if i.task.op in (Op.SEND, Op.RECV)
     ] == [
