@@ -52,6 +52,9 @@ class FoldedTraffic:
             if (op, group) not in self._passing:
                 self._passing[op, group] = self._messages(op, group)
             return {name: count * nbytes for name, count in self._passing[op, group].items()}
+        if max(group) >= self.folding.mesh.world_size:  # with a server, which has no like
+            taken = self.costs.traffic(op, group, nbytes)
+            return {name: n for name, n in taken.items() if name.partition(":")[2] in self._known}
         volumes = np.array(self.costs.cost(op, group, nbytes).volumes)
         found = {}
         for name, passing in zip(self._names, (self._rows(group) @ volumes).tolist(), strict=True):
@@ -93,7 +96,8 @@ class FoldedTraffic:
                 together = divided.together(self.folding.placement)
                 self._together[number] = together[:, self._near]
             together = self._together[number]
-            chosen = alike[divided.row[self._near]]
+            rows = divided.row[self._near]
+            chosen = alike[rows] & (rows >= 0)
             found = np.zeros((len(self._names), len(self._used)))
             for level, boundaries in enumerate(self._used):
                 leaving = chosen & (together[level + 1] > together[level])
@@ -106,7 +110,7 @@ class FoldedTraffic:
 
     def _messages(self, op: Op, group: Ranks) -> dict[str, float]:
         """Return how many messages pass each resource."""
-        near = np.zeros(self.folding.mesh.world_size, dtype=bool)
+        near = np.zeros(len(self.folding.list_of), dtype=bool)
         near[self._near] = True
         hop = op.row.hop
         if hop == 0:
@@ -147,4 +151,5 @@ class FoldedTraffic:
                 divided, self.folding.placement, self.folding.classes
             )
         alike = self._codes[number] == self._codes[number][row]
-        return alike, int(alike[np.unique(divided.row[self.members])].sum())
+        rows = divided.row[self.members]
+        return alike, int(alike[np.unique(rows[rows >= 0])].sum())

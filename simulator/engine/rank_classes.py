@@ -38,7 +38,8 @@ def rank_classes(placement: Placement, stages: Integers, groups: Sequence[Groups
 
     Args:
         placement: of all ranks, in order.
-        stages: the place of each rank on the pipeline.
+        stages: the place of each rank on the pipeline; of a rank without passes a number that
+            no other rank has.
         groups: all that communicate, pipelines among them.
     """
     start = mixed(stages) + mixed(mixed(placement.kinds)) + mixed(mixed(mixed(placement.links())))
@@ -90,7 +91,7 @@ def _how_it_lies(placement: Placement, divided: Groups) -> tuple[Codes, Codes]:
     ranks = divided.ranks
     distances = ranks - ranks[:, :1]  # written in the hash of the program
     whole = mixed(distances + (np.arange(ranks.shape[1]) << 32)).sum(axis=1, dtype=np.uint64)
-    own = np.zeros(ranks.size, dtype=np.uint64)
+    own = np.zeros(divided.world_size, dtype=np.uint64)
     positions = np.arange(ranks.shape[1] - 1)
     for level, row in enumerate(units):
         mine = row[ranks]
@@ -132,7 +133,7 @@ def _direct_links(placement: Placement, divided: Groups) -> tuple[Integers, Inte
             for place in range(len(part))
         ]
         of_place.append([known.setdefault(links, len(known)) for links in mine])
-    of_rank = np.empty(ranks.size, dtype=np.int64)
+    of_rank = np.zeros(divided.world_size, dtype=np.int64)
     of_rank[ranks] = np.array(of_place)[which.ravel()]
     return np.array(of_group)[which.ravel()], of_rank
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,26 +19,32 @@ EXCHANGES = ("expert", "context", "tensor")
 """Axes whose ranks exchange what layers need of each other."""
 
 
+Order = Literal["none", "ring", "pipeline"]
+
+
 @dataclass(eq=False)
 class Groups:
-    """All ranks, divided into groups of equal size.
+    """The ranks of a role, divided into groups of equal size; others may be in several of them.
 
     Attributes:
         ranks: one row a group, its members ascending.
         order: what the order of members means: in a ``ring`` they send to their neighbours, the
             last one to the first; a ``pipeline`` has them in the order of its stages.
-        row: of each rank its group.
+        world_size: the number of all ranks; not given: each is in a group.
+        row: of each rank its group, of one in several the last; -1: it is in none.
         place: of each rank its position there.
     """
 
     ranks: Integers
-    order: Literal["none", "ring", "pipeline"] = "none"
+    order: Order = "none"
+    world_size: int = 0
     row: Integers = field(init=False)
     place: Integers = field(init=False)
 
     def __post_init__(self) -> None:
         count, size = self.ranks.shape
-        self.row, self.place = np.empty((2, count * size), dtype=np.int64)
+        self.world_size = self.world_size or self.ranks.size
+        self.row, self.place = np.full((2, self.world_size), -1)
         self.row[self.ranks] = np.arange(count)[:, None]
         self.place[self.ranks] = np.arange(size)
 
@@ -49,22 +55,31 @@ class Groups:
             placement: of all ranks, in order. The ranks of a unit follow each other.
         """
         sizes = together(placement.units[:, self.ranks])
-        found = np.full((len(sizes) + 1, self.ranks.size), self.ranks.shape[1])
+        found = np.full((len(sizes) + 1, self.world_size), self.ranks.shape[1])
         found[:-1, self.ranks] = sizes
         return found
 
 
 def groups_of(experiment: Experiment) -> list[Groups]:
-    """Return the groups of a plan that communicate, the ranks of each pipeline among them."""
-    mesh, shards = experiment.mesh, experiment.parallel.shards
-    found = [Groups(_along(mesh, ("pipeline",)), "pipeline")]
+    """Return the groups of a plan that communicate, the ranks of each pipeline among them.
+
+    Where there are servers, each is taken for a partner of all: that tells more ranks apart than
+    is needed, never fewer.
+    """
+    mesh, shards, world_size = experiment.mesh, experiment.parallel.shards, experiment.world_size
+    found = [Groups(_along(mesh, ("pipeline",)), "pipeline", world_size)]
     for axis in EXCHANGES:
-        found.append(Groups(_along(mesh, (axis,)), "ring" if axis == "context" else "none"))
+        order: Order = "ring" if axis == "context" else "none"
+        found.append(Groups(_along(mesh, (axis,)), order, world_size))
     for axes in dict.fromkeys(layer.sums_over for layer in describe(experiment)):
         whole = _along(mesh, axes)
-        found += map(Groups, _shard_sets(whole, min(shards, whole.shape[1])))
+        if experiment.parallel.has_servers:
+            sets = _with_each(whole, range(mesh.world_size, world_size))
+        else:
+            sets = _shard_sets(whole, min(shards, whole.shape[1]))
+        found += [Groups(ranks, world_size=world_size) for ranks in sets]
     if experiment.workload.needs_gradient_norm:
-        found.append(Groups(_models(mesh, shards)))
+        found.append(Groups(_models(mesh, shards), world_size=world_size))
     return [groups for groups in found if groups.ranks.shape[1] > 1]
 
 
@@ -74,6 +89,12 @@ def _along(mesh: Mesh, axes: tuple[str, ...]) -> Integers:
     size = int(np.prod([mesh.degrees[axis] for axis in axes], dtype=int))
     ranks = mesh.ranks.transpose([AXES.index(axis) for axis in order]).reshape(-1, size)
     return np.sort(ranks, axis=1)
+
+
+def _with_each(whole: Integers, servers: Iterable[int]) -> Iterator[Integers]:
+    """Yield the groups with one server more each, for every server."""
+    for server in servers:
+        yield np.column_stack([whole, np.full(len(whole), server)])
 
 
 def _shard_sets(whole: Integers, shards: int) -> Iterator[Integers]:

@@ -25,7 +25,7 @@ class Folding:
     """The ranks of a plan that stand for all.
 
     Attributes:
-        mesh: of all ranks.
+        mesh: of the trainers; ranks of other roles stand for themselves.
         placement: of all ranks, in order.
         groups: those that communicate.
         classes: of each rank the class; ranks of one class have equal times.
@@ -44,21 +44,19 @@ def folding_of(experiment: Experiment, cluster: Cluster) -> Folding | None:
     """Return which ranks stand for all; None: every rank is simulated.
 
     Lists that a user's transforms have changed may differ in any way; ranks that share cores or a
-    device must all be there; what is drawn from a profile differs from rank to rank; and ranks of
-    other roles are in groups of unequal sizes, which classes do not compare.
+    device must all be there; and what is drawn from a profile differs from rank to rank.
     """
     alone = cluster.cores is None and cluster.topology.per_device == 1
     if experiment.parallel.transforms or cluster.profile is not None or not alone:
         return None
-    if len(experiment.roles) > 1:
-        return None
-    mesh, groups = experiment.mesh, groups_of(experiment)
-    placement = Placement(cluster.topology, np.arange(mesh.world_size))
-    stages = np.empty(mesh.world_size, dtype=np.int64)
+    mesh, groups, world_size = experiment.mesh, groups_of(experiment), experiment.world_size
+    placement = Placement(cluster.topology, np.arange(world_size))
+    stages = np.arange(world_size) + mesh.degrees["pipeline"]  # of ranks without passes: unlike
     stages[mesh.ranks] = np.arange(mesh.degrees["pipeline"])[:, None, None, None]
     classes = rank_classes(placement, stages, groups)
-    list_of = lists_of(mesh, classes)
-    if max(list_of) + 1 == mesh.world_size:
+    list_of = lists_of(mesh, classes[: mesh.world_size])
+    list_of += [max(list_of) + 1 + number for number in range(world_size - mesh.world_size)]
+    if max(list_of) + 1 == world_size:
         return None
     return Folding(mesh, placement, groups, classes, list_of)
 

@@ -32,8 +32,7 @@ class ListDigests:
             whole = replace(bucket, replicas=(), shards=())
             text.append(f"{whole} {self._group(bucket.replicas)} {self._group(bucket.shards)}")
             if bucket.server is not None or bucket.part is not None:
-                server = None if bucket.server is None else bucket.server - rank
-                text.append(f"part {bucket.part} of server {server}")
+                text.append(f"part {bucket.part} of server {bucket.server}")
         by_text: dict[str, int] = {}
         numbers = np.empty(len(columns.tasks), dtype="<i8")
         used, first = np.unique(columns.task, return_index=True)

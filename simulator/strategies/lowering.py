@@ -124,10 +124,11 @@ def begin(experiment: Experiment, list_of: Sequence[int] = ()) -> Lowered:
     the experiment alone says, whatever the cluster.
     """
     mesh, layers = experiment.mesh, describe(experiment)
+    members = members_of(list_of) if list_of else range(mesh.world_size)
     return Lowered(
         experiment=experiment,
         mesh=mesh,
-        ranks=members_of(list_of) if list_of else list(range(mesh.world_size)),
+        ranks=[rank for rank in members if rank < mesh.world_size],
         layers=layers,
         flow=Flow(layers),
         layout=ParameterLayout(mesh, experiment.parallel.shards),

@@ -68,3 +68,15 @@ def test_members_of_a_unit_are_counted() -> None:
     assert together[4].tolist() == [4] * 8 + [2] * 4
     assert together[0].tolist() == [1] * 12
     assert together[-1].tolist() == [6] * 12
+
+
+def test_servers_are_in_a_group_with_every_set_of_replicas() -> None:
+    keys = ["data=3", "pipeline=2", "data_style=parameter-server", "servers=2"]
+    groups = groups_of(load(None, keys))
+    pipelines, *served = groups
+    assert pipelines.row.tolist() == [0, 0, 1, 1, 2, 2, -1, -1]
+    assert [divided.ranks.tolist() for divided in served] == [
+        [[0, 2, 4, 6], [1, 3, 5, 6]],
+        [[0, 2, 4, 7], [1, 3, 5, 7]],
+    ]
+    assert served[0].row.tolist() == [0, 1] * 3 + [1, -1]

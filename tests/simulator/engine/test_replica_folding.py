@@ -39,6 +39,9 @@ from written_out import written_out
 MODEL = ["workload.layers=8", "workload.hidden=64", "workload.sequence=16", "workload.dtype=bf16"]
 
 
+SERVERS = ("data_style=parameter-server", "servers=3", "bucket_mb=0.05")
+
+
 def plan(*parallel: str, preset: str = "dgx-a100-80gb", more: tuple[str, ...] = ()) -> Any:
     given = [f"parallel.{setting}" for setting in parallel]
     model = [] if "workload.model=unit" in more else MODEL
@@ -100,6 +103,8 @@ def assert_same(whole: Prediction, folded: Prediction) -> None:
         (("data=4", "pipeline=4", "schedule=pipedream"), ("workload.optimizer=adam",)),
         (("data=2", "pipeline=16", "schedule=eager-1f1b"), ("workload.layers=16",)),
         (("data=4", "pipeline=4"), ("workload.model=unit", "workload.p2p=0.25")),
+        (("data=12", "pipeline=1", *SERVERS), ("workload.optimizer=adam",)),
+        (("data=4", "pipeline=2", "tensor=2", "sequence_parallel=true", *SERVERS), ()),
         (("data=4", "pipeline=2", "tensor=2", "bucket_mb=0.05"), ("workload.clip_norm=1",)),
         (("data=2", "tensor=4", "sequence_parallel=true", "zero=1"), ("workload.dtype=fp16",)),
         (("data=8", "pipeline=2", "zero=3", "zero_group=4", "bucket_mb=0.1"), ()),
@@ -163,6 +168,18 @@ def test_shard_sets_that_are_placed_alike_are_simulated_once(
     assert_same(whole, folded)
 
 
+def test_trainers_are_simulated_once_and_servers_each() -> None:
+    """Trainers beside a server share its node's uplinks, and are of a class of their own."""
+    served = ("data_style=parameter-server", "servers=2", "pipeline=1", "bucket_mb=0.05")
+    whole, folded = both(plan("data=32", *served, "microbatches=2"))
+    assert folded.program.members == [0, 32, 33]
+    assert folded.program.counts == [32, 1, 1]
+    assert_same(whole, folded)
+    whole, folded = both(plan("data=30", *served, "microbatches=2"))
+    assert folded.program.members == [0, 24, 30, 31]
+    assert_same(whole, folded)
+
+
 def test_nodes_with_slower_cards_are_told_apart() -> None:
     """Every second node has cards of a tenth; nothing else differs."""
     experiment = plan("data=16", "pipeline=2", "microbatches=4", more=("cluster.nodes=4",))
@@ -195,6 +212,10 @@ def test_folded_is_unfolded_whatever_the_plan_and_the_cluster(data: st.DataObjec
     if degrees["expert"] > 1:
         more += ["workload.model=moe-gpt", "workload.experts=2"]
     zero = draw(st.integers(0, 3))
+    if draw(st.booleans()):
+        zero = 0
+        more += ["parallel.data_style=parameter-server"]
+        more += [f"parallel.servers={draw(st.integers(1, 3))}"]
     replicas = degrees["data"] * degrees["context"] * degrees["expert"]
     if zero and replicas > 1 and (degrees["pipeline"] == 1 or zero == 1):
         parts = [n for n in range(2, replicas + 1) if replicas % n == 0]
@@ -213,6 +234,10 @@ def test_folded_is_unfolded_whatever_the_plan_and_the_cluster(data: st.DataObjec
         tier = Tier(nodes_per_switch=draw(st.integers(1, 3)), oversubscription=4.0)
         cluster = replace(cluster, topology=replace(cluster.topology, tiers=(tier,)))
     assume(folding_of(experiment, cluster) is not None)
+    try:
+        lower(experiment)
+    except ExperimentError:
+        assume(False)  # more servers than buckets
     assert_same(*both(experiment, cluster))
 
 
