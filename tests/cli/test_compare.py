@@ -88,7 +88,7 @@ def test_wrong_traces_are_one_line(mistaken, tmp_path):
         "other JSON": b'{"traceEvents": []}',
         "list": b"[1, 2]",
         "binary": b"\x00\xff" * 50,
-        "format": whole.replace(b'"format": 1', b'"format": 99', 1),
+        "format": whole.replace(b'"format": 2', b'"format": 99', 1),
         "missing column": whole.replace(b'"posted"', b'"posted-not"', 1),
     }
     for name, content in damaged.items():

@@ -48,12 +48,21 @@ def test_predict_then_run_is_one_program(call, tmp_path):
     assert not (tmp_path / "twinline-out").exists()
 
 
-def test_under_torchrun(call):
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
-    arguments = ("-m", "runtime", "tiny.toml", "--json", "--trace", "t.json")
+@pytest.mark.parametrize(
+    ("ranks", "roles", "settings"),
+    [
+        (2, ["trainer"] * 2, ()),
+        (3, ["trainer"] * 2 + ["server"], ("--set", "data_style=parameter-server")),
+    ],
+)
+def test_under_torchrun(call, ranks, roles, settings):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks))
+    arguments = ("-m", "runtime", "tiny.toml", "--json", "--trace", "t.json", *settings)
     code, out, errors = call(*arguments, command=torchrun, OMP_NUM_THREADS="1")
     assert code == 0, errors
-    check_run(one_object(out))
+    result = one_object(out)
+    check_run(result, ranks=ranks)
+    assert [rank["role"] for rank in result["ranks"]] == roles
 
 
 def processes_with(text):

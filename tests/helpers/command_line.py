@@ -44,6 +44,7 @@ iterations = 1000
 
 RANK_KEYS = {
     "rank",
+    "role",
     "stages",
     "parameters",
     "peak_memory_parts",
