@@ -24,7 +24,7 @@ from simulator.engine.folded_traffic import FoldedTraffic, Ranks
 from simulator.engine.redundant_resources import Column, redundant
 from simulator.engine.replica_folding import Folding
 from simulator.program.instruction import Instruction
-from simulator.program.meetings import Queue, rendezvous_key
+from simulator.program.meetings import Queue, participants_of, rendezvous_key
 from simulator.program.operations import COLLECTIVES, COMMUNICATION, MESSAGES, Op
 from simulator.program.program import Program
 from simulator.program.task import Task
@@ -117,10 +117,11 @@ class Demands:
             seconds = self.alone(rank, task)
             if seconds <= 0:
                 continue
-            queue = rendezvous_key(rank, task)
-            assert queue is not None
+            in_turn = task.stream, (task.peer,)  # requests, which a server serves one by one
+            queue = rendezvous_key(rank, task) or in_turn
+            taken = self._taken_by(task, participants_of(rank, task))
             mine = rates[rank, id(task)] = {
-                name: nbytes / seconds for name, nbytes in self._taken_by(task, queue[1]).items()
+                name: nbytes / seconds for name, nbytes in taken.items()
             }
             number = numbers.setdefault(queue, len(numbers))
             for name, rate in mine.items():
