@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Set
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.cluster.cluster import Cluster
 from simulator.engine.contention import ROUNDING, Demand
@@ -84,6 +85,12 @@ class Demands:
                 resource = self.cluster.compute_resource(member.rank)
                 use[resource] = use.get(resource, 0.0) + amount
         return (*of_links, *use.items())
+
+    def beside(self, count: int) -> npt.NDArray[np.bool_]:
+        """Return which of the instructions of the program share cores or a device."""
+        found = np.full(count, self._all_beside)
+        found[list(self._beside)] = True
+        return found
 
     def presence(self, rank: int) -> Demand:
         """Return the demand of a stream that waits for a moment on its cores or device."""

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, load, lower, predict
-from simulator.engine.engine import Costs, simulate
+from simulator.engine.engine import simulate
+from simulator.engine.questions import Costs
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 
