@@ -170,9 +170,21 @@ class RankContext:
 
     def outcome_of(self, step: Instruction) -> Outcome | None:
         """Return what arrival decided about an optimizer step; None: it is always carried out."""
-        if not step.task.queue:
+        if not step.task.queue or step.task.op is not Op.OPTIMIZER_STEP:
             return None
         return self.receptions[step.task.queue].outcome_of(step.uid)
+
+    def executed(self, instruction: Instruction) -> Instruction | None:
+        """Return what an instruction was once arrival has decided; None: it had nothing to do.
+
+        An ACCEPT was the other side of the request that it served.
+        """
+        if instruction.task.op is Op.ACCEPT:
+            return self.rank.program.instruction(
+                self.receptions[instruction.task.queue].served_by(instruction.uid)
+            )
+        outcome = self.outcome_of(instruction)
+        return None if outcome is not None and not outcome.pushes else instruction
 
     def gradient_norm(self) -> float:
         """Return the norm of the whole model's gradients, 0 if the program does not sum it."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from simulator.program.accept_queue import Acceptance
 from simulator.program.arrival import Outcome, Request
+from simulator.units import listed
 
 
 class Reception:
@@ -22,6 +23,9 @@ class Reception:
 
     def __init__(self, acceptance: Acceptance, hear: Callable[[int], int]) -> None:
         self.acceptance, queue = acceptance, acceptance.queue
+        self._numbers = {
+            uid: number for uids in (queue.accepts, queue.steps) for number, uid in enumerate(uids)
+        }
         self._waiting: list[Request] = []
         self._changed = threading.Condition()
         self._error: Exception | None = None
@@ -42,14 +46,31 @@ class Reception:
                     raise self._error
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError(f"nobody to serve within {timeout_s:g} s")
+                    raise TimeoutError(f"nobody to serve within {timeout_s:g} s; {self._missing()}")
                 self._changed.wait(left)
             self._waiting.remove(request)
             return request, self.acceptance.accept(request)
 
     def outcome_of(self, step: int) -> Outcome:
         """Return what the request before an optimizer step means, by the uid of the step."""
-        return self.acceptance.outcomes[self.acceptance.queue.steps.index(step)]
+        return self.acceptance.outcomes[self._numbers[step]]
+
+    def served_by(self, accept: int) -> int:
+        """Return the uid of the request that an ACCEPT has served, by its uid."""
+        return self.acceptance.decisions[self._numbers[accept]].request
+
+    def _missing(self) -> str:
+        """Return which workers have not come, and which have and may not be served yet."""
+        served = {decision.request for decision in self.acceptance.decisions}
+        here = sorted({request.rank for request in self._waiting})
+        requests = self.acceptance.queue.requests
+        missing = [
+            rank
+            for rank in sorted(requests)
+            if rank not in here and not served >= {*requests[rank]}
+        ]
+        kept = f"; waiting: rank {listed(here)}" if here else ""
+        return f"not there: rank {listed(missing)}{kept}"
 
     def _listen(self) -> None:
         for number in range(self._count):

@@ -25,6 +25,7 @@ from runtime.rank.recorder import StepRecorder
 from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
 from simulator.program.arrival_staleness import arrival_staleness
+from simulator.program.instruction import Instruction
 
 
 class MeasuredRun:
@@ -40,7 +41,7 @@ class MeasuredRun:
     def __init__(self, job: Job, rank: Rank, groups: Groups, clock: Clock):
         self._rank, self._returns_tensors = rank, job.return_tensors
         self.context = RankContext(rank, groups)
-        self._staleness, self._pacing = StalenessObserver(self.context), pacing_of(rank)
+        self._staleness, self._pacing = StalenessObserver(self.context), pacing_of(self.context)
         observers: list[Observer] = [self._staleness]
         if self._pacing is not None:
             observers.append(self._pacing)
@@ -122,9 +123,16 @@ class MeasuredRun:
         return everyone
 
 
-def pacing_of(rank: Rank) -> Pacing | None:
+def pacing_of(context: RankContext) -> Pacing | None:
     """Return what stretches instructions: of `unit` always, of others if run.pace is set."""
-    experiment = rank.experiment
+    rank, experiment = context.rank, context.rank.experiment
     if experiment.workload.family.has_parameters and experiment.run.pace is None:
         return None
-    return Pacing(costs_of(rank.program, experiment, resolve(experiment)).seconds)
+    costs = costs_of(rank.program, experiment, resolve(experiment))
+
+    def seconds(instruction: Instruction) -> float:
+        """Return the modelled time of what arrival has made of an instruction."""
+        executed = context.executed(instruction)
+        return 0.0 if executed is None else costs.seconds(executed)
+
+    return Pacing(seconds)

@@ -38,6 +38,7 @@ class Mailbox(Groups):
     def __init__(self, record: Sequence[Decision]) -> None:
         super().__init__((), 0.0)
         self._record = record
+        self._served: dict[str, list[int]] = {}  # by queue
         self._letters: dict[tuple[int, int, int], deque[Tensor]] = {}
 
     def announce(self, request: Instruction) -> None:
@@ -45,8 +46,10 @@ class Mailbox(Groups):
 
     def hear(self, queue: AcceptQueue, number: int) -> int:
         """Return the request that was served as the next one."""
-        served = [made.request for made in self._record if made.request in queue.by_uid]
-        return served[number]
+        if queue.name not in self._served:
+            served = [made.request for made in self._record if made.request in queue.by_uid]
+            self._served[queue.name] = served
+        return self._served[queue.name][number]
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
         """Leave a copy of a tensor for its receiver."""

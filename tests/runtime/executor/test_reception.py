@@ -55,12 +55,18 @@ def test_who_may_not_be_served_waits() -> None:
     bell.ring(again)  # before the other has pushed
     bell.ring(first)
     assert [bell.reception.serve(60.0)[0].uid for _ in range(2)] == [first, again]
+    bell.ring(bell.queue.requests[1][3])
+    bell.reception.serve(60.0)  # the third push, beside one
+    with pytest.raises(TimeoutError, match=r"; not there: rank 2$"):
+        bell.reception.serve(0.01)
+    bell.ring(RuntimeError("that is all"))  # ends the thread
 
 
 def test_nobody_comes() -> None:
     bell = Bell(FirstCome(), [1])
-    with pytest.raises(TimeoutError, match=r"nobody to serve within 0.01 s"):
+    with pytest.raises(TimeoutError) as error:
         bell.reception.serve(0.01)
+    assert str(error.value) == "nobody to serve within 0.01 s; not there: rank 1"
     bell.ring(RuntimeError("that is all"))  # ends the thread
 
 

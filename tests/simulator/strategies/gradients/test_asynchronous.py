@@ -154,6 +154,20 @@ def test_memory_of_the_server_has_a_buffer_for_what_is_pushed() -> None:
     assert [row.worker for row in prediction.staleness] == [0, 1]
 
 
+def test_on_gpus_every_worker_is_simulated_and_the_server_is_who_they_wait_for() -> None:
+    """Requests of 16 workers queue: more workers an iteration bring more updates a second, but
+    not twice as many, since one server serves one at a time."""
+    more = ["cluster.preset=dgx-h100", "run.horizon=3"]
+    eight, sixteen = (
+        predict(load(None, [*ASKED, f"parallel.data={count}", *more])) for count in (8, 16)
+    )
+    assert (eight.program.num_ranks, sixteen.program.num_ranks) == (9, 17)
+    assert eight.iteration_time_s < sixteen.iteration_time_s < 2 * eight.iteration_time_s
+    queue, timeline = sixteen.program.queues[0], sixteen.recorded
+    accepts = list(queue.accepts)
+    assert (timeline.end[accepts][:-1] <= timeline.start[accepts][1:]).all()
+
+
 def test_an_accept_is_compared_with_the_one_that_served_the_same_request() -> None:
     """Two workers that come in another order: nothing differs but who was first."""
     two = program("parallel.data=2")
