@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from runtime.executor.context import Batches, RankContext
 from runtime.executor.errors import ExecutionError, reason_of
 from runtime.executor.observers import Observer
-from runtime.executor.operations.table import OPERATIONS
-from runtime.executor.streams import Stopwatch, Stream, Ticket
+from runtime.executor.operations.table import BACKEND_RUNS, OPERATIONS
+from runtime.executor.streams import Stopwatch, Stream, Ticket, Work
 from simulator.program.instruction import Instruction
 from simulator.program.stream import COMPUTE_STREAM
+from simulator.program.stream import Stream as StreamName
 
 FAILURE_POLL_S = 0.2
 CLOSE_S = 1.0
@@ -40,10 +41,13 @@ class Executor:
         self.timeout_s = self.rank.experiment.run.timeout_s
         device = self.rank.device
         used = dict.fromkeys(i.task.stream for i in self.instructions)
-        self.streams = {s: Stream(str(s), device) for s in used if s != COMPUTE_STREAM}
+        takes_time = any(o.takes_time for o in self.observers)
+        self.streams = {
+            s: Stream(str(s), device, shared=not takes_time) for s in used if s != COMPUTE_STREAM
+        }
         self.stopwatch = Stopwatch(device)
         # Where the host takes part, giving memory back takes time, too.
-        self._on_host = device.type == "cpu" or any(o.takes_time for o in self.observers)
+        self._on_host = device.type == "cpu" or takes_time
         count = len(self.instructions)
         self.posted, self.end = [0.0] * count, [0.0] * count
         self.failure: ExecutionError | None = None
@@ -77,12 +81,9 @@ class Executor:
                     step = instruction.step
                     self.context.end_step()
                     self.context.begin_step()
-                try:
-                    self._execute(instruction)
-                except ExecutionError:
-                    raise
-                except Exception as error:
-                    raise self._failed(instruction, error) from error
+                self._attend()
+                for _ in self._execute(instruction):
+                    pass
                 yield instruction
             else:
                 tickets[instruction.uid] = self._queue(instruction, tickets)
@@ -110,17 +111,9 @@ class Executor:
     def _queue(self, instruction: Instruction, tickets: dict[int, Ticket]) -> Ticket:
         """Hand `instruction` to its stream; what it waits for there is other streams."""
         others = [tickets[other.uid] for other in instruction.after if other.uid in tickets]
-
-        def work() -> None:
-            try:
-                for ticket in others:
-                    ticket.wait(self.timeout_s)
-                self._execute(instruction)
-            except Exception as error:
-                self.failure = self.failure or self._failed(instruction, error)
-                raise
-
-        return self.streams[instruction.task.stream].submit(work)
+        ready = instruction.task.op in BACKEND_RUNS and all(other.ended for other in others)
+        work = self._execute(instruction, others)
+        return self.streams[instruction.task.stream].submit(work, ready)
 
     def _await(self, instruction: Instruction, tickets: dict[int, Ticket]) -> None:
         for other in instruction.after:
@@ -130,30 +123,55 @@ class Executor:
 
     def _wait_for(self, instruction: Instruction, ticket: Ticket) -> None:
         self.rank.progress.wait(instruction.index)
+        if not ticket.ended:
+            self._attend(but=instruction.task.stream)
         deadline = time.monotonic() + self.timeout_s
-        while not ticket.done.wait(min(self.timeout_s, FAILURE_POLL_S)):
+        while not ticket.wait(min(self.timeout_s, FAILURE_POLL_S)):
             if self.failure:
                 raise self.failure
             if time.monotonic() > deadline:
-                late = TimeoutError(f"no answer within {self.timeout_s:g} s")
-                raise self._failed(instruction, late)
-        if ticket.error is not None:
-            raise self.failure or self._failed(instruction, ticket.error)
+                raise self._failed(instruction, self._late())
+
+    def _attend(self, but: StreamName | None = None) -> None:
+        """Have threads note the ends of what is under way, while this one is busy."""
+        for name, stream in self.streams.items():
+            if name != but:
+                stream.attend()
+
+    def _late(self) -> TimeoutError:
+        return TimeoutError(f"no answer within {self.timeout_s:g} s")
 
     def _failed(self, instruction: Instruction, error: BaseException) -> ExecutionError:
         reason = reason_of(error, self.timeout_s)
         return ExecutionError(f"rank {self.rank.number}, {instruction.label}: {reason}")
 
-    def _execute(self, instruction: Instruction) -> None:
-        """Run it in the calling thread, now; fills its `posted` and `end`."""
+    def _execute(self, instruction: Instruction, others: Sequence[Ticket] = ()) -> Work:
+        """Run `instruction` after `others`; fills its `posted` and `end`.
+
+        Raises:
+            ExecutionError: it, or one of the others, has failed.
+        """
         index = instruction.index
-        begin = self.posted[index] = time.perf_counter()
-        for observer in self.observers:
-            observer.before(instruction)
-        OPERATIONS[instruction.task.op](self.context, instruction)
-        finished = self.stopwatch.finish()
-        for observer in self.observers:
-            observer.after(instruction, begin)
-        if instruction.task.frees:
-            self.context.release(instruction, time.perf_counter())
+        try:
+            for other in others:
+                if not other.wait(self.timeout_s):
+                    raise self._late()
+            begin = self.posted[index] = time.perf_counter()
+            for observer in self.observers:
+                observer.before(instruction)
+            wait = OPERATIONS[instruction.task.op](self.context, instruction)
+            yield
+            if wait is not None:
+                wait()
+            finished = self.stopwatch.finish()
+            for observer in self.observers:
+                observer.after(instruction, begin)
+            if instruction.task.frees:
+                self.context.release(instruction, time.perf_counter())
+        except Exception as error:
+            if isinstance(error, ExecutionError):
+                raise
+            failed = self._failed(instruction, error)
+            self.failure = self.failure or failed
+            raise failed from error
         self.end[index] = time.perf_counter() if self._on_host else max(finished, begin)

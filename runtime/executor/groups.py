@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain, zip_longest
+from itertools import chain
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from runtime.executor.devices import patience
-from simulator.program.accept_queue import AcceptQueue
-from simulator.program.instruction import Instruction
 from simulator.program.meetings import participants_of
 from simulator.program.operations import COLLECTIVES, IN_PLACE, MESSAGES, Op
 from simulator.program.program import Program
@@ -21,10 +20,15 @@ from simulator.program.stream import Stream
 from simulator.program.task import Task
 
 Group = dist.ProcessGroup | None
+Wait = Callable[[], object]
+"""Waits for the end of what has begun; to be called once."""
 
 
-def shift(way: int, result: Tensor, tensor: Tensor, group: Group) -> None:
-    """Send to the rank that is `way` further round the group, receive from the other side."""
+def shift(way: int, result: Tensor, tensor: Tensor, group: Group, async_op: bool) -> None:
+    """Send to the rank that is `way` further round the group, receive from the other side.
+
+    This blocks, whatever `async_op` says.
+    """
     assert group is not None
     ranks = dist.get_process_group_ranks(group)
     position = ranks.index(dist.get_rank())
@@ -36,28 +40,30 @@ def shift(way: int, result: Tensor, tensor: Tensor, group: Group) -> None:
         work.wait()
 
 
-def all_reduce(task: Task, tensor: Tensor, group: Group) -> None:
+def all_reduce(task: Task, tensor: Tensor, group: Group, async_op: bool) -> Any:
     """Reduce `tensor` over the group, on all of its ranks."""
-    dist.all_reduce(tensor, op=REDUCTIONS[task.reduction], group=group)
+    op = REDUCTIONS[task.reduction]
+    return dist.all_reduce(tensor, op=op, group=group, async_op=async_op)
 
 
-def reduce(task: Task, tensor: Tensor, group: Group) -> None:
+def reduce(task: Task, tensor: Tensor, group: Group, async_op: bool) -> Any:
     """Reduce `tensor` over the group, on the root."""
-    dist.reduce(tensor, task.root, op=REDUCTIONS[task.reduction], group=group)
+    op = REDUCTIONS[task.reduction]
+    return dist.reduce(tensor, task.root, op=op, group=group, async_op=async_op)
 
 
-def broadcast(task: Task, tensor: Tensor, group: Group) -> None:
+def broadcast(task: Task, tensor: Tensor, group: Group, async_op: bool) -> Any:
     """Give every rank of the group what `tensor` is on the root."""
-    dist.broadcast(tensor, task.root, group=group)
+    return dist.broadcast(tensor, task.root, group=group, async_op=async_op)
 
 
-INTO_ITSELF: dict[Op, Callable[[Task, Tensor, Group], None]] = {
+INTO_ITSELF: dict[Op, Callable[[Task, Tensor, Group, bool], Any]] = {
     Op.ALL_REDUCE: all_reduce,
     Op.REDUCE: reduce,
     Op.BROADCAST: broadcast,
 }
 REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
-COLLECTIVE: dict[Op, Callable[..., object]] = {  # torch 2.13 gave two of them new names
+COLLECTIVE: dict[Op, Callable[..., Any]] = {  # torch 2.13 gave two of them new names
     Op.ALL_GATHER: getattr(dist, "all_gather_single", dist.all_gather_into_tensor),
     Op.REDUCE_SCATTER: getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor),
     Op.ALL_TO_ALL: dist.all_to_all_single,
@@ -68,7 +74,6 @@ COLLECTIVE: dict[Op, Callable[..., object]] = {  # torch 2.13 gave two of them n
 
 NOISE = 0.02
 """Standard deviation of the noise: that of weights, far from denormal numbers, which are slow."""
-ANNOUNCEMENT_BYTES = 8
 NOISE_VALUES = 1 << 18
 """So many different values; they are repeated in larger tensors."""
 
@@ -78,8 +83,7 @@ class Groups:
 
     Collectives get one per stream and set of ranks. Messages share one communicator on
     gloo, where tags tell them apart; NCCL has no tags and runs a communicator in order, so
-    there every ordered pair of ranks gets its own. Requests are announced to servers in a gloo
-    communicator of their own, where nothing else can be taken for an announcement.
+    there every ordered pair of ranks gets its own.
 
     Args:
         programs: every program that will be run.
@@ -91,7 +95,6 @@ class Groups:
     def __init__(self, programs: Iterable[Program], timeout_s: float, backend: str = "gloo"):
         self._on_host = backend == "gloo"
         timeout = patience(timeout_s, backend)
-        programs = list(programs)
         collectives: dict[tuple[Stream, tuple[int, ...]], None] = {}
         pairs: dict[tuple[int, int], None] = {}
         for instruction in chain.from_iterable(programs):
@@ -110,27 +113,6 @@ class Groups:
                 pair: dist.new_group(sorted(pair), timeout=timeout) for pair in sorted(pairs)
             }
 
-        names = sorted({queue.name for program in programs for queue in program.queues})
-        self._queue_tags = {name: tag for tag, name in enumerate(names)}
-        self._announcements = dist.new_group(timeout=timeout, backend="gloo") if names else None
-
-    def announce(self, request: Instruction) -> None:
-        """Tell the server of a queue that a request of this rank waits in it."""
-        tag = self._queue_tags[request.task.queue]
-        mine = torch.tensor([request.uid])
-        dist.send(mine, request.task.peer, group=self._announcements, tag=tag)
-
-    def hear(self, queue: AcceptQueue, number: int) -> int:
-        """Wait until somebody announces a request to this rank; return its uid.
-
-        Args:
-            queue: the one that it waits in.
-            number: how many have been heard of before.
-        """
-        heard = torch.empty(1, dtype=torch.int64)
-        dist.recv(heard, None, group=self._announcements, tag=self._queue_tags[queue.name])
-        return int(heard)
-
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
         """Send `tensor` from this rank, `source`; `tag` tells messages of a step apart."""
         dist.send(self._carried(tensor), target, group=self._pairs.get((source, target)), tag=tag)
@@ -141,8 +123,8 @@ class Groups:
         dist.recv(landed, source, group=self._pairs.get((source, target)), tag=tag)
         _bring(landed, tensor)
 
-    def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
-        """Execute the collective of `task`.
+    def collective(self, task: Task, result: Tensor, tensor: Tensor) -> Wait:
+        """Begin the collective of `task`.
 
         Args:
             task: says the operation, the group and the reduction.
@@ -150,15 +132,21 @@ class Groups:
             tensor: what this rank gives; what works in place leaves its result there, a reduce
                 on its root only: on other ranks it may leave anything.
         """
-        group = self._collectives[task.stream, task.group]
+        group, later = self._collectives[task.stream, task.group], self._on_host
         given = self._carried(tensor)
         if task.op in IN_PLACE:
-            INTO_ITSELF[task.op](task, given, group)
-            _bring(given, tensor)
+            landed, target = given, tensor
+            work = INTO_ITSELF[task.op](task, given, group, later)
         else:
-            landed = self._carried(result)
-            COLLECTIVE[task.op](landed, given, group=group)
-            _bring(landed, result)
+            landed, target = self._carried(result), result
+            work = COLLECTIVE[task.op](landed, given, group=group, async_op=later)
+
+        def wait() -> None:
+            if work is not None:
+                work.wait()
+            _bring(landed, target)
+
+        return wait
 
     def _carried(self, tensor: Tensor) -> Tensor:
         """Return what the backend can send and fill: the tensor, or a copy of it on the host."""
@@ -189,39 +177,27 @@ class NullGroups(Groups):
         self._seconds = seconds
         self._noise = torch.empty(NOISE_VALUES, device=device).normal_(std=NOISE)
 
-    def announce(self, request: Instruction) -> None:
-        """Tell nobody: the request is accepted at once."""
-
-    def hear(self, queue: AcceptQueue, number: int) -> int:
-        """Return the requests of all workers in turn, each in the time of a message."""
-        time.sleep(self._seconds(Op.SEND, 2, ANNOUNCEMENT_BYTES))
-        rounds = zip_longest(*queue.requests.values(), fillvalue=-1)
-        return [uid for uids in rounds for uid in uids if uid >= 0][number]
-
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
         """Sleep as long as the message would take."""
         time.sleep(self._seconds(Op.SEND, 2, tensor.nbytes))
 
     def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
         """Fill `tensor` with noise, in the time that the message would take."""
-        self._fill(tensor, self._seconds(Op.SEND, 2, tensor.nbytes))
+        self._fill(tensor, time.perf_counter() + self._seconds(Op.SEND, 2, tensor.nbytes))
 
-    def collective(self, task: Task, result: Tensor, tensor: Tensor) -> None:
-        """Fill `result` with noise, in the time that the collective would take.
+    def collective(self, task: Task, result: Tensor, tensor: Tensor) -> Wait:
+        """Begin to fill `result` with noise, in the time that the collective would take.
 
         What works in place leaves the tensor as it is.
         """
-        seconds = self._seconds(task.op, len(task.group), task.nbytes)
-        if task.op in IN_PLACE:
-            time.sleep(seconds)
-        else:
-            self._fill(result, seconds)
+        end = time.perf_counter() + self._seconds(task.op, len(task.group), task.nbytes)
+        return partial(self._fill, result if task.op not in IN_PLACE else None, end)
 
-    def _fill(self, tensor: Tensor, seconds: float) -> None:
-        """Copy noise into a tensor: to sample it anew would take a core from the passes."""
-        end = time.perf_counter() + seconds
-        flat = tensor.view(-1)
-        for first in range(0, flat.numel(), NOISE_VALUES):
-            part = flat[first : first + NOISE_VALUES]
-            part.copy_(self._noise[: part.numel()])
+    def _fill(self, tensor: Tensor | None, end: float) -> None:
+        """Copy noise into a tensor, until `end`: to sample it anew would take a core."""
+        if tensor is not None:
+            flat = tensor.view(-1)
+            for first in range(0, flat.numel(), NOISE_VALUES):
+                part = flat[first : first + NOISE_VALUES]
+                part.copy_(self._noise[: part.numel()])
         time.sleep(max(end - time.perf_counter(), 0.0))

@@ -29,7 +29,7 @@ from runtime.progress import Progress
 from runtime.rank.session import run_job
 from simulator.experiment.experiment import Experiment
 from simulator.experiment_file import parse
-from simulator.program.operations import SHIFTS
+from simulator.program.operations import Op
 from simulator.workloads.describe import describe
 
 CPU = torch.device("cpu")
@@ -88,11 +88,11 @@ def count_bytes(experiment: Experiment, rank: int) -> float:
         return reduce(tensor, *arguments, group=group, **keys)
 
     def counted(op, call):
-        def wrapped(into, given, group):
+        def wrapped(into, given, group, **keys):
             size = dist.get_world_size(group)
-            share = 1.0 if op in SHIFTS else (size - 1) / size
+            share = 1.0 if op in (Op.SHIFT, Op.SHIFT_BACK) else (size - 1) / size
             sent[0] += max(into.nbytes, given.nbytes) * share
-            return call(into, given, group=group)
+            return call(into, given, group=group, **keys)
 
         return wrapped
 

@@ -80,10 +80,10 @@ def count_bytes(experiment: Experiment, rank: int) -> float:
     sent, plain = [0.0], dict(COLLECTIVE)
 
     def counted(call):
-        def wrapped(into, given, group):
+        def wrapped(into, given, group, **keys):
             size = dist.get_world_size(group)
             sent[0] += max(into.nbytes, given.nbytes) * (size - 1) / size
-            return call(into, given, group=group)
+            return call(into, given, group=group, **keys)
 
         return wrapped
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runtime.executor.context import RankContext
-from runtime.executor.operations.arrivals import accept
+from runtime.executor.groups import Wait
 from runtime.executor.operations.collectives import collective
 from runtime.executor.operations.compute import backward, backward_input, backward_weight, forward
 from runtime.executor.operations.messages import receive, send
@@ -13,7 +13,7 @@ from runtime.executor.operations.optimizer import gradient_norm, optimizer_step
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COLLECTIVES, Op
 
-OPERATIONS: dict[Op, Callable[[RankContext, Instruction], None]] = {
+OPERATIONS: dict[Op, Callable[[RankContext, Instruction], Wait | None]] = {
     Op.FORWARD: forward,
     Op.RECOMPUTE: forward,
     Op.BACKWARD: backward,
@@ -21,8 +21,14 @@ OPERATIONS: dict[Op, Callable[[RankContext, Instruction], None]] = {
     Op.BACKWARD_WEIGHT: backward_weight,
     Op.SEND: send,
     Op.RECV: receive,
-    Op.ACCEPT: accept,
     **dict.fromkeys(COLLECTIVES, collective),
     Op.GRADIENT_NORM: gradient_norm,
     Op.OPTIMIZER_STEP: optimizer_step,
 }
+"""A function executes its operation, or begins it and returns what waits for the end."""
+
+BACKEND_RUNS = COLLECTIVES - {Op.SHIFT, Op.SHIFT_BACK}
+"""Operations that only queue their transfer: threads of the backend carry it out.
+
+A message is sent by the thread that begins it, as a shift is, which consists of messages.
+"""

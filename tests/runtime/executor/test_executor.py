@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 
 import pytest
@@ -122,3 +123,51 @@ def test_a_failure_on_a_stream_reaches_who_waits_for_it(alone, experiment):
     with pytest.raises(ExecutionError, match=r"^rank 0, 0ALL_\S+: no answer within 60 s$"):
         executor.step(batches)
     executor.close()
+
+
+class Whereabouts(NullGroups):
+    """Notes the threads in which collectives begin and are waited for, and messages are sent."""
+
+    def __init__(self):
+        super().__init__(lambda op, size, nbytes: 0.0, torch.device("cpu"))
+        self.threads = []
+
+    def send(self, *arguments):
+        self.threads.append(threading.current_thread())
+        super().send(*arguments)
+
+    def collective(self, *arguments):
+        self.threads.append(threading.current_thread())
+        ends = super().collective(*arguments)
+
+        def wait():
+            self.threads.append(threading.current_thread())
+            ends()
+
+        return wait
+
+
+class Slow(Observer):
+    takes_time = True
+
+
+@pytest.mark.parametrize(
+    ("plan", "observers", "here"),
+    [
+        ({"tensor": 2, "pipeline": 1}, [], True),
+        ({"tensor": 2, "pipeline": 1}, [Slow()], False),  # it must not hold the walk up
+        ({"pipeline": 2}, [], False),
+    ],
+    ids=["collectives", "with observers that take time", "messages"],
+)
+def test_who_walks_the_list_begins_and_awaits_collectives(alone, experiment, plan, observers, here):
+    """And nothing else: what blocks is for the threads of streams."""
+    tiny, groups = experiment(microbatches=2, **plan), Whereabouts()
+    executor = Executor(
+        RankContext(Rank(tiny, lower(tiny), 0, alone, Progress()), groups), observers
+    )
+    executor.step({(0, index): microbatch(tiny, 0, index, alone) for index in range(2)})
+    executor.close()
+    assert groups.threads
+    assert {thread is threading.current_thread() for thread in groups.threads} == {here}
+    assert all(p <= e for p, e in zip(executor.posted, executor.end, strict=True))

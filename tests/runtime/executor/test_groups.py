@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,6 +15,13 @@ from runtime.executor.groups import Groups, NullGroups
 from simulator.program.operations import Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
+
+
+class Work:
+    """A transfer that takes place when it is waited for."""
+
+    def __init__(self, wait: Callable[[], object]):
+        self.wait = wait
 
 
 class Elsewhere:
@@ -38,9 +46,9 @@ def test_gloo_carries_tensors_through_the_host(alone, monkeypatch, op) -> None:
     """The result arrives where it is wanted, and only copies were sent."""
     memory = Elsewhere(monkeypatch)
 
-    def fake(*tensors: Tensor, group: object, **_: object) -> None:
-        assert all(map(memory.sent, tensors))
-        tensors[0].copy_(tensors[-1] * 2)
+    def fake(*tensors: Tensor, group: object, async_op: bool, **_: object) -> Work:
+        assert all(map(memory.sent, tensors)) and async_op
+        return Work(lambda: tensors[0].copy_(tensors[-1] * 2))
 
     monkeypatch.setattr(dist, "all_reduce", fake)
     monkeypatch.setitem(groups.COLLECTIVE, op, fake)
@@ -48,7 +56,9 @@ def test_gloo_carries_tensors_through_the_host(alone, monkeypatch, op) -> None:
     task = Task(op, 0, stream=Stream.along("data"), group=(0,))
     carried._collectives[task.stream, task.group] = None
     given, result = torch.ones(4), torch.zeros(4)
-    carried.collective(task, given if op is Op.ALL_REDUCE else result, given)
+    wait = carried.collective(task, given if op is Op.ALL_REDUCE else result, given)
+    assert torch.equal(given, torch.ones(4)) and torch.equal(result, torch.zeros(4))
+    wait()
     twice = torch.full((4,), 2.0)
     assert torch.equal(given if op is Op.ALL_REDUCE else result, twice)
     assert op is Op.ALL_REDUCE or torch.equal(given, torch.ones(4))
@@ -90,6 +100,6 @@ def test_nobody_sends_noise_of_the_usual_size_after_the_usual_time(monkeypatch) 
     assert given.tolist() == [1.0] * 6
     assert torch.equal(result[:2], result[4:])  # the noise is repeated
     assert 0 < float(result.abs().max()) < 1
-    nobody.collective(Task(Op.ALL_REDUCE, 0, group=(0, 1, 2), nbytes=24), given, given)
+    nobody.collective(Task(Op.ALL_REDUCE, 0, group=(0, 1, 2), nbytes=24), given, given)()
     assert asked == [(Op.SEND, 2, 24), (Op.SEND, 2, 24), (Op.ALL_REDUCE, 3, 24)]
     assert all(99 < lasted <= 100 for lasted in slept)

@@ -2,35 +2,131 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 import torch
 
 from runtime.executor import streams
-from runtime.executor.streams import Stopwatch, Stream, Ticket
+from runtime.executor.streams import Stopwatch, Stream
 
 CUDA = torch.device("cuda", 0)
 
 
-def test_a_stream_runs_in_order_and_hands_errors_to_who_waits():
-    stream, seen = Stream("test", torch.device("cpu")), []
+CPU = torch.device("cpu")
 
-    def fail():
-        raise KeyError("broken")
 
-    tickets = [stream.submit(lambda n=n: seen.append(n)) for n in range(50)]
-    failed, after = stream.submit(fail), stream.submit(lambda: seen.append("after"))
-    after.wait(30.0)
-    assert seen == [*range(50), "after"]
-    for ticket in tickets:
-        ticket.wait(0.0)
-    with pytest.raises(KeyError, match="broken"):
+class Account:
+    """Makes work that notes when each half ran, and in which thread."""
+
+    def __init__(self):
+        self.seen = []
+
+    def work(self, name, gate=None, broken=None):
+        self.note(name, "launched")
+        if broken == "launched":
+            raise KeyError(name)
+        yield
+        if gate is not None:
+            assert gate.wait(30.0)
+        if broken == "ended":
+            raise KeyError(name)
+        self.note(name, "ended")
+
+    def note(self, name, what):
+        self.seen.append((name, what, threading.current_thread().name))
+
+    def of(self, name):
+        return [(what, where) for n, what, where in self.seen if n == name]
+
+
+@pytest.fixture
+def account():
+    return Account()
+
+
+@pytest.fixture(params=[True, False], ids=["shared", "alone"])
+def stream(request):
+    made = Stream("other", CPU, shared=request.param)
+    yield made
+    made.close()
+
+
+HERE = threading.current_thread().name
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_stream_runs_in_order(stream, account, ready):
+    tickets = [stream.submit(account.work(n), ready) for n in range(50)]
+    assert tickets[-1].wait(30.0)
+    assert all(ticket.ended and ticket.wait(0.0) for ticket in tickets)
+    order = [(n, what) for n, what, _ in account.seen]
+    assert order == [(n, what) for n in range(50) for what in ("launched", "ended")]
+
+
+@pytest.mark.parametrize("half", ["launched", "ended"])
+@pytest.mark.parametrize("ready", [True, False])
+def test_an_error_reaches_who_waits_and_nobody_else(stream, account, ready, half):
+    failed = stream.submit(account.work("bad", broken=half), ready)
+    after = stream.submit(account.work("good"), ready)
+    assert after.wait(30.0)
+    with pytest.raises(KeyError, match="bad"):
         failed.wait(30.0)
+
+
+def test_what_is_ready_is_launched_at_once_and_ended_by_who_waits(account):
+    stream = Stream("other", CPU)
+    ticket = stream.submit(account.work("message"), ready=True)
+    assert account.of("message") == [("launched", HERE)] and not ticket.ended
+    assert ticket.wait(30.0)
+    assert account.of("message") == [("launched", HERE), ("ended", HERE)]
     stream.close()
 
 
-def test_a_ticket_does_not_wait_for_ever():
-    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
-        Ticket().wait(0.01)
+def test_the_thread_ends_what_nobody_waits_for(account):
+    stream = Stream("other", CPU)
+    tickets = [stream.submit(account.work(name), ready=True) for name in "ab"]
+    stream.attend()
+    deadline = time.monotonic() + 30.0
+    while not tickets[-1].ended and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert account.of("a") == [("launched", HERE), ("ended", "other")]
+    assert account.of("b") == [("launched", "other"), ("ended", "other")]
+    stream.close()
+
+
+def test_a_stream_that_is_not_shared_runs_in_its_thread_only(account):
+    stream = Stream("other", CPU, shared=False)
+    assert stream.submit(account.work("slow"), ready=True).wait(30.0)
+    assert account.of("slow") == [("launched", "other"), ("ended", "other")]
+    stream.close()
+
+
+def test_a_ticket_does_not_wait_for_ever(account):
+    stream, gate = Stream("other", CPU, shared=False), threading.Event()
+    ticket = stream.submit(account.work("late", gate))
+    assert not ticket.wait(0.01)
+    gate.set()
+    assert ticket.wait(30.0)
+    stream.close()
+
+
+def test_streams_that_wait_for_each_other_get_on(account):
+    """One thread may wait for what another stream's thread has not been told to run."""
+    first, second = Stream("first", CPU), Stream("second", CPU)
+    for _ in range(200):
+        message = first.submit(account.work("message"), ready=True)
+
+        def reply(message=message):
+            assert message.wait(30.0)
+            yield
+
+        answer = second.submit(reply())
+        third = first.submit(account.work("third"))
+        assert answer.wait(30.0) and third.wait(30.0)
+    first.close()
+    second.close()
 
 
 class Event:
