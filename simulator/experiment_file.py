@@ -34,6 +34,7 @@ from simulator.experiment.spelling import (
     register_values,
 )
 from simulator.experiment.workload import Workload
+from simulator.strategies.gradients.asynchronous import check as check_arrival_policy
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.schedules.checks import check_asynchronous, check_schedule
@@ -69,6 +70,7 @@ register_checks(
     check_expert_ranks,
     check_zero,
     check_servers,
+    check_arrival_policy,
     check_asynchronous,
     check_transforms,
     check_batch,

@@ -24,6 +24,7 @@ from simulator.engine.measured_costs import MeasuredCosts
 from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
+from simulator.program.arrival_staleness import arrival_staleness
 from simulator.program.program import Program
 from simulator.program.staleness import staleness_of
 from simulator.strategies.lowering import lower
@@ -140,7 +141,10 @@ def predict(
         cluster=cluster,
         recorded=timeline,
         metrics=metrics,
-        staleness=staleness_of(program, list(mesh.group(0, "pipeline"))),
+        staleness=[
+            *staleness_of(program, list(mesh.group(0, "pipeline"))),
+            *arrival_staleness(program, timeline.decisions),
+        ],
         moe=predicted_routing(experiment) if experiment.workload.family.has_experts else None,
         memory_fit=fit,
         notes=notes,
@@ -182,6 +186,9 @@ def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, l
     rounds = max(len(costs.rounds), 1)
     count = max(min(-(-STEPS // rounds) * rounds, INSTRUCTIONS // max(len(program), 1)), 1)
     steps = [simulate(program, costs.sampled(seed, number)) for number in range(count)]
+    if program.queues:  # medians would mix meetings that differ
+        in_order = sorted(steps, key=lambda step: step.iteration_time)
+        return in_order[(count - 1) // 2], [step.iteration_time for step in steps]
     columns = [
         np.array([getattr(step, column) for step in steps]) for column in ("posted", "start", "end")
     ]

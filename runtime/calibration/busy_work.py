@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -12,8 +13,23 @@ import torch.distributed as dist
 from runtime.executor.streams import on_cuda_stream, own_cuda_stream, synchronize
 from runtime.measurement.clock import meet
 
-SIDES = {"cpu": 256, "cuda": 2048}
-"""Side of the matrices per device: a product takes about 0.05 ms and stays in the caches."""
+
+class Product(NamedTuple):
+    """The matrix product that a rank is busy with: (rows × side) · (side × side).
+
+    Attributes:
+        rows, side: of the matrices.
+        queued: how many products are launched before they are waited for.
+    """
+
+    rows: int
+    side: int
+    queued: int
+
+
+PRODUCTS = {"cpu": Product(64, 256, 1), "cuda": Product(4096, 4096, 4)}
+"""On a CPU a product takes about 0.05 ms and stays in the caches. On a GPU it fills every
+multiprocessor several times over, as passes do: what NCCL takes would else be free anyway."""
 
 LEAST_LOSS = 0.01
 """The smallest loss that is reported: a measured 0 is noise."""
@@ -24,13 +40,19 @@ class BusyWork:
 
     They stand for passes when we measure what a transfer takes from passes. Passes are long
     and few; the products are so many and so equal that a few tenths of a second are enough.
+
+    Args:
+        device: what multiplies.
+        dtype: of passes; on GPUs that of the products, too.
     """
 
-    def __init__(self, device: torch.device):
-        side = SIDES[device.type]
+    def __init__(self, device: torch.device, dtype: torch.dtype):
+        rows, side, self._queued = PRODUCTS[device.type]
         self.device = device
-        self._left, self._right = torch.ones(side // 4, side), torch.full((side, side), 1 / side)
-        self._left, self._right = self._left.to(device), self._right.to(device)
+        if device.type == "cpu":
+            dtype = torch.float32  # the size above is for it
+        self._left = torch.ones(rows, side, dtype=dtype, device=device)
+        self._right = torch.full((side, side), 1 / side, dtype=dtype, device=device)
         self._beside, self._alone = [0.0, 0.0], [0.0, 0.0]  # seconds, products
         self._stream = own_cuda_stream(device)
         self._product()  # the first loads libraries
@@ -46,6 +68,8 @@ class BusyWork:
 
         def run() -> None:
             try:
+                if self.device.type == "cuda":
+                    torch.cuda.set_device(self.device)  # of this thread
                 with on_cuda_stream(self._stream):
                     work()
                     meet()
@@ -72,11 +96,12 @@ class BusyWork:
         begin = time.perf_counter()
         while not is_over():
             self._product()
-            spent[1] += 1
+            spent[1] += self._queued
         spent[0] += time.perf_counter() - begin
 
     def _product(self) -> None:
-        torch.tanh(self._left @ self._right)
+        for _ in range(self._queued):
+            torch.tanh(self._left @ self._right)
         synchronize(self.device)
 
     def loss(self) -> float:

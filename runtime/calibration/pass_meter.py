@@ -94,5 +94,5 @@ class PassMeter:
         while True:
             for instruction in executor.walk(batches):
                 key, index = self.key_of.get(id(instruction.task)), instruction.index
-                if key is not None:
+                if key is not None and executor.context.executed(instruction) is not None:
                     yield key, executor.end[index] - executor.posted[index]

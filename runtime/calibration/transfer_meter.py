@@ -24,6 +24,7 @@ from runtime.executor.context import RankContext
 from runtime.executor.executor import Executor
 from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
+from runtime.executor.streams import synchronize
 from runtime.measurement.clock import Clock
 from runtime.measurement.merge import RankRecord, aligned
 from runtime.models.dtypes import TORCH_DTYPE
@@ -69,7 +70,7 @@ class TransferMeter:
         self.hosts, self.transfers = cases.hosts, cases.transfers
         self.cases = [*self.hosts, *self.transfers]
         self.beside = beside and rank.program.num_ranks > 1
-        self._busy_work = BusyWork(rank.device)
+        self._busy_work = BusyWork(rank.device, TORCH_DTYPE[rank.experiment.workload.dtype])
         self._usual: dict[tuple[Op | None, int, int], float] = {}
         self._next = 0
 
@@ -133,6 +134,7 @@ class TransferMeter:
                     max(nbytes // dtype.itemsize, 1), dtype=dtype, device=self.rank.device
                 )
                 executor.context.supply(task.tensor, instruction.batch, values)
+        synchronize(self.rank.device)  # tensors are filled on another stream than they are sent on
         origin = self.clock.common_start()
         cpu, begin = time.process_time(), time.perf_counter()
         if runs is case.busy:

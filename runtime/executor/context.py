@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,9 +15,13 @@ from runtime.executor.ledger import Ledger
 from runtime.executor.loss_scale import LossScaler
 from runtime.executor.parameters import Parameters, parameters_of
 from runtime.executor.rank import Rank
+from runtime.executor.reception import Reception
 from runtime.models.deferral import Deferred
 from runtime.models.dtypes import TORCH_DTYPE
 from runtime.models.segment import Segment, boundary
+from simulator.program.accept_queue import Decision
+from simulator.program.arrival import Outcome
+from simulator.program.arrivals import acceptance_of
 from simulator.program.batch import Batch
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
@@ -73,6 +78,7 @@ class RankContext:
         losses: of the microbatches, each with its step, on the rank that computes them.
         loss_share: the weight of a microbatch's loss in the mean that an update follows.
         norm_squared: that of the model's gradients, as far as the program has summed it.
+        receptions: by queue, the requests that have come, if this rank serves them.
         ledger: the bytes that this rank holds.
         keep_gradients: copy each bucket's reduced gradients to `last_gradients` before an
             update.
@@ -113,20 +119,31 @@ class RankContext:
         self.loss_scale = LossScaler(experiment.workload.dtype, experiment.workload.loss_scale)
         # Each loss is a mean over this rank's tokens of a microbatch; an update follows the
         # mean over all tokens of its microbatches.
-        shares = experiment.parallel.batch_shares * experiment.parallel.context
+        shares = experiment.parallel.averaged_shares * experiment.parallel.context
         self.loss_share = 1.0 / (shares * microbatches_per_update(rank.program))
         self.norm_squared = torch.zeros(1, dtype=torch.float64, device=device)
         self.ledger = Ledger(MemoryParts(**self.resident_bytes()))
+        self.receptions: dict[str, Reception] = {}
         self.keep_gradients = False
         self.last_gradients: dict[str, Tensor] = {}
 
-    def begin(self, batches: Batches) -> None:
-        """Begin the program: nothing is left of what was before."""
+    def begin(self, batches: Batches, record: Sequence[Decision] | None = None) -> None:
+        """Begin the program: nothing is left of what was before.
+
+        Args:
+            batches: input and target per step and microbatch of this replica.
+            record: decisions about arrivals to repeat; None: policies decide.
+        """
         self.batches = batches
         self.losses.clear()
         self.ledger.restart()
         for parameters in self.parameters.values():
             parameters.restart()
+        self.receptions = {
+            queue.name: Reception(acceptance_of(queue, record), partial(self.groups.hear, queue))
+            for queue in self.rank.program.queues
+            if queue.server == self.rank.number
+        }
 
     def begin_step(self) -> None:
         """Begin a training step of the program."""
@@ -150,6 +167,24 @@ class RankContext:
     def loss_factor(self) -> float:
         """The factor of a microbatch's loss before its backward pass."""
         return self.loss_share * self.loss_scale.value
+
+    def outcome_of(self, step: Instruction) -> Outcome | None:
+        """Return what arrival decided about an optimizer step; None: it is always carried out."""
+        if not step.task.queue or step.task.op is not Op.OPTIMIZER_STEP:
+            return None
+        return self.receptions[step.task.queue].outcome_of(step.uid)
+
+    def executed(self, instruction: Instruction) -> Instruction | None:
+        """Return what an instruction was once arrival has decided; None: it had nothing to do.
+
+        An ACCEPT was the other side of the request that it served.
+        """
+        if instruction.task.op is Op.ACCEPT:
+            return self.rank.program.instruction(
+                self.receptions[instruction.task.queue].served_by(instruction.uid)
+            )
+        outcome = self.outcome_of(instruction)
+        return None if outcome is not None and not outcome.pushes else instruction
 
     def gradient_norm(self) -> float:
         """Return the norm of the whole model's gradients, 0 if the program does not sum it."""
@@ -222,7 +257,8 @@ def microbatches_per_update(program: Program) -> int:
     """Return how many microbatches an update of the weights averages over.
 
     A step that updates once does so at its end, for all its microbatches; asynchronous ones
-    name the microbatch after which each update comes.
+    name the microbatch after which each update comes. A server averages what workers push, each
+    of which is such a mean.
     """
     first = min(_microbatches(program, Op.OPTIMIZER_STEP), default=-1)
     if first >= 0:
@@ -232,4 +268,4 @@ def microbatches_per_update(program: Program) -> int:
 
 def _microbatches(program: Program, op: Op) -> set[int]:
     instructions: Iterable[Instruction] = program
-    return {i.microbatch for i in instructions if i.task.op is op}
+    return {i.microbatch for i in instructions if i.task.op is op and not i.task.queue}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from runtime.executor.devices import patience
+from simulator.program.accept_queue import AcceptQueue
+from simulator.program.instruction import Instruction
 from simulator.program.meetings import participants_of
 from simulator.program.operations import COLLECTIVES, IN_PLACE, MESSAGES, Op
 from simulator.program.program import Program
@@ -74,6 +76,7 @@ COLLECTIVE: dict[Op, Callable[..., Any]] = {  # torch 2.13 gave two of them new 
 
 NOISE = 0.02
 """Standard deviation of the noise: that of weights, far from denormal numbers, which are slow."""
+ANNOUNCEMENT_BYTES = 8
 NOISE_VALUES = 1 << 18
 """So many different values; they are repeated in larger tensors."""
 
@@ -83,7 +86,8 @@ class Groups:
 
     Collectives get one per stream and set of ranks. Messages share one communicator on
     gloo, where tags tell them apart; NCCL has no tags and runs a communicator in order, so
-    there every ordered pair of ranks gets its own.
+    there every ordered pair of ranks gets its own. Requests are announced to servers in a gloo
+    communicator of their own, where nothing else can be taken for an announcement.
 
     Args:
         programs: every program that will be run.
@@ -95,6 +99,7 @@ class Groups:
     def __init__(self, programs: Iterable[Program], timeout_s: float, backend: str = "gloo"):
         self._on_host = backend == "gloo"
         timeout = patience(timeout_s, backend)
+        programs = list(programs)
         collectives: dict[tuple[Stream, tuple[int, ...]], None] = {}
         pairs: dict[tuple[int, int], None] = {}
         for instruction in chain.from_iterable(programs):
@@ -112,6 +117,27 @@ class Groups:
             self._pairs = {
                 pair: dist.new_group(sorted(pair), timeout=timeout) for pair in sorted(pairs)
             }
+
+        names = sorted({queue.name for program in programs for queue in program.queues})
+        self._queue_tags = {name: tag for tag, name in enumerate(names)}
+        self._announcements = dist.new_group(timeout=timeout, backend="gloo") if names else None
+
+    def announce(self, request: Instruction) -> None:
+        """Tell the server of a queue that a request of this rank waits in it."""
+        tag = self._queue_tags[request.task.queue]
+        mine = torch.tensor([request.uid])
+        dist.send(mine, request.task.peer, group=self._announcements, tag=tag)
+
+    def hear(self, queue: AcceptQueue, number: int) -> int:
+        """Wait until somebody announces a request to this rank; return its uid.
+
+        Args:
+            queue: the one that it waits in.
+            number: how many have been heard of before.
+        """
+        heard = torch.empty(1, dtype=torch.int64)
+        dist.recv(heard, None, group=self._announcements, tag=self._queue_tags[queue.name])
+        return int(heard)
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
         """Send `tensor` from this rank, `source`; `tag` tells messages of a step apart."""
@@ -176,6 +202,15 @@ class NullGroups(Groups):
         super().__init__((), 0.0)
         self._seconds = seconds
         self._noise = torch.empty(NOISE_VALUES, device=device).normal_(std=NOISE)
+
+    def announce(self, request: Instruction) -> None:
+        """Tell nobody: the request is accepted at once."""
+
+    def hear(self, queue: AcceptQueue, number: int) -> int:
+        """Return the requests of all workers in turn, each in the time of a message."""
+        time.sleep(self._seconds(Op.SEND, 2, ANNOUNCEMENT_BYTES))
+        rounds = zip_longest(*queue.requests.values(), fillvalue=-1)
+        return [uid for uids in rounds for uid in uids if uid >= 0][number]
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
         """Sleep as long as the message would take."""

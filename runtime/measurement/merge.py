@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from simulator.program.accept_queue import Decision
+from simulator.program.arrivals import idle_steps
 from simulator.program.program import Program
 from simulator.timeline.memory import part_of, usual_memory
 from simulator.timeline.timeline import Floats, MemoryParts, MemorySamples, Timeline
@@ -21,6 +23,8 @@ class RankRecord:
         memory: (time, change in bytes, name of the tensor) over each iteration.
         resident: bytes held throughout.
         allocated: the most that the allocator held, per iteration; empty on CPUs.
+        decisions: who met whom on this rank because of when they arrived, per iteration, those
+            before the first that is recorded included.
     """
 
     posted: list[list[float]]
@@ -28,6 +32,7 @@ class RankRecord:
     memory: list[list[tuple[float, int, str]]]
     resident: MemoryParts
     allocated: list[int] = field(default_factory=list)
+    decisions: list[list[Decision]] = field(default_factory=list)
 
 
 @dataclass
@@ -35,7 +40,8 @@ class Measurement:
     """A run as it was measured.
 
     Attributes:
-        timeline: the median of every instruction over the iterations.
+        timeline: the median of every instruction over the iterations; where arrival decides who
+            meets, the times of one iteration.
         iteration_times: seconds of each iteration.
         losses: the loss of each training step of the iterations.
         parameters_norm: the L2 norm of all parameters at the end.
@@ -46,6 +52,8 @@ class Measurement:
         pacing: how much of a paced run was real work (see `pacing.combine`); None for others.
         allocated: the most that the allocator of each rank held, in bytes, the median over the
             iterations; empty on CPUs.
+        decisions: who met whom because of when they arrived, per iteration, those to get warm
+            included; empty where arrival decides nothing.
     """
 
     timeline: Timeline
@@ -57,6 +65,7 @@ class Measurement:
     loss_scale: dict[str, Any] | None = None
     pacing: dict[str, Any] | None = None
     allocated: list[int] = field(default_factory=list)
+    decisions: list[list[Decision]] = field(default_factory=list)
 
     @property
     def noise_floor(self) -> float:
@@ -80,17 +89,32 @@ def aligned(program: Program, records: list[RankRecord]) -> tuple[Floats, Floats
     for participants in program.meetings:
         members = [member.uid for member in participants]
         start[:, members] = posted[:, members].max(axis=1, keepdims=True)
+    for row, decisions in enumerate(decisions_of(program, records)[-len(posted) :]):
+        for decision in decisions:
+            start[row, decision] = posted[row, decision].max()
     return posted, start, np.maximum(end, start)
+
+
+def decisions_of(program: Program, records: list[RankRecord]) -> list[list[Decision]]:
+    """Return what arrival decided in every iteration, those to get warm included; else nothing."""
+    if not program.queues:
+        return []
+    iterations = zip(*(record.decisions for record in records), strict=True)
+    return [[decision for rank in ranks for decision in rank] for ranks in iterations]
 
 
 def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[float]]:
     """Return the measured timeline and the seconds of each iteration.
 
     Medians of pointwise ordered samples are ordered, so the median timeline obeys the
-    program's dependencies as every single iteration does.
+    program's dependencies as every single iteration does. Where arrival decides who meets, they
+    would mix meetings that differ, so there the times are those of the iteration that took the
+    median time (of an even number the shorter one of the two in the middle).
     """
     columns = posted, _, end = aligned(program, records)
     times = [float(t) for t in end.max(axis=1)]
+    if program.queues:
+        return _of_one_iteration(program, records, columns, times), times
     memory, first = [], 0
     for record, instructions in zip(records, program.ranks, strict=True):
         mine = slice(first, first := first + len(instructions))
@@ -98,6 +122,22 @@ def merge(program: Program, records: list[RankRecord]) -> tuple[Timeline, list[f
         memory.append(usual_memory(steps, instructions, posted[:, mine], end[:, mine], times))
     timeline = Timeline.of_program(program, *map(_median, columns), memory=memory)
     return timeline, times
+
+
+def _of_one_iteration(
+    program: Program,
+    records: list[RankRecord],
+    columns: tuple[Floats, Floats, Floats],
+    times: list[float],
+) -> Timeline:
+    """Return the timeline of the iteration that took the median time."""
+    usual = sorted(range(len(times)), key=lambda row: times[row])[(len(times) - 1) // 2]
+    memory = [_samples(record.resident, record.memory[usual]) for record in records]
+    timeline = Timeline.of_program(program, *(column[usual] for column in columns), memory=memory)
+    decisions = decisions_of(program, records)[usual - len(times)]
+    timeline.decisions = sorted(decisions, key=lambda decision: timeline.start[decision.accept])
+    timeline.idle = idle_steps(program.queues, decisions)
+    return timeline
 
 
 def _median(samples: Floats) -> Floats:
@@ -131,6 +171,9 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
         "loss_scale": measurement.loss_scale,
         "pacing": measurement.pacing,
         "allocated": measurement.allocated,
+        "decisions": measurement.decisions,
+        "shown_decisions": timeline.decisions,
+        "idle": timeline.idle,
     }
 
 
@@ -143,6 +186,8 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
             MemorySamples(np.array(times), np.array(nbytes), MemoryParts(*parts))
             for times, nbytes, parts in data["memory"]
         ],
+        decisions=_decisions(data["shown_decisions"]),
+        idle=data["idle"],
     )
     return Measurement(
         timeline,
@@ -154,4 +199,9 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
         data["loss_scale"],
         data["pacing"],
         data["allocated"],
+        [_decisions(iteration) for iteration in data["decisions"]],
     )
+
+
+def _decisions(pairs: list[list[int]]) -> list[Decision]:
+    return [Decision(*pair) for pair in pairs]

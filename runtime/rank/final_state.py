@@ -12,9 +12,13 @@ from simulator.strategies.gradients.parameter_layout import model_ranks
 
 
 def parameters_norm(context: RankContext) -> float:
-    """Return the L2 norm over the whole model, each parameter counted once, on every rank."""
+    """Return the L2 norm over the whole model, each parameter counted once, on every rank.
+
+    Where servers serve workers as they come, the model is what servers have.
+    """
     square = torch.zeros(1, dtype=torch.float64)
-    counted = context.rank.number in model_ranks(context.rank.experiment, 0)
+    servers = {queue.server for queue in context.rank.program.queues}
+    counted = context.rank.number in (servers or model_ranks(context.rank.experiment, 0))
     for parameters in context.parameters.values() if counted else ():
         square += parameters.shard.double().square().sum().cpu() / parameters.bucket.copies
     dist.all_reduce(square)
@@ -22,7 +26,7 @@ def parameters_norm(context: RankContext) -> float:
 
 
 def gathered_tensors(context: RankContext) -> dict[str, Any] | None:
-    """Return parameters and last gradients by trainer and layer range on rank 0, None elsewhere.
+    """Return parameters and last gradients by rank and layer range on rank 0, None elsewhere.
 
     They are put together from the shards that each rank sends. Where a server updates, gradients
     are those that it has summed.
@@ -37,8 +41,7 @@ def gathered_tensors(context: RankContext) -> dict[str, Any] | None:
     if everyone is None:
         return None
     tensors: dict[str, Any] = {}
-    for rank in context.rank.experiment.roles[0].ranks:
-        buckets = program.buckets[rank]
+    for rank, buckets in enumerate(program.buckets):
         found = tensors[str(rank)] = {}
         for bucket in buckets:
             holders = bucket.shards or (rank,)

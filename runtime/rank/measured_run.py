@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
-from runtime.executor.context import Batches, RankContext
+from runtime.executor.context import RankContext
 from runtime.executor.executor import Executor
 from runtime.executor.faults import Fault
 from runtime.executor.groups import Groups
@@ -18,12 +18,14 @@ from runtime.executor.rank import Rank
 from runtime.launch.job import Job
 from runtime.measurement.clock import Clock
 from runtime.measurement.expert_load import ExpertLoadMeter
-from runtime.measurement.merge import Measurement, merge
-from runtime.models.batches import microbatch
+from runtime.measurement.merge import Measurement, decisions_of, merge
 from runtime.rank.final_state import parameters_norm
+from runtime.rank.input import batches_of
 from runtime.rank.recorder import StepRecorder
 from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
+from simulator.program.arrival_staleness import arrival_staleness
+from simulator.program.instruction import Instruction
 
 
 class MeasuredRun:
@@ -39,7 +41,7 @@ class MeasuredRun:
     def __init__(self, job: Job, rank: Rank, groups: Groups, clock: Clock):
         self._rank, self._returns_tensors = rank, job.return_tensors
         self.context = RankContext(rank, groups)
-        self._staleness, self._pacing = StalenessObserver(self.context), pacing_of(rank)
+        self._staleness, self._pacing = StalenessObserver(self.context), pacing_of(self.context)
         observers: list[Observer] = [self._staleness]
         if self._pacing is not None:
             observers.append(self._pacing)
@@ -61,7 +63,7 @@ class MeasuredRun:
         total = keys.warmup + keys.iterations
         for number in range(total):
             before_step(number / total, "warm-up" if number < keys.warmup else "step")
-            batches = self._batches(number)
+            batches = batches_of(self._rank, number)
             if number == keys.warmup:
                 self._end_warm_up()
             self.context.keep_gradients = self._returns_tensors and number == total - 1
@@ -72,22 +74,6 @@ class MeasuredRun:
     def close(self) -> None:
         """End the executor's threads."""
         self._executor.close()
-
-    def _batches(self, iteration: int) -> Batches:
-        """Return the microbatches of this rank's replica in all steps of an iteration.
-
-        Ranks without passes have none.
-        """
-        rank, experiment = self._rank, self._rank.experiment
-        if not rank.trains:
-            return {}
-        count, horizon = experiment.parallel.microbatches, experiment.run.horizon
-        first = experiment.mesh.replica(rank.number) * count
-        return {
-            (step, i): microbatch(experiment, iteration * horizon + step, first + i, rank.device)
-            for step in range(horizon)
-            for i in range(count)
-        }
 
     def _end_warm_up(self) -> None:
         """Let what is summed over steps begin here."""
@@ -105,17 +91,22 @@ class MeasuredRun:
         dist.gather_object(record, records)
         if records is None:
             return None
-        timeline, times = merge(self._rank.program, records)
+        program = self._rank.program
+        timeline, times = merge(program, records)
+        rows = sorted(
+            (row for rows in staleness for row in rows), key=lambda row: int(row["stage"])
+        )
         return Measurement(
             timeline,
             times,
             self._recorder.losses,
             norm,
-            sorted((row for rows in staleness for row in rows), key=lambda row: int(row["stage"])),
+            [*rows, *(row.to_json() for row in arrival_staleness(program, timeline.decisions))],
             experts,
             self.context.loss_scale.to_json(),
             combine(paced) if paced else None,
             [int(np.median(record.allocated)) for record in records if record.allocated],
+            decisions_of(program, records),
         )
 
     def _staleness_rows(self) -> list[dict[str, Any]]:
@@ -132,9 +123,16 @@ class MeasuredRun:
         return everyone
 
 
-def pacing_of(rank: Rank) -> Pacing | None:
+def pacing_of(context: RankContext) -> Pacing | None:
     """Return what stretches instructions: of `unit` always, of others if run.pace is set."""
-    experiment = rank.experiment
+    rank, experiment = context.rank, context.rank.experiment
     if experiment.workload.family.has_parameters and experiment.run.pace is None:
         return None
-    return Pacing(costs_of(rank.program, experiment, resolve(experiment)).seconds)
+    costs = costs_of(rank.program, experiment, resolve(experiment))
+
+    def seconds(instruction: Instruction) -> float:
+        """Return the modelled time of what arrival has made of an instruction."""
+        executed = context.executed(instruction)
+        return 0.0 if executed is None else costs.seconds(executed)
+
+    return Pacing(seconds)

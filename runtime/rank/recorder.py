@@ -41,6 +41,9 @@ class StepRecorder:
         origin = self._clock.common_start()
         executor.step(batches)
         peak, losses = self._allocator.nbytes(), self._mean_losses()
+        receptions = context.receptions.values()
+        met = [decision for one in receptions for decision in one.acceptance.decisions]
+        self.record.decisions.append(met)
         if not keep:
             return
         shift = self._clock.offset - origin

@@ -31,8 +31,8 @@ from simulator.cluster.profile import Profile as Profile
 from simulator.cluster.profile_file import load_profile as load_profile
 from simulator.cluster.resolve import from_profile as from_profile
 from simulator.engine.costs import costs_of as costs_of
-from simulator.engine.engine import Costs as Costs
 from simulator.engine.engine import simulate as simulate
+from simulator.engine.questions import Costs as Costs
 from simulator.experiment.describe import describe_plan as describe_plan
 from simulator.experiment.experiment import Experiment as Experiment
 from simulator.experiment.section import ExperimentError as ExperimentError

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.analysis.attribution import attribute
 from simulator.analysis.cause import Cause
 from simulator.analysis.results import html_table
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.timeline.timeline import Timeline
 from simulator.units import percent, seconds
@@ -97,10 +99,11 @@ def compare_timelines(
         OtherProgramError: the timelines do not hold the same instructions.
     """
     order = _join(predicted, measured)
+    same = _by_request(predicted, measured, order)
     expected, total = map(_iteration_time, (predicted, measured))
     if total <= 0:
         raise OtherProgramError("the measured timeline is empty")
-    starts = np.abs(predicted.start - measured.start[order])
+    starts = np.abs(predicted.start - measured.start[same])
     found = attribute(program, predicted, measured, order, total - expected) if program else None
     return Comparison(
         iteration_time_error=(expected - total) / total,
@@ -108,7 +111,7 @@ def compare_timelines(
         peak_memory_errors=_memory_errors(predicted, measured),
         noise_floor=measured.meta.get("noise_floor"),
         attribution=found.seconds if found else None,
-        rows=_rows(predicted, measured, order),
+        rows=_rows(predicted, measured, same),
         cause=found.cause if found else None,
         causes=found.causes if found else [],
     )
@@ -144,6 +147,40 @@ def _join(predicted: Timeline, measured: Timeline) -> Any:
     return order
 
 
+def _by_request(
+    predicted: Timeline, measured: Timeline, order: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return the order in which an ACCEPT stands beside the one that served the same request.
+
+    So does the optimizer step behind it. Who comes first may differ, and what a server did for
+    one worker says nothing about what it did for another.
+    """
+    served = {decision.request: decision.accept for decision in measured.decisions}
+    theirs, mine = _steps(measured), _steps(predicted)
+    same = order.copy()
+    for accept, request in predicted.decisions:
+        other = served[int(order[request])]
+        same[accept] = other
+        if accept in mine:
+            same[mine[accept]] = theirs[other]
+    return same
+
+
+def _steps(timeline: Timeline) -> dict[int, int]:
+    """Return, by the span of an ACCEPT, that of the optimizer step with the same number."""
+    if not timeline.decisions:
+        return {}
+    numbers = [timeline.rank, timeline.step, timeline.microbatch]
+    found: dict[tuple[int, ...], int] = {}
+    for span in np.flatnonzero(timeline.of_kind(lambda kind: kind.op is Op.OPTIMIZER_STEP)):
+        found[tuple(int(column[span]) for column in numbers)] = int(span)
+    return {
+        accept: found[key]
+        for accept, _ in timeline.decisions
+        if (key := tuple(int(column[accept]) for column in numbers)) in found
+    }
+
+
 def _memory_errors(predicted: Timeline, measured: Timeline) -> list[float]:
     """Return the error of each rank's peak memory; 0 where nothing was held."""
     held = measured.statistics.allocator_peak_bytes if measured.statistics else None
@@ -157,11 +194,16 @@ def _memory_errors(predicted: Timeline, measured: Timeline) -> list[float]:
 def _rows(
     predicted: Timeline, measured: Timeline, order: Any
 ) -> list[tuple[str, int, float, float]]:
+    acts = np.ones(len(predicted), dtype=bool)  # steps of a server that had something to do
+    acts[predicted.idle] = False
+    acts &= ~np.isin(order, measured.idle)
     mine = predicted.end - predicted.start
     theirs = (measured.end - measured.start)[order]
     rows = []
     for name in dict.fromkeys(kind.name for kind in predicted.kinds):
-        chosen = predicted.of_kind(lambda kind, name=name: kind.name == name)
+        chosen = predicted.of_kind(lambda kind, name=name: kind.name == name) & acts
+        if not chosen.any():
+            continue
         rows.append(
             (
                 name,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from simulator.engine.engine import Costs, simulate
+from simulator.engine.engine import simulate
+from simulator.engine.questions import Costs
 from simulator.program.instruction import Instruction
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM

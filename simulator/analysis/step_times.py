@@ -21,7 +21,7 @@ class StepTimes:
         mean_s: seconds, the time of the whole program ÷ the number of steps; it is drained once.
         first_s: seconds until all of the first step has ended; filling a pipeline included.
         steady_s: seconds from the end of a step to the end of the next one, the mean from the
-            first to the last; None for one step.
+            second to the last, of two from the first; None for one step.
         drained_s: seconds of a step of a program that has only this one: what each step would
             take if the pipeline were drained between steps; None where it was not simulated.
     """
@@ -56,5 +56,6 @@ def step_ends(timeline: Timeline) -> Floats:
 def step_times(timeline: Timeline) -> StepTimes:
     """Return the times of the training steps of a timeline."""
     ends, count = step_ends(timeline), timeline.horizon
-    steady = float(ends[-1] - ends[0]) / (count - 1) if count > 1 else None
+    settled = ends[min(1, count - 2) :]  # the first interval may still be shorter or longer
+    steady = float(settled[-1] - settled[0]) / (settled.size - 1) if count > 1 else None
     return StepTimes(count, timeline.iteration_time / count, float(ends[0]), steady)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from simulator.cli.console import print_filled
 from simulator.experiment.experiment import Experiment
-from simulator.program.operations import COMMUNICATION, MESSAGES
+from simulator.program.operations import COMMUNICATION, MESSAGES, Op
 from simulator.program.program import Program
 from simulator.units import listed, nbytes
 
@@ -74,7 +74,7 @@ def _traffic(program: Program, experiment: Experiment) -> dict[tuple[str, str], 
         totals: Counter[tuple[str, str]] = Counter()
         for instruction in instructions:
             task = instruction.task
-            if task.op not in COMMUNICATION:
+            if task.op not in COMMUNICATION or task.op is Op.ACCEPT:  # requests have a line
                 continue
             if id(task) not in known:
                 pair = tuple(sorted((instruction.rank, task.peer)))

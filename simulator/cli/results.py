@@ -10,6 +10,7 @@ from rich.table import Table
 
 from simulator.analysis.results import RankMetrics, Result
 from simulator.analysis.step_times import StepTimes
+from simulator.program.staleness import StageStaleness
 from simulator.timeline.statistics import PacingReport, Statistics
 from simulator.units import count, counted, listed, nbytes, percent, seconds
 
@@ -58,9 +59,30 @@ def print_result(console: Console, title: str, result: Result) -> None:
             f"experts: dropped share {result.moe.dropped_share:.3f}, load of an expert "
             f"of a block {low:.3f} to {high:.3f}"
         )
+    if line := staleness_line(result.staleness):
+        console.print(line, soft_wrap=True)
     if statistics:
         _print_statistics(console, statistics)
     console.print(LEGEND if metrics.mfu is None else f"{LEGEND}\n{MFU_LEGEND}", soft_wrap=True)
+
+
+def staleness_line(stages: Sequence[StageStaleness]) -> str:
+    """Return the staleness of the gradients that workers push, in words; none: nothing."""
+    workers = [row for row in stages if row.worker is not None]
+    if not workers:
+        return ""
+    behind = [one for row in workers for one in row.versions_behind]
+    applied = [one for one in behind if one is not None]
+    mean = sum(applied) / max(len(applied), 1)
+    most = max(row.max_versions_behind for row in workers)
+    rows = [f"rank {row.worker} {row.mean_versions_behind:.2f}" for row in workers[:MOST_ROWS]]
+    more = f", … {len(workers)} in all" if len(workers) > MOST_ROWS else ""
+    dropped = len(behind) - len(applied)
+    late = f"; {counted(dropped, 'gradient')} came too late" if dropped else ""
+    return (
+        f"staleness: gradients are {mean:.2f} updates behind on average, {most} at most "
+        f"({', '.join(rows)}{more}){late}"
+    )
 
 
 def _of_steps(steps: StepTimes) -> list[str]:

@@ -9,7 +9,7 @@ resource that is processor sharing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 
 import simpy
@@ -67,6 +67,33 @@ def fair_rates(
     return rates
 
 
+def rates_of_one(
+    amounts: Sequence[float], capacity: float, weights: Sequence[float]
+) -> list[float]:
+    """Return the `fair_rates` of activities that all use one short resource, and no other."""
+    rates = [0.0] * len(amounts)
+    growing: Sequence[int] = range(len(amounts))
+    left, level = capacity, 0.0
+    while growing:
+        load, heaviest = 0.0, 0.0
+        for index in growing:
+            weight = weights[index]
+            load += amounts[index] * weight
+            if weight > heaviest:
+                heaviest = weight
+        rise = 1.0 / heaviest - level
+        is_tight = left / load < rise
+        if is_tight:
+            rise = left / load
+        level += rise
+        left -= rise * load
+        for index in growing:
+            if is_tight or weights[index] == heaviest:
+                rates[index] = min(weights[index] * level, 1.0)
+        growing = [] if is_tight else [n for n in growing if weights[n] != heaviest]
+    return rates
+
+
 class SharedResources:
     """Runs activities on a simpy clock, each at its fair speed.
 
@@ -84,6 +111,7 @@ class SharedResources:
         self.capacities = dict(capacities)
         self._users: dict[str, dict[int, _Activity]] = {name: {} for name in capacities}
         self._load = dict.fromkeys(capacities, 0.0)
+        self._limited: dict[Demand, Demand] = {}
         self._active: dict[int, _Activity] = {}
         self._queue: list[tuple[float, int]] = []  # (end, number); outdated ones stay
         self._number = 0
@@ -94,45 +122,74 @@ class SharedResources:
     ) -> None:
         """Begin an activity that takes `seconds` at full speed; call `done(time)` at its end."""
         self._number += 1
-        limited: dict[str, float] = {}
-        for resource, amount in demand:
-            if amount > 0 and resource in self._users:
-                limited[resource] = limited.get(resource, 0.0) + amount
-        demand = tuple(limited.items())
-        activity = _Activity(self._number, seconds, demand, weight, done, self.environment.now)
+        now = self.environment.now
+        activity = _Activity(self._number, seconds, self.limited(demand), weight, done, now)
         self._active[self._number] = activity
-        for resource, amount in demand:
+        is_short = False
+        for resource, amount in activity.demand:
             self._users[resource][self._number] = activity
             self._load[resource] += amount
-        self._replan([activity])
+            is_short = is_short or self._is_short(resource)
+        if is_short:
+            self._replan([activity])
+        else:
+            activity.rate, activity.end = 1.0, now + seconds
+            heappush(self._queue, (activity.end, activity.number))
         self._set_alarm()
+
+    def limited(self, demand: Demand) -> Demand:
+        """Return what a demand has of resources that there are, each once."""
+        if demand not in self._limited:
+            found: dict[str, float] = {}
+            for resource, amount in demand:
+                if amount > 0 and resource in self._users:
+                    found[resource] = found.get(resource, 0.0) + amount
+            self._limited[demand] = tuple(found.items())
+        return self._limited[demand]
 
     def _is_short(self, resource: str) -> bool:
         return self._load[resource] > self.capacities[resource] * (1 + ROUNDING)
 
-    def _replan(self, changed: list[_Activity]) -> None:
+    def _replan(self, changed: Iterable[_Activity]) -> None:
         """Find new speeds for `changed` and all that they are joined to."""
         joined = {activity.number: activity for activity in changed}
-        stack, scarce = changed, {}
+        stack, scarce = list(joined.values()), {}
         while stack:
             for resource, _ in stack.pop().demand:
                 if resource not in scarce and self._is_short(resource):
                     scarce[resource] = self.capacities[resource]
-                    new = [a for n, a in self._users[resource].items() if n not in joined]
-                    joined |= {activity.number: activity for activity in new}
-                    stack += new
+                    for number, other in self._users[resource].items():
+                        if number not in joined:
+                            joined[number] = other
+                            stack.append(other)
         activities = [joined[number] for number in sorted(joined)]
-        rates = [1.0] * len(activities)
-        if scarce:
-            demands = [activity.demand for activity in activities]
-            rates = fair_rates(demands, scarce, [activity.weight for activity in activities])
         now = self.environment.now
-        for activity, rate in zip(activities, rates, strict=True):
+        for activity, rate in zip(activities, self._rates(activities, scarce), strict=True):
             if rate != activity.rate:
                 activity.left = max(activity.left - (now - activity.since) * activity.rate, 0.0)
                 activity.since, activity.rate = now, rate
                 activity.end = now + activity.left / rate if rate > 0 else float("inf")
                 heappush(self._queue, (activity.end, activity.number))
+
+    def _rates(
+        self, activities: Sequence[_Activity], scarce: Mapping[str, float]
+    ) -> Sequence[float]:
+        """Return the speeds of activities that are joined by some resources."""
+        if not scarce:
+            return [1.0] * len(activities)
+        weights = [activity.weight for activity in activities]
+        if len(scarce) == 1:
+            ((only, capacity),) = scarce.items()
+            if len(activities) == len(self._users[only]):
+                amounts = [
+                    amount
+                    for activity in activities
+                    for resource, amount in activity.demand
+                    if resource == only
+                ]
+                if len(amounts) == len(activities):
+                    return rates_of_one(amounts, capacity, weights)
+        return fair_rates([activity.demand for activity in activities], scarce, weights)
 
     def _set_alarm(self) -> None:
         """Set an alarm for the next end of an activity."""
@@ -165,7 +222,7 @@ class SharedResources:
                 self._load[resource] = self._load[resource] - amount if users else 0.0
         freed = {number: other for number, other in freed.items() if number in self._active}
         if freed:
-            self._replan(list(freed.values()))
+            self._replan(freed.values())
         self._alarm = float("inf")
         self._set_alarm()
         for activity in sorted(finished, key=lambda activity: activity.number):

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Set
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.cluster.cluster import Cluster
 from simulator.engine.contention import ROUNDING, Demand
@@ -24,7 +25,7 @@ from simulator.engine.folded_traffic import FoldedTraffic, Ranks
 from simulator.engine.redundant_resources import Column, redundant
 from simulator.engine.replica_folding import Folding
 from simulator.program.instruction import Instruction
-from simulator.program.meetings import Queue, rendezvous_key
+from simulator.program.meetings import Queue, participants_of, rendezvous_key
 from simulator.program.operations import COLLECTIVES, COMMUNICATION, MESSAGES, Op
 from simulator.program.program import Program
 from simulator.program.task import Task
@@ -85,6 +86,12 @@ class Demands:
                 use[resource] = use.get(resource, 0.0) + amount
         return (*of_links, *use.items())
 
+    def beside(self, count: int) -> npt.NDArray[np.bool_]:
+        """Return which of the instructions of the program share cores or a device."""
+        found = np.full(count, self._all_beside)
+        found[list(self._beside)] = True
+        return found
+
     def presence(self, rank: int) -> Demand:
         """Return the demand of a stream that waits for a moment on its cores or device."""
         resource = self.cluster.compute_resource(rank)
@@ -117,10 +124,11 @@ class Demands:
             seconds = self.alone(rank, task)
             if seconds <= 0:
                 continue
-            queue = rendezvous_key(rank, task)
-            assert queue is not None
+            in_turn = task.stream, (task.peer,)  # requests, which a server serves one by one
+            queue = rendezvous_key(rank, task) or in_turn
+            taken = self._taken_by(task, participants_of(rank, task))
             mine = rates[rank, id(task)] = {
-                name: nbytes / seconds for name, nbytes in self._taken_by(task, queue[1]).items()
+                name: nbytes / seconds for name, nbytes in taken.items()
             }
             number = numbers.setdefault(queue, len(numbers))
             for name, rate in mine.items():

@@ -7,14 +7,13 @@ where activities share a resource (`simulator.engine.contention`) and so stretch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
-import numpy as np
 import simpy
 
 from simulator.engine.contention import Demand, SharedResources
+from simulator.engine.questions import CopiedCosts, Costs
 from simulator.engine.unshared import unshared_times
 from simulator.program.accept_queue import Decision
 from simulator.program.arrivals import NEVER
@@ -23,68 +22,8 @@ from simulator.program.instruction import Instruction
 from simulator.program.leaping_walk import LeapingWalk
 from simulator.program.program import Program
 from simulator.program.runs import Times
-from simulator.program.task import Task
 from simulator.timeline.memory import memory_samples
 from simulator.timeline.timeline import Floats, Timeline
-
-
-class Costs(Protocol):
-    """The questions that the engine asks about instructions.
-
-    Subclasses that override only `seconds` have neither delays nor anything shared.
-
-    Attributes:
-        capacities: the amount that there is of each shared resource.
-    """
-
-    capacities: dict[str, float]
-
-    def seconds(self, instruction: Instruction) -> float:
-        """Return the duration at full speed, for communication from the last arrival on."""
-
-    def delay(self, instruction: Instruction) -> float:
-        """Return the time between being able to start (or to post) and doing so."""
-        return 0.0
-
-    def all_seconds(self, program: Program) -> list[float]:
-        """Return `seconds` of every instruction."""
-        return [self.seconds(instruction) for instruction in program]
-
-    def all_delays(self, program: Program) -> list[float]:
-        """Return `delay` of every instruction."""
-        return [self.delay(instruction) for instruction in program]
-
-    def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
-        """Return the shared resources that the delay waits for, and its weight.
-
-        Without any, the delay is as long whatever else runs.
-        """
-        return (), 1.0
-
-    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-        """Return the shared resources used at full speed; without any, nothing can slow it."""
-        return ()
-
-    def weight(self, participants: tuple[Instruction, ...]) -> float:
-        """Return the weight with which it gets its part of a resource that is short."""
-        return 1.0
-
-    def are_alike(self) -> bool:
-        """Tell whether all instructions of one task on one rank have the same costs."""
-        return False
-
-    def own(self, rank: int) -> Set[str]:
-        """Return the shared resources that nobody but this rank uses."""
-        return frozenset()
-
-
-def seconds_by_task(program: Program, seconds: Callable[[int, Task], float]) -> list[float]:
-    """Return the seconds of every instruction, which depend on its rank and its task alone."""
-    found: list[float] = []
-    for rank, columns in zip(program.members, program.columns, strict=True):
-        of_task = np.array([seconds(rank, task) for task in columns.tasks], dtype=np.float64)
-        found += of_task[columns.task].tolist()
-    return found
 
 
 class Engine(LeapingWalk):
@@ -104,6 +43,9 @@ class Engine(LeapingWalk):
         self._environment = simpy.Environment()
         self._shared = SharedResources(self._environment, costs.capacities)
         self._instructions: dict[int, Instruction] = {}
+        self._likeness = costs.likeness(program)
+        self._demands: dict[tuple[int, ...], tuple[Demand, float]] = {}
+        self._alone: dict[tuple[object, ...], Times] = {}
         self._seconds = costs.all_seconds(program)
         self._delays = costs.all_delays(program)
 
@@ -116,7 +58,7 @@ class Engine(LeapingWalk):
         self.complete()
         for stuck in self.stuck():
             raise ValueError(f"deadlock: {stuck!r} never starts")
-        timeline = _timeline(self.program, *map(np.array, (self.posted, self.start, self.end)))
+        timeline = _timeline(self.program, *self.times())
         if self.arrivals is not None:
             timeline.decisions = self.arrivals.decisions
             timeline.idle = self.arrivals.idle_steps()
@@ -147,18 +89,44 @@ class Engine(LeapingWalk):
         """Tell whether an instruction meets nobody and is slowed by its own rank at most."""
         if not super().is_alone(uid):
             return False
-        if not self._costs.capacities:
-            return True
-        instruction = self.instruction(uid)
-        demand = self._costs.demand((instruction,))
-        own = self._costs.own(instruction.rank) if demand else ()
+        demand, _ = self.demand((uid,))
+        own = self._costs.own(self.instruction(uid).rank) if demand else ()
         return all(resource in own for resource, _ in demand)
 
     def timed(self, uids: Sequence[int]) -> Times:
-        """Return the times of instructions of one rank that nothing else disturbs."""
+        """Return the times of instructions of one rank that nothing else disturbs.
+
+        They depend on nothing but what is in the key, so that ranks that do the same share them.
+        """
         position = {uid: number for number, uid in enumerate(uids)}
         waits = [[position[w] for w in self.waits(uid) if w in position] for uid in uids]
-        return Alone([self.instruction(uid) for uid in uids], waits, self._costs).times()
+        resources: dict[str, int] = {}
+        key: list[object] = []
+        for uid, before in zip(uids, waits, strict=True):
+            demand, weight = self.demand((uid,))
+            amounts = [
+                (resources.setdefault(name, len(resources)), amount) for name, amount in demand
+            ]
+            key += self._stream_of[uid].name, self._seconds[uid], self._delays[uid], weight
+            key += tuple(amounts), tuple(before)
+        key += [self._costs.capacities[name] for name in resources]
+        whole = tuple(key)
+        if whole not in self._alone:
+            instructions = [self.instruction(uid) for uid in uids]
+            self._alone[whole] = Alone(instructions, waits, self._costs).alone()
+        return self._alone[whole]
+
+    def demand(self, participants: tuple[int, ...]) -> tuple[Demand, float]:
+        """Return what participants take of shared resources, and their weight."""
+        if not self._costs.capacities:
+            return (), 1.0
+        key = tuple([self._likeness[uid] for uid in participants])
+        found = self._demands.get(key)
+        if found is None:
+            members = tuple([self.instruction(uid) for uid in participants])
+            demand = self._shared.limited(self._costs.demand(members))
+            found = self._demands[key] = demand, self._costs.weight(members)
+        return found
 
     def instruction(self, uid: int) -> Instruction:
         """Return an instruction by itself, as costs are asked about it."""
@@ -180,12 +148,10 @@ class Engine(LeapingWalk):
     def begin(self, participants: tuple[int, ...], time: float) -> None:
         """Start `participants` at `time`, which may be ahead of the clock."""
         seconds = self._seconds[participants[0]]
-        if seconds > 0 and self._costs.capacities:
-            members = tuple([self.instruction(uid) for uid in participants])
-            demand = self._costs.demand(members)
+        if seconds > 0:
+            demand, weight = self.demand(participants)
             if demand:
-                finish = partial(self.finish, participants)
-                self._share(time, seconds, demand, self._costs.weight(members), finish)
+                self._share(time, seconds, demand, weight, partial(self.finish, participants))
                 return
         self.finish(participants, time + seconds)
 
@@ -203,35 +169,12 @@ class Engine(LeapingWalk):
             then(max(now, time))  # the clock rounds
             self.advance()
 
-        timeout = self._environment.timeout(max(time - self._environment.now, 0.0))
+        ahead = time - self._environment.now
+        if ahead <= 0:
+            self._shared.start(seconds, demand, done, weight)
+            return
+        timeout = self._environment.timeout(ahead)
         timeout.callbacks.append(lambda _: self._shared.start(seconds, demand, done, weight))
-
-
-class CopiedCosts(Costs):
-    """The costs of instructions of which a program has copies."""
-
-    def __init__(self, costs: Costs, originals: Sequence[Instruction]) -> None:
-        self.capacities = costs.capacities
-        self._costs, self._originals = costs, originals
-
-    def seconds(self, instruction: Instruction) -> float:
-        """Return the duration of the original."""
-        return self._costs.seconds(self._originals[instruction.uid])
-
-    def delay(self, instruction: Instruction) -> float:
-        """Return the delay of the original."""
-        return self._costs.delay(self._originals[instruction.uid])
-
-    def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-        """Return the demand of the originals."""
-        return self._costs.demand(self._of(participants))
-
-    def weight(self, participants: tuple[Instruction, ...]) -> float:
-        """Return the weight of the originals."""
-        return self._costs.weight(self._of(participants))
-
-    def _of(self, participants: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
-        return tuple(self._originals[member.uid] for member in participants)
 
 
 class Alone(Engine):
@@ -254,7 +197,7 @@ class Alone(Engine):
         program.participants = []  # they meet nobody
         super().__init__(program, CopiedCosts(costs, instructions))
 
-    def times(self) -> Times:
+    def alone(self) -> Times:
         """Return when each of them is posted, starts and ends."""
         self.advance()
         self._environment.run()

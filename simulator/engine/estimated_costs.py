@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
+
+import numpy as np
 
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.timing import Timing
@@ -11,9 +13,9 @@ from simulator.engine import kernels
 from simulator.engine.contention import Demand
 from simulator.engine.demands import Demands
 from simulator.engine.durations import Durations
-from simulator.engine.engine import Costs, seconds_by_task
 from simulator.engine.layer_work import work_of, work_of_update
 from simulator.engine.pass_key import updated_parameters
+from simulator.engine.questions import Costs, seconds_by_task
 from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
@@ -139,6 +141,16 @@ class EstimatedCosts(Costs):
     def are_alike(self) -> bool:
         """True without host time, which depends on what is queued, and on who waits."""
         return not self.has_host
+
+    def likeness(self, program: Program) -> Sequence[int]:
+        """Return a number for each task of a rank, and whether it shares its cores or device."""
+        first, found = 0, []
+        for columns in program.columns:
+            found.append(columns.task + first)
+            first += len(columns.tasks)
+        beside = self.demands.beside(len(program))
+        likeness: list[int] = (np.concatenate(found) * 2 + beside).tolist()
+        return likeness
 
     def own(self, rank: int) -> Set[str]:
         """Return the device and links that only passes and collectives of this rank use."""

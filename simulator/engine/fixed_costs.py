@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simulator.cluster.timing import Timing
 from simulator.engine.durations import Durations
-from simulator.engine.engine import Costs, seconds_by_task
+from simulator.engine.questions import Costs, seconds_by_task
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Formula, Op
 from simulator.program.program import Program

@@ -44,10 +44,12 @@ def folding_of(experiment: Experiment, cluster: Cluster) -> Folding | None:
     """Return which ranks stand for all; None: every rank is simulated.
 
     Lists that a user's transforms have changed may differ in any way; ranks that share cores or a
-    device must all be there; and what is drawn from a profile differs from rank to rank.
+    device must all be there; what is drawn from a profile differs from rank to rank; and
+    asynchronous workers do the same, but never at the same time.
     """
     alone = cluster.cores is None and cluster.topology.per_device == 1
-    if experiment.parallel.transforms or cluster.profile is not None or not alone:
+    parallel = experiment.parallel
+    if parallel.transforms or cluster.profile is not None or not alone or parallel.is_asynchronous:
         return None
     mesh, groups, world_size = experiment.mesh, groups_of(experiment), experiment.world_size
     placement = Placement(cluster.topology, np.arange(world_size))

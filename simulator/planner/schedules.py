@@ -10,7 +10,6 @@ from simulator.cluster.resolve import resolve
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import parse
-from simulator.planner.steady_state import asynchronous_step_s, synchronous_step_s
 from simulator.prediction import predict
 from simulator.program.operations import Op
 from simulator.program.staleness import staleness_of
@@ -21,6 +20,10 @@ from simulator.timeline.timeline import Timeline
 
 LONGEST = 2.0
 """A picture shows a schedule up to so many times the time of the fastest."""
+
+
+HORIZON = 3
+"""Training steps that are simulated for the time of a step among many."""
 
 
 class PipelineSetting(NamedTuple):
@@ -58,7 +61,11 @@ class PipelineSetting(NamedTuple):
         return self.microbatches * (self.forward + self.backward_input + self.backward_weight)
 
     def experiment(
-        self, schedule: str, virtual_stages: int, workload: dict[str, Any] | None = None
+        self,
+        schedule: str,
+        virtual_stages: int,
+        workload: dict[str, Any] | None = None,
+        horizon: int = 1,
     ) -> Experiment:
         """Return the experiment of one schedule.
 
@@ -66,6 +73,7 @@ class PipelineSetting(NamedTuple):
             schedule: its name.
             virtual_stages: stages a rank.
             workload: keys of a model instead of `unit`, which is nothing but its costs.
+            horizon: training steps of its program.
         """
         parallel: dict[str, Any] = {
             "pipeline": self.stages,
@@ -82,7 +90,8 @@ class PipelineSetting(NamedTuple):
             "backward_weight": self.backward_weight / virtual_stages,
             "p2p": self.p2p,
         }
-        return parse({"workload": workload or unit, "parallel": parallel})
+        run = {"horizon": horizon}
+        return parse({"workload": workload or unit, "parallel": parallel, "run": run})
 
 
 @dataclass
@@ -94,8 +103,10 @@ class ScheduleFigures:
         in_flight: peak per rank, in microbatches' activations of the rank's whole share of
             the model: those of one of v stages count a v-th.
         messages: sent per step, over all ranks.
-        steady_step_time: seconds that a step adds among many: see
-            `simulator.planner.steady_state`.
+        steady_step_time: seconds that a step adds among many, see
+            `simulator.analysis.step_times.StepTimes`. Overflow is checked for, and gradients are
+            clipped, after the optimizer step only (Qi et al. 2023, "Zero Bubble Pipeline
+            Parallelism", section 4).
         versions_behind: updates between the weights of a gradient and those it is put in.
     """
 
@@ -202,14 +213,10 @@ def _row(setting: PipelineSetting, name: str, virtual_stages: int) -> ScheduleFi
     plan = Plan(setting.stages, setting.microbatches, virtual_stages)
     asynchronous = is_asynchronous(SCHEDULES[name], plan)
     versions_behind = _versions_behind(setting, name, virtual_stages) if asynchronous else 0
-    if asynchronous:
-        steady = asynchronous_step_s(
-            lambda steps: setting._replace(microbatches=steps * setting.microbatches).experiment(
-                name, virtual_stages
-            )
-        )
-    else:
-        steady = synchronous_step_s(experiment)
+    several = setting.experiment(name, virtual_stages, horizon=HORIZON)
+    steps = predict(several, resolve(several)).metrics.steps
+    assert steps is not None
+    assert steps.steady_s is not None
     notes = ["async"] if asynchronous else []
     if setting.memory_limit is not None and max(in_flight) > setting.memory_limit:
         notes.append(f"over {setting.memory_limit:g}")
@@ -218,7 +225,7 @@ def _row(setting: PipelineSetting, name: str, virtual_stages: int) -> ScheduleFi
         virtual_stages,
         prediction.timeline,
         prediction.iteration_time_s,
-        steady,
+        steps.steady_s,
         prediction.bubble_fraction,
         tuple(in_flight),
         sum(instruction.task.op is Op.SEND for instruction in prediction.program),

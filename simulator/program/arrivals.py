@@ -146,6 +146,19 @@ class Arrivals:
         return [(meeting, line) for meeting, line in found if meeting is not None]
 
 
+def idle_steps(queues: Sequence[AcceptQueue], record: Sequence[Decision]) -> list[int]:
+    """Return the uids of the optimizer steps that had nothing to do, given all decisions."""
+    idle: list[int] = []
+    for queue in queues:
+        acceptance = acceptance_of(queue, record)
+        for decision in record:
+            if decision.request in queue.by_uid:
+                acceptance.accept(queue.by_uid[decision.request])
+        steps = zip(queue.steps, acceptance.outcomes, strict=False)
+        idle += [step for step, outcome in steps if not outcome.pushes]
+    return idle
+
+
 def acceptance_of(queue: AcceptQueue, record: Sequence[Decision] | None) -> Acceptance:
     """Return the decisions to come of a queue: its policy's, or those of a record."""
     if record is None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from simulator.program.accept_queue import Decision
+from simulator.program.instruction import Instruction
 from simulator.program.program import Program
 from simulator.program.runs import Run, Runs, Times
 from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.walk import StreamQueue, Walk
+
+Floats = npt.NDArray[np.float64]
 
 
 class LeapingWalk(Walk):
@@ -24,6 +30,7 @@ class LeapingWalk(Walk):
         super().__init__(program, record)
         leaps = program.calls and self.arrivals is None and self.leaps()
         self._runs = Runs(program, self) if leaps else None
+        self._taken: dict[int, tuple[Run, list[int], list[float]]] = {}  # uids and moments
 
     def leaps(self) -> bool:
         """Tell whether instructions of one task on one rank always take the same time."""
@@ -86,18 +93,45 @@ class LeapingWalk(Walk):
     def _take(
         self, run: Run, stream: StreamQueue, uid: int, left: Sequence[int], ready: float
     ) -> None:
-        """Give all instructions of a run their times, the first being able to start at `ready`."""
-        until, count = uid + run.length, len(left)
-        for column, times in zip((self.posted, self.start, self.end), run.times, strict=True):
-            for position, transfer in enumerate(left):
-                column[transfer] = ready + times[position]
-            column[uid:until] = [ready + time for time in times[count:]]
+        """Take a run, the first of whose instructions can start at `ready`.
+
+        Only times that others ask for are written down here, all others at the end (`times`).
+        """
+        posted, start, end = run.times
+        for place, transfer in enumerate(left):
+            self.posted[transfer] = ready + posted[place]
+            self.start[transfer] = ready + start[place]
+            self.end[transfer] = ready + end[place]
+        taken = self._taken.get(id(run))
+        if taken is None:
+            taken = self._taken[id(run)] = run, [], []
+        taken[1].append(uid)
+        taken[2].append(ready)
         for name, number in run.counts.items():
             other = stream.beside[name]
             other.head += number
             other.free = ready + run.free[name]
             self.note(other)
+        ended, count = self.end, len(left)
+        for place in run.awaited:
+            ended[uid + place] = ready + end[count + place]
         if self._waiting:
-            for ended in (*left, *range(uid, until)):
-                for waiting in self._waiting.pop(ended, ()):
+            for other_uid in (*left, *(uid + place for place in run.awaited)):
+                for waiting in self._waiting.pop(other_uid, ()):
                     self.note(waiting)
+
+    def times(self) -> tuple[Floats, Floats, Floats]:
+        """Return when every instruction is posted, starts and ends; -1: it has not ended."""
+        columns = np.array([self.posted, self.start, self.end])
+        for run, uids, ready in self._taken.values():
+            of_run = np.array(run.times)[:, -run.length :]
+            block = np.array(uids)[:, None] + np.arange(run.length)
+            columns[:, block] = np.array(ready)[None, :, None] + of_run[:, None, :]
+        posted, start, end = columns
+        return posted, start, end
+
+    def stuck(self) -> list[Instruction]:
+        """Return the first instruction that has not ended, for every rank that has one."""
+        if self._taken:
+            self.end = self.times()[2].tolist()
+        return super().stuck()

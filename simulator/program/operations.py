@@ -10,6 +10,8 @@ from typing import NamedTuple
 class Op(StrEnum):
     """An operation, named as in `torch.distributed.pipelining` where that has a name for it."""
 
+    __hash__ = str.__hash__  # that of enumerations is a function in Python
+
     FORWARD = "F"
     RECOMPUTE = "R"
     BACKWARD = "B"

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
+from simulator.program.columns import Integers
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
-from simulator.program.template import Template
 
 Times = tuple[Sequence[float], Sequence[float], Sequence[float]]
 """Seconds, by position in a run, at which instructions are posted, start and end."""
@@ -27,7 +29,9 @@ class Run(NamedTuple):
 
     Attributes:
         length: how many are of the call.
-        outside: the positions, among those of the call, that wait for something before the run.
+        outside: the positions, among those of the call behind the first, that wait for something
+            before the run.
+        awaited: the positions, among those of the call, that something behind the run waits for.
         times: when all of them happen, the first of the call being able to start at 0.
         counts: how many of them are on each stream.
         free: seconds at which each stream is free again.
@@ -35,6 +39,7 @@ class Run(NamedTuple):
 
     length: int
     outside: tuple[int, ...]
+    awaited: tuple[int, ...]
     times: Times
     counts: dict[Stream, int]
     free: dict[Stream, float]
@@ -62,33 +67,54 @@ class Runs:
     """
 
     def __init__(self, program: Program, conditions: Conditions) -> None:
-        self._conditions = conditions
-        self._template: list[Template] = []  # by uid
-        self._begin: list[int] = []  # by uid, that of the first instruction of its call
+        self._program, self._conditions = program, conditions
+        self._entry: list[int] = []  # by uid, its number among all entries of all templates
         self._task: list[Task] = []  # by uid
-        for columns in program.columns:
+        self._place: list[tuple[int, int, int]] = []  # by entry: the list, template and position
+        for row, (columns, calls) in enumerate(
+            zip(program.columns, program.call_columns, strict=True)
+        ):
             self._task += [columns.tasks[number] for number in columns.task.tolist()]
-        for call in (call for calls in program.calls for call in calls):
-            count = len(call.template.order)
-            self._begin += [len(self._begin)] * count
-            self._template += [call.template] * count
-        self._at: dict[tuple[Template, int, tuple[int, ...]], Run | None] = {}
+            begins = []
+            for number, template in enumerate(calls.templates):
+                begins.append(len(self._place))
+                self._place += [(row, number, place) for place in range(len(template.order))]
+            if begins:
+                starts = np.array(begins)[calls.template] - calls.begin[:-1]
+                lengths = np.diff(calls.begin)
+                self._entry += (np.repeat(starts, lengths) + np.arange(len(calls))).tolist()
+        self._at: dict[tuple[int, ...], Run | None] = {}
         self._made: dict[tuple[int, ...], Run | None] = {}
+        self._last_owner: dict[int, Integers] = {}  # by list
 
     def at(self, first: int, left: Sequence[int]) -> Run | None:
         """Return the run of `left` and of what follows `first`; None: it is not worth it."""
-        template = self._template[first]
-        position = first - self._begin[first]
-        tasks = tuple([id(self._task[other]) for other in left])
-        key = template, position, tasks
+        key = (self._entry[first], *[id(self._task[other]) for other in left])
         if key not in self._at:
+            row, number, position = self._place[key[0]]
+            template = self._program.call_columns[row].templates[number]
             numbers = template.order[position:]
             # Templates that differ only before it share it: they have the same entries.
-            content = (*tasks, -1, *(id(template.entries[number]) for number in numbers))
+            content = (*key[1:], -1, *(id(template.entries[number]) for number in numbers))
             if content not in self._made:
                 self._made[content] = self._make(first, len(numbers), left)
-            self._at[key] = self._made[content]
+            run = self._made[content]
+            if run is not None:
+                run = run._replace(awaited=self._awaited(row, number, position, run.length))
+            self._at[key] = run
         return self._at[key]
+
+    def _awaited(self, row: int, number: int, position: int, length: int) -> tuple[int, ...]:
+        """Return the places in a run that something behind it waits for, in any of its calls."""
+        columns, calls = self._program.columns[row], self._program.call_columns[row]
+        if row not in self._last_owner:
+            last = np.full(len(columns), -1, dtype=np.int64)
+            owner = np.repeat(np.arange(len(columns)), np.diff(columns.begin))
+            np.maximum.at(last, columns.waits, owner)
+            self._last_owner[row] = last
+        begins = calls.begin[calls.of_template(number)][:, None] + position
+        last = self._last_owner[row][begins + np.arange(length)]
+        return tuple(np.flatnonzero((last >= begins + length).any(axis=0)).tolist())
 
     def _make(self, first: int, most: int, left: Sequence[int]) -> Run | None:
         """Return the run of `left` and of at most so many instructions from `first` on."""
@@ -111,11 +137,11 @@ class Runs:
             free[stream] = end
         outside = tuple(
             uid - first
-            for uid in members[len(left) : count]
+            for uid in members[len(left) + 1 : count]
             if any(other < first for other in self._conditions.waits(uid))
         )
         posted, start, ends = (column[:count] for column in times)
-        return Run(count - len(left), outside, (posted, start, ends), counts, free)
+        return Run(count - len(left), outside, (), (posted, start, ends), counts, free)
 
 
 def settled(streams: Sequence[Stream], ends: Sequence[float]) -> int:

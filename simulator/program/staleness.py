@@ -21,24 +21,58 @@ COUNTS = LAST_BACKWARDS | UPDATES | {Op.FORWARD}
 """Operations that read weights, or put gradients to them."""
 
 
+DERIVED = "mean_versions_behind"
+"""The key of a figure that follows from the others."""
+
+
 @dataclass(frozen=True)
 class StageStaleness:
-    """The staleness of one stage: how old the weights of its gradients were.
+    """The staleness of one stage, or of one worker: how old the weights of its gradients were.
 
     Attributes:
         stage: the number of the stage.
         max_versions_behind: the largest of `versions_behind`.
         versions_behind: per microbatch of all steps, updates between the weights its forward pass
-            used and the update its gradient went into.
+            used and the update its gradient went into. Of a worker per push,
+            between the parameters it had pulled last and that update; None: it was too late and
+            was dropped.
+        worker: the rank that pushed; None where ranks update with their own gradients.
     """
 
     stage: int
     max_versions_behind: int
-    versions_behind: list[int]
+    versions_behind: list[int | None]
+    worker: int | None = None
+
+    @classmethod
+    def of(cls, stage: int, behind: list[int | None], worker: int | None = None) -> StageStaleness:
+        """Return the staleness of gradients that were so many updates behind."""
+        return cls(
+            stage, max((one for one in behind if one is not None), default=0), behind, worker
+        )
+
+    @property
+    def mean_versions_behind(self) -> float:
+        """The mean of `versions_behind`, without what was dropped; 0 where all was."""
+        applied = [behind for behind in self.versions_behind if behind is not None]
+        return sum(applied) / len(applied) if applied else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields under their names."""
-        return dict(vars(self))
+        """Return the fields under their names; of a worker also the mean."""
+        plain = dict(vars(self))
+        if self.worker is None:
+            del plain["worker"]
+            return plain
+        return plain | {DERIVED: self.mean_versions_behind}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> StageStaleness:
+        """Read what `to_json` wrote.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        return cls(**{name: value for name, value in data.items() if name != DERIVED})
 
 
 class Staleness:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 class StreamKind(StrEnum):
     """The kinds of streams, each for other operations."""
 
+    __hash__ = str.__hash__  # that of enumerations is a function in Python
+
     COMPUTE = "compute"
     SEND = "send"
     RECV = "recv"

@@ -15,6 +15,7 @@ from simulator.program.errors import ProgramError
 from simulator.program.gc_pause import paused_gc
 from simulator.program.program import Program, members_of
 from simulator.strategies.gradients.all_reduce import insert_reductions
+from simulator.strategies.gradients.asynchronous import serve_by_arrival
 from simulator.strategies.gradients.buckets import bind_buckets
 from simulator.strategies.gradients.clipping import insert_gradient_norms
 from simulator.strategies.gradients.optimizer_steps import insert_optimizer_steps
@@ -51,7 +52,10 @@ CHAIN = (
     Transform(
         "gradients are summed over the ranks that share them, or go to servers",
         insert_reductions,
-        lambda experiment: experiment.world_size > experiment.parallel.pipeline,
+        lambda experiment: (
+            experiment.world_size > experiment.parallel.pipeline
+            and not experiment.parallel.is_asynchronous
+        ),
     ),
     Transform(
         "gradients and parameters are whole only while they are used",
@@ -66,7 +70,9 @@ CHAIN = (
     Transform(
         "servers update weights for the other ranks",
         add_servers,
-        lambda experiment: experiment.parallel.has_servers,
+        lambda experiment: (
+            experiment.parallel.has_servers and not experiment.parallel.is_asynchronous
+        ),
     ),
     Transform(
         "the norm of the gradient comes before the updates",
@@ -89,6 +95,11 @@ CHAIN = (
         "training steps follow each other",
         repeat_steps,
         lambda experiment: experiment.run.horizon > 1 and not updates_within_a_step(experiment),
+    ),
+    Transform(
+        "a server serves workers as they come",
+        serve_by_arrival,
+        lambda experiment: experiment.parallel.is_asynchronous,
     ),
 )
 """Every transform in its order; a plan is taken through those that it asks for."""

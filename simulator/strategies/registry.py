@@ -9,6 +9,7 @@ from simulator.experiment.checks import check_batch
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.strategies import user_transforms
+from simulator.strategies.gradients.asynchronous import check as check_policy
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.plugins import installed
@@ -43,7 +44,7 @@ OURS = (
         DATA,
         "parallel.data > 1, bucket_mb",
         "synchronous; bucketed all-reduce overlaps the backward pass",
-        lambda e: e.parallel.data > 1,
+        lambda e: e.parallel.data > 1 and not e.parallel.is_asynchronous,
         (check_batch,),
     ),
     Strategy(
@@ -51,8 +52,16 @@ OURS = (
         DATA,
         'parallel.data_style = "parameter-server", servers',
         "servers have the optimizer: gradients are reduced to them, parameters broadcast",
-        lambda e: e.parallel.has_servers,
+        lambda e: e.parallel.has_servers and not e.parallel.is_asynchronous,
         (check_servers,),
+    ),
+    Strategy(
+        "asynchronous data parallel",
+        DATA,
+        'parallel.data_style = "asynchronous", policy',
+        "workers push and pull at their own pace: Downpour, SSP, softsync, backup workers",
+        lambda e: e.parallel.is_asynchronous,
+        (check_servers, check_policy),
     ),
     Strategy(
         "sharded data parallel",

@@ -130,7 +130,7 @@ class Statistics:
             if name in fields:
                 fields[name] = of(**fields[name])
         if "staleness" in fields:
-            fields["staleness"] = [StageStaleness(**stage) for stage in fields["staleness"]]
+            fields["staleness"] = [StageStaleness.from_json(row) for row in fields["staleness"]]
         if "losses" in fields:
             fields["losses"] = [math.nan if loss is None else loss for loss in fields["losses"]]
         if fields.get("parameters_norm", 0.0) is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.engine.contention import Demand
-from simulator.engine.engine import Costs
+from simulator.engine.questions import Costs
 from simulator.program.instruction import Instruction
 
 

@@ -100,7 +100,7 @@ def make(**keys: Any) -> Experiment:
 @dataclass
 class Ran:
     """What a real run gave; `parameters` and `gradients` per replica, whole model, and
-    `shares`: the same of every rank, (parameters, gradients)."""
+    `shares`: the same of every trainer, (parameters, gradients), `servers`: of every server."""
 
     experiment: Experiment
     program: Program
@@ -109,6 +109,7 @@ class Ran:
     parameters: list[Named] = field(default_factory=list)
     gradients: list[Named] = field(default_factory=list)
     shares: list[tuple[Named, Named]] = field(default_factory=list)
+    servers: list[tuple[Named, Named]] = field(default_factory=list)
 
 
 def named(experiment: Experiment, ranges: dict[tuple[int, int], Tensor]) -> Named:
@@ -177,6 +178,7 @@ def collect(experiment: Experiment, answer: dict[str, Any]) -> Ran:
     if answer["tensors"] is None:
         return ran
     mesh = experiment.mesh
+    held: list[tuple[Named, Named]] = []
     for _, parts in sorted(answer["tensors"].items(), key=lambda item: int(item[0])):
         flat = {tuple(map(int, layers.split(":"))): pair for layers, pair in parts.items()}
         mine = [
@@ -186,7 +188,9 @@ def collect(experiment: Experiment, answer: dict[str, Any]) -> Ran:
             )
             for i in (0, 1)
         ]
-        ran.shares.append((mine[0], mine[1]))
+        held.append((mine[0], mine[1]))
+    trainers = experiment.parallel.num_trainers
+    ran.shares, ran.servers = held[:trainers], held[trainers:]
     for replica in range(experiment.parallel.data):
         ranks = [r for r in range(mesh.world_size) if mesh.coordinate(r)["data"] == replica]
         for which, into in enumerate((ran.parameters, ran.gradients)):

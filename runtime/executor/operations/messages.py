@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from runtime.executor.context import RankContext
+from runtime.executor.parameters import Parameters
 from simulator.program.instruction import Instruction
 from simulator.program.tensors import boundary_of
 
@@ -12,6 +13,9 @@ from simulator.program.tensors import boundary_of
 def send(context: RankContext, instruction: Instruction) -> None:
     """Send a tensor, or the sum of those that the task reads."""
     task = instruction.task
+    if task.queue:
+        _push(context, instruction)
+        return
     tensor = context.add_up(task.sources or (task.tensor,), instruction.batch)
     context.groups.send(tensor.contiguous(), context.rank.number, task.peer, tag(instruction))
 
@@ -19,9 +23,37 @@ def send(context: RankContext, instruction: Instruction) -> None:
 def receive(context: RankContext, instruction: Instruction) -> None:
     """Receive a tensor into memory that is held from now on."""
     task, begin = instruction.task, time.perf_counter()
+    if task.queue:
+        _pull(context, instruction)
+        return
     tensor = context.empty(task.tensor, task.nbytes)
     context.put(task.tensor, instruction.batch, tensor, begin)
     context.groups.receive(tensor, task.peer, context.rank.number, tag(instruction))
+
+
+def _push(context: RankContext, instruction: Instruction) -> None:
+    """Give gradients to the server that accepts them; they begin again from zero."""
+    parameters = requested(context, instruction)
+    context.groups.announce(instruction)
+    peer, number = instruction.task.peer, context.rank.number
+    context.groups.send(parameters.reduced, number, peer, tag(instruction))
+    parameters.zero_gradients()
+
+
+def _pull(context: RankContext, instruction: Instruction) -> None:
+    """Get parameters from the server that accepts to send them."""
+    parameters = requested(context, instruction)
+    context.groups.announce(instruction)
+    peer, number = instruction.task.peer, context.rank.number
+    context.groups.receive(parameters.values, peer, number, tag(instruction))
+
+
+def requested(context: RankContext, request: Instruction) -> Parameters:
+    """Return the parameters that a request is for, or whose gradients it has."""
+    parameters = context.parameters_named(request.task.tensor)
+    if parameters is None:
+        raise ValueError(f"{request.task.tensor} is neither parameters nor gradients of this rank")
+    return parameters
 
 
 def tag(instruction: Instruction) -> int:

@@ -38,13 +38,16 @@ def gradient_factor(context: RankContext) -> float | None:
 def optimizer_step(context: RankContext, instruction: Instruction) -> None:
     """Update the weights of a stage.
 
-    If the task allocates, the superseded weights are kept for the passes still to come.
+    If the task allocates, the superseded weights are kept for the passes still to come. Where
+    arrival decides, nothing happens unless an update is due, which averages what was pushed.
     """
     task, begin = instruction.task, time.perf_counter()
-    updated = context.updated_by(task)
-    if not updated:
+    updated, outcome = context.updated_by(task), context.outcome_of(instruction)
+    if not updated or (outcome is not None and not outcome.pushes):
         return
     keep_old, factor = bool(task.allocates), gradient_factor(context)
+    if outcome is not None and factor is not None:
+        factor /= outcome.pushes
     for parameters in updated:
         gradients = parameters.scaled_gradients(factor or 0.0)
         if context.keep_gradients:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from runtime.executor.context import RankContext
 from runtime.executor.groups import Wait
+from runtime.executor.operations.arrivals import accept
 from runtime.executor.operations.collectives import collective
 from runtime.executor.operations.compute import backward, backward_input, backward_weight, forward
 from runtime.executor.operations.messages import receive, send
@@ -21,6 +22,7 @@ OPERATIONS: dict[Op, Callable[[RankContext, Instruction], Wait | None]] = {
     Op.BACKWARD_WEIGHT: backward_weight,
     Op.SEND: send,
     Op.RECV: receive,
+    Op.ACCEPT: accept,
     **dict.fromkeys(COLLECTIVES, collective),
     Op.GRADIENT_NORM: gradient_norm,
     Op.OPTIMIZER_STEP: optimizer_step,

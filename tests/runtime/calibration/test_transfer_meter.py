@@ -11,7 +11,8 @@ from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
 from runtime.measurement.clock import Clock
 from runtime.progress import Progress
-from simulator.engine.engine import Costs, simulate
+from simulator.engine.engine import simulate
+from simulator.engine.questions import Costs
 from simulator.experiment_file import load
 from simulator.program.operations import Op
 from simulator.program.stream import COMPUTE_STREAM

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import pytest
 
+from runtime.executor.context import RankContext
+from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
 from runtime.progress import Progress
 from runtime.rank.measured_run import pacing_of
 from simulator.strategies.lowering import lower
 
 
-def rank_of(experiment, device):
-    return Rank(experiment, lower(experiment), 0, device, Progress())
+def context_of(experiment, device):
+    rank = Rank(experiment, lower(experiment), 0, device, Progress())
+    return RankContext(rank, Groups((), 60.0))
 
 
 def test_unit_is_stretched_to_its_own_times_and_others_to_a_cluster(alone, experiment):
     unit = experiment(model="unit", forward=0.25)
-    pacing = pacing_of(rank_of(unit, alone))
+    pacing = pacing_of(context_of(unit, alone))
     assert pacing is not None
     assert pacing.seconds(lower(unit).ranks[0][0]) == 0.25
-    assert pacing_of(rank_of(experiment(), alone)) is None
-    once, twice = (pacing_of(rank_of(experiment(pace=pace), alone)) for pace in (1.0, 2.0))
+    assert pacing_of(context_of(experiment(), alone)) is None
+    once, twice = (pacing_of(context_of(experiment(pace=pace), alone)) for pace in (1.0, 2.0))
     first = lower(experiment()).ranks[0][0]
     assert twice.seconds(first) == pytest.approx(2 * once.seconds(first))
 
@@ -36,3 +39,11 @@ def test_what_a_run_does_not_have_is_not_reported(run):
     assert (plain.moe, plain.loss_scale, plain.pacing, plain.allocated) == (None, None, None, [])
     half = run(pipeline=2, microbatches=2, dtype="fp16").measurement
     assert set(half.loss_scale) == {"value", "skipped_steps"}
+
+
+def test_accepts_are_stretched_to_their_requests_and_idle_steps_are_not(run):
+    ran = run(data_style="asynchronous", data=2, layers=2, pace=1.0, microbatches=1)
+    pushes = len(ran.program.queues[0].pushes)
+    timed = len(ran.program) - (len(ran.program.queues[0].steps) - pushes)
+    iterations = ran.experiment.run.iterations
+    assert ran.measurement.pacing["executions"] == iterations * timed

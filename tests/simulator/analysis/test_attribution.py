@@ -13,7 +13,8 @@ from simulator import load, lower
 from simulator.analysis.comparison import Comparison, compare_timelines
 from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
-from simulator.engine.engine import Costs, simulate
+from simulator.engine.engine import simulate
+from simulator.engine.questions import Costs
 from simulator.program.operations import COMMUNICATION, MESSAGES
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM

@@ -19,9 +19,10 @@ def timeline(steps: list[int], ends: list[float]) -> Timeline:
 
 
 def test_steps_end_with_the_last_of_their_instructions() -> None:
-    several = timeline([0, 1, 0, 1, 2], [1.0, 2.0, 3.0, 5.0, 7.0])
-    assert step_ends(several).tolist() == [3.0, 5.0, 7.0]
-    assert step_times(several) == StepTimes(3, 7.0 / 3, 3.0, steady_s=2.0)
+    several = timeline([0, 1, 0, 1, 2, 3], [1.0, 2.0, 3.0, 5.0, 6.5, 8.0])
+    assert step_ends(several).tolist() == [3.0, 5.0, 6.5, 8.0]
+    assert step_times(several) == StepTimes(4, 2.0, 3.0, steady_s=1.5)  # not the first interval
+    assert step_times(timeline([0, 1], [1.0, 3.0])).steady_s == 2.0
 
 
 def test_one_step_has_no_steady_state() -> None:

@@ -9,7 +9,7 @@ import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.engine.contention import Demand, SharedResources, fair_rates
+from simulator.engine.contention import Demand, SharedResources, fair_rates, rates_of_one
 
 EPSILON = 1e-9
 RESOURCES = "abc"
@@ -54,6 +54,16 @@ def test_rates_are_max_min_fair(
             )
             for name, amount in demand
         )
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 4.0), st.sampled_from([0.25, 0.5, 1.0, 1.5])), min_size=1),
+    st.floats(0.125, 10.0),
+)
+def test_rates_of_one_resource_are_fair(users: list[tuple[float, float]], capacity: float) -> None:
+    amounts, weights = ([user[column] for user in users] for column in (0, 1))
+    expected = fair_rates([(("a", amount),) for amount in amounts], {"a": capacity}, weights)
+    assert rates_of_one(amounts, capacity, weights) == pytest.approx(expected, rel=1e-12)
 
 
 @given(demands, capacities, st.randoms())

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from simulator import lower, parse
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.resolve import resolve
+from simulator.engine.costs import costs_of
 from simulator.program.operations import Op
 from small_mlp import by_label, model
 
@@ -133,3 +136,18 @@ def test_messages_cross_links_and_networks() -> None:
         )
         alone += cluster.library.start_s + nbytes / cluster.library.copy_bandwidth
         assert times[pair] == times[pair[::-1]] == pytest.approx(alone, rel=1e-12)
+
+
+@pytest.mark.parametrize("preset", ["dgx-h100", "laptop"])
+def test_instructions_of_one_number_have_equal_demands(preset: str) -> None:
+    parallel = {"pipeline": 2, "data": 2, "tensor": 2, "microbatches": 4, "zero": 1}
+    workload = {"model": "gpt", "layers": 4, "global_batch": 16}
+    sets = {"workload": workload, "parallel": parallel, "cluster": {"preset": preset}}
+    experiment = parse(sets)
+    program = lower(experiment)
+    costs = costs_of(program, experiment, resolve(experiment))
+    found: dict[int, object] = {}
+    for number, instruction in zip(costs.likeness(program), program, strict=True):
+        of_this = costs.demand((instruction,)), costs.weight((instruction,))
+        assert found.setdefault(number, of_this) == of_this
+    assert len(found) < len(program)

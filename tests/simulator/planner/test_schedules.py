@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator import ExperimentError
+from simulator import ExperimentError, predict
 from simulator.analysis.metrics import rank_metrics
 from simulator.planner.schedules import (
+    HORIZON,
     PipelineSetting,
     ScheduleFigures,
     compare_schedules,
@@ -108,3 +109,41 @@ def test_costs() -> None:
     assert parse_costs("1, 2,3e-1,0") == (1.0, 2.0, 0.3, 0.0)
     with pytest.raises(ExperimentError, match="four numbers"):
         parse_costs("1,2,3,4,5")
+
+
+def steady(p: int, m: int) -> dict[tuple[str, int], float]:
+    rows = compare_schedules(PipelineSetting(p, m))
+    return {(r.schedule, r.virtual_stages): r.steady_step_time for r in rows if not r.refused}
+
+
+@pytest.mark.parametrize(("p", "m"), [(2, 4), (4, 8), (8, 16)])
+def test_only_what_never_drains_is_faster_among_many(p: int, m: int) -> None:
+    """Qi et al. 2023 ("Zero Bubble Pipeline Parallelism", section 2.2 and figure 3): steps of
+    ZB-H2 follow each other without a bubble; those of ZB-H1 and 1F1B keep theirs."""
+    times = steady(p, m)
+    for name in ("zb-h2", "pipedream", "pipedream-2bw"):
+        assert times[name, 1] == pytest.approx(3 * m)
+    assert times["zb-v", 2] == pytest.approx(3 * m)
+    assert times["zb-h1", 1] == pytest.approx(3 * m + p - 1)
+    for name in ("1f1b", "gpipe", "eager-1f1b"):
+        assert times[name, 1] == pytest.approx(3 * (m + p - 1))
+    assert times["naive", 1] == pytest.approx(3 * m * p)
+
+
+@pytest.mark.parametrize("schedule", ["zb-h2", "zb-v", "1f1b", "zb-h1", "interleaved-1f1b"])
+def test_the_third_step_is_as_all_that_follow(schedule: str) -> None:
+    setting = PipelineSetting(4, 8, 1.0, 1.3, 0.8, 0.1)
+    virtual = 2 if schedule in ("zb-v", "interleaved-1f1b") else 1
+    times = []
+    for horizon in (HORIZON, 9):
+        steps = predict(setting.experiment(schedule, virtual, horizon=horizon)).metrics.steps
+        assert steps is not None
+        times.append(steps.steady_s)
+    assert times[1] == pytest.approx(times[0], rel=1e-9)
+
+
+def test_no_step_takes_longer_among_many_than_alone_nor_less_than_its_work() -> None:
+    setting = PipelineSetting(3, 6, 1.0, 2.0, 0.5, 0.25)
+    for row in compare_schedules(setting):
+        if not row.refused:
+            assert setting.work - 1e-9 <= row.steady_step_time <= row.iteration_time + 1e-9

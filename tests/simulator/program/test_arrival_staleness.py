@@ -5,12 +5,13 @@ from __future__ import annotations
 from parameter_server import server_program
 from simulator.engine.engine import simulate
 from simulator.program.arrival import FirstCome, FirstN, Policy, SoftSync
-from simulator.program.arrival_staleness import WorkerStaleness, arrival_staleness
+from simulator.program.arrival_staleness import arrival_staleness
 from simulator.program.program import Program
+from simulator.program.staleness import StageStaleness
 from table_costs import TableCosts
 
 
-def staleness(policy: Policy, steps: list[int], seconds: list[float]) -> list[WorkerStaleness]:
+def staleness(policy: Policy, steps: list[int], seconds: list[float]) -> list[StageStaleness]:
     """Simulate where pass i of the program takes `seconds[i]` in turn, and messages nothing."""
     program = server_program(policy, steps)
     table = [0.0] * len(program)
@@ -25,7 +26,7 @@ def test_equal_workers_are_behind_by_all_the_others() -> None:
     """Each of n workers finds n - 1 updates of the others, once the first step is over."""
     for workers in (1, 2, 5):
         found = staleness(FirstCome(), [4] * workers, [1.0])
-        assert [row.rank for row in found] == list(range(1, workers + 1))
+        assert [row.worker for row in found] == list(range(1, workers + 1))
         for number, row in enumerate(found):
             assert row.versions_behind == [number, *[workers - 1] * 3]
         assert found[-1].mean_versions_behind == workers - 1
@@ -45,12 +46,13 @@ def test_synchronous_updates_are_never_stale_and_late_gradients_count_as_none() 
     assert first.versions_behind == second.versions_behind == [0]
     assert (late.versions_behind, late.mean_versions_behind) == ([None], 0.0)
     assert late.to_json() == {
-        "queue": "server",
-        "rank": 3,
+        "stage": 0,
+        "worker": 3,
         "versions_behind": [None],
         "max_versions_behind": 0,
         "mean_versions_behind": 0.0,
     }
+    assert StageStaleness.from_json(late.to_json()) == late
 
 
 def test_n_soft_synchronous_staleness_is_about_n() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from simulator.engine.engine import Costs, simulate
+from simulator.engine.engine import simulate
+from simulator.engine.questions import Costs
 from simulator.program.deadlock import check_deadlock
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, load, lower, predict
-from simulator.engine.engine import Costs, simulate
+from simulator.engine.engine import simulate
+from simulator.engine.questions import Costs
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 
@@ -190,7 +191,8 @@ def test_mfu_counts_the_devices_of_servers() -> None:
         (["parallel.servers=0"], "parallel.servers = 0: allowed: 1 to 65536"),
         (
             ["parallel.data_style=ring"],
-            "parallel.data_style = 'ring': allowed: 'all-reduce' or 'parameter-server'",
+            "parallel.data_style = 'ring': allowed: 'all-reduce', 'parameter-server' or "
+            "'asynchronous'",
         ),
         (
             ["parallel.servers=5"],

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from simulator import Experiment, ExperimentError, load, lower, parse, predict
 from simulator.analysis.metrics import peak_inflight
 from simulator.cluster.resolve import resolve
-from simulator.engine.engine import Costs, simulate
+from simulator.engine.engine import simulate
+from simulator.engine.questions import Costs
 from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
 from simulator.program.operations import MESSAGES, Op

@@ -1,0 +1,77 @@
+"""A reception serves who has come, when the policy says so, and passes on what goes wrong."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Sequence
+
+import pytest
+
+from parameter_server import server_program
+from runtime.executor.reception import Reception
+from simulator.program.accept_queue import Acceptance, Decision
+from simulator.program.arrival import BoundedStaleness, FirstCome, Policy
+
+
+class Bell:
+    """Announcements of a test, heard in order; an error is raised."""
+
+    def __init__(self, policy: Policy, steps: Sequence[int]) -> None:
+        (self.queue,) = server_program(policy, steps).queues
+        self._rung: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
+        self.reception = Reception(Acceptance(self.queue), self._hear)
+
+    def ring(self, what: int | Exception) -> None:
+        self._rung.put(what)
+
+    def _hear(self, number: int) -> int:
+        rung = self._rung.get(timeout=60)
+        if isinstance(rung, Exception):
+            raise rung
+        return rung
+
+
+def test_requests_are_served_as_they_come() -> None:
+    bell = Bell(FirstCome(), [1, 1])
+    (pull, push), (other, last) = bell.queue.requests.values()
+    for uid in (other, pull, push, last):
+        bell.ring(uid)
+        served, _ = bell.reception.serve(60.0)
+        assert served.uid == uid
+    assert bell.reception.acceptance.decisions == [
+        Decision(accept, uid)
+        for accept, uid in zip(bell.queue.accepts, (other, pull, push, last), strict=True)
+    ]
+    due = [bell.reception.outcome_of(step).pushes for step in bell.queue.steps]
+    assert due == [0, 0, 1, 1]
+
+
+def test_who_may_not_be_served_waits() -> None:
+    bell = Bell(BoundedStaleness(0), [2, 2])
+    (pull, push, again, _), (other, first, *_) = bell.queue.requests.values()
+    for uid in (pull, push, other):
+        bell.ring(uid)
+        bell.reception.serve(60.0)
+    bell.ring(again)  # before the other has pushed
+    bell.ring(first)
+    assert [bell.reception.serve(60.0)[0].uid for _ in range(2)] == [first, again]
+    bell.ring(bell.queue.requests[1][3])
+    bell.reception.serve(60.0)  # the third push, beside one
+    with pytest.raises(TimeoutError, match=r"; not there: rank 2$"):
+        bell.reception.serve(0.01)
+    bell.ring(RuntimeError("that is all"))  # ends the thread
+
+
+def test_nobody_comes() -> None:
+    bell = Bell(FirstCome(), [1])
+    with pytest.raises(TimeoutError) as error:
+        bell.reception.serve(0.01)
+    assert str(error.value) == "nobody to serve within 0.01 s; not there: rank 1"
+    bell.ring(RuntimeError("that is all"))  # ends the thread
+
+
+def test_what_goes_wrong_is_raised_where_somebody_waits() -> None:
+    bell = Bell(FirstCome(), [1])
+    bell.ring(RuntimeError("Connection closed by peer"))
+    with pytest.raises(RuntimeError, match="Connection closed by peer"):
+        bell.reception.serve(60.0)

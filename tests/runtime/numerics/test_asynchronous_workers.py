@@ -1,0 +1,120 @@
+"""Workers that push and pull as they come: a run replayed in one process is the same to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from runtime.rank.replay import replay
+from simulator.prediction import predict
+from simulator.program.arrival_staleness import arrival_staleness
+
+BASE = {"data_style": "asynchronous", "data": 2, "horizon": 3, "microbatches": 2, "layers": 2}
+CASES: list[dict[str, Any]] = [
+    {},
+    {"iterations": 1, "warmup": 2, "optimizer": "adam", "learning_rate": 0.01},
+    {"data": 3, "optimizer": "momentum"},
+    {"data": 3, "policy": "bounded-staleness", "staleness_bound": 0},
+    {"data": 3, "policy": "softsync", "pushes": 2},
+    {"data": 3, "policy": "first-n", "pushes": 2},
+    {"policy": "random-order", "model": "mlp"},
+]
+
+
+@pytest.mark.parametrize("keys", CASES, ids=str)
+def test_a_replay_gives_the_same_parameters_to_the_last_bit(
+    keys: dict[str, Any], run: Callable[..., Any]
+) -> None:
+    ran = run(**BASE | keys)
+    record = ran.measurement.decisions
+    assert len(record) == ran.experiment.run.warmup + ran.experiment.run.iterations
+    contexts = replay(ran.experiment, ran.program, record)
+    held = [*ran.shares, *ran.servers]
+    assert len(held) == len(contexts) == ran.experiment.world_size
+    for (parameters, _), context in zip(held, contexts, strict=True):
+        ours = torch.cat([p.shard for p in context.parameters.values()])
+        theirs = torch.cat([tensor.flatten() for tensor in parameters.values()])
+        assert torch.equal(ours, theirs)
+
+
+def test_another_order_gives_other_parameters(run: Callable[..., Any]) -> None:
+    """What the replay repeats matters: with ranks swapped in the record the result differs."""
+    ran = run(**BASE)
+    (queue,) = ran.program.queues
+    first, second = queue.requests.values()
+    swapped = dict(zip([*first, *second], [*second, *first], strict=True))
+    record = [
+        [decision._replace(request=swapped[decision.request]) for decision in decisions]
+        for decisions in ran.measurement.decisions
+    ]
+    right, wrong = (
+        replay(ran.experiment, ran.program, these)[-1]
+        for these in (ran.measurement.decisions, record)
+    )
+    name = next(iter(right.parameters))
+    assert not torch.equal(right.parameters[name].shard, wrong.parameters[name].shard)
+
+
+@pytest.mark.parametrize("keys", CASES, ids=str)
+def test_decisions_and_staleness_are_those_of_the_timeline(
+    keys: dict[str, Any], run: Callable[..., Any]
+) -> None:
+    ran = run(**BASE | keys)
+    timeline, (queue,) = ran.measurement.timeline, ran.program.queues
+    assert sorted(d.request for d in timeline.decisions) == sorted(queue.by_uid)
+    assert tuple(d.accept for d in timeline.decisions) == queue.accepts
+    assert timeline.decisions in [sorted(decisions) for decisions in ran.measurement.decisions]
+    for decision in timeline.decisions:
+        assert timeline.start[decision.accept] == timeline.start[decision.request]
+    rows = [row.to_json() for row in arrival_staleness(ran.program, timeline.decisions)]
+    assert ran.measurement.staleness == rows
+    predicted = predict(ran.experiment)
+    assert [row.worker for row in predicted.staleness] == [row["worker"] for row in rows]
+    assert len(predicted.recorded.decisions) == len(timeline.decisions)
+
+
+def test_one_worker_is_plain_training(
+    run: Callable[..., Any], reference: Callable[..., Any], experiment: Callable[..., Any]
+) -> None:
+    """With nobody else, pulls bring what the last push made: gradient descent, step by step."""
+    keys = {"microbatches": 2, "layers": 2, "iterations": 4}
+    ran = run(**keys, data_style="asynchronous")
+    parameters, _, losses = reference(experiment(**keys))
+    assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
+    ((held, _),) = ran.servers
+    for key, expected in parameters.items():
+        assert (held[key] - expected).abs().max() <= 1e-10 * expected.abs().max()
+    assert [row["versions_behind"] for row in ran.measurement.staleness] == [[0]]
+
+
+def test_all_workers_an_update_is_synchronous_training(
+    run: Callable[..., Any], reference: Callable[..., Any], experiment: Callable[..., Any]
+) -> None:
+    keys = {"data": 2, "microbatches": 2, "layers": 2}
+    ran = run(
+        **keys, data_style="asynchronous", policy="first-n", pushes=2, horizon=2, iterations=2
+    )
+    parameters, _, losses = reference(experiment(**keys, iterations=4))
+    assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
+    ((held, _),) = ran.servers
+    for key, expected in parameters.items():
+        assert (held[key] - expected).abs().max() <= 1e-10 * expected.abs().max()
+    norm = sum(float(value.square().sum()) for value in parameters.values()) ** 0.5
+    assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
+
+
+def test_idle_steps_take_no_time_in_the_program_and_change_nothing(run: Callable[..., Any]) -> None:
+    ran = run(**BASE | {"data": 3, "policy": "softsync", "pushes": 2})
+    timeline = ran.measurement.timeline
+    pushes = len(ran.program.queues[0].pushes)
+    due = len(ran.program.queues[0].steps) - len(timeline.idle)
+    assert due == -(-pushes // 2)
+
+
+def test_memory_is_held_as_predicted(run: Callable[..., Any]) -> None:
+    ran = run(**BASE)
+    predicted = predict(ran.experiment).recorded
+    assert [m.peak for m in ran.measurement.timeline.memory] == [m.peak for m in predicted.memory]

@@ -1,0 +1,195 @@
+"""Asynchronous workers: their lists, what is refused, and times and staleness by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulator import load, lower, predict
+from simulator.analysis.comparison import compare_timelines
+from simulator.engine.engine import simulate
+from simulator.experiment.section import ExperimentError
+from simulator.program.arrival import (
+    BoundedStaleness,
+    FirstCome,
+    FirstN,
+    Policy,
+    RandomOrder,
+    SoftSync,
+)
+from simulator.program.operations import Op
+from simulator.program.program import Program
+from table_costs import TableCosts
+
+ASKED = ["parallel.data_style=asynchronous", "parallel.pipeline=1", "workload.layers=2"]
+
+
+def program(*more: str) -> Program:
+    return lower(load(None, [*ASKED, *more]))
+
+
+def test_workers_pull_compute_and_push_and_the_server_accepts() -> None:
+    lists = program("parallel.data=2", "parallel.microbatches=2", "run.horizon=2").ranks
+    worker = [
+        "0PULL", "0F0", "0B0", "0F1", "0B1", "0PUSH",
+        "s1:0PULL", "s1:0F0", "s1:0B0", "s1:0F1", "s1:0B1", "s1:0PUSH",
+    ]  # fmt: skip
+    assert [[i.label for i in listed] for listed in lists[:2]] == [worker] * 2
+    served = [f"0{name}{n}" for n in range(4) for name in ("ACCEPT", "STEP")]
+    assert [i.label for i in lists[2]] == served + [f"s1:{label}" for label in served]
+    pull, push = lists[1][0].task, lists[1][5].task
+    assert (pull.op, push.op, pull.peer, push.peer) == (Op.RECV, Op.SEND, 2, 2)
+    assert (pull.tensor, push.tensor) == ("parameters:0", "gradients:0")
+    assert pull.nbytes == push.nbytes == lists[2][0].task.nbytes > 0
+    assert lists[2][0].task.group == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "policy"),
+    [
+        ([], FirstCome()),
+        (["parallel.policy=random-order", "run.seed=7"], RandomOrder(7)),
+        (["parallel.policy=bounded-staleness", "parallel.staleness_bound=3"], BoundedStaleness(3)),
+        (["parallel.policy=softsync", "parallel.pushes=2"], SoftSync(2)),
+        (["parallel.policy=first-n", "parallel.pushes=2"], FirstN(2)),
+    ],
+)
+def test_the_server_has_the_policy(keys: list[str], policy: Policy) -> None:
+    (queue,) = program("parallel.data=3", *keys).queues
+    assert queue.policy == policy
+
+
+def test_policies_make_other_programs() -> None:
+    keys = ["parallel.data=2", "parallel.policy=bounded-staleness"]
+    hashes = {
+        program("parallel.data=2").hash(),
+        *(program(*keys, f"parallel.staleness_bound={bound}").hash() for bound in range(3)),
+    }
+    assert len(hashes) == 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            ["parallel.pipeline=2"],
+            "parallel.pipeline = 2: with parallel.data_style = 'asynchronous' each worker has the "
+            "whole model; allowed: 1",
+        ),
+        (
+            ["parallel.tensor=2"],
+            "parallel.tensor = 2: with parallel.data_style = 'asynchronous' each worker has the "
+            "whole model; allowed: 1",
+        ),
+        (
+            ["parallel.servers=2"],
+            "parallel.servers = 2: with parallel.data_style = 'asynchronous' allowed: 1",
+        ),
+        (
+            ["parallel.zero=1"],
+            "parallel.zero = 1: with parallel.data_style = 'asynchronous' servers have the "
+            "optimizer's state; allowed: 0",
+        ),
+        (
+            ["workload.clip_norm=1"],
+            "workload.clip_norm = 1: with parallel.data_style = 'asynchronous' no rank has the "
+            "norm of the whole gradient; allowed: unset",
+        ),
+        (
+            ["workload.dtype=fp16"],
+            "workload.dtype = 'fp16': with parallel.data_style = 'asynchronous' nobody tells "
+            "trainers that gradients have overflowed; allowed: fp64, fp32, bf16",
+        ),
+        (
+            ["run.device=cuda"],
+            "run.backend = 'auto': with parallel.data_style = 'asynchronous' a server receives "
+            "from whoever comes, which NCCL cannot; allowed on GPUs: 'gloo'",
+        ),
+        (
+            ["parallel.policy=first-n"],
+            "parallel.policy = 'first-n': needs parallel.pushes, which is not set",
+        ),
+        (
+            ["parallel.policy=first-n", "parallel.pushes=3"],
+            "parallel.pushes = 3: an update takes the first 3 workers; allowed: 1 to 2",
+        ),
+        (
+            ["parallel.policy=softsync", "parallel.pushes=5", "run.horizon=2"],
+            "parallel.pushes = 5: an update takes 5 pushes; allowed: 1 to 4, which is all of them",
+        ),
+        (
+            ["parallel.staleness_bound=1"],
+            "parallel.staleness_bound = 1: only for parallel.data_style = 'asynchronous' with "
+            "parallel.policy = 'bounded-staleness'",
+        ),
+        (
+            ["parallel.data_style=all-reduce", "parallel.policy=softsync"],
+            "parallel.policy = 'softsync': only for parallel.data_style = 'asynchronous', not "
+            "'all-reduce'",
+        ),
+        (
+            ["parallel.data_style=parameter-server", "parallel.pushes=2"],
+            "parallel.pushes = 2: only for parallel.data_style = 'asynchronous' with "
+            "parallel.policy = 'softsync' or 'first-n'",
+        ),
+    ],
+)
+def test_refused_in_one_line(keys: list[str], message: str) -> None:
+    with pytest.raises(ExperimentError) as error:
+        load(None, [*ASKED, "parallel.data=2", *keys])
+    assert str(error.value) == message
+
+
+def test_gradients_must_be_in_one_bucket() -> None:
+    with pytest.raises(ExperimentError) as error:
+        program("parallel.data=2", "parallel.bucket_mb=1")
+    assert str(error.value).startswith("parallel.bucket_mb = 1: the gradients of this plan are in ")
+    assert " with parallel.data_style = 'asynchronous' allowed: one bucket, of " in str(error.value)
+
+
+def test_memory_of_the_server_has_a_buffer_for_what_is_pushed() -> None:
+    prediction = predict(load(None, [*ASKED, "parallel.data=2"]))
+    nbytes = prediction.program.buckets[2][0].nbytes
+    assert prediction.ranks[2].peak_memory_bytes == 3 * nbytes  # parameters, gradients, pushed
+    assert prediction.ranks[2].role == "server"
+    assert [row.worker for row in prediction.staleness] == [0, 1]
+
+
+def test_on_gpus_every_worker_is_simulated_and_the_server_is_who_they_wait_for() -> None:
+    """Requests of 16 workers queue: more workers an iteration bring more updates a second, but
+    not twice as many, since one server serves one at a time."""
+    more = ["cluster.preset=dgx-h100", "run.horizon=3"]
+    eight, sixteen = (
+        predict(load(None, [*ASKED, f"parallel.data={count}", *more])) for count in (8, 16)
+    )
+    assert (eight.program.num_ranks, sixteen.program.num_ranks) == (9, 17)
+    assert eight.iteration_time_s < sixteen.iteration_time_s < 2 * eight.iteration_time_s
+    queue, timeline = sixteen.program.queues[0], sixteen.recorded
+    accepts = list(queue.accepts)
+    assert (timeline.end[accepts][:-1] <= timeline.start[accepts][1:]).all()
+
+
+def test_an_accept_is_compared_with_the_one_that_served_the_same_request() -> None:
+    """Two workers that come in another order: nothing differs but who was first."""
+    two = program("parallel.data=2")
+    passes = [i.uid for i in two if i.task.op in (Op.FORWARD, Op.BACKWARD)]
+    tables = []
+    for slow in (0, 1):
+        table = [0.0] * len(two)
+        for uid in passes:
+            table[uid] = 2.0 if two.instruction(uid).rank == slow else 1.0
+        for uid in two.queues[0].pushes:
+            table[uid] = 0.25 if two.instruction(uid).rank == 0 else 0.5
+        tables.append(table)
+    first, second = (simulate(two, TableCosts(table)) for table in tables)
+    assert [d.request for d in first.decisions] != [d.request for d in second.decisions]
+    rows = {name: (mine, theirs) for name, _, mine, theirs in compare_timelines(first, second).rows}
+    assert rows["ACCEPT"][0] == rows["ACCEPT"][1]
+    moved = compare_timelines(first, first).instruction_start_error
+    assert moved == 0.0 < compare_timelines(first, second).instruction_start_error
+
+
+def test_idle_steps_are_not_compared() -> None:
+    two = program("parallel.data=2")
+    timeline = simulate(two, TableCosts([1.0]))
+    counts = {name: count for name, count, _, _ in compare_timelines(timeline, timeline).rows}
+    assert (counts["ACCEPT"], counts["STEP"]) == (4, 2)
