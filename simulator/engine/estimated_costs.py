@@ -13,8 +13,7 @@ from simulator.engine import kernels
 from simulator.engine.contention import Demand
 from simulator.engine.demands import Demands
 from simulator.engine.durations import Durations
-from simulator.engine.layer_work import work_of, work_of_update
-from simulator.engine.pass_key import updated_parameters
+from simulator.engine.layer_work import work_of, work_of_bucket
 from simulator.engine.questions import Costs, seconds_by_task
 from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
@@ -34,7 +33,7 @@ class EstimatedDurations(Durations):
         self._estimates: dict[tuple[Op, int, str], tuple[float, float]] = {}  # by id of the layer
 
     def compute(self, rank: int, task: Task) -> Timing:
-        """Return the estimate of a pass: the sum over its layers, or of the update of a bucket."""
+        """Return the estimate of a pass: the sum over its layers, or the work on a bucket."""
         return Timing.certain(sum(max(both) for both in self._parts(rank, task)))
 
     def busy_share(self, rank: int, task: Task) -> float:
@@ -52,7 +51,7 @@ class EstimatedDurations(Durations):
         """Return seconds on the device, and of the host that launches, of each part of a pass."""
         if task.tensor:
             workload = self.experiment.workload
-            work = work_of_update(updated_parameters(task, workload), task.nbytes, workload)
+            work = work_of_bucket(task.op, task.nbytes, workload)
             device = self.cluster.device_of(rank)
             return [kernels.times(device, workload.dtype, workload.dtype_bytes, work)]
         return [self._times(task.op, layer, rank) for layer in self.layers_of(task)]

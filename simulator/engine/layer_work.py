@@ -51,6 +51,13 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
     return work_of_update(mine, size if whole else part, workload)
 
 
+def work_of_bucket(op: Op, nbytes: int, workload: Workload) -> Work:
+    """Return the bytes and kernels of the norm, or of the update, of a bucket of so many bytes."""
+    if op.row.cost is Formula.NORM:
+        return Work((), nbytes, 1)
+    return work_of_update(nbytes / workload.dtype_bytes, nbytes, workload)
+
+
 def work_of_update(parameters: float, zeroed: float, workload: Workload) -> Work:
     """Return the bytes and kernels of an update.
 

@@ -11,37 +11,40 @@ from simulator.program.operations import Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call
+from simulator.strategies.edits import Edits
+from simulator.strategies.gradients.parameter_server import server_ranks
 from simulator.strategies.lowered import Lowered
 
 
 def insert_gradient_norms(lowered: Lowered) -> Lowered:
     """Insert, before the optimizer steps of every rank, the norm that they wait for."""
-    return lowered.with_calls(
-        lambda rank, calls: with_gradient_norm(calls, lowered.layout.model_ranks(rank))
-    )
+    servers = tuple(server_ranks(lowered.experiment))
+
+    def insert(rank: int, calls: list[Call]) -> list[Call]:
+        if servers and rank not in servers:
+            return calls
+        return with_gradient_norm(calls, servers or lowered.layout.model_ranks(rank))
+
+    return lowered.with_calls(insert)
 
 
 def with_gradient_norm(calls: Sequence[Call], group: tuple[int, ...]) -> list[Call]:
     """Return `calls` with the norm of the gradient over the whole model.
 
-    The norm of the gradient of each stage is followed by its sum over `group`, for which all
-    optimizer steps wait.
+    The norm of the gradient of each stage, or of each bucket of a server, is followed by its sum
+    over `group`, for which all optimizer steps wait.
 
     Args:
-        calls: those of a rank, its optimizer steps last.
+        calls: those of a rank, all that its optimizer steps wait for before the first of these.
         group: the ranks that hold the parts of one model.
     """
     steps = [call for call in calls if _task(call).op is Op.OPTIMIZER_STEP]
-    others = [call for call in calls if _task(call).op is not Op.OPTIMIZER_STEP]
-    norms = [
-        Call.of_task(
-            Task(op=Op.GRADIENT_NORM, stage=_task(step).stage, layers=_task(step).layers),
-            arguments=step.arguments,
-        )
-        for step in steps
-    ]
-    if len(group) == 1 or not steps:
-        return [*others, *norms, *steps]
+    if not steps:
+        return list(calls)
+    first = calls.index(steps[0])
+    norms = [Call.of_task(_norm(_task(step)), arguments=step.arguments) for step in steps]
+    if len(group) == 1:
+        return [*calls[:first], *norms, *calls[first:]]
     task = Task(
         op=Op.ALL_REDUCE,
         stage=_task(norms[-1]).stage,
@@ -51,11 +54,25 @@ def with_gradient_norm(calls: Sequence[Call], group: tuple[int, ...]) -> list[Ca
         tensor="norm",
         nbytes=8,
     )
-    total = Call.of_task(task)
-    waiting = [
-        Call.of_task(_task(step), step.microbatch, (*step.arguments, (total, 0))) for step in steps
-    ]
-    return [*others, *norms, total, *waiting]
+    total, edits = Call.of_task(task), Edits()
+    for step in steps:
+        edits.wait(step, 0, (total, 0))
+    edits.apply()
+    return [*calls[:first], *norms, total, *calls[first:]]
+
+
+def _norm(step: Task) -> Task:
+    """Return the norm of the gradients that an optimizer step uses."""
+    which = step.mnemonic.removeprefix(Op.OPTIMIZER_STEP.value)
+    return Task(
+        op=Op.GRADIENT_NORM,
+        stage=step.stage,
+        layers=step.layers,
+        segment=step.segment,
+        mnemonic=which and f"{Op.GRADIENT_NORM.value}{which}",
+        tensor=step.tensor,
+        nbytes=step.nbytes,
+    )
 
 
 def _task(call: Call) -> Task:

@@ -56,7 +56,7 @@ def check(experiment: Experiment) -> None:
             f"parallel.zero = {parallel.zero}: with {asked} servers have the optimizer's state; "
             "allowed: 0"
         )
-    if workload.clip_norm is not None:
+    if workload.clip_norm is not None and parallel.is_asynchronous:
         raise ExperimentError(
             f"workload.clip_norm = {workload.clip_norm:g}: with {asked} no rank has the norm of "
             "the whole gradient; allowed: unset"
@@ -66,6 +66,11 @@ def check(experiment: Experiment) -> None:
             f"workload.dtype = 'fp16': with {asked} nobody tells trainers that gradients have "
             "overflowed; allowed: fp64, fp32, bf16"
         )
+
+
+def server_ranks(experiment: Experiment) -> range:
+    """Return the global ranks of all servers."""
+    return next((role.ranks for role in experiment.roles if role.name == SERVER), range(0))
 
 
 def choose_servers(lowered: Lowered) -> Lowered:
@@ -83,7 +88,7 @@ def choose_servers(lowered: Lowered) -> Lowered:
         for bucket in lowered.buckets[rank]:
             sizes[bucket.segments, bucket.replicas] = bucket.nbytes
             having.setdefault(bucket.segments, set()).add(bucket.replicas)
-    servers = next(role.ranks for role in lowered.experiment.roles if role.name == SERVER)
+    servers = server_ranks(lowered.experiment)
     if len(servers) > len(sizes):
         raise ExperimentError(
             f"parallel.servers = {len(servers)}: the gradients of this plan are in "
@@ -160,9 +165,11 @@ def add_servers(lowered: Lowered) -> Lowered:
     All queues have the buckets in one order, so nobody waits for a server that waits for another.
     """
     order = _in_order(lowered)
-    servers = next(role.ranks for role in lowered.experiment.roles if role.name == SERVER)
+    servers = server_ranks(lowered.experiment)
     served = {rank: [one for one in order if one.bucket.server == rank] for rank in servers}
-    buckets = {rank: [one.bucket for one in mine] for rank, mine in served.items()}
+    buckets = {
+        rank: [_as_served(one.bucket, lowered) for one in mine] for rank, mine in served.items()
+    }
     calls = {rank: _calls(mine) for rank, mine in served.items()}
     lowered = _holding(lowered, {**lowered.buckets, **buckets})
     return replace(
@@ -171,6 +178,16 @@ def add_servers(lowered: Lowered) -> Lowered:
         stages={**lowered.stages, **{rank: {} for rank in servers}},
         calls={**lowered.calls, **calls},
     )
+
+
+def _as_served(bucket: Bucket, lowered: Lowered) -> Bucket:
+    """Return the bucket of trainers as its server has it: once for ranks that share its sums.
+
+    So servers have fewer copies of parameters than the ranks of one model.
+    """
+    model = lowered.layout.model_ranks(bucket.replicas[0])
+    together = len(set(bucket.replicas).intersection(model))
+    return replace(bucket, copies=bucket.copies // together)
 
 
 def _in_order(lowered: Lowered) -> list[Served]:

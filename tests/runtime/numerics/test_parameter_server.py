@@ -13,15 +13,23 @@ PLANS = [
     {"data": 2, "microbatches": 2, "bucket_mb": 0.003, "optimizer": "adam", **TWO},
     {"data": 3, "model": "mlp", "layers": 5, "bucket_mb": 1e-6, "optimizer": "momentum", **ONE},
     {"data": 2, "model": "moe-gpt", "capacity_factor": 0.8, "bucket_mb": 0.003, **TWO},
-    {"pipeline": 3, "microbatches": 4, "optimizer": "adamw", "bucket_mb": 0.003, **ONE},
+    {"data": 2, "clip_norm": 0.5, "bucket_mb": 0.003, **TWO},
+    {
+        "pipeline": 3,
+        "clip_norm": 0.5,
+        "microbatches": 4,
+        "optimizer": "adamw",
+        "bucket_mb": 0.003,
+        **ONE,
+    },
     {"pipeline": 2, "microbatches": 3, "schedule": "zb-v", "virtual_stages": 2, **TWO},
     {"pipeline": 2, "microbatches": 2, "recompute": "full", "bucket_mb": 1e-6, **TWO},
 ]
 SPLIT = [
-    {"tensor": 2, "microbatches": 2, "optimizer": "adam", "bucket_mb": 0.001, **ONE},
-    {"tensor": 2, "microbatches": 2, "sequence_parallel": True, "bucket_mb": 0.001, **TWO},
+    {"tensor": 2, "clip_norm": 0.5, "optimizer": "adam", "bucket_mb": 0.001, **ONE},
+    {"tensor": 2, "clip_norm": 0.5, "sequence_parallel": True, "bucket_mb": 0.001, **TWO},
     {"context": 2, "microbatches": 2, "bucket_mb": 0.003, **TWO},
-    {"expert": 2, "model": "moe-gpt", "microbatches": 2, "capacity_factor": 0.8, **TWO},
+    {"expert": 2, "model": "moe-gpt", "clip_norm": 0.5, "capacity_factor": 0.8, **TWO},
 ]
 
 

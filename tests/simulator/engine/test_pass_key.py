@@ -40,3 +40,4 @@ def test_a_task_has_the_name_of_its_layers_or_of_its_bucket() -> None:
     assert key_of_task(step, step.op, *given) == named(Op.OPTIMIZER_STEP)
     update = Task(Op.OPTIMIZER_STEP, 0, (1, 3), tensor="parameters:1", nbytes=600)
     assert key_of_task(update, update.op, *given) == "STEP bf16 adam: 300 parameters"
+    assert key_of_task(update, Op.GRADIENT_NORM, *given) == "NORM bf16: 300 parameters"
