@@ -67,6 +67,8 @@ def execution_of(
         "noise_floor": measurement.noise_floor,
         "peak_flops": peak_flops,
     }
+    if measurement.decisions:
+        timeline.meta["decisions"] = measurement.decisions
     return Execution(
         experiment=experiment,
         program=program,

@@ -93,14 +93,15 @@ def _sends(instruction: Instruction, members: Sequence[Instruction]) -> bool:
 
 
 def replay(
-    experiment: Experiment, program: Program, record: Sequence[Sequence[Decision]]
+    experiment: Experiment, program: Program, record: Sequence[Sequence[Sequence[int]]]
 ) -> list[RankContext]:
     """Execute the iterations of a run again; return the contexts of all ranks at its end.
 
     Args:
         experiment: what was run.
         program: its program, of messages and passes; the record is of this one.
-        record: the decisions of every iteration, those to get warm included.
+        record: the decisions of every iteration, those to get warm included, as pairs of an
+            ACCEPT and the request that it served: ``decisions`` in the metadata of its timeline.
 
     Raises:
         ValueError: the program has collectives.
@@ -113,7 +114,8 @@ def replay(
         Rank(experiment, program, number, device, Progress()) for number in range(program.num_ranks)
     ]
     contexts = [RankContext(rank, Mailbox(())) for rank in ranks]
-    for iteration, decisions in enumerate(record):
+    for iteration, pairs in enumerate(record):
+        decisions = [Decision(*pair) for pair in pairs]
         mailbox = Mailbox(decisions)
         for context in contexts:
             context.groups = mailbox

@@ -48,11 +48,17 @@ def test_predict_then_run_is_one_program(call, tmp_path):
     assert not (tmp_path / "twinline-out").exists()
 
 
+ASYNCHRONOUS = tuple(
+    part for key in ("pipeline=1", "data=2", "data_style=asynchronous") for part in ("--set", key)
+)
+
+
 @pytest.mark.parametrize(
     ("ranks", "roles", "settings"),
     [
         (2, ["trainer"] * 2, ()),
         (3, ["trainer"] * 2 + ["server"], ("--set", "data_style=parameter-server")),
+        (3, ["trainer"] * 2 + ["server"], ASYNCHRONOUS),
     ],
 )
 def test_under_torchrun(call, ranks, roles, settings):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from parameter_server import server_program
 from runtime.measurement.merge import Measurement, RankRecord, from_json, merge, to_json
 from simulator.prediction import predict
+from simulator.program.accept_queue import Decision
+from simulator.program.arrival import FirstCome
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
@@ -226,6 +231,41 @@ def test_the_parts_of_a_peak_add_up_to_it(run, keys):
         assert parts.gradients == resident["gradients"]
         assert parts.optimizer == resident.get("optimizer", 0)
         assert parts.activations > 0
+
+
+def test_where_arrival_decides_the_times_are_those_of_one_iteration():
+    """Of three iterations the one of median time; the first, to get warm, has no times."""
+    program = server_program(FirstCome(), [1, 1])
+    (queue,) = program.queues
+    (pull, push), (other, last) = queue.requests.values()
+    orders = [(pull, push, other, last), (pull, other, push, last), (other, pull, last, push)]
+    orders.append((pull, other, last, push))
+    decisions = [
+        [Decision(*pair) for pair in zip(queue.accepts, order, strict=True)] for order in orders
+    ]
+    records = [
+        RankRecord(
+            [[float(index) for index in range(len(listed))] for _ in range(3)],
+            [[index + lasts for index in range(len(listed))] for lasts in (9.0, 2.0, 3.0)],
+            [[(1.0, 4 + number, "act:0"), (2.0, -4 - number, "act:0")] for number in range(3)],
+            HELD,
+            decisions=decisions if rank == 0 else [[]] * 4,
+        )
+        for rank, listed in enumerate(program.ranks)
+    ]
+    timeline, times = merge(program, records)
+    assert times == [16.0, 9.0, 10.0]
+    assert timeline.iteration_time == 10.0
+    assert [sample.peak for sample in timeline.memory] == [11] * 3
+    assert timeline.decisions == decisions[3]
+    assert timeline.idle == [queue.steps[0], queue.steps[1]]
+    for accept, request in timeline.decisions:
+        at = max(timeline.posted[accept], timeline.posted[request])
+        assert timeline.start[accept] == timeline.start[request] == at
+    measurement = Measurement(timeline, times, [], 0.0, decisions=decisions)
+    again = from_json(program, json.loads(json.dumps(to_json(measurement))))
+    assert (again.decisions, again.timeline.decisions) == (decisions, timeline.decisions)
+    assert again.timeline.idle == timeline.idle
 
 
 def test_a_measurement_survives_the_pipe_between_processes(run):

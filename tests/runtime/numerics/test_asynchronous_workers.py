@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from runtime.execution.results import execution_of
+from runtime.launch.job import Job
+from runtime.launch.launcher import Workers
 from runtime.rank.replay import replay
+from simulator.experiment_file import parse
 from simulator.prediction import predict
 from simulator.program.arrival_staleness import arrival_staleness
+from simulator.strategies.lowering import lower
+from simulator.timeline.trace import load_trace, save_trace
 
 BASE = {"data_style": "asynchronous", "data": 2, "horizon": 3, "microbatches": 2, "layers": 2}
 CASES: list[dict[str, Any]] = [
@@ -38,6 +45,21 @@ def test_a_replay_gives_the_same_parameters_to_the_last_bit(
         ours = torch.cat([p.shard for p in context.parameters.values()])
         theirs = torch.cat([tensor.flatten() for tensor in parameters.values()])
         assert torch.equal(ours, theirs)
+
+
+def test_a_saved_run_can_be_replayed(
+    workers: Workers, experiment: Callable[..., Any], tmp_path: Path
+) -> None:
+    plan = experiment(**BASE)
+    answer = workers.run(Job(plan, return_tensors=True))
+    ran = execution_of(plan, lower(plan), None, answer)
+    save_trace(ran.timeline, tmp_path / "run.json")
+    saved = load_trace(tmp_path / "run.json")
+    again = parse(saved.meta["experiment"])
+    server = replay(again, lower(again), saved.meta["decisions"])[-1]
+    (tensors,) = answer["tensors"]["2"].values()
+    (parameters,) = server.parameters.values()
+    assert parameters.shard.tolist() == tensors[0]
 
 
 def test_another_order_gives_other_parameters(run: Callable[..., Any]) -> None:
