@@ -46,6 +46,7 @@ from twinline import (
     Program,
     Stream,
     Task,
+    TensorName,
     Workers,
     clusters,
     lower,
@@ -243,7 +244,7 @@ def reduce_in_order(names):
         Instruction(
             Task(
                 Op.ALL_REDUCE, stage=0, mnemonic=f"REDUCE_{name}", stream=Stream.along("data"),
-                group=(0, 1), tensor=name, nbytes=1000,
+                group=(0, 1), tensor=TensorName.other(name), nbytes=1000,
             )
         )
         for name in names

@@ -51,7 +51,16 @@ SECTIONS = {
     ],
     "Programs": [
         *("lower", "check_program", "simulate", "Costs", "costs_of", "to_csv", "ring_seconds"),
-        *("Program", "ProgramError", "Instruction", "Task", "Op", "Stream", "COMPUTE_STREAM"),
+        *(
+            "Program",
+            "ProgramError",
+            "Instruction",
+            "Task",
+            "Op",
+            "Stream",
+            "COMPUTE_STREAM",
+            "TensorName",
+        ),
     ],
     "Schedules": ["compare_schedules", "PipelineSetting"],
     "Figures": [

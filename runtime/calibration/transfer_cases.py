@@ -12,9 +12,10 @@ from simulator.program.operations import COLLECTIVES, IN_PLACE, Op, Payload
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorName
 
 SMALLEST = 8
+TENSOR = TensorName.other("calibration")
 SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 24)
 PASSES = 30
 """Passes in each of the programs that measure the host."""
@@ -147,10 +148,10 @@ class TransferCases:
             stage=0,
             stream=stream,
             group=group,
-            tensor="calibration",
-            sources=("calibration",),
+            tensor=TENSOR,
+            sources=(TENSOR,),
             nbytes=whole,
-            allocates=() if op in IN_PLACE else (Tensor("calibrated", part),),
+            allocates=() if op in IN_PLACE else (Tensor(TensorName.other("calibrated"), part),),
             root=root,
         )
 
@@ -176,7 +177,7 @@ def _repeats(nbytes: int) -> int:
 
 def _message(op: Op, peer: int, nbytes: int, direction: int) -> Task:
     stream = Stream.send(peer) if op is Op.SEND else Stream.recv(peer)
-    name = f"calibration:{direction}"
+    name = TensorName.other("calibration", direction)
     sources = (name,) if op is Op.SEND else ()
     return Task(
         op=op, stage=0, stream=stream, peer=peer, tensor=name, sources=sources, nbytes=nbytes

@@ -133,7 +133,7 @@ class TransferMeter:
                 values = torch.zeros(
                     max(nbytes // dtype.itemsize, 1), dtype=dtype, device=self.rank.device
                 )
-                executor.context.supply(task.tensor, instruction.batch, values)
+                executor.context.supply(task.sources[0], instruction.batch, values)
         synchronize(self.rank.device)  # tensors are filled on another stream than they are sent on
         origin = self.clock.common_start()
         cpu, begin = time.process_time(), time.perf_counter()

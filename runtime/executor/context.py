@@ -27,16 +27,13 @@ from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.task import Task
-from simulator.program.tensors import TensorKey, boundary_of, gradient, tensor_key
+from simulator.program.tensors import TensorKey, TensorKind, TensorName, gradient, tensor_key
 from simulator.strategies.stages.dataflow import Flow
 from simulator.timeline.timeline import MemoryParts
 from simulator.workloads.describe import describe
 
 Batches = dict[Batch, tuple[Tensor, Tensor]]
 """Input and target by training step and microbatch."""
-
-NORM = "norm"
-"""The tensor in which the square of the gradients' norm is summed."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,8 @@ class BoundaryNames:
         outputs: by the name of a part of a gradient: the boundary it belongs to.
     """
 
-    activations: dict[int, str]
-    outputs: dict[str, int]
+    activations: dict[int, TensorName]
+    outputs: dict[TensorName, int]
 
     @classmethod
     def of(cls, segment: Segment, flow: Flow) -> BoundaryNames:
@@ -125,7 +122,7 @@ class RankContext:
         self.ledger = Ledger(MemoryParts(**self.resident_bytes()))
         self.receptions: dict[str, Reception] = {}
         self.keep_gradients = False
-        self.last_gradients: dict[str, Tensor] = {}
+        self.last_gradients: dict[TensorName, Tensor] = {}
 
     def begin(self, batches: Batches, record: Sequence[Decision] | None = None) -> None:
         """Begin the program: nothing is left of what was before.
@@ -196,9 +193,9 @@ class RankContext:
         """Return the parameters of a segment; None if it has none."""
         return self._of_layers.get(layers)
 
-    def parameters_named(self, tensor: str) -> Parameters | None:
+    def parameters_named(self, tensor: TensorName | None) -> Parameters | None:
         """Return the parameters that a tensor is, or holds the gradients of; None for others."""
-        return self._of_tensor.get(tensor)
+        return None if tensor is None else self._of_tensor.get(tensor)
 
     def updated_by(self, task: Task) -> list[Parameters]:
         """Return the parameters that an optimizer step, a norm or a broadcast is about."""
@@ -209,11 +206,10 @@ class RankContext:
 
     # Tensors -------------------------------------------------------------------------
 
-    def empty(self, name: str, nbytes: int) -> Tensor:
+    def empty(self, name: TensorName, nbytes: int) -> Tensor:
         """Return a buffer for what communication brings."""
-        kind, _, _ = name.partition(":")
-        if kind in ("act", "grad"):
-            index = boundary_of(name)
+        if name.kind in (TensorKind.ACTIVATION, TensorKind.GRADIENT):
+            index = name.boundary
             if index not in self._shapes:
                 self._shapes[index] = boundary(self.rank.experiment, index)
             shape, dtype = self._shapes[index]
@@ -222,7 +218,7 @@ class RankContext:
             shape = (-(-nbytes // dtype.itemsize),)
         return torch.empty(shape, dtype=dtype, device=self.rank.device)
 
-    def add_up(self, names: Sequence[str], batch: Batch) -> Tensor:
+    def add_up(self, names: Sequence[TensorName], batch: Batch) -> Tensor:
         """Return the sum of tensors, in the first of them."""
         if not names:
             raise ValueError("its task names no tensor")
@@ -231,12 +227,12 @@ class RankContext:
             first += other
         return first
 
-    def put(self, name: str, batch: Batch, tensor: Tensor, time_s: float) -> None:
+    def put(self, name: TensorName, batch: Batch, tensor: Tensor, time_s: float) -> None:
         """Hold a boundary tensor under its logical name."""
         self.tensors[name, batch] = tensor
         self.ledger.hold((name, batch), tensor.nbytes, time_s)
 
-    def supply(self, name: str, batch: Batch, tensor: Tensor) -> None:
+    def supply(self, name: TensorName, batch: Batch, tensor: Tensor) -> None:
         """Hold a tensor that a step finds when it begins; its bytes are not counted."""
         self.tensors[name, batch] = tensor
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from simulator.program.tensors import TensorKey
+from simulator.program.tensors import TensorKey, TensorName
 from simulator.timeline.timeline import MemoryParts
 
-Change = tuple[float, int, str]
+Change = tuple[float, int, TensorName]
 """Time in seconds, bytes more or less, and the logical name of the tensor."""
 
 

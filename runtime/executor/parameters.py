@@ -20,6 +20,7 @@ from runtime.models.segment import Segment
 from simulator.experiment.experiment import Experiment
 from simulator.program.batch import Batch
 from simulator.program.bucket import Bucket
+from simulator.program.tensors import TensorName
 
 
 class Parameters:
@@ -260,7 +261,7 @@ def parameters_of(
     segments: dict[tuple[int, int], Segment],
     rank: int,
     device: torch.device,
-) -> dict[str, Parameters]:
+) -> dict[TensorName, Parameters]:
     """Return flat buffers for every bucket of a rank, by its name.
 
     Args:

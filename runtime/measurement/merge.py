@@ -10,6 +10,7 @@ import numpy as np
 from simulator.program.accept_queue import Decision
 from simulator.program.arrivals import idle_steps
 from simulator.program.program import Program
+from simulator.program.tensors import TensorName
 from simulator.timeline.memory import part_of, usual_memory
 from simulator.timeline.timeline import Floats, MemoryParts, MemorySamples, Timeline
 
@@ -29,7 +30,7 @@ class RankRecord:
 
     posted: list[list[float]]
     end: list[list[float]]
-    memory: list[list[tuple[float, int, str]]]
+    memory: list[list[tuple[float, int, TensorName]]]
     resident: MemoryParts
     allocated: list[int] = field(default_factory=list)
     decisions: list[list[Decision]] = field(default_factory=list)
@@ -144,7 +145,7 @@ def _median(samples: Floats) -> Floats:
     return np.median(samples, axis=0)
 
 
-def _samples(resident: MemoryParts, changes: list[tuple[float, int, str]]) -> MemorySamples:
+def _samples(resident: MemoryParts, changes: list[tuple[float, int, TensorName]]) -> MemorySamples:
     """Return what one rank held in one iteration, and the parts of its first peak."""
     changes = sorted(changes)
     times = np.array([0.0, *(time for time, _, _ in changes)])

@@ -52,6 +52,7 @@ from simulator.program.program import Program as Program
 from simulator.program.stream import COMPUTE_STREAM as COMPUTE_STREAM
 from simulator.program.stream import Stream as Stream
 from simulator.program.task import Task as Task
+from simulator.program.tensors import TensorName as TensorName
 from simulator.strategies.lowering import lower as lower
 from simulator.strategies.registry import strategies as strategies
 from simulator.timeline.statistics import Statistics as Statistics

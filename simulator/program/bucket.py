@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from simulator.program.tensors import TensorKind, TensorName
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -33,19 +35,22 @@ class Bucket:
     part: int | None = field(default=None, repr=False)
 
     @property
-    def name(self) -> str:
+    def name(self) -> TensorName:
         """The name of the tensor that holds its gradients."""
-        return f"gradients:{self._place}"
+        return self._named(TensorKind.GRADIENTS)
 
     @property
-    def weights(self) -> str:
+    def weights(self) -> TensorName:
         """The name of the tensor that holds its parameters."""
-        return f"parameters:{self._place}"
+        return self._named(TensorKind.PARAMETERS)
 
     @property
-    def _place(self) -> str:
-        first = str(self.segments[0][0])
-        return first if self.part is None else f"{first}.{self.part}"
+    def whole_weights(self) -> TensorName:
+        """The name of the tensor that holds all of its parameters, gathered from shards."""
+        return self._named(TensorKind.WHOLE_PARAMETERS)
+
+    def _named(self, kind: TensorKind) -> TensorName:
+        return TensorName(kind, self.segments[0][0], -1 if self.part is None else self.part)
 
     def is_updated_by(self, rank: int) -> bool:
         """Return whether a rank that holds it has its optimizer's state and updates it."""

@@ -17,6 +17,7 @@ from simulator.program.call_columns import CallColumns, Integers
 from simulator.program.call_summary import Event, Summary, Touch, bits, summary_of
 from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.template import Template
+from simulator.program.tensors import TensorName
 
 Kind = tuple[int, bool]
 """The number of a template, and whether it is called for the step, not for a microbatch."""
@@ -54,20 +55,20 @@ def _followed(
     same way, as what the segments of a stage save, one stands for all.
     """
     made = {
-        (tensor.name, of_step or entry.shift is None or "@" in tensor.name)
+        (tensor.name, of_step or entry.shift is None or tensor.name.is_one_at_a_time)
         for number, of_step in kinds
         for entry in templates[number].entries
         for tensor in entry.task.allocates
     }
-    touched: dict[str, list[tuple[int, Touch, int | None]]] = {}
-    beside: set[str] = set()  # names that communication touches
+    touched: dict[TensorName, list[tuple[int, Touch, int | None]]] = {}
+    beside: set[TensorName] = set()  # names that communication touches
     for position, (number, _) in enumerate(kinds):
         for event in summaries[number].events:
             name, shift = event.symbol
             touched.setdefault(name, []).append((position, event.touch, shift))
             if templates[number].entries[event.number].task.stream != COMPUTE_STREAM:
                 beside.add(name)
-    first: dict[tuple[tuple[int, Touch, int | None], ...], str] = {}
+    first: dict[tuple[tuple[int, Touch, int | None], ...], TensorName] = {}
     stands = {name for name, how in touched.items() if first.setdefault(tuple(how), name) == name}
 
     def follows(kind: Kind, event: Event) -> bool:
@@ -101,7 +102,7 @@ def _touches(
     calls: CallColumns, kind: Integers, kinds: Sequence[Kind], events: Sequence[Sequence[Event]]
 ) -> _Touches:
     """Return everything that the calls of a list do to the tensors that are followed."""
-    names: dict[str, int] = {}
+    names: dict[TensorName, int] = {}
     rows: list[tuple[int, bool, bool, int, bool, bool, bool, int]] = []
     for (number, of_step), mine in zip(kinds, events, strict=True):
         entries, first = calls.templates[number].entries, int(calls.first[number])
@@ -112,7 +113,7 @@ def _touches(
             rows.append(
                 (
                     names.setdefault(name, len(names)),
-                    "@" in name,
+                    name.is_one_at_a_time,
                     shift is None or of_step,
                     shift or 0,
                     makes,

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.template import Template
 from simulator.program.tensor_lifetimes import reads_of
+from simulator.program.tensors import TensorName
 
-Symbol = tuple[str, int | None]
+Symbol = tuple[TensorName, int | None]
 """A tensor in a template: its name, and its microbatch minus that of the call, or None: no one."""
 
 
@@ -96,8 +97,8 @@ def _events(template: Template, past: dict[int, int]) -> tuple[Event, ...] | Non
     for number in template.order:
         task, _, shift = template.entries[number]
 
-        def symbol(name: str, shift: int | None = shift) -> Symbol:
-            return (name, None) if "@" in name else (name, shift)
+        def symbol(name: TensorName, shift: int | None = shift) -> Symbol:
+            return (name, None) if name.is_one_at_a_time else (name, shift)
 
         for key in map(symbol, reads_of(task)):
             if key in gone or (key in made and not past[number] >> made[key] & 1):

@@ -12,6 +12,7 @@ from simulator.program.operations import COMMUNICATION
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.tensor_lifetimes import check_tensors
+from simulator.program.tensors import TensorName
 
 
 def check_program(program: Program) -> None:
@@ -23,11 +24,27 @@ def check_program(program: Program) -> None:
             while a communication may still read it, or one that is read before it surely
             exists. The message names ranks and instructions.
     """
+    _check_words(program)
     _check_streams(program)
     check_deadlock(program)
     for position in range(program.num_ranks):
         if not (program.calls and are_sound(program.call_columns[position])):
             check_tensors(program.ranks[position])
+
+
+def _check_words(program: Program) -> None:
+    """Check that streams and tensors are named by typed words, not by text."""
+    for first, columns in zip(program.begins, program.columns, strict=True):
+        for number, task in enumerate(columns.tasks):
+            made = (tensor.name for tensor in task.allocates)
+            found = [n for n in (task.tensor, *task.sources, *task.frees, *made) if n is not None]
+            texts = [name for name in found if not isinstance(name, TensorName)]
+            if texts or not isinstance(task.stream, Stream):
+                wrong = program.instruction(first + int(np.argmax(columns.task == number)))
+                what = f"stream {task.stream!r}, not a Stream"
+                if texts:
+                    what = f"tensor {texts[0]!r}, not a TensorName"
+                raise ProgramError(f"{wrong!r} names {what}")
 
 
 def _check_streams(program: Program) -> None:
@@ -38,11 +55,9 @@ def _check_streams(program: Program) -> None:
     """
     for first, columns in zip(program.begins, program.columns, strict=True):
         for number, task in enumerate(columns.tasks):
-            typed = isinstance(task.stream, Stream)
-            if not typed or (task.op in COMMUNICATION) == (task.stream == COMPUTE_STREAM):
+            if (task.op in COMMUNICATION) == (task.stream == COMPUTE_STREAM):
                 wrong = program.instruction(first + int(np.argmax(columns.task == number)))
-                where = f"stream '{task.stream}'" if typed else f"{task.stream!r}, not a Stream"
-                raise ProgramError(f"{wrong!r} is queued on {where}")
+                raise ProgramError(f"{wrong!r} is queued on stream '{task.stream}'")
     for instructions in program.ranks if not program.calls else ():  # calls say so by themselves
         compute: Instruction | None = None
         for instruction in instructions:

@@ -50,7 +50,7 @@ class ListDigests:
 
     def _task(self, task: Task, rank: int) -> str:
         written = {field.name: getattr(task, field.name) for field in fields(task) if field.repr}
-        written |= {"stream": _from(rank, task.stream), "group": ()}
+        written |= {"stream": _from(rank, task.stream), "group": (), "tensor": task.tensor or ""}
         if task.peer >= 0:
             written["peer"] = task.peer - rank
         text = ", ".join([f"{name}={value!r}" for name, value in written.items()])

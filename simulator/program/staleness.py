@@ -13,6 +13,7 @@ from simulator.program.batch import Batch
 from simulator.program.columns import Columns
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.program import Program
+from simulator.program.tensors import TensorName
 
 UPDATES = frozenset({Op.OPTIMIZER_STEP, Op.BROADCAST})
 """Operations that replace weights: of a rank that updates them itself, or gets them from a server,
@@ -143,7 +144,7 @@ def _at_once(columns: Columns) -> list[StageStaleness] | None:
     return found
 
 
-def _in_turn(columns: Columns, weights: Set[str]) -> list[StageStaleness]:
+def _in_turn(columns: Columns, weights: Set[TensorName]) -> list[StageStaleness]:
     """Return the staleness of the stages of one list, instruction by instruction.
 
     Args:
@@ -151,7 +152,7 @@ def _in_turn(columns: Columns, weights: Set[str]) -> list[StageStaleness]:
         weights: names of its parameters.
     """
     staleness = Staleness()
-    newest: Counter[str | int] = Counter()  # by stage, or bucket
+    newest: Counter[TensorName | int | None] = Counter()  # by stage, or bucket
     counts = np.array([task.op in COUNTS for task in columns.tasks], bool)[columns.task]
     of_counted = (columns.task, columns.step, columns.microbatch)
     for number, *batch in zip(*(column[counts].tolist() for column in of_counted), strict=True):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from simulator.program.arrival import Policy
 from simulator.program.operations import Op
 from simulator.program.stream import COMPUTE_STREAM, Stream
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorName
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Task:
         sources: the tensors it reads; parts of a gradient are added into the first of them
             before anything is done with it.
         reduction: the way in which a collective reduces.
-        allocates: the tensors it makes, one a microbatch unless the name has an ``@`` (see
+        allocates: the tensors it makes, one a microbatch of each step, or one at a time (see
             `tensor_key`).
         frees: the names of tensors that are no longer needed once it has ended.
         version: counts the updates within the step; -1: the current one. A forward pass uses the
@@ -58,12 +58,12 @@ class Task:
     stream: Stream = COMPUTE_STREAM
     peer: int = -1
     group: tuple[int, ...] = ()
-    tensor: str = ""
+    tensor: TensorName | None = None
     nbytes: int = 0
-    sources: tuple[str, ...] = ()
+    sources: tuple[TensorName, ...] = ()
     reduction: str = "sum"
     allocates: tuple[Tensor, ...] = ()
-    frees: tuple[str, ...] = ()
+    frees: tuple[TensorName, ...] = ()
     version: int = -1
     root: int = field(default=-1, repr=False)  # `ListDigests` writes it, relative to the group
     queue: str = field(default="", repr=False)

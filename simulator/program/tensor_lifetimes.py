@@ -7,7 +7,7 @@ from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.task import Task
-from simulator.program.tensors import TensorKey, tensor_key
+from simulator.program.tensors import TensorKey, TensorName, tensor_key
 from simulator.program.vector_clocks import Order
 
 
@@ -79,16 +79,16 @@ def check_tensors(instructions: list[Instruction]) -> None:
         )
 
 
-def reads_of(task: Task) -> tuple[str, ...]:
+def reads_of(task: Task) -> tuple[TensorName, ...]:
     """Return what a task reads: without `sources`, what it sends or reduces in place."""
     if task.sources or task.stream == COMPUTE_STREAM or task.op in (Op.RECV, Op.ACCEPT):
         return task.sources
-    return (task.tensor,)
+    return () if task.tensor is None else (task.tensor,)
 
 
 def _tensor(key: TensorKey) -> str:
     name, (step, microbatch) = key
-    text = name if microbatch < 0 else f"{name} of microbatch {microbatch}"
+    text = str(name) if microbatch < 0 else f"{name} of microbatch {microbatch}"
     return f"{text} of step {step}" if step > 0 else text
 
 

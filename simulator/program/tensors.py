@@ -3,8 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
 
 from simulator.program.batch import Batch
+
+
+class TensorKind(StrEnum):
+    """The kinds of tensors; the value begins the text of their names."""
+
+    ACTIVATION = "act"
+    GRADIENT = "grad"
+    SAVED = "saved"
+    DEFERRED = "deferred"
+    STASH = "stash"
+    GRADIENTS = "gradients"
+    PARAMETERS = "parameters"
+    WHOLE_PARAMETERS = "whole parameters"
+    NORM = "norm"
+    OTHER = "other"
+
+
+class TensorName(NamedTuple):
+    """The name of a tensor; its text form is for people and hashes and is never parsed.
+
+    Attributes:
+        kind: what it is.
+        boundary: where it is in the model: the boundary of an activation or its gradient, or the
+            first layer that it is for; -1: nowhere.
+        part: of a gradient, the exchange that adds this part of it; of parameters that are cut
+            into parts, which of them; -1: it is all.
+        version: of superseded weights.
+        label: of a tensor of another kind, what it is called.
+    """
+
+    kind: TensorKind
+    boundary: int = -1
+    part: int = -1
+    version: int = -1
+    label: str = ""
+
+    @classmethod
+    def other(cls, label: str, boundary: int = -1) -> TensorName:
+        """Return the name of a tensor of another kind: one a microbatch, or one a step."""
+        return cls(TensorKind.OTHER, boundary, label=label)
+
+    @property
+    def is_one_at_a_time(self) -> bool:
+        """Return whether there is one of it at a time, not one a microbatch of each step."""
+        return self.kind in (TensorKind.STASH, TensorKind.WHOLE_PARAMETERS)
+
+    def __str__(self) -> str:
+        whole = self.kind is TensorKind.WHOLE_PARAMETERS
+        text = self.label or (TensorKind.PARAMETERS if whole else self.kind).value
+        if self.boundary >= 0:
+            text += f":{self.boundary}"
+        if self.part >= 0:
+            text += f".{self.part}"
+        if whole:
+            return f"{text}@whole"
+        return text if self.version < 0 else f"{text}@{self.version}"
+
+    def __repr__(self) -> str:
+        return repr(str(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,40 +73,54 @@ class Tensor:
     """A logical tensor that an instruction allocates.
 
     Attributes:
-        name: the name, one of those that the functions of this module make.
+        name: one of those that the functions of this module make.
         nbytes: its bytes, for one microbatch or for the step.
     """
 
-    name: str
+    name: TensorName
     nbytes: int
 
 
-TensorKey = tuple[str, Batch]
+TensorKey = tuple[TensorName, Batch]
 """The identity of a tensor on its rank: its name, and the microbatch that it belongs to."""
 
 ALWAYS: Batch = (-1, -1)
 """Stands in the key of a tensor of which there is one at a time, whatever the step."""
 
-
-def tensor_key(name: str, batch: Batch) -> TensorKey:
-    """Return the identity of a tensor on its rank.
-
-    There is one a microbatch of each step, or one at a time if the name has an ``@``
-    (``stash:0@1``).
-    """
-    return (name, ALWAYS) if "@" in name else (name, batch)
+NORM = TensorName(TensorKind.NORM)
+"""The tensor in which the square of the gradients' norm is summed."""
 
 
-def activation(boundary: int) -> str:
+def tensor_key(name: TensorName, batch: Batch) -> TensorKey:
+    """Return the identity of a tensor on its rank."""
+    return (name, ALWAYS) if name.is_one_at_a_time else (name, batch)
+
+
+def activation(boundary: int) -> TensorName:
     """Return the name of the tensor that enters layer `boundary`."""
-    return f"act:{boundary}"
+    return TensorName(TensorKind.ACTIVATION, boundary)
 
 
-def gradient(boundary: int) -> str:
-    """Return the name of the gradient with respect to `activation(boundary)`."""
-    return f"grad:{boundary}"
+def gradient(boundary: int, exchange: int = -1) -> TensorName:
+    """Return the name of the gradient with respect to `activation(boundary)`, or a part of it.
+
+    Args:
+        boundary: where it is.
+        exchange: the exchange that adds this part of it; -1: it is all, or what segments add.
+    """
+    return TensorName(TensorKind.GRADIENT, boundary, exchange)
 
 
-def boundary_of(name: str) -> int:
-    """Return the boundary that an activation or gradient is at."""
-    return int(name.partition(":")[2].partition(".")[0])
+def saved_tensor(first: int) -> TensorName:
+    """Return the name of what autograd keeps for the segment that starts at layer `first`."""
+    return TensorName(TensorKind.SAVED, first)
+
+
+def deferred_tensor(first: int) -> TensorName:
+    """Return the name of what the backward pass for weights still needs."""
+    return TensorName(TensorKind.DEFERRED, first)
+
+
+def stashed(first: int, version: int) -> TensorName:
+    """Return the name of superseded weights of a stage that starts at layer `first`."""
+    return TensorName(TensorKind.STASH, first, version=version)

@@ -10,7 +10,7 @@ from functools import partial
 
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Reference, Template, Variants, argument
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorName
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Edit:
         arguments: the new ones of the call.
     """
 
-    more: list[tuple[int, Tensor | str]] = field(default_factory=list)
+    more: list[tuple[int, Tensor | TensorName]] = field(default_factory=list)
     waits: list[tuple[int, int]] = field(default_factory=list)
     inserted: list[tuple[int, Task, int]] = field(default_factory=list)
     arguments: list[Reference] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Edits:
         """Let an entry allocate a tensor."""
         self._of(call).more.append((number, tensor))
 
-    def free(self, call: Call, number: int, name: str) -> None:
+    def free(self, call: Call, number: int, name: TensorName) -> None:
         """Let an entry free the tensor of a name."""
         self._of(call).more.append((number, name))
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from simulator.program.bucket import Bucket
 from simulator.program.operations import COMMUNICATION, FORWARDS
 from simulator.program.template import Call, Reference, Template
+from simulator.program.tensors import TensorName
 from simulator.strategies.edits import Edits
 from simulator.strategies.lowered import Lowered
 
@@ -65,14 +66,14 @@ def repeated(
     return built
 
 
-def _segments(buckets: Sequence[Bucket]) -> Mapping[str, tuple[tuple[int, int], ...]]:
+def _segments(buckets: Sequence[Bucket]) -> Mapping[TensorName, tuple[tuple[int, int], ...]]:
     return {bucket.weights: bucket.segments for bucket in buckets}
 
 
-def _updates(calls: Sequence[Call], weights: set[str]) -> dict[str, Reference]:
+def _updates(calls: Sequence[Call], weights: set[TensorName]) -> dict[TensorName, Reference]:
     """Return the last communication of a step that puts parameters in their place, by name."""
-    known: dict[Template, list[tuple[str, int]]] = {}
-    found: dict[str, Reference] = {}
+    known: dict[Template, list[tuple[TensorName, int]]] = {}
+    found: dict[TensorName, Reference] = {}
     for call in calls:
         if call.template not in known:
             entries = call.template.entries
@@ -80,7 +81,10 @@ def _updates(calls: Sequence[Call], weights: set[str]) -> dict[str, Reference]:
                 (task.tensor, number)
                 for number in call.template.order
                 for task in [entries[number].task]
-                if task.op in COMMUNICATION and task.tensor in weights and not task.allocates
+                if task.op in COMMUNICATION
+                and task.tensor
+                and task.tensor in weights
+                and not task.allocates
             ]
         for name, number in known[call.template]:
             found[name] = call, number

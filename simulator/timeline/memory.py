@@ -10,14 +10,15 @@ from simulator.program.columns import Columns
 from simulator.program.instruction import Instruction
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM
+from simulator.program.tensors import TensorKind, TensorName
 from simulator.timeline.timeline import Floats, MemoryParts, MemorySamples
 
 PARTS = {
-    "act": "activations",
-    "grad": "activations",
-    "saved": "activations",
-    "deferred": "activations",
-    "stash": "parameters",
+    TensorKind.ACTIVATION: "activations",
+    TensorKind.GRADIENT: "activations",
+    TensorKind.SAVED: "activations",
+    TensorKind.DEFERRED: "activations",
+    TensorKind.STASH: "parameters",
 }
 """The part of `MemoryParts` that a kind of tensor is in; all others are buffers."""
 
@@ -102,7 +103,6 @@ def _samples(columns: Columns, resident: MemoryParts, posted: Floats, end: Float
     )
 
 
-def part_of(name: str) -> int:
-    """Return the place in `MemoryParts` of a tensor that instructions allocate, by its name."""
-    kind = name.partition(":")[0]
-    return MemoryParts._fields.index(PARTS.get(kind, "buffers"))
+def part_of(name: TensorName) -> int:
+    """Return the place in `MemoryParts` of a tensor that instructions allocate."""
+    return MemoryParts._fields.index(PARTS.get(name.kind, "buffers"))

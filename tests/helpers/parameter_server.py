@@ -11,6 +11,7 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
 
 QUEUE = "server"
 
@@ -23,7 +24,7 @@ def server_list(policy: Policy, workers: Sequence[int], count: int) -> list[Inst
         group=tuple(workers),
         queue=QUEUE,
         policy=policy,
-        tensor="p",
+        tensor=TensorName.other("p"),
     )
     step = Task(Op.OPTIMIZER_STEP, 0, queue=QUEUE)
     instructions: list[Instruction] = []
@@ -36,8 +37,8 @@ def server_list(policy: Policy, workers: Sequence[int], count: int) -> list[Inst
 def worker_list(server: int, steps: int, nbytes: int = 8) -> list[Instruction]:
     """Return a worker's list: each step pulls, computes and pushes."""
     message = Task(Op.SEND, 0, stream=Stream.queue(server), peer=server, nbytes=nbytes, queue=QUEUE)
-    pull = replace(message, op=Op.RECV, mnemonic="PULL", tensor="p")
-    push = replace(message, mnemonic="PUSH", tensor="g")
+    pull = replace(message, op=Op.RECV, mnemonic="PULL", tensor=TensorName.other("p"))
+    push = replace(message, mnemonic="PUSH", tensor=TensorName.other("g"))
     instructions: list[Instruction] = []
     for number in range(steps):
         pulled = Instruction(pull, number, instructions[-2:-1])  # behind the pass before

@@ -6,12 +6,12 @@ import time
 from contextlib import ExitStack
 from functools import partial
 
-from runtime.executor.context import NORM, RankContext
+from runtime.executor.context import RankContext
 from runtime.executor.groups import Wait
 from runtime.executor.parameters import Parameters
 from simulator.program.instruction import Instruction
 from simulator.program.operations import IN_PLACE, Op
-from simulator.program.tensors import tensor_key
+from simulator.program.tensors import NORM, tensor_key
 
 
 def collective(context: RankContext, instruction: Instruction) -> Wait:

@@ -15,7 +15,14 @@ from runtime.executor.ledger import SavedBytes
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.task import Task
-from simulator.program.tensors import activation, gradient
+from simulator.program.tensors import (
+    TensorKind,
+    TensorName,
+    activation,
+    deferred_tensor,
+    gradient,
+    saved_tensor,
+)
 
 
 def forward(context: RankContext, instruction: Instruction) -> None:
@@ -43,7 +50,7 @@ def forward(context: RankContext, instruction: Instruction) -> None:
 
 def keeps_graph(task: Task) -> bool:
     """Tell whether a forward pass keeps what its backward pass needs; else it runs again."""
-    return any(tensor.name.startswith("saved:") for tensor in task.allocates)
+    return any(tensor.name.kind is TensorKind.SAVED for tensor in task.allocates)
 
 
 def _keeping_graph(
@@ -72,7 +79,7 @@ def _keeping_graph(
         saved.exclude([output for b, output in outputs.items() if b not in segment.losses])
         saved_bytes[first] = saved.nbytes
     context.graphs[first, batch] = graph
-    context.ledger.hold((f"saved:{first}", batch), saved_bytes[first], begin)
+    context.ledger.hold((saved_tensor(first), batch), saved_bytes[first], begin)
     return outputs
 
 
@@ -81,7 +88,7 @@ def backward(context: RankContext, instruction: Instruction) -> None:
     task, batch, begin = instruction.task, instruction.batch, time.perf_counter()
     graph = context.graphs.pop((task.layers[0], batch))
     outputs = context.names[task.layers].outputs
-    parts: dict[int, list[str]] = {}
+    parts: dict[int, list[TensorName]] = {}
     for name in task.sources:  # besides these, activations that were gathered again
         if outputs.get(name) in graph.roots:
             parts.setdefault(outputs[name], []).append(name)
@@ -110,7 +117,7 @@ def backward_input(context: RankContext, instruction: Instruction) -> None:
         names = context.names[task.layers].activations.values()
         held = [context.tensors.get((name, batch)) for name in names]
         nbytes = graph.deferred.nbytes(excluding=[x for x in held if x is not None])
-        context.ledger.hold((f"deferred:{first}", batch), nbytes, begin)
+        context.ledger.hold((deferred_tensor(first), batch), nbytes, begin)
 
 
 def backward_weight(context: RankContext, instruction: Instruction) -> None:

@@ -7,7 +7,10 @@ import time
 from runtime.executor.context import RankContext
 from runtime.executor.parameters import Parameters
 from simulator.program.instruction import Instruction
-from simulator.program.tensors import boundary_of
+from simulator.program.tensor_lifetimes import reads_of
+from simulator.program.tensors import TensorKind
+
+GRADIENTS = (TensorKind.GRADIENT, TensorKind.GRADIENTS)
 
 
 def send(context: RankContext, instruction: Instruction) -> None:
@@ -16,7 +19,7 @@ def send(context: RankContext, instruction: Instruction) -> None:
     if task.queue:
         _push(context, instruction)
         return
-    tensor = context.add_up(task.sources or (task.tensor,), instruction.batch)
+    tensor = context.add_up(reads_of(task), instruction.batch)
     context.groups.send(tensor.contiguous(), context.rank.number, task.peer, tag(instruction))
 
 
@@ -26,6 +29,7 @@ def receive(context: RankContext, instruction: Instruction) -> None:
     if task.queue:
         _pull(context, instruction)
         return
+    assert task.tensor is not None
     tensor = context.empty(task.tensor, task.nbytes)
     context.put(task.tensor, instruction.batch, tensor, begin)
     context.groups.receive(tensor, task.peer, context.rank.number, tag(instruction))
@@ -59,5 +63,6 @@ def requested(context: RankContext, request: Instruction) -> Parameters:
 def tag(instruction: Instruction) -> int:
     """Return a number equal on both sides and different for all messages under way."""
     name = instruction.task.tensor
-    number = 2 * boundary_of(name) + name.startswith("grad")
+    assert name is not None
+    number = 2 * name.boundary + (name.kind in GRADIENTS)
     return number * 65536 + (instruction.step * 4099 + instruction.microbatch) % 65536

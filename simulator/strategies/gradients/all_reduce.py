@@ -17,6 +17,7 @@ from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template, Variants
+from simulator.program.tensors import TensorName
 from simulator.strategies.gradients.parameter_server import server_traffic
 from simulator.strategies.lowered import Lowered
 
@@ -48,7 +49,7 @@ def reduce_gradients(
     ]
     bucket_of = {segment: bucket for bucket in reduced for segment in bucket.segments}
     ends: dict[Template, list[tuple[int, Bucket]]] = {}
-    last: dict[tuple[str, int], Call] = {}  # by bucket and update
+    last: dict[tuple[TensorName, int], Call] = {}  # by bucket and update
     for call in calls:
         if call.template not in ends:
             ends[call.template] = _last_backwards(call.template, bucket_of)
@@ -69,7 +70,7 @@ def _last_backwards(
     template: Template, bucket_of: Mapping[tuple[int, int], Bucket]
 ) -> list[tuple[int, Bucket]]:
     """Return the last backward entry of each bucket in a template, in order."""
-    last: dict[str, tuple[int, Bucket]] = {}
+    last: dict[TensorName, tuple[int, Bucket]] = {}
     for number in template.computes:
         task = template.entries[number].task
         if task.op in LAST_BACKWARDS and task.layers in bucket_of:

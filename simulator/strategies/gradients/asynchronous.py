@@ -26,14 +26,14 @@ from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorName
 from simulator.strategies.gradients.buckets import resident_bytes
 from simulator.strategies.lowered import Lowered
 
 QUEUE = "server"
 """The queue in which requests wait, and what the stream is for on which they are accepted."""
 
-PUSHED = "pushed"
+PUSHED = TensorName.other("pushed")
 """The server's buffer for what may be pushed, made ready before anybody is known to come."""
 
 SETTINGS = {"bounded-staleness": "staleness_bound", "softsync": "pushes", "first-n": "pushes"}

@@ -11,6 +11,7 @@ from simulator.program.operations import Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call
+from simulator.program.tensors import NORM
 from simulator.strategies.edits import Edits
 from simulator.strategies.gradients.parameter_server import server_ranks
 from simulator.strategies.lowered import Lowered
@@ -51,7 +52,7 @@ def with_gradient_norm(calls: Sequence[Call], group: tuple[int, ...]) -> list[Ca
         mnemonic="REDUCE_NORM",
         stream=Stream.along("model"),
         group=group,
-        tensor="norm",
+        tensor=NORM,
         nbytes=8,
     )
     total, edits = Call.of_task(task), Edits()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Reference, Template, argument
+from simulator.program.tensors import TensorKind
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.stages.dataflow import Range
 
@@ -109,7 +110,11 @@ class Gradients(NamedTuple):
         tasks = [(number, template.entries[number].task) for number in template.order]
         return cls(
             tuple(dict.fromkeys(task.stage for _, task in tasks if task.op in LAST_BACKWARDS)),
-            tuple((t.stage, number) for number, t in tasks if t.tensor.startswith("gradients:")),
+            tuple(
+                (t.stage, number)
+                for number, t in tasks
+                if t.tensor and t.tensor.kind is TensorKind.GRADIENTS
+            ),
         )
 
 

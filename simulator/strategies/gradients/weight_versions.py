@@ -13,7 +13,7 @@ from functools import partial
 from simulator.program.operations import FORWARDS, LAST_BACKWARDS, Op
 from simulator.program.task import Task
 from simulator.program.template import Call, Template, Variants
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorName, stashed
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.schedules.passes import Updates
 
@@ -89,13 +89,13 @@ def with_versions(
     return calls
 
 
-Change = tuple[int, str, int | str]
+Change = tuple[int, str, int | TensorName]
 """The number of an entry, what else it does (uses, stashes, frees), and of what or how much."""
 
 
-def stash_of(step: Task) -> str:
+def stash_of(step: Task) -> TensorName:
     """Return the name of the weights that an optimizer step supersedes."""
-    return f"stash:{step.layers[0]}@{step.version}"
+    return stashed(step.layers[0], step.version)
 
 
 def _changed(call: Call, changes: Sequence[Change]) -> Template:
@@ -103,12 +103,12 @@ def _changed(call: Call, changes: Sequence[Change]) -> Template:
     tasks: dict[int, Task] = {}
     for number, what, value in changes:
         task = tasks.get(number, call.template.entries[number].task)
-        if what == "uses":
-            task = replace(task, version=int(value))
-        elif what == "stashes":
-            task = replace(task, allocates=(Tensor(stash_of(task), int(value)),))
+        if isinstance(value, TensorName):
+            task = replace(task, frees=(*task.frees, value))
+        elif what == "uses":
+            task = replace(task, version=value)
         else:
-            task = replace(task, frees=(*task.frees, str(value)))
+            task = replace(task, allocates=(Tensor(stash_of(task), value),))
         tasks[number] = task
     entries = call.template.entries
     return call.template.changed({n: entries[n]._replace(task=task) for n, task in tasks.items()})

@@ -21,7 +21,7 @@ from simulator.program.operations import BACKWARDS, FORWARDS, INPUT_BACKWARDS, O
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Reference, Template
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorName
 from simulator.strategies.edits import Edits
 from simulator.strategies.lowered import Lowered
 
@@ -120,8 +120,10 @@ def _allocate_gradients(calls: Iterable[Call], buckets: Sequence[Bucket], edits:
     """
     names = {bucket.name for bucket in buckets}
     owner = {segment: bucket for bucket in buckets for segment in bucket.segments}
-    begun: set[tuple[str, int]] = set()
-    posted: list[tuple[str, Reference]] = []  # the last two reductions; they end in this order
+    begun: set[tuple[TensorName, int]] = set()
+    posted: list[
+        tuple[TensorName | None, Reference]
+    ] = []  # the last two reductions; they end in this order
     relevant: dict[Template, list[tuple[int, Bucket | None]]] = {}  # None: a reduction
     for call in calls:
         template = call.template
@@ -156,7 +158,7 @@ def _unshard(
     if not buckets:
         return []
     computes = [(call, number) for call in calls for number in call.template.computes]
-    tasks: dict[tuple[str, tuple[int, int], str], Task] = {}
+    tasks: dict[tuple[TensorName, tuple[int, int], str], Task] = {}
     starting: list[tuple[int, int, Bucket]] = []  # positions of the first use and of the last
     for bucket in buckets:
         starting += [(*held, bucket) for held in _holds(computes, bucket, prefetch)]
@@ -175,7 +177,7 @@ def _unshard(
             leading.append(Call.of_task(tasks[key], call.microbatch))
             gather = leading[-1], 0
         edits.wait(call, number, gather)
-        edits.free(*computes[last], _whole(bucket))
+        edits.free(*computes[last], bucket.whole_weights)
     return leading
 
 
@@ -200,16 +202,9 @@ def _holds(computes: Sequence[Reference], bucket: Bucket, prefetch: int) -> list
     return holds
 
 
-def _whole(bucket: Bucket) -> str:
-    """Return the name of the gathered parameters.
-
-    It is one for all microbatches, so that a program which holds two copies is refused.
-    """
-    return f"{bucket.weights}@whole"
-
-
 def _gather(bucket: Bucket, near: Task, mnemonic: str) -> Task:
-    whole = (Tensor(_whole(bucket), bucket.nbytes),) if bucket.shards_parameters else ()
+    # One for all microbatches, so that a program which holds two copies is refused.
+    whole = (Tensor(bucket.whole_weights, bucket.nbytes),) if bucket.shards_parameters else ()
     return Task(
         op=Op.ALL_GATHER,
         stage=near.stage,

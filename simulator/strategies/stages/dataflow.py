@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from simulator.program.operations import IN_PLACE
-from simulator.program.tensors import activation, gradient
+from simulator.program.tensors import TensorName, activation, gradient
 from simulator.workloads.describe import Layer
 
 Range = tuple[int, int]
@@ -44,7 +44,7 @@ class Flow:
             boundary = self.entry(boundary - 1)
         return boundary
 
-    def activation(self, boundary: int) -> str:
+    def activation(self, boundary: int) -> TensorName:
         """Return the name of the tensor at `boundary`."""
         return activation(self.source(boundary))
 
@@ -100,7 +100,7 @@ class Flow:
         """Tell whether the tensor at `boundary` has a gradient."""
         return boundary > 0 and self.layers[boundary - 1].differentiable
 
-    def gradients(self, boundary: int, after: int = 0) -> list[str]:
+    def gradients(self, boundary: int, after: int = 0) -> list[TensorName]:
         """Return the parts whose sum is the gradient that layers from `after` on have there.
 
         There is one of all segments that read the boundary, which accumulate, and one of each
@@ -114,7 +114,7 @@ class Flow:
                 names += self.returned(index)
         return names
 
-    def returned(self, exchange: int) -> list[str]:
+    def returned(self, exchange: int) -> list[TensorName]:
         """Return what an exchange adds to the gradient at the boundary it reads."""
         how = self.layers[exchange].exchange
         assert how is not None
@@ -124,7 +124,7 @@ class Flow:
             return self.gradients(exchange + 1)[:1]
         boundary = self.entry(exchange)
         alone = len(self.readers[boundary]) == 1
-        return [gradient(boundary) if alone else f"{gradient(boundary)}.{exchange}"]
+        return [gradient(boundary, -1 if alone else exchange)]
 
 
 def saved_bytes(flow: Flow, first: int, last: int) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from simulator.program.operations import Op
-from simulator.program.tensors import activation
+from simulator.program.tensors import TensorName, activation
 from simulator.strategies.stages.pieces import Pieces
 from simulator.strategies.stages.recompute import Rerun
 
@@ -28,16 +28,16 @@ class Lifetimes:
         remade: boundaries whose tensors the forward pass frees and recomputation makes again.
     """
 
-    freed: dict[tuple[Op, int], list[str]] = field(default_factory=dict)
-    dropped: dict[int, list[str]] = field(default_factory=dict)
-    by_send: list[str] = field(default_factory=list)
+    freed: dict[tuple[Op, int], list[TensorName]] = field(default_factory=dict)
+    dropped: dict[int, list[TensorName]] = field(default_factory=dict)
+    by_send: list[TensorName] = field(default_factory=list)
     remade: set[int] = field(default_factory=set)
 
-    def of(self, op: Op, piece: int) -> tuple[str, ...]:
+    def of(self, op: Op, piece: int) -> tuple[TensorName, ...]:
         """Return what pass `op` through a piece frees."""
         return tuple(self.freed.get((op, piece), ()))
 
-    def free(self, op: Op, piece: int, name: str) -> None:
+    def free(self, op: Op, piece: int, name: TensorName) -> None:
         """Note that pass `op` through a piece frees a tensor."""
         self.freed.setdefault((op, piece), []).append(name)
 
@@ -99,7 +99,7 @@ def _follow_rerun(
 
 
 def _free_backwards(
-    found: Lifetimes, pieces: Pieces, name: str, source: int, keepers: list[int]
+    found: Lifetimes, pieces: Pieces, name: TensorName, source: int, keepers: list[int]
 ) -> None:
     """Note that a tensor is freed after its last use in the backward pass.
 

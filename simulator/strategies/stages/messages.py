@@ -12,6 +12,7 @@ from simulator.program.operations import Op
 from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Reference, Template, argument
+from simulator.program.tensors import TensorName
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.schedules.passes import Pass
 from simulator.strategies.stages.pass_columns import Integers, PassColumns
@@ -153,7 +154,7 @@ class Script:
     def __init__(self, op: Op, stage: Stage, starts: int) -> None:
         self.entries: list[Entry] = []
         before = tuple(argument(position) for position in range(starts))
-        arriving: dict[str, tuple[int, ...]] = dict.fromkeys(stage.starts(op), before)
+        arriving: dict[TensorName, tuple[int, ...]] = dict.fromkeys(stage.starts(op), before)
         for task in _tasks(op, stage):
             waits = {number for name in task.sources for number in arriving.get(name, ())}
             if task.stream == COMPUTE_STREAM:
@@ -161,7 +162,8 @@ class Script:
                     arriving.pop(name, None)  # later compute need not wait again
             else:
                 # What it only reads, others may read meanwhile.
-                for name in [tensor.name for tensor in task.allocates] or [task.tensor]:
+                made = [tensor.name for tensor in task.allocates]
+                for name in made or ([task.tensor] if task.tensor else []):
                     arriving[name] = (len(self.entries),)
             self.entries.append(Entry(task, tuple(sorted(waits))))
         left = {number for name in stage.ends(op) for number in arriving.get(name, ())}

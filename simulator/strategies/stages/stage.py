@@ -13,7 +13,14 @@ from typing import final
 from simulator.program.operations import FORWARDS, IN_PLACE, INPUT_BACKWARDS, Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
-from simulator.program.tensors import Tensor, activation, gradient
+from simulator.program.tensors import (
+    Tensor,
+    TensorName,
+    activation,
+    deferred_tensor,
+    gradient,
+    saved_tensor,
+)
 from simulator.strategies.stages.dataflow import deferred_bytes, saved_bytes
 from simulator.strategies.stages.lifetimes import lifetimes
 from simulator.strategies.stages.pieces import Pieces
@@ -51,7 +58,7 @@ class Stage:
         self._lifetimes = lifetimes(pieces, self.sends, rerun)
         self._tasks: dict[tuple[str, int], Task] = {}
 
-    def _gradients(self, boundary: int, after: int) -> list[str]:
+    def _gradients(self, boundary: int, after: int) -> list[TensorName]:
         """Return the parts of the gradient at `boundary` that come from layers `after` and later.
 
         Where they come from another rank they are one message.
@@ -60,13 +67,13 @@ class Stage:
             return [gradient(boundary)]
         return self.flow.gradients(boundary, after)
 
-    def starts(self, op: Op) -> list[str]:
+    def starts(self, op: Op) -> list[TensorName]:
         """Return the tensors that a pass starts from."""
         if op is Op.FORWARD:
             return [self.flow.activation(self.first)] if self.first else []
         return self._gradients(self.last, self.last) if op in INPUT_BACKWARDS else []
 
-    def ends(self, op: Op) -> list[str]:
+    def ends(self, op: Op) -> list[TensorName]:
         """Return the tensors that a pass leaves to a stage of the same rank."""
         if op is Op.FORWARD:
             return [] if self.sends else [self.flow.activation(self.last)]
@@ -81,11 +88,11 @@ class Stage:
     def _compute(self, op: Op, piece: int) -> Task:
         first, last = self.pieces.spans[piece]
         flow, layers = self.flow, self.flow.layers
-        saved = Tensor(f"saved:{first}", saved_bytes(flow, first, last))
-        deferred = Tensor(f"deferred:{first}", deferred_bytes(flow, first, last))
+        saved = Tensor(saved_tensor(first), saved_bytes(flow, first, last))
+        deferred = Tensor(deferred_tensor(first), deferred_bytes(flow, first, last))
         allocates: list[Tensor] = []
-        frees: list[str] = []
-        reads: list[str] = []
+        frees: list[TensorName] = []
+        reads: list[TensorName] = []
         outputs = flow.outputs(first, last)
         if op in FORWARDS:
             reads = [flow.activation(b) for b in flow.inputs(first, last)]

@@ -13,6 +13,7 @@ from runtime.models.batches import microbatch
 from runtime.models.segment import build_layer
 from simulator.experiment.experiment import Experiment
 from simulator.prediction import predict
+from simulator.program.tensors import TensorKind
 from simulator.strategies.stages.partition import split_stages
 from simulator.workloads.describe import describe
 
@@ -122,10 +123,10 @@ def test_stashes_are_counted_and_freed(run: Callable[..., Any]) -> None:
         sizes: dict[str, int] = {}
         for instruction in instructions:
             for tensor in instruction.task.allocates:
-                if tensor.name.startswith("stash:"):
+                if tensor.name.kind is TensorKind.STASH:
                     sizes[tensor.name] = tensor.nbytes
                     held += 1
             peak = max(peak, held)
-            held -= sum(name.startswith("stash:") for name in instruction.task.frees)
+            held -= sum(name.kind is TensorKind.STASH for name in instruction.task.frees)
         assert (held, peak) == (0, 3 - rank)
         assert set(sizes.values()) <= {ran.program.resident[rank]["parameters"]}

@@ -10,6 +10,7 @@ from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
 from runtime.progress import Progress
 from simulator.program.operations import BACKWARDS, FORWARDS, Op
+from simulator.program.tensors import activation, gradient
 from simulator.strategies.lowering import lower
 
 PLANS = [
@@ -71,8 +72,8 @@ def test_every_tensor_that_a_pass_reads_belongs_to_a_boundary_of_its_segment(
 
 
 def test_parts_of_a_gradient_are_found_by_name():
-    names = BoundaryNames({1: "act:1"}, {"grad:3": 3, "grad:3.5": 3})
-    assert {names.outputs[name] for name in ("grad:3", "grad:3.5")} == {3}
+    names = BoundaryNames({1: activation(1)}, {gradient(3): 3, gradient(3, 5): 3})
+    assert {names.outputs[name] for name in (gradient(3), gradient(3, 5))} == {3}
 
 
 def test_tensors_are_held_until_the_program_frees_them(alone, experiment):
@@ -92,7 +93,7 @@ def test_parameters_are_found_by_what_communication_is_about(alone, experiment):
     bucket = parameters.bucket
     assert context.parameters_named(bucket.name) is parameters
     assert context.parameters_named(bucket.weights) is parameters
-    assert context.parameters_named("act:1") is None
+    assert context.parameters_named(activation(1)) is None
     assert context.parameters_of(bucket.segments[0]) is parameters
     held = {name: nbytes for name, nbytes in context.resident_bytes().items() if nbytes}
     assert held == context.rank.program.resident[0]

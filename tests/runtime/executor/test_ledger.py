@@ -6,30 +6,31 @@ import pytest
 import torch
 
 from runtime.executor.ledger import Ledger, SavedBytes, refetched
+from simulator.program.tensors import activation, stashed
 from simulator.timeline.timeline import MemoryParts
 
 
 def test_a_step_that_leaves_something_behind_is_noticed():
     ledger = Ledger(MemoryParts(parameters=100))
-    ledger.hold(("act:1", (0, 0)), 8, 0.5)
+    ledger.hold((activation(1), (0, 0)), 8, 0.5)
     with pytest.raises(RuntimeError, match="act:1"):
         ledger.restart()
-    ledger.release(("act:1", (0, 0)), 1.0)
-    assert ledger.changes == [(0.5, 8, "act:1"), (1.0, -8, "act:1")]
+    ledger.release((activation(1), (0, 0)), 1.0)
+    assert ledger.changes == [(0.5, 8, activation(1)), (1.0, -8, activation(1))]
     ledger.restart()
     assert ledger.changes == []
 
 
 def test_what_is_released_is_given_back_by_whoever_holds_it():
     ledger, dropped = Ledger(MemoryParts()), []
-    ledger.hold(("stash:0@1", (-1, -1)), 8, 0.0, lambda: dropped.append("stash"))
-    ledger.hold(("act:1", (0, 0)), 8, 0.0)
-    ledger.release(("act:1", (0, 0)), 1.0)
+    ledger.hold((stashed(0, 1), (-1, -1)), 8, 0.0, lambda: dropped.append("stash"))
+    ledger.hold((activation(1), (0, 0)), 8, 0.0)
+    ledger.release((activation(1), (0, 0)), 1.0)
     assert dropped == []
-    ledger.release(("stash:0@1", (-1, -1)), 1.0)
+    ledger.release((stashed(0, 1), (-1, -1)), 1.0)
     assert dropped == ["stash"]
     with pytest.raises(KeyError):
-        ledger.release(("act:1", (0, 0)), 2.0)
+        ledger.release((activation(1), (0, 0)), 2.0)
 
 
 def test_each_storage_that_autograd_saves_counts_once():

@@ -17,6 +17,15 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
+from simulator.program.tensors import (
+    TensorKind,
+    TensorName,
+    activation,
+    deferred_tensor,
+    gradient,
+    saved_tensor,
+    stashed,
+)
 from simulator.program.walk import predecessors
 from simulator.timeline.statistics import over_iterations
 from simulator.timeline.timeline import MemoryParts, Timeline
@@ -156,8 +165,8 @@ def test_each_iteration_has_a_time_and_a_loss(run):
 def two_ranks():
     """Rank 0 computes and sends, rank 1 receives and computes."""
     forward = [Task(op=Op.FORWARD, stage=stage) for stage in range(2)]
-    send = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor="act:1", nbytes=8)
-    receive = Task(Op.RECV, 1, stream=Stream.recv(0), peer=0, tensor="act:1", nbytes=8)
+    send = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor=activation(1), nbytes=8)
+    receive = Task(Op.RECV, 1, stream=Stream.recv(0), peer=0, tensor=activation(1), nbytes=8)
     first = Instruction(forward[0], 0)
     got = Instruction(receive, 0)
     return Program(
@@ -184,7 +193,12 @@ def test_merge_waits_for_the_last_participant_and_takes_medians():
 
 
 def test_merge_adds_up_memory_from_what_is_resident():
-    changes = [(0.4, 8, "act:1"), (1.1, -8, "act:1"), (0.1, 2, "grad:2"), (0.4, -2, "grad:2")]
+    changes = [
+        (0.4, 8, activation(1)),
+        (1.1, -8, activation(1)),
+        (0.1, 2, gradient(2)),
+        (0.4, -2, gradient(2)),
+    ]
     records = [
         RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [changes], HELD),
         RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [[]], MemoryParts(optimizer=7)),
@@ -197,13 +211,13 @@ def test_merge_adds_up_memory_from_what_is_resident():
 
 def test_merge_says_what_the_first_peak_consists_of():
     changes = [
-        (0.1, 10, "act:1"),
-        (0.2, 20, "saved:0"),
-        (0.3, 40, "stash:0@1"),
-        (0.4, 80, "parameters:0@whole"),
-        (0.5, 5, "gradients:0"),
-        (0.6, -10, "act:1"),
-        (0.7, 10, "deferred:0"),  # as much as before, of other things
+        (0.1, 10, activation(1)),
+        (0.2, 20, saved_tensor(0)),
+        (0.3, 40, stashed(0, 1)),
+        (0.4, 80, TensorName(TensorKind.WHOLE_PARAMETERS, 0)),
+        (0.5, 5, TensorName(TensorKind.GRADIENTS, 0)),
+        (0.6, -10, activation(1)),
+        (0.7, 10, deferred_tensor(0)),  # as much as before, of other things
         (0.8, -145, "everything"),
     ]
     record = RankRecord([[0.0, 1.0]], [[1.0, 1.1]], [changes], HELD)
@@ -213,7 +227,7 @@ def test_merge_says_what_the_first_peak_consists_of():
 
 
 def test_the_memory_is_that_of_the_step_with_the_median_peak():
-    kinds = [(9, "x"), (1, "stash:0@1"), (4, "act:1")]
+    kinds = [(9, TensorName.other("x")), (1, stashed(0, 1)), (4, activation(1))]
     steps = [[(0.1, held, name), (0.2, -held, name)] for held, name in kinds]
     record = RankRecord([[0.0, 1.0]] * 3, [[1.0, 1.1]] * 3, steps, HELD)
     first, _ = merge(two_ranks(), [record, record])[0].memory

@@ -10,6 +10,7 @@ from simulator.program.operations import COLLECTIVES, COMMUNICATION, Op
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
 
 
 def compute(after: Sequence[Instruction] = ()) -> Instruction:
@@ -58,6 +59,8 @@ def test_a_group_of_one_moves_nothing() -> None:
 
 def test_messages_overlap_only_if_they_use_the_device() -> None:
     first = compute()
-    sent = Instruction(Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor="x"), 0, [first])
+    sent = Instruction(
+        Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor=TensorName.other("x")), 0, [first]
+    )
     assert found([first, sent, compute()]) == []
     assert found([first, sent, compute()], COMMUNICATION) == [1, 2]

@@ -12,6 +12,7 @@ from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
 from table_costs import TableCosts
 
 
@@ -19,8 +20,8 @@ def task(op: Op = Op.FORWARD, **more) -> Task:
     return Task(op, stage=0, **more)
 
 
-SEND = task(Op.SEND, stream=Stream.send(1), peer=1, tensor="x", nbytes=8)
-RECEIVE = task(Op.RECV, stream=Stream.recv(0), peer=0, tensor="x", nbytes=8)
+SEND = task(Op.SEND, stream=Stream.send(1), peer=1, tensor=TensorName.other("x"), nbytes=8)
+RECEIVE = task(Op.RECV, stream=Stream.recv(0), peer=0, tensor=TensorName.other("x"), nbytes=8)
 
 
 def test_a_message_by_hand() -> None:
@@ -47,7 +48,13 @@ def test_a_sender_waits_for_its_receiver_and_its_stream_with_it() -> None:
 
 
 def test_a_collective_starts_with_the_last_to_come() -> None:
-    group = task(Op.ALL_REDUCE, stream=Stream.along("data"), group=(0, 1, 2), tensor="g", nbytes=8)
+    group = task(
+        Op.ALL_REDUCE,
+        stream=Stream.along("data"),
+        group=(0, 1, 2),
+        tensor=TensorName.other("g"),
+        nbytes=8,
+    )
     ranks = []
     for _ in range(3):
         first = Instruction(task())

@@ -8,6 +8,7 @@ from simulator.experiment.parallel import Parallel
 from simulator.experiment.workload import Workload
 from simulator.program.operations import Op
 from simulator.program.task import Task
+from simulator.program.tensors import TensorKind, TensorName
 from simulator.workloads.describe import describe
 
 EXPERIMENT = load(None, ["workload.optimizer=adam", "workload.dtype=bf16"])
@@ -38,6 +39,8 @@ def test_a_task_has_the_name_of_its_layers_or_of_its_bucket() -> None:
     given = (LAYERS, WORKLOAD, EXPERIMENT.parallel)
     step = Task(Op.OPTIMIZER_STEP, 0, (1, 3))
     assert key_of_task(step, step.op, *given) == named(Op.OPTIMIZER_STEP)
-    update = Task(Op.OPTIMIZER_STEP, 0, (1, 3), tensor="parameters:1", nbytes=600)
+    update = Task(
+        Op.OPTIMIZER_STEP, 0, (1, 3), tensor=TensorName(TensorKind.PARAMETERS, 1), nbytes=600
+    )
     assert key_of_task(update, update.op, *given) == "STEP bf16 adam: 300 parameters"
     assert key_of_task(update, Op.GRADIENT_NORM, *given) == "NORM bf16: 300 parameters"

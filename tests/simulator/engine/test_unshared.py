@@ -16,6 +16,7 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
 from simulator.strategies.schedules.registry import SCHEDULES
 from written_out import written_out
 
@@ -48,8 +49,8 @@ def test_as_the_engine(schedule, pipeline, stages, microbatches, seconds) -> Non
 
 
 FORWARD = Task(Op.FORWARD, 0)
-SEND = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor="x")
-RECEIVE = Task(Op.RECV, 1, stream=Stream.recv(0), peer=0, tensor="x")
+SEND = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor=TensorName.other("x"))
+RECEIVE = Task(Op.RECV, 1, stream=Stream.recv(0), peer=0, tensor=TensorName.other("x"))
 
 
 def test_messages_that_nobody_waits_for() -> None:
@@ -74,9 +75,11 @@ def test_an_idle_rank() -> None:
 
 
 def test_a_deadlock_is_for_the_engine() -> None:
-    first = Instruction(Task(Op.RECV, 0, stream=Stream.recv(1), peer=1, tensor="x"))
+    first = Instruction(
+        Task(Op.RECV, 0, stream=Stream.recv(1), peer=1, tensor=TensorName.other("x"))
+    )
     other = Instruction(RECEIVE)
-    sends = Task(Op.SEND, 1, stream=Stream.send(0), peer=0, tensor="x")
+    sends = Task(Op.SEND, 1, stream=Stream.send(0), peer=0, tensor=TensorName.other("x"))
     lists = [
         [first, forward := Instruction(FORWARD, after=[first]), Instruction(SEND, after=[forward])],
         [other, behind := Instruction(FORWARD, after=[other]), Instruction(sends, after=[behind])],

@@ -17,6 +17,7 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
 
 Lists = list[list[Instruction]]
 
@@ -34,7 +35,9 @@ def changed(instructions: list[Instruction], op: Op, number: int = 0, **fields: 
 
 def barrier(ranks: Lists, before: int) -> None:
     """Let both workers meet before their instruction of this index."""
-    task = Task(Op.ALL_REDUCE, 0, stream=Stream.along("data"), group=(1, 2), tensor="x")
+    task = Task(
+        Op.ALL_REDUCE, 0, stream=Stream.along("data"), group=(1, 2), tensor=TensorName.other("x")
+    )
     for mine in ranks[1:]:
         meeting = Instruction(
             task, -1, [i for i in mine[:before] if i.task.stream == COMPUTE_STREAM]
@@ -45,7 +48,7 @@ def barrier(ranks: Lists, before: int) -> None:
 
 def server_receives(ranks: Lists) -> None:
     """Let the server receive something of worker 1 in the middle."""
-    message = Task(Op.SEND, 0, stream=Stream.send(0), peer=0, tensor="x")
+    message = Task(Op.SEND, 0, stream=Stream.send(0), peer=0, tensor=TensorName.other("x"))
     ranks[1].append(Instruction(message, 0, [ranks[1][-2]]))
     task = replace(message, op=Op.RECV, stream=Stream.recv(1), peer=1)
     received = Instruction(task, 0, [ranks[0][3]])
@@ -185,7 +188,7 @@ def test_workers_that_wait_for_each_other_may_not_wait_for_the_first_n() -> None
 def test_a_bound_and_workers_that_wait_for_each_other_can_be_a_deadlock() -> None:
     """Worker 2 waits for 1 before its first push, without which 1 cannot go on."""
     ranks = lists(BoundedStaleness(0))
-    task = Task(Op.SEND, 0, stream=Stream.send(2), peer=2, tensor="x")
+    task = Task(Op.SEND, 0, stream=Stream.send(2), peer=2, tensor=TensorName.other("x"))
     sent = Instruction(task, 0, [ranks[1][4]])
     ranks[1].insert(5, sent)
     received = Instruction(replace(task, op=Op.RECV, stream=Stream.recv(1), peer=1), 0)

@@ -19,7 +19,7 @@ from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template, argument
 from simulator.program.tensor_lifetimes import check_tensors
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorName, activation
 
 PLANS = [
     ("schedule=1f1b", "microbatches=4"),
@@ -55,7 +55,7 @@ def damaged(template: Template, number: int, how: str) -> Template:
         made = [tensor.name for other in template.entries for tensor in other.task.allocates]
         task = replace(task, frees=(*task.frees, *made[:1]))
     elif how == "read":
-        task = replace(task, sources=(*task.sources, f"act:{number}"))
+        task = replace(task, sources=(*task.sources, activation(number)))
     elif how == "shift":
         return template.changed({number: entry._replace(shift=1 if entry.shift == 0 else 0)})
     return template.changed({number: entry._replace(task=task)})
@@ -75,9 +75,16 @@ def test_no_damage_is_vouched_for(plan: Sequence[str], random, how: str) -> None
         check_tensors(Program(calls=[calls]).ranks[0])
 
 
-MAKE = Task(Op.FORWARD, 0, allocates=(Tensor("a", 8),))
-SEND = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, tensor="a", sources=("a",))
-FREE = Task(Op.BACKWARD, 0, frees=("a",))
+MAKE = Task(Op.FORWARD, 0, allocates=(Tensor(TensorName.other("a"), 8),))
+SEND = Task(
+    Op.SEND,
+    0,
+    stream=Stream.send(1),
+    peer=1,
+    tensor=TensorName.other("a"),
+    sources=(TensorName.other("a"),),
+)
+FREE = Task(Op.BACKWARD, 0, frees=(TensorName.other("a"),))
 
 
 def test_what_is_read_beside_must_have_ended_before_it_is_freed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
 
 DATA = Stream.along("data")
 
@@ -31,7 +33,7 @@ def send(
     name: str = "x",
 ) -> Instruction:
     where = {"stream": Stream.send(peer), "peer": peer}
-    task = Task(Op.SEND, 0, tensor=name, nbytes=nbytes, **where)
+    task = Task(Op.SEND, 0, tensor=TensorName.other(name), nbytes=nbytes, **where)
     return Instruction(task, microbatch, after)
 
 
@@ -42,7 +44,7 @@ def receive(
     name: str = "x",
 ) -> Instruction:
     where = {"stream": Stream.recv(peer), "peer": peer}
-    task = Task(Op.RECV, 0, tensor=name, nbytes=8, **where)
+    task = Task(Op.RECV, 0, tensor=TensorName.other(name), nbytes=8, **where)
     return Instruction(task, microbatch, after)
 
 
@@ -60,7 +62,7 @@ def reduce(
         mnemonic=mnemonic,
         stream=stream,
         group=group,
-        tensor=name,
+        tensor=TensorName.other(name),
         nbytes=nbytes,
     )
     return Instruction(task, -1, after)
@@ -115,9 +117,13 @@ REFUSED = {
         [[Instruction(Task(Op.SEND, stage=0), 0)]],
         "rank 0: 0SEND0 .*'compute'",
     ),
+    "text in the place of a tensor": (
+        [[], [Instruction(replace(compute().task, frees=("x",)), 0)]],
+        "rank 1: 0F0 names tensor 'x', not a TensorName",
+    ),
     "text in the place of a stream": (
         [[], [compute(stream="data")]],
-        "rank 1: 0F0 is queued on 'data', not a Stream",
+        "rank 1: 0F0 names stream 'data', not a Stream",
     ),
     "compute on another stream": (
         [[], [compute(stream=DATA)]],

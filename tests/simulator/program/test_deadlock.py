@@ -15,6 +15,7 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
 
 
 def compute(
@@ -24,16 +25,29 @@ def compute(
 
 
 def send(peer: int, after: Sequence[Instruction] = ()) -> Instruction:
-    return Instruction(Task(Op.SEND, 0, stream=Stream.send(peer), peer=peer, tensor="x"), 0, after)
+    return Instruction(
+        Task(Op.SEND, 0, stream=Stream.send(peer), peer=peer, tensor=TensorName.other("x")),
+        0,
+        after,
+    )
 
 
 def receive(peer: int) -> Instruction:
-    return Instruction(Task(Op.RECV, 0, stream=Stream.recv(peer), peer=peer, tensor="x"), 0)
+    return Instruction(
+        Task(Op.RECV, 0, stream=Stream.recv(peer), peer=peer, tensor=TensorName.other("x")), 0
+    )
 
 
 def reduce(name: str, after: Sequence[Instruction] = ()) -> Instruction:
     mnemonic, stream = f"REDUCE_{name}", Stream.along(name)
-    task = Task(Op.ALL_REDUCE, 0, mnemonic=mnemonic, stream=stream, group=(0, 1), tensor=name)
+    task = Task(
+        Op.ALL_REDUCE,
+        0,
+        mnemonic=mnemonic,
+        stream=stream,
+        group=(0, 1),
+        tensor=TensorName.other(name),
+    )
     return Instruction(task, -1, after)
 
 

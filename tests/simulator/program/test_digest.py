@@ -19,15 +19,26 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorKind, TensorName, activation, saved_tensor
 from written_out import written_out
 
 TASKS = (
-    Task(Op.RECV, 1, (2, 4), 0, "RECV_F", Stream.recv(1), 1, tensor="act:2", nbytes=8),
-    Task(Op.FORWARD, 1, (2, 4), 0, sources=("act:2",), allocates=(Tensor("saved:2", 4),)),
-    Task(Op.BACKWARD, 1, (2, 4), 0, frees=("saved:2",), version=0),
+    Task(Op.RECV, 1, (2, 4), 0, "RECV_F", Stream.recv(1), 1, tensor=activation(2), nbytes=8),
     Task(
-        Op.ALL_REDUCE, 1, (2, 4), 0, "SUM", Stream.along("data"), -1, (2, 6, 10), "gradients:2", 16
+        Op.FORWARD, 1, (2, 4), 0, sources=(activation(2),), allocates=(Tensor(saved_tensor(2), 4),)
+    ),
+    Task(Op.BACKWARD, 1, (2, 4), 0, frees=(saved_tensor(2),), version=0),
+    Task(
+        Op.ALL_REDUCE,
+        1,
+        (2, 4),
+        0,
+        "SUM",
+        Stream.along("data"),
+        -1,
+        (2, 6, 10),
+        TensorName(TensorKind.GRADIENTS, 2),
+        16,
     ),
 )
 BUCKET = Bucket(((2, 4),), replicas=(2, 6, 10), shards=(2, 3), zero=1, copies=1, nbytes=16)
@@ -40,12 +51,12 @@ OTHER = {
     "stream": Stream.along("other"),
     "peer": 3,
     "group": (2, 6),
-    "tensor": "y",
+    "tensor": TensorName.other("y"),
     "nbytes": 9,
-    "sources": ("y",),
+    "sources": (TensorName.other("y"),),
     "reduction": "mean",
-    "allocates": (Tensor("y", 4),),
-    "frees": ("y",),
+    "allocates": (Tensor(TensorName.other("y"), 4),),
+    "frees": (TensorName.other("y"),),
     "version": 1,
     "root": 6,
     "queue": "q",

@@ -15,6 +15,7 @@ from simulator.program.pieces import surely_ends
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
 from simulator.program.walk import Walk
 
 PLANS = [
@@ -37,15 +38,17 @@ FORWARD = Task(Op.FORWARD, 0)
 
 
 def send(peer: int) -> Task:
-    return Task(Op.SEND, 0, stream=Stream.send(peer), peer=peer, tensor="x")
+    return Task(Op.SEND, 0, stream=Stream.send(peer), peer=peer, tensor=TensorName.other("x"))
 
 
 def receive(peer: int) -> Task:
-    return Task(Op.RECV, 0, stream=Stream.recv(peer), peer=peer, tensor="x")
+    return Task(Op.RECV, 0, stream=Stream.recv(peer), peer=peer, tensor=TensorName.other("x"))
 
 
 def reduce(axis: str, group: tuple[int, ...]) -> Task:
-    return Task(Op.ALL_REDUCE, 0, stream=Stream.along(axis), group=group, tensor="x")
+    return Task(
+        Op.ALL_REDUCE, 0, stream=Stream.along(axis), group=group, tensor=TensorName.other("x")
+    )
 
 
 MEETINGS = {

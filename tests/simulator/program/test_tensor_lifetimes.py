@@ -14,7 +14,7 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorName
 from written_out import written_out
 
 
@@ -28,8 +28,8 @@ def compute(
     task = Task(
         op,
         stage=0,
-        allocates=tuple(Tensor(name, 8) for name in allocates.split()),
-        frees=tuple(frees.split()),
+        allocates=tuple(Tensor(TensorName.other(name), 8) for name in allocates.split()),
+        frees=tuple(map(TensorName.other, frees.split())),
     )
     return Instruction(task, microbatch, after)
 
@@ -42,7 +42,14 @@ def send(
     frees: str = "",
 ) -> Instruction:
     where = {"stream": Stream.send(peer), "peer": peer}
-    task = Task(Op.SEND, 0, tensor=name, nbytes=8, frees=tuple(frees.split()), **where)
+    task = Task(
+        Op.SEND,
+        0,
+        tensor=TensorName.other(name),
+        nbytes=8,
+        frees=tuple(map(TensorName.other, frees.split())),
+        **where,
+    )
     return Instruction(task, microbatch, after)
 
 
@@ -53,9 +60,9 @@ def receive(
     name: str = "x",
     allocates: str = "",
 ) -> Instruction:
-    made = tuple(Tensor(name, 8) for name in allocates.split())
+    made = tuple(Tensor(TensorName.other(name), 8) for name in allocates.split())
     where = {"stream": Stream.recv(peer), "peer": peer}
-    task = Task(Op.RECV, 0, tensor=name, nbytes=8, allocates=made, **where)
+    task = Task(Op.RECV, 0, tensor=TensorName.other(name), nbytes=8, allocates=made, **where)
     return Instruction(task, microbatch, after)
 
 

@@ -12,6 +12,7 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
 from simulator.program.walk import Walk, predecessors
 
 
@@ -21,7 +22,9 @@ def compute(after: Sequence[Instruction] = (), microbatch: int = 0) -> Instructi
 
 def message(op: Op, peer: int, after: Sequence[Instruction] = ()) -> Instruction:
     stream = Stream.send(peer) if op is Op.SEND else Stream.recv(peer)
-    return Instruction(Task(op, 0, stream=stream, peer=peer, tensor="x"), 0, after)
+    return Instruction(
+        Task(op, 0, stream=stream, peer=peer, tensor=TensorName.other("x")), 0, after
+    )
 
 
 class Seconds(Walk):

@@ -8,10 +8,11 @@ from simulator.program.operations import Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template, expand
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorName
 from simulator.strategies.edits import Edits
 
 FORWARD, BACKWARD = Task(Op.FORWARD, 0), Task(Op.BACKWARD, 0)
+WHOLE = TensorName.other("whole")
 GATHER = Task(Op.ALL_GATHER, 0, mnemonic="UNSHARD", stream=Stream.along("zero"), group=(0, 1))
 
 
@@ -24,8 +25,8 @@ def gathered_ahead(count: int) -> list[Call]:
         gather = edits.insert((call, 0), GATHER, following.microbatch)
         edits.wait(following, 0, gather)
         edits.wait(call, 1, gather)
-        edits.allocate(call, 0, Tensor("whole", 8))
-        edits.free(call, 1, "whole")
+        edits.allocate(call, 0, Tensor(WHOLE, 8))
+        edits.free(call, 1, WHOLE)
     edits.apply()
     return calls
 
@@ -53,5 +54,5 @@ def test_what_is_changed_is_found_in_the_instructions() -> None:
         "0F2": ["0UNSHARD2"],
         "0B2": [],
     }
-    assert [i.task.allocates for i in listed if i.label == "0F1"] == [(Tensor("whole", 8),)]
-    assert [i.task.frees for i in listed if i.label == "0B1"] == [("whole",)]
+    assert [i.task.allocates for i in listed if i.label == "0F1"] == [(Tensor(WHOLE, 8),)]
+    assert [i.task.frees for i in listed if i.label == "0B1"] == [(WHOLE,)]

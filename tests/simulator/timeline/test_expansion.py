@@ -13,6 +13,7 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
 from simulator.timeline.expansion import expanded
 from simulator.timeline.timeline import Kind, MemorySamples, Timeline
 from written_out import written_out
@@ -58,9 +59,15 @@ def test_it_is_that_of_the_whole_program(parallel: tuple[str, ...]) -> None:
 
 def test_partners_are_at_the_same_distance() -> None:
     lists = [
-        [Instruction(Task(Op.SEND, 0, stream=Stream.send(2), peer=2, tensor="x"))],
         [
-            Instruction(Task(Op.RECV, 1, stream=Stream.recv(0), peer=0, tensor="x")),
+            Instruction(
+                Task(Op.SEND, 0, stream=Stream.send(2), peer=2, tensor=TensorName.other("x"))
+            )
+        ],
+        [
+            Instruction(
+                Task(Op.RECV, 1, stream=Stream.recv(0), peer=0, tensor=TensorName.other("x"))
+            ),
             Instruction(Task(Op.ALL_REDUCE, 1, stream=Stream.along("data"), group=(2, 3))),
         ],
     ]

@@ -13,21 +13,21 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
-from simulator.program.tensors import Tensor
+from simulator.program.tensors import Tensor, TensorName
 from simulator.timeline.memory import memory_samples, usual_memory
 from simulator.timeline.timeline import MemorySamples
 
 
 def compute(allocates: dict[str, int], frees: tuple[str, ...] = (), op: Op = Op.FORWARD) -> Task:
-    tensors = tuple(Tensor(name, nbytes) for name, nbytes in allocates.items())
-    return Task(op, stage=0, allocates=tensors, frees=frees)
+    tensors = tuple(Tensor(TensorName.other(name), nbytes) for name, nbytes in allocates.items())
+    return Task(op, stage=0, allocates=tensors, frees=tuple(map(TensorName.other, frees)))
 
 
 def test_by_hand() -> None:
     """Two microbatches: allocated when posted, freed when done, resident throughout."""
     forward = compute({"saved": 10, "out": 3})
     backward = compute({"grad": 5}, ("saved", "out"), Op.BACKWARD)
-    send = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, frees=("grad",))
+    send = Task(Op.SEND, 0, stream=Stream.send(1), peer=1, frees=(TensorName.other("grad"),))
     order = [(forward, 0), (forward, 1), (backward, 0), (backward, 1), (send, 0), (send, 1)]
     program = Program([[Instruction(task, m) for task, m in order]], [{"a": 60, "b": 40}])
     posted = np.array([0.0, 1.0, 2.0, 3.0, 3.0, 4.0])

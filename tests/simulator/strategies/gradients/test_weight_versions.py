@@ -7,6 +7,7 @@ import pytest
 from simulator import load, lower
 from simulator.program.operations import Op
 from simulator.program.program import Program
+from simulator.program.tensors import TensorKind, stashed
 
 SMALL = ["workload.model=mlp", "workload.layers=3", "parallel.pipeline=3"]
 
@@ -38,7 +39,7 @@ def test_old_weights_are_kept_to_the_last_backward_pass_that_uses_them() -> None
     instructions = program("pipedream", 5).ranks[0]
     steps = [i for i in instructions if i.task.op is Op.OPTIMIZER_STEP]
     (stash,) = steps[0].task.allocates
-    assert stash.name == "stash:0@0"
+    assert stash.name == stashed(0, 0)
     assert stash.nbytes == program("pipedream", 5).resident[0]["parameters"]
     (freeing,) = [i for i in instructions if stash.name in i.task.frees]
     assert (freeing.task.op, freeing.microbatch) == (Op.BACKWARD, 2)
@@ -46,7 +47,7 @@ def test_old_weights_are_kept_to_the_last_backward_pass_that_uses_them() -> None
 
 def test_the_last_rank_keeps_nothing() -> None:
     assert not any(
-        tensor.name.startswith("stash")
+        tensor.name.kind is TensorKind.STASH
         for i in program("pipedream", 5).ranks[2]
         for tensor in i.task.allocates
     )

@@ -21,6 +21,7 @@ from simulator.program.csv_text import to_csv
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.stream import COMPUTE_STREAM
+from simulator.program.tensors import TensorKind, TensorName
 from simulator.strategies.gradients import parameter_layout
 from simulator.strategies.schedules.registry import SCHEDULES, Plan
 from simulator.workloads.describe import describe
@@ -119,17 +120,17 @@ def test_a_bucket_that_does_not_divide_is_padded() -> None:
     assert program.resident[0] == {"parameters": BLOCKS * part, "gradients": BLOCKS * part}
 
 
-def held_at_once(instructions: list[Instruction], kind: str) -> int:
+def held_at_once(instructions: list[Instruction], kind: TensorKind) -> int:
     """Most bytes of tensors of this kind that the list holds at once."""
-    held, most, sizes = Counter[str](), 0, {}
+    held, most, sizes = Counter[TensorName](), 0, {}
     for instruction in instructions:
         for tensor in instruction.task.allocates:
-            if tensor.name.startswith(kind):
+            if tensor.name.kind is kind:
                 held[tensor.name] += 1
                 sizes[tensor.name] = tensor.nbytes
         most = max(most, sum(sizes[name] * count for name, count in held.items()))
         for name in instruction.task.frees:
-            if name.startswith(kind):
+            if name.kind is kind:
                 held[name] -= 1
     assert not any(held.values())
     return most
@@ -139,9 +140,9 @@ def held_at_once(instructions: list[Instruction], kind: str) -> int:
 def test_prefetched_parameters_are_held_one_more_each(prefetch: int) -> None:
     program = lower(small(data=2, zero=3, prefetch=prefetch, microbatches=2))
     for instructions in program.ranks:
-        held = held_at_once(instructions, "parameters:")
+        held = held_at_once(instructions, TensorKind.WHOLE_PARAMETERS)
         assert held == min(prefetch + 1, BLOCKS) * BLOCK
-        assert held_at_once(instructions, "gradients:") == BLOCK
+        assert held_at_once(instructions, TensorKind.GRADIENTS) == BLOCK
 
 
 @pytest.mark.parametrize("bucket_mb", [0.1, 25.0], ids=["one bucket a block", "one bucket"])
@@ -209,30 +210,31 @@ def test_any_sharded_program_gathers_and_frees_in_turn(experiment: Experiment) -
     program, parallel = lower(experiment), experiment.parallel
     for rank, instructions in enumerate(program.ranks):
         owner = {span: bucket for bucket in program.buckets[rank] for span in bucket.segments}
-        copies: dict[str, Instruction] = {}
-        ready: set[str] = set()  # gathered parameters whose gather a compute waited for
-        scattered: Counter[str] = Counter()
+        copies: dict[TensorName, Instruction] = {}
+        ready: set[TensorName] = set()  # gathered parameters whose gather a compute waited for
+        scattered: Counter[TensorName] = Counter()
         for instruction in instructions:
             task = instruction.task
             bucket = owner.get(task.layers)
             for tensor in task.allocates:
-                if tensor.name.startswith("parameters:"):
+                if tensor.name.kind is TensorKind.WHOLE_PARAMETERS:
                     assert tensor.name not in copies
                     copies[tensor.name] = instruction
             if bucket and task.op in USES_WEIGHTS and bucket.zero == 3:
-                whole = f"{bucket.weights}@whole"
+                whole = bucket.whole_weights
                 if copies[whole] in instruction.after:
                     ready.add(whole)
                 assert whole in ready
             if task.op is Op.REDUCE_SCATTER:
                 scattered[task.tensor] += 1
             for name in task.frees:
-                if name.startswith("parameters:"):
+                if name.kind is TensorKind.WHOLE_PARAMETERS:
                     assert task.stream == COMPUTE_STREAM
                     del copies[name]
                     ready.discard(name)
             if task.op is Op.OPTIMIZER_STEP:
-                reductions = {i for i in instructions if i.task.tensor.startswith("gradients:")}
+                names = {bucket.name for bucket in program.buckets[rank]}
+                reductions = {i for i in instructions if i.task.tensor in names}
                 assert {i for i in reductions if i.task.stage == task.stage} <= {*instruction.after}
         assert not copies
         times = parallel.microbatches if parallel.zero > 1 else 1

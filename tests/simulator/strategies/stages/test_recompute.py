@@ -17,7 +17,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import parse
 from simulator.program.operations import COLLECTIVES, Op
-from simulator.program.tensors import tensor_key
+from simulator.program.tensors import TensorKey, TensorKind, tensor_key
 from simulator.strategies.lowering import lower
 from simulator.workloads.describe import describe
 
@@ -75,22 +75,21 @@ def test_between_forward_and_recomputation_only_inputs_of_blocks_are_held(model,
     experiment = make(model, recompute="full", **plan)
     layers, program = describe(experiment), lower(experiment)
     for instructions in program.ranks:
-        held: dict[tuple[str, int], tuple[int, int]] = {}  # by whom: stage, microbatch
+        held: dict[TensorKey, tuple[int, int]] = {}  # by whom: stage, microbatch
         again: set[tuple[int, int]] = set()
         for instruction in instructions:
             task, microbatch = instruction.task, instruction.microbatch
             if task.op is Op.RECOMPUTE:
                 again.add((task.stage, microbatch))
             for tensor in task.allocates:
-                held[tensor_key(tensor.name, microbatch)] = task.stage, microbatch
+                held[tensor_key(tensor.name, instruction.batch)] = task.stage, microbatch
             for name in task.frees:
-                del held[tensor_key(name, microbatch)]
+                del held[tensor_key(name, instruction.batch)]
             for (name, _), pass_ in held.items():
                 if pass_ not in again:
-                    kind, _, boundary = name.partition(":")
-                    assert kind in ("act", "grad")
-                    just_made = task.op is Op.FORWARD and int(boundary) == task.layers[1]
-                    assert layers[int(boundary)].starts_block or just_made
+                    assert name.kind in (TensorKind.ACTIVATION, TensorKind.GRADIENT)
+                    just_made = task.op is Op.FORWARD and name.boundary == task.layers[1]
+                    assert layers[name.boundary].starts_block or just_made
         assert not held
         runs = {op: Counter((i.task.layers, i.microbatch) for i in instructions if i.task.op is op)
                 for op in (Op.FORWARD, Op.RECOMPUTE)}  # fmt: skip

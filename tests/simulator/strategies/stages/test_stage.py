@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulator import load
 from simulator.program.operations import Op
+from simulator.program.tensors import TensorKind
 from simulator.strategies.lowering import apply_chain, begin
 from simulator.strategies.stages.stage import Stage
 
@@ -34,7 +35,9 @@ def test_both_sides_of_a_message_agree() -> None:
 def test_the_halves_of_a_backward_pass_hand_on_what_is_deferred() -> None:
     first, _ = stages("parallel.schedule=zb-h1")
     halves = first.compute(Op.BACKWARD_INPUT, 0), first.compute(Op.BACKWARD_WEIGHT, 0)
-    deferred = [tensor.name for tensor in halves[0].allocates if "deferred" in tensor.name]
+    deferred = [
+        tensor.name for tensor in halves[0].allocates if tensor.name.kind is TensorKind.DEFERRED
+    ]
     assert set(deferred) <= set(halves[1].frees)
     assert deferred
 
@@ -43,7 +46,7 @@ def test_what_runs_again_keeps_the_graph() -> None:
     first, _ = stages("parallel.recompute=full")
     again = first.recompute(len(first.pieces.spans) - 1)
     assert [task.op for task in again] == [Op.RECOMPUTE]
-    assert any("saved" in tensor.name for tensor in again[0].allocates)
+    assert any(tensor.name.kind is TensorKind.SAVED for tensor in again[0].allocates)
     forward = first.compute(Op.FORWARD, len(first.pieces.spans) - 1)
-    assert not any("saved" in tensor.name for tensor in forward.allocates)
+    assert not any(tensor.name.kind is TensorKind.SAVED for tensor in forward.allocates)
     assert stages()[0].recompute(0) == []
