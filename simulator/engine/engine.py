@@ -16,7 +16,7 @@ from simulator.engine.contention import Demand, SharedResources
 from simulator.engine.questions import CopiedCosts, Costs
 from simulator.engine.unshared import unshared_times
 from simulator.program.accept_queue import Decision
-from simulator.program.arrivals import NEVER
+from simulator.program.arrivals import NEVER, idle_steps
 from simulator.program.gc_pause import paused_gc
 from simulator.program.instruction import Instruction
 from simulator.program.leaping_walk import LeapingWalk
@@ -61,7 +61,7 @@ class Engine(LeapingWalk):
         timeline = _timeline(self.program, *self.times())
         if self.arrivals is not None:
             timeline.decisions = self.arrivals.decisions
-            timeline.idle = self.arrivals.idle_steps()
+            timeline.idle = idle_steps(self.program.queues, timeline.decisions)
         return timeline
 
     def complete(self) -> None:

@@ -122,10 +122,6 @@ class Arrivals:
         """Tell whether an instruction has to be chosen before it begins."""
         return uid not in self._steps
 
-    def idle_steps(self) -> list[int]:
-        """Return the uids of the optimizer steps that had nothing to do."""
-        return [uid for uid in self._steps if not self.is_due(uid)]
-
     def soonest(self) -> float:
         """Return when the next request can be served, if nobody comes before that."""
         return min((found.time for found, _ in self._possible()), default=NEVER)
