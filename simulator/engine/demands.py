@@ -57,7 +57,7 @@ class Demands:
         self.cluster, self.alone = cluster, alone
         self._folded = FoldedTraffic(folding, cluster, program.members) if folding else None
         self.capacities: dict[str, float] = {}
-        self._taken: dict[tuple[Op, Ranks, int], dict[str, float]] = {}
+        self._taken: dict[tuple[Op, Ranks | int, int], dict[str, float]] = {}
         self._of_links: dict[TaskOfRank, Demand] = {}
         self._beside: set[int] = set()  # uids that share cores or a device
         self._all_beside = cluster.cores is not None
@@ -119,7 +119,8 @@ class Demands:
     def _share_links(self, program: Program) -> None:
         rates: dict[TaskOfRank, dict[str, float]] = {}
         users: dict[str, dict[int, float]] = {}  # per resource, the highest rate of each queue
-        numbers: dict[Queue, int] = {}  # a group of thousands is hashed once
+        numbers: dict[Queue, int] = {}
+        known: dict[tuple[object, int], int] = {}  # a group of thousands is hashed once
         for rank, task in _communication(program):
             seconds = self.alone(rank, task)
             if seconds <= 0:
@@ -130,7 +131,11 @@ class Demands:
             mine = rates[rank, id(task)] = {
                 name: nbytes / seconds for name, nbytes in taken.items()
             }
-            number = numbers.setdefault(queue, len(numbers))
+            number = known.get((queue[0], id(queue[1])))
+            if number is None:
+                number = numbers.setdefault(queue, len(numbers))
+                if queue[1] is task.group:  # which stays where it is
+                    known[queue[0], id(queue[1])] = number
             for name, rate in mine.items():
                 of_queue = users.setdefault(name, {})
                 of_queue[number] = max(of_queue.get(number, 0.0), rate)
@@ -154,10 +159,10 @@ class Demands:
     def _taken_by(self, task: Task, group: Ranks) -> dict[str, float]:
         """Return the bytes through every resource, those of ranks without a list included."""
         op = Op.SEND if task.op in MESSAGES else task.op
-        key = (op, group, task.nbytes)
+        key = (op, id(group) if group is task.group else group, task.nbytes)
         if key not in self._taken:
             taken = self._traffic if self._folded is None else self._folded.taken
-            self._taken[key] = taken(*key)
+            self._taken[key] = taken(op, group, task.nbytes)
         return self._taken[key]
 
     def _traffic(self, op: Op, group: Ranks, nbytes: int) -> dict[str, float]:

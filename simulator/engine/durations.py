@@ -22,6 +22,7 @@ class Durations(ABC):
         self.experiment, self.cluster = experiment, cluster
         self.layers = describe(experiment)
         self._timings: dict[tuple[int, int], Timing] = {}
+        self._collectives: dict[tuple[Op, int, int], tuple[Task, Timing]] = {}
 
     def timing(self, rank: int, task: Task) -> Timing:
         """Return the duration of a task on a rank, and its spread if it was measured."""
@@ -33,11 +34,18 @@ class Durations(ABC):
             elif task.op is Op.ACCEPT:
                 timing = Timing.certain(0.0)  # what it takes is that of the request
             elif task.op in COLLECTIVES:
-                timing = self.collective(task)
+                timing = self._collective(task)
             else:
                 timing = self.compute(rank, task)
             self._timings[key] = timing
         return timing
+
+    def _collective(self, task: Task) -> Timing:
+        """Return the duration of a collective, asked for once for each group and size."""
+        key = (task.op, id(task.group), task.nbytes)  # a group may have thousands of ranks
+        if key not in self._collectives:
+            self._collectives[key] = task, self.collective(task)  # so the group stays where it is
+        return self._collectives[key][1]
 
     def seconds(self, rank: int, task: Task) -> float:
         """Return the mean duration of a task on a rank."""

@@ -94,27 +94,27 @@ def _events(template: Template, past: dict[int, int]) -> tuple[Event, ...] | Non
     gone: set[Symbol] = set()  # freed here, and not made again
     readers: dict[Symbol, list[int]] = {}
     events: list[Event] = []
+    computes = set(template.computes)
     for number in template.order:
         task, _, shift = template.entries[number]
-
-        def symbol(name: TensorName, shift: int | None = shift) -> Symbol:
-            return (name, None) if name.is_one_at_a_time else (name, shift)
-
-        for key in map(symbol, reads_of(task)):
+        is_compute = number in computes
+        for name in reads_of(task):
+            key = _symbol(name, shift)
             if key in gone or (key in made and not past[number] >> made[key] & 1):
                 return None
-            if task.stream != COMPUTE_STREAM:
+            if not is_compute:
                 readers.setdefault(key, []).append(number)
-            if key not in made or task.stream != COMPUTE_STREAM:
+            if not is_compute or key not in made:
                 events.append(Event(Touch.READ, key, number))
         for tensor in task.allocates:
-            key = symbol(tensor.name)
+            key = _symbol(tensor.name, shift)
             if key in made:
                 return None
             made[key] = number
             gone.discard(key)
             events.append(Event(Touch.MAKE, key, number))
-        for key in map(symbol, task.frees):
+        for name in task.frees:
+            key = _symbol(name, shift)
             ended = past[number] | 1 << number
             if key in gone or not all(ended >> reader & 1 for reader in readers.pop(key, ())):
                 return None
@@ -122,6 +122,10 @@ def _events(template: Template, past: dict[int, int]) -> tuple[Event, ...] | Non
             gone.add(key)
             events.append(Event(Touch.FREE, key, number))
     return tuple(_without_inner(events))
+
+
+def _symbol(name: TensorName, shift: int | None) -> Symbol:
+    return (name, None) if name.is_one_at_a_time else (name, shift)
 
 
 def _without_inner(events: Sequence[Event]) -> list[Event]:

@@ -122,7 +122,7 @@ class Program:
 
     def __len__(self) -> int:
         if self.calls:
-            return sum(len(call.template.order) for calls in self.calls for call in calls)
+            return sum(map(len, self.call_columns))
         return sum(map(len, self.ranks))
 
     def __repr__(self) -> str:
