@@ -116,6 +116,8 @@ class SharedResources:
         self._queue: list[tuple[float, int]] = []  # (end, number); outdated ones stay
         self._number = 0
         self._alarm = float("inf")
+        self._changed: list[_Activity] = []  # whose speeds are to be found
+        self._is_ending = False
 
     def start(
         self, seconds: float, demand: Demand, done: Callable[[float], None], weight: float = 1.0
@@ -131,10 +133,18 @@ class SharedResources:
             self._load[resource] += amount
             is_short = is_short or self._is_short(resource)
         if is_short:
-            self._replan([activity])
+            self._changed.append(activity)
         else:
             activity.rate, activity.end = 1.0, now + seconds
             heappush(self._queue, (activity.end, activity.number))
+        if not self._is_ending:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Find the speeds that have changed, and set an alarm for the next end of an activity."""
+        if self._changed:
+            changed, self._changed = self._changed, []
+            self._replan(changed)
         self._set_alarm()
 
     def limited(self, demand: Demand) -> Demand:
@@ -220,13 +230,13 @@ class SharedResources:
                 if self._is_short(resource):
                     freed |= users
                 self._load[resource] = self._load[resource] - amount if users else 0.0
-        freed = {number: other for number, other in freed.items() if number in self._active}
-        if freed:
-            self._replan(freed.values())
-        self._alarm = float("inf")
-        self._set_alarm()
+        self._changed += [other for number, other in freed.items() if number in self._active]
+        self._is_ending = True  # what begins at this moment changes speeds, too: once for all
         for activity in sorted(finished, key=lambda activity: activity.number):
             activity.done(self.environment.now)
+        self._is_ending = False
+        self._alarm = float("inf")
+        self._settle()
 
 
 class _Activity:

@@ -12,6 +12,8 @@ from simulator.program.batch import Batch
 class TensorKind(StrEnum):
     """The kinds of tensors; the value begins the text of their names."""
 
+    __hash__ = str.__hash__  # that of enumerations is a function in Python
+
     ACTIVATION = "act"
     GRADIENT = "grad"
     SAVED = "saved"

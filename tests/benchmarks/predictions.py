@@ -19,6 +19,11 @@ from collections.abc import Callable
 from typing import Any
 
 from simulator import Experiment, parse, predict
+from simulator.cluster.cluster import Cluster
+from simulator.cluster.profile import Profile
+from simulator.cluster.resolve import resolve
+from simulator.cluster.timing import Timing
+from simulator.program.operations import Op
 from simulator.strategies.schedules.passes import Pass, Plan
 from simulator.strategies.schedules.registry import SCHEDULES
 
@@ -66,8 +71,40 @@ PLANS: dict[str, tuple[dict[str, Any], int, int, dict[str, Any]]] = {
         | {"tensor": 8, "pipeline": 64, "data": 6, "microbatches": 512, "recompute": "selective"},
     ),
     "data 65,536": (GPT, 65536, 8192, {"data": 65536}),
+    "calibrated, pipeline 4": (
+        {"model": "mlp", "layers": 8}, 64, 1, {"pipeline": 4, "microbatches": 16},
+    ),
+    "calibrated, data 2 × pipeline 2": (
+        {"model": "mlp", "layers": 8}, 64, 1, {"data": 2, "pipeline": 2, "microbatches": 8},
+    ),
 }  # fmt: skip
-"""Each row has its workload, global batch, number of DGX H100 nodes, and degrees."""
+"""Each row has its workload, global batch, number of DGX H100 nodes, and degrees.
+
+Rows that are calibrated are for `calibrated`, not for DGX nodes.
+"""
+
+
+def calibrated() -> Profile:
+    """Return a profile of two cores on which every duration has a spread, so many steps count."""
+
+    def spread(seconds: float) -> Timing:
+        return Timing.of([seconds * (1.0 + 0.1 * (number % 5)) for number in range(50)])
+
+    sizes = [(1000, spread(1e-4)), (1000000, spread(1e-3))]
+    return Profile(
+        machine={"cores": 2, "hostname": "two cores", "torch": ""},
+        device="cpu",
+        passes={},
+        messages=sizes,
+        collectives={Op.ALL_REDUCE: {2: sizes, 4: sizes}},
+        issue_s=1e-5,
+        wake_s=2e-5,
+        transfer_cores=0.5,
+        transfer_loss=0.25,
+        busy_ranks=4,
+        peak_flops={"fp32": 1e11},
+        rounds=[[1.0, 1.1], [1.05, 1.0]],
+    )
 
 
 def experiment_of(name: str) -> Experiment:
@@ -75,13 +112,20 @@ def experiment_of(name: str) -> Experiment:
     workload, global_batch, nodes, parallel = PLANS[name]
     if workload["model"] != "unit":
         workload = workload | {"global_batch": global_batch}
+    preset = {} if name.startswith("calibrated") else {"preset": "dgx-h100", "nodes": nodes}
     return parse(
         {
             "workload": workload,
             "parallel": {"pipeline": 1, "microbatches": 1} | parallel,
-            "cluster": {"preset": "dgx-h100", "nodes": nodes},
+            "cluster": preset,
         }
     )
+
+
+def cluster_of(name: str) -> Cluster:
+    """Return the cluster of a row."""
+    profile = calibrated() if name.startswith("calibrated") else None
+    return resolve(experiment_of(name), profile)
 
 
 def bare(experiment: Experiment) -> Callable[[], float]:
@@ -149,14 +193,14 @@ def main() -> None:
     for name in PLANS:
         if arguments.names and not any(text in name for text in arguments.names):
             continue
-        experiment = experiment_of(name)
+        experiment, cluster = experiment_of(name), cluster_of(name)
         is_unit = experiment.workload.model == "unit"
         loop = bare(experiment) if is_unit else yardstick
         ours, theirs = [], []
         for _ in range(arguments.runs):  # in turn
             theirs.append(cpu_seconds(loop))
-            ours.append(cpu_seconds(lambda plan=experiment: predict(plan)))
-        prediction = predict(experiment)
+            ours.append(cpu_seconds(lambda plan=experiment, on=cluster: predict(plan, on)))
+        prediction = predict(experiment, cluster)
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         print(
             f"{name}: {statistics.median(ours):.3f} s ({min(ours):.3f} to {max(ours):.3f}), "
