@@ -10,7 +10,7 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from simulator.charts.style import CYCLE, EDGES, IDLE, WAITING, looks_of, palette
+from simulator.charts.style import CYCLE, EDGES, IDLE, WAITING, look_of, looks_of, palette
 from simulator.program.operations import Look
 from simulator.timeline.timeline import Timeline
 
@@ -31,7 +31,8 @@ def draw_legend(figure: Figure, timelines: Sequence[Timeline], detailed: bool) -
         first[WAITING.label] = Line2D([], [], color=palette(WAITING)[0])
     first[IDLE.label] = Patch(facecolor=palette(IDLE)[0])
     looks = [look for look in looks if look.coloured][:2]
-    count = 1 + max(int(timeline.microbatch.max()) for timeline in timelines) if looks else 0
+    numbers = [t.microbatch[t.of_kind(lambda kind: look_of(kind).coloured)] for t in timelines]
+    count = 1 + max(int(mine.max(initial=-1)) for mine in numbers)
     if count > len(CYCLE):
         second = {f"colour = microbatch modulo {len(CYCLE)}": swatch(looks[:1], range(len(CYCLE)))}
     else:

@@ -33,3 +33,9 @@ def test_more_microbatches_than_colours_share_them(lines, count: int, modulo: bo
     microbatches = legends(timeline_figure(lines.timeline(1, spans)))[-1]
     assert (microbatches == ["colour = microbatch modulo 12"]) == modulo
     assert modulo or len(microbatches) == count
+
+
+def test_numbers_of_other_operations_are_not_microbatches(lines) -> None:
+    """A server counts what it accepts in the place of microbatches."""
+    spans = [(0, F, 0, 0.0, 0.0, 1.0), (0, SEND, 7, 0.0, 0.0, 1.0)]
+    assert legends(timeline_figure(lines.timeline(1, spans)))[-1] == ["microbatch 0"]
