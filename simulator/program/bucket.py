@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from simulator.program.tensors import TensorKind, TensorName
+from simulator.program.tensors import TensorKind, TensorName, parameter_tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Bucket:
         return self._named(TensorKind.WHOLE_PARAMETERS)
 
     def _named(self, kind: TensorKind) -> TensorName:
-        return TensorName(kind, self.segments[0][0], -1 if self.part is None else self.part)
+        part = -1 if self.part is None else self.part
+        return parameter_tensor(kind, self.segments[0][0], part)
 
     def is_updated_by(self, rank: int) -> bool:
         """Return whether a rank that holds it has its optimizer's state and updates it."""

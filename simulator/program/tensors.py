@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from simulator.program.batch import Batch
@@ -56,18 +57,23 @@ class TensorName(NamedTuple):
         return self.kind in (TensorKind.STASH, TensorKind.WHOLE_PARAMETERS)
 
     def __str__(self) -> str:
-        whole = self.kind is TensorKind.WHOLE_PARAMETERS
-        text = self.label or (TensorKind.PARAMETERS if whole else self.kind).value
-        if self.boundary >= 0:
-            text += f":{self.boundary}"
-        if self.part >= 0:
-            text += f".{self.part}"
-        if whole:
-            return f"{text}@whole"
-        return text if self.version < 0 else f"{text}@{self.version}"
+        return _text(self)
 
     def __repr__(self) -> str:
-        return repr(str(self))
+        return repr(_text(self))
+
+
+@lru_cache(maxsize=1 << 14)  # hashes of programs have the same names again and again
+def _text(name: TensorName) -> str:
+    whole = name.kind is TensorKind.WHOLE_PARAMETERS
+    text = name.label or (TensorKind.PARAMETERS if whole else name.kind).value
+    if name.boundary >= 0:
+        text += f":{name.boundary}"
+    if name.part >= 0:
+        text += f".{name.part}"
+    if whole:
+        return f"{text}@whole"
+    return text if name.version < 0 else f"{text}@{name.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,12 @@ NORM = TensorName(TensorKind.NORM)
 def tensor_key(name: TensorName, batch: Batch) -> TensorKey:
     """Return the identity of a tensor on its rank."""
     return (name, ALWAYS) if name.is_one_at_a_time else (name, batch)
+
+
+@lru_cache(maxsize=1 << 14)
+def parameter_tensor(kind: TensorKind, first: int, part: int) -> TensorName:
+    """Return the name of parameters that begin at layer `first`, or of their gradients."""
+    return TensorName(kind, first, part)
 
 
 def activation(boundary: int) -> TensorName:
