@@ -29,6 +29,7 @@ from runtime.measurement.clock import Clock
 from runtime.measurement.merge import RankRecord, aligned
 from runtime.models.dtypes import TORCH_DTYPE
 from simulator.cluster.timing import Points, Timing, middle_mean
+from simulator.program.meetings import CARRIED
 from simulator.program.operations import Op, Payload
 from simulator.program.program import Program
 from simulator.timeline.timeline import Floats, MemoryParts
@@ -48,6 +49,7 @@ class Transfers:
     messages: Points = field(default_factory=list)
     collectives: dict[Op, dict[int, Points]] = field(default_factory=dict)
     wake_s: float = 0.0
+    wake_collective_s: float | None = None
     wake_busy_s: float | None = None
     issue_s: float = 0.0
     queue_s: float = 0.0
@@ -176,6 +178,12 @@ class TransferMeter:
         ping_pong = next((n for n, case in enumerate(transfers) if case.op is Op.SEND), None)
         if ping_pong is not None:
             found.wake_s = _wake_seconds(transfers[ping_pong], *alone[ping_pong])
+        woken = [
+            _wake_seconds(case, *columns)
+            for case, columns in zip(transfers, alone, strict=True)
+            if case.op in CARRIED
+        ]
+        found.wake_collective_s = float(np.median(woken)) if woken else None
         if self.beside and ping_pong is not None:
             found.transfer_loss = self._busy_work.loss()
             busy = self._recorded(transfers, _busy)
@@ -238,10 +246,10 @@ def _timing(case: TransferCase, posted: Floats, start: Floats, end: Floats) -> T
 
 
 def _wake_seconds(case: TransferCase, posted: Floats, start: Floats, end: Floats) -> float:
-    """Return the mean delay in a ping-pong from an end to what waited for it.
+    """Return the mean delay from an end to what waited for it.
 
-    These are a message's end and the pass that waited for it, and that pass's end and the
-    message that waited for it.
+    These are a transfer's end and the pass that waited for it, and that pass's end and the
+    transfer that waited for it.
     """
     waited = [(i.uid, i.after[0].uid) for i in case.program if i.after]
     later, before = zip(*waited, strict=True)

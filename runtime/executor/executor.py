@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from runtime.executor.context import Batches, RankContext
 from runtime.executor.errors import ExecutionError, reason_of
 from runtime.executor.observers import Observer
-from runtime.executor.operations.table import BACKEND_RUNS, OPERATIONS
+from runtime.executor.operations.table import OPERATIONS
 from runtime.executor.streams import Stopwatch, Stream, Ticket, Work
 from simulator.program.instruction import Instruction
+from simulator.program.meetings import CARRIED
 from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.stream import Stream as StreamName
 
@@ -111,7 +112,7 @@ class Executor:
     def _queue(self, instruction: Instruction, tickets: dict[int, Ticket]) -> Ticket:
         """Hand `instruction` to its stream; what it waits for there is other streams."""
         others = [tickets[other.uid] for other in instruction.after if other.uid in tickets]
-        ready = instruction.task.op in BACKEND_RUNS and all(other.ended for other in others)
+        ready = instruction.task.op in CARRIED and all(other.ended for other in others)
         work = self._execute(instruction, others)
         return self.streams[instruction.task.stream].submit(work, ready)
 

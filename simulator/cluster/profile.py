@@ -31,7 +31,9 @@ class Profile:
         queue_s: host time that a communication takes from the compute instruction behind it.
         wake_s: time from the end of an instruction to the start of one on another stream that
             waited for it.
-        wake_busy_s: the same while all `busy_ranks` ranks compute; None: not measured.
+        wake_collective_s: the same where one of the two is a collective and the other a pass;
+            None: not measured, `wake_s`.
+        wake_busy_s: `wake_s` while all `busy_ranks` ranks compute; None: not measured.
         transfer_cores: share of a core that one rank's transfer occupies on idle cores.
         transfer_loss: share of their speed that passes lose beside transfers while all
             `busy_ranks` ranks compute; None: they left cores free, or it was not measured.
@@ -52,6 +54,7 @@ class Profile:
     issue_s: float = 0.0
     queue_s: float = 0.0
     wake_s: float = 0.0
+    wake_collective_s: float | None = None
     wake_busy_s: float | None = None
     transfer_cores: float = 0.0
     transfer_loss: float | None = None

@@ -83,8 +83,8 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     lost = profile.transfer_loss or 0.0
     if profile.capacity is not None:
         positive.append(profile.capacity)
-    host = [profile.issue_s, profile.queue_s, profile.wake_s, profile.wake_busy_s or 0.0]
-    host.append(profile.transfer_cores)
+    host = [profile.issue_s, profile.queue_s, profile.wake_s, profile.transfer_cores]
+    host += [profile.wake_collective_s or 0.0, profile.wake_busy_s or 0.0]
     check_numbers([*positive, lost, *host])
     sizes = [points for sizes in profile.collectives.values() for points in sizes.values()]
     if not all(positive) or not all(sizes) or not all(profile.rounds):

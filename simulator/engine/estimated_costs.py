@@ -18,11 +18,14 @@ from simulator.engine.questions import Costs, seconds_by_task
 from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
+from simulator.program.meetings import CARRIED
 from simulator.program.operations import COMMUNICATION, MESSAGES, Op
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.task import Task
 from simulator.workloads.layer import Layer
+
+_CARRIED_OR_PASS = frozenset(Op) - COMMUNICATION | CARRIED
 
 
 class EstimatedDurations(Durations):
@@ -116,10 +119,17 @@ class EstimatedCosts(Costs):
         return self.durations.seconds(instruction.rank, instruction.task)
 
     def delay(self, instruction: Instruction) -> float:
-        """Return the time in which a stream wakes that has waited for another one."""
+        """Return the time in which a stream wakes that has waited for another one.
+
+        Where a pass waits for a collective, or that for a pass, no other thread is woken.
+        """
         if self._queued is None or not instruction.after:
             return 0.0
-        return self.cluster.wake_s
+        profile = self.cluster.profile
+        if profile is None or profile.wake_collective_s is None:
+            return self.cluster.wake_s
+        carried = all(i.task.op in _CARRIED_OR_PASS for i in (instruction, *instruction.after))
+        return profile.wake_collective_s if carried else self.cluster.wake_s
 
     def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
         """Return what a waking stream needs: a core, where passes may occupy all of them."""

@@ -28,9 +28,3 @@ OPERATIONS: dict[Op, Callable[[RankContext, Instruction], Wait | None]] = {
     Op.OPTIMIZER_STEP: optimizer_step,
 }
 """A function executes its operation, or begins it and returns what waits for the end."""
-
-BACKEND_RUNS = COLLECTIVES - {Op.SHIFT, Op.SHIFT_BACK}
-"""Operations that only queue their transfer: threads of the backend carry it out.
-
-A message is sent by the thread that begins it, as a shift is, which consists of messages.
-"""

@@ -58,9 +58,9 @@ def test_host_time_is_between_passes(cases):
     assert both == pytest.approx([ISSUE_S + QUEUE_S] * 29)
 
 
-def test_a_message_wakes_a_pass_and_a_pass_a_message(cases):
+def test_a_transfer_wakes_a_pass_and_a_pass_a_transfer(cases):
     for case in cases.transfers:
-        if case.op is Op.SEND:
+        if case.size > 1:
             assert transfers._wake_seconds(case, *columns(case)) == pytest.approx(WAKE_S)
 
 

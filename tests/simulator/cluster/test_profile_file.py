@@ -48,6 +48,7 @@ points = st.dictionaries(st.integers(0, 10**12), times, min_size=1, max_size=6).
         ),
         issue_s=times,
         wake_s=times,
+        wake_collective_s=st.none() | times,
         transfer_cores=times,
         transfer_loss=st.none() | st.floats(0, 0.99),
     )

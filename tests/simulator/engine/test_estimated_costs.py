@@ -9,6 +9,7 @@ import pytest
 from simulator import lower, parse
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.profile import Profile
 from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
 from simulator.program.operations import Op
@@ -95,6 +96,17 @@ def test_only_what_waits_for_another_stream_wakes() -> None:
         {"0RECV_B0"} if next(i for i in program if i.label == "0RECV_B0").after else set()
     )
     assert set(delays.values()) == {0.0, 0.25}
+
+
+def test_collectives_are_begun_and_awaited_by_who_runs_the_passes() -> None:
+    """So nobody else is woken, and a profile has a time of its own for it."""
+    for plan, wakes in (("tensor", 0.125), ("pipeline", 0.25)):
+        settings = ("parallel.pipeline=1", f"parallel.{plan}=2", "parallel.microbatches=1")
+        for collective_s, expected in ((0.125, wakes), (None, 0.25)):
+            profile = Profile({"cores": 2}, wake_s=0.25, wake_collective_s=collective_s)
+            cluster = replace(host(), wake_s=0.25, profile=profile)
+            program, costs = model(*settings, cluster=cluster)
+            assert {costs.delay(i) for i in program if i.after} == {expected}
 
 
 def two_hosts(**fields: float) -> Cluster:
