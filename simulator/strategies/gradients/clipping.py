@@ -64,13 +64,13 @@ def with_gradient_norm(calls: Sequence[Call], group: tuple[int, ...]) -> list[Ca
 
 def _norm(step: Task) -> Task:
     """Return the norm of the gradients that an optimizer step uses."""
-    which = step.mnemonic.removeprefix(Op.OPTIMIZER_STEP.value)
+    part = -1 if step.tensor is None else step.tensor.part
     return Task(
         op=Op.GRADIENT_NORM,
         stage=step.stage,
         layers=step.layers,
         segment=step.segment,
-        mnemonic=which and f"{Op.GRADIENT_NORM.value}{which}",
+        mnemonic="" if part < 0 else f"{Op.GRADIENT_NORM.value}_PART{part}",
         tensor=step.tensor,
         nbytes=step.nbytes,
     )

@@ -24,11 +24,16 @@ MESHES = [
     {"data": 2, "data_style": "parameter-server"},
     {"data": 2, "data_style": "parameter-server", "servers": 2},
     {"data": 3, "data_style": "parameter-server"},
+    {"data": 2, "data_style": "asynchronous"},
+    {"data": 3, "data_style": "asynchronous", "policy": "random-order"},
+    {"data": 3, "data_style": "asynchronous", "policy": "bounded-staleness", "staleness_bound": 1},
+    {"data": 3, "data_style": "asynchronous", "policy": "softsync", "pushes": 2},
+    {"data": 3, "data_style": "asynchronous", "policy": "first-n", "pushes": 2},
 ]
 
 
 @settings(
-    max_examples=12,
+    max_examples=16,
     deadline=None,
     derandomize=True,  # a run takes its time: the same ones wherever the suite is run
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -63,10 +68,13 @@ def test_it_ends_and_trains_as_one_process_does(
     ran = run(**keys)
     measured = ran.measurement.timeline
     assert sorted(measured.labels()) == sorted(predicted.timeline.labels())
-    assert [row.to_json() for row in predicted.staleness] == ran.measurement.staleness
+    arrives = plan.parallel.is_asynchronous
+    if not arrives:  # else it depends on who comes when
+        assert [row.to_json() for row in predicted.staleness] == ran.measurement.staleness
+    assert len(measured.decisions) == len(predicted.timeline.decisions)
     steps = keys["horizon"] * keys["iterations"]
     assert len(ran.measurement.losses) == steps
-    if not updates_within_a_step(plan):
+    if not (arrives or updates_within_a_step(plan)):
         one = {key: keys[key] for key in ("model", "layers", "microbatches", "optimizer", "warmup")}
         shares = plan.parallel.batch_shares
         _, _, losses = reference(experiment(**one, pipeline=1, data=shares, iterations=steps))
