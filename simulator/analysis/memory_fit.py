@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.resource import Resource
 from simulator.timeline.timeline import Timeline
 from simulator.units import listed, nbytes
 
@@ -53,7 +54,7 @@ def memory_fit(timeline: Timeline, cluster: Cluster) -> MemoryFit:
 
     Allocators of different processes do not give back to each other, so their peaks add up.
     """
-    held: dict[str, dict[int, int]] = {}
+    held: dict[Resource, dict[int, int]] = {}
     for rank, sample in zip(timeline.members, timeline.memory, strict=False):
         held.setdefault(cluster.compute_resource(rank), {})[rank] = sample.peak
     fits = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from simulator.cluster.resource import Resource
 from simulator.engine.engine import simulate
 from simulator.engine.questions import Costs
 from simulator.program.instruction import Instruction
@@ -24,7 +25,7 @@ class RecordedCosts(Costs):
     """Costs read off timelines instead of a model; nothing shares anything."""
 
     def __init__(self, durations: Floats, delays: Floats):
-        self.capacities: dict[str, float] = {}
+        self.capacities: dict[Resource, float] = {}
         self._durations: list[float] = durations.tolist()
         self._delays: list[float] = delays.tolist()
 

@@ -16,6 +16,7 @@ from simulator.cluster.library import Library
 from simulator.cluster.links import Link, Protocol
 from simulator.cluster.nodes import Nodes
 from simulator.cluster.profile import Profile
+from simulator.cluster.resource import Resource, ResourceKind
 from simulator.cluster.timing import Timing
 from simulator.cluster.topology import Topology
 from simulator.experiment.section import ExperimentError
@@ -97,11 +98,11 @@ class Cluster:
         """Return the number of the node that `rank` is in."""
         return self.topology.node(rank)
 
-    def compute_resource(self, rank: int) -> str:
-        """Return the name of what passes of `rank` share: the cores of its host, or its device."""
+    def compute_resource(self, rank: int) -> Resource:
+        """Return what passes of `rank` share: the cores of its host, or its device."""
         if self.cores is not None:
-            return f"cores:{self.node(rank)}"
-        return f"device:{self.topology.device(rank)}"
+            return Resource(ResourceKind.CORES, self.node(rank))
+        return Resource(ResourceKind.DEVICE, self.topology.device(rank))
 
     @property
     def compute_capacity(self) -> float:

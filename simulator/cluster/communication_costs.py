@@ -11,6 +11,7 @@ from simulator.cluster.extent import Extent, extent_of
 from simulator.cluster.library import Library
 from simulator.cluster.links import Protocol
 from simulator.cluster.placement import Floats, Placement
+from simulator.cluster.resource import Direction, Resource
 from simulator.cluster.topology import MEMORY, PORT, Topology
 from simulator.experiment.section import ExperimentError
 from simulator.program.operations import Formula, Op
@@ -48,7 +49,7 @@ class CommunicationCosts:
         self.protocols = next((list(link.protocols) for link in self.links if link), [])
         self._extents: dict[tuple[tuple[int, ...], str], Extent] = {}
         self._costs: dict[tuple[Op, tuple[int, ...], float], Cost] = {}
-        self._shares: dict[tuple[int, ...], tuple[list[str], Floats]] = {}
+        self._shares: dict[tuple[int, ...], tuple[list[Resource], Floats]] = {}
 
     def cost(self, op: Op, group: tuple[int, ...], nbytes: float) -> Cost:
         """Return the cost by the fastest algorithm, or by the one that is forced.
@@ -88,25 +89,25 @@ class CommunicationCosts:
         """Return the seconds that one message takes, both ranks being ready."""
         return self._messages([(source, target)], nbytes)[0]
 
-    def traffic(self, op: Op, group: tuple[int, ...], nbytes: float) -> dict[str, float]:
-        """Return the bytes that pass each resource, named ``out:`` or ``in:`` and its name.
+    def traffic(self, op: Op, group: tuple[int, ...], nbytes: float) -> dict[Resource, float]:
+        """Return the bytes that pass each link, in each direction.
 
         A SEND is a message from the first of `group` to the second.
         """
-        found: dict[str, float] = {}
+        found: dict[Resource, float] = {}
         if op.row.cost is Formula.MESSAGE:
             for source, target in _pairs_of(op, group):
-                for name, _ in self.topology.path(source, target)[1]:
-                    found[name] = found.get(name, 0.0) + nbytes
+                for way, _ in self.topology.path(source, target)[1]:
+                    found[way] = found.get(way, 0.0) + nbytes
             return found
         volumes = self.cost(op, group, nbytes).volumes
         if group not in self._shares:
             shares = Placement(self.topology, group).shares()
-            self._shares[group] = self.topology.names(shares.names.tolist()), shares.rows
-        names, rows = self._shares[group]
-        for name, passing in zip(names, (rows @ np.array(volumes)).tolist(), strict=True):
+            self._shares[group] = self.topology.resources(shares.names.tolist()), shares.rows
+        links, rows = self._shares[group]
+        for link, passing in zip(links, (rows @ np.array(volumes)).tolist(), strict=True):
             if passing:
-                found[f"out:{name}"] = found[f"in:{name}"] = passing
+                found[link.going(Direction.OUT)] = found[link.going(Direction.IN)] = passing
         return found
 
     def extent(self, group: tuple[int, ...], pattern: str = "ring") -> Extent:
@@ -119,13 +120,13 @@ class CommunicationCosts:
 
     def _messages(self, pairs: list[tuple[int, int]], nbytes: float) -> tuple[float, str]:
         """Return the seconds of messages that are sent at once, and their protocol."""
-        load: dict[str, float] = {}
+        load: dict[Resource, float] = {}
         level = MEMORY
         for source, target in pairs:
             farthest, path = self.topology.path(source, target)
             level = max(level, farthest)
-            for name, bandwidth in path:
-                load[name] = load.get(name, 0.0) + nbytes / bandwidth
+            for way, bandwidth in path:
+                load[way] = load.get(way, 0.0) + nbytes / bandwidth
         link = self.links[level]
         assert link
         busy = max(load.values())

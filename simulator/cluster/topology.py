@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from simulator.cluster.links import Link
 from simulator.cluster.nodes import Nodes
 from simulator.cluster.nvlink import LinkMatrix
+from simulator.cluster.resource import Direction, Resource, ResourceKind
 
 MEMORY, PORT, LANE, BRIDGE, NODE = range(5)
 """Levels, named by the boundary of their units; those of switch tiers follow."""
@@ -104,33 +105,37 @@ class Topology:
         above = [number // tier.nodes_per_switch for tier in self.tiers]
         return (rank, device, island, switch, number, *above)
 
-    def boundary(self, rank: int, level: int) -> list[tuple[str, float]]:
+    def boundary(self, rank: int, level: int) -> list[tuple[Resource, float]]:
         """Return the (resource, bytes/s) that `rank` uses to leave its unit of `level`."""
         number, position = self.locate(rank)
         node, device = self.nodes[number], self.device(rank)
-        lane = [(f"pcie:{device}", self.pcie.bandwidth)] if self.pcie else []
+        lane = [(Resource(ResourceKind.PCIE, device), self.pcie.bandwidth)] if self.pcie else []
         if level == MEMORY:
-            return [(f"memory:{device}", self.memory.bandwidth)] if self.memory else []
+            if self.memory is None:
+                return []
+            return [(Resource(ResourceKind.MEMORY, device), self.memory.bandwidth)]
         if level == PORT:
             assert self.island
             links = sum(self.mesh[position % node.per_island]) if self.mesh else 1
-            return [(f"island:{device}", links * self.island.bandwidth)]
+            return [(Resource(ResourceKind.ISLAND, device), links * self.island.bandwidth)]
         if level == LANE:
             return lane
         if level == BRIDGE:
             if node.per_switch < max(node.per_island, 2):
                 return lane  # every device has a root port of its own
             assert self.pcie
-            return [(f"bridge:{self.units(rank)[BRIDGE]}", self.pcie.bandwidth)]
+            switch = self.units(rank)[BRIDGE]
+            return [(Resource(ResourceKind.BRIDGE, switch), self.pcie.bandwidth)]
         if level == NODE:
-            return [*lane, (f"nic:{number}.{node.card(position)}", node.bandwidth / node.ports)]
+            card = Resource(ResourceKind.NIC, number, node.card(position))
+            return [*lane, (card, node.bandwidth / node.ports)]
         tier = self.tiers[level - NODE - 1]
         leaf = number // tier.nodes_per_switch
         up = tier.nodes_per_switch * node.bandwidth / tier.oversubscription
-        return [(f"uplink:{level - NODE}.{leaf}", up)]
+        return [(Resource(ResourceKind.UPLINK, level - NODE, leaf), up)]
 
-    def names(self, places: Iterable[tuple[int, int, int]]) -> list[str]:
-        """Return the names of resources: of a rank, at a level, which of those of `boundary`."""
+    def resources(self, places: Iterable[tuple[int, int, int]]) -> list[Resource]:
+        """Return resources: of a rank, at a level, which of those of `boundary`."""
         found = []
         for rank, level, number in places:
             listed = self.boundary(rank, level)
@@ -145,7 +150,7 @@ class Topology:
             return self.island
         return self.pcie if level in (LANE, BRIDGE) else self.network
 
-    def path(self, source: int, target: int) -> tuple[int, list[tuple[str, float]]]:
+    def path(self, source: int, target: int) -> tuple[int, list[tuple[Resource, float]]]:
         """Return the level of a message's link, and the resources, with bytes/s, at each end.
 
         Devices of an island that no link joins directly use PCIe.
@@ -157,30 +162,32 @@ class Topology:
             links = self.mesh[position][other]
             if links:
                 speed = links * self.island.bandwidth
-                ends = (f"out:island:{mine[PORT]}", f"in:island:{theirs[PORT]}")
+                out, into = (Resource(ResourceKind.ISLAND, u[PORT]) for u in (mine, theirs))
+                ends = (out.going(Direction.OUT), into.going(Direction.IN))
                 return PORT, [(end, speed) for end in ends]
             level = LANE
         levels = [level] if level < BRIDGE else [LANE, BRIDGE]
         if level >= NODE:
             levels = list(range(NODE, level + 1))
         used = {
-            f"{way}:{name}": speed
-            for way, rank in (("out", source), ("in", target))
+            resource.going(direction): speed
+            for direction, rank in ((Direction.OUT, source), (Direction.IN, target))
             for at in levels
-            for name, speed in self.boundary(rank, at)
+            for resource, speed in self.boundary(rank, at)
         }
         return level, list(used.items())
 
-    def capacities(self, ranks: Iterable[int]) -> dict[str, float]:
-        """Return the bytes/s that the best protocol reaches of every resource of `ranks`.
+    def capacities(self, ranks: Iterable[int]) -> dict[Resource, float]:
+        """Return the bytes/s, each way, that the best protocol reaches of every link of `ranks`.
 
-        Resources are named as in `boundary`.
+        They are those of `boundary`, without a direction.
         """
-        found: dict[str, float] = {}
+        found: dict[Resource, float] = {}
         for rank in {self.device(rank): rank for rank in ranks}.values():  # one of each device
             for level in range(self.num_levels):
                 link = self.link(level)
                 if link is not None:
-                    for name, bandwidth in self.boundary(rank, level):
-                        found[name] = max(found.get(name, 0.0), bandwidth * link.efficiency)
+                    for resource, bandwidth in self.boundary(rank, level):
+                        reached = bandwidth * link.efficiency
+                        found[resource] = max(found.get(resource, 0.0), reached)
         return found

@@ -11,11 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
+from operator import attrgetter
 
 import simpy
 
-Demand = tuple[tuple[str, float], ...]
+from simulator.cluster.resource import Resource
+
+Demand = tuple[tuple[Resource, float], ...]
 """Pairs of a resource and the amount that an activity uses of it at full speed."""
+
+TEXT = attrgetter("text")
+"""The order of resources: of those that are used up at once, the first stops its activities."""
 
 ROUNDING = 1e-9
 """The share of a capacity by which sums of demands may exceed it."""
@@ -23,14 +29,14 @@ ROUNDING = 1e-9
 
 def fair_rates(
     demands: Sequence[Demand],
-    capacities: Mapping[str, float],
+    capacities: Mapping[Resource, float],
     weights: Sequence[float] | None = None,
 ) -> list[float]:
     """Return the speed of each activity, between 0 and 1, that max-min fairness gives it.
 
     Args:
         demands: for each activity, amounts in the unit of the resource's capacity.
-        capacities: the capacity of each resource; a resource that is not named is unlimited.
+        capacities: the capacity of each resource; one that is not there is unlimited.
         weights: the weight of each activity, above 0; None: all are equal.
     """
     weights = weights or [1.0] * len(demands)
@@ -39,7 +45,7 @@ def fair_rates(
     left = dict(capacities)
     level = 0.0
     while growing:
-        load: dict[str, float] = {}
+        load: dict[Resource, float] = {}
         for index in growing:
             for resource, amount in demands[index]:
                 if resource in left:
@@ -47,7 +53,8 @@ def fair_rates(
         heaviest = max(weights[index] for index in growing)
         rise = 1.0 / heaviest - level
         tight = None
-        for resource, amount in sorted(load.items()):
+        for resource in sorted(load, key=TEXT):
+            amount = load[resource]
             if amount > 0 and left[resource] / amount < rise:
                 rise, tight = left[resource] / amount, resource
         level += rise
@@ -106,10 +113,10 @@ class SharedResources:
         capacities: the amount that there is of each resource.
     """
 
-    def __init__(self, environment: simpy.Environment, capacities: Mapping[str, float]):
+    def __init__(self, environment: simpy.Environment, capacities: Mapping[Resource, float]):
         self.environment = environment
         self.capacities = dict(capacities)
-        self._users: dict[str, dict[int, _Activity]] = {name: {} for name in capacities}
+        self._users: dict[Resource, dict[int, _Activity]] = {name: {} for name in capacities}
         self._load = dict.fromkeys(capacities, 0.0)
         self._limited: dict[Demand, Demand] = {}
         self._active: dict[int, _Activity] = {}
@@ -150,14 +157,14 @@ class SharedResources:
     def limited(self, demand: Demand) -> Demand:
         """Return what a demand has of resources that there are, each once."""
         if demand not in self._limited:
-            found: dict[str, float] = {}
+            found: dict[Resource, float] = {}
             for resource, amount in demand:
                 if amount > 0 and resource in self._users:
                     found[resource] = found.get(resource, 0.0) + amount
             self._limited[demand] = tuple(found.items())
         return self._limited[demand]
 
-    def _is_short(self, resource: str) -> bool:
+    def _is_short(self, resource: Resource) -> bool:
         return self._load[resource] > self.capacities[resource] * (1 + ROUNDING)
 
     def _replan(self, changed: Iterable[_Activity]) -> None:
@@ -182,7 +189,7 @@ class SharedResources:
                 heappush(self._queue, (activity.end, activity.number))
 
     def _rates(
-        self, activities: Sequence[_Activity], scarce: Mapping[str, float]
+        self, activities: Sequence[_Activity], scarce: Mapping[Resource, float]
     ) -> Sequence[float]:
         """Return the speeds of activities that are joined by some resources."""
         if not scarce:

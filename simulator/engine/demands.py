@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.cluster.cluster import Cluster
-from simulator.engine.contention import ROUNDING, Demand
+from simulator.cluster.resource import Resource, ResourceKind
+from simulator.engine.contention import ROUNDING, TEXT, Demand
 from simulator.engine.device_overlap import overlapping
 from simulator.engine.folded_traffic import FoldedTraffic, Ranks
 from simulator.engine.redundant_resources import Column, redundant
@@ -56,8 +57,8 @@ class Demands:
     ):
         self.cluster, self.alone = cluster, alone
         self._folded = FoldedTraffic(folding, cluster, program.members) if folding else None
-        self.capacities: dict[str, float] = {}
-        self._taken: dict[tuple[Op, Ranks | int, int], dict[str, float]] = {}
+        self.capacities: dict[Resource, float] = {}
+        self._taken: dict[tuple[Op, Ranks | int, int], dict[Resource, float]] = {}
         self._of_links: dict[TaskOfRank, Demand] = {}
         self._beside: set[int] = set()  # uids that share cores or a device
         self._all_beside = cluster.cores is not None
@@ -66,7 +67,7 @@ class Demands:
         self._own = self._owners(program)
         if self._all_beside:
             resources = {cluster.compute_resource(rank) for rank in program.members}
-            self.capacities |= dict.fromkeys(sorted(resources), cluster.compute_capacity)
+            self.capacities |= dict.fromkeys(sorted(resources, key=TEXT), cluster.compute_capacity)
         else:
             self._share_devices(program)
 
@@ -79,7 +80,7 @@ class Demands:
         """
         first = participants[0]
         of_links = self._of_links.get((first.rank, id(first.task)), ())
-        use: dict[str, float] = {}
+        use: dict[Resource, float] = {}
         for member in participants if self._beside or self._all_beside else ():
             if self._all_beside or member.uid in self._beside:
                 resource = self.cluster.compute_resource(member.rank)
@@ -97,28 +98,28 @@ class Demands:
         resource = self.cluster.compute_resource(rank)
         return ((resource, PRESENCE),) if resource in self.capacities else ()
 
-    def own(self, rank: int) -> Set[str]:
+    def own(self, rank: int) -> Set[Resource]:
         """Return the resources that passes and collectives of this rank use, and nothing else."""
         return self._own.get(rank, frozenset())
 
-    def _owners(self, program: Program) -> dict[int, set[str]]:
+    def _owners(self, program: Program) -> dict[int, set[Resource]]:
         """Return, by rank, the resources that nothing but its passes and collectives uses."""
-        users: dict[str, set[int | None]] = {}  # None: messages
+        users: dict[Resource, set[int | None]] = {}  # None: messages
         for rank in program.members:
             users.setdefault(self.cluster.compute_resource(rank), set()).add(rank)
         for rank, task in _communication(program):
-            for name, _ in self._of_links.get((rank, id(task)), ()):
-                users.setdefault(name, set()).add(None if task.op in MESSAGES else rank)
-        owned: dict[int, set[str]] = {}
-        for name, who in users.items():
+            for resource, _ in self._of_links.get((rank, id(task)), ()):
+                users.setdefault(resource, set()).add(None if task.op in MESSAGES else rank)
+        owned: dict[int, set[Resource]] = {}
+        for resource, who in users.items():
             only, *others = who
             if only is not None and not others:
-                owned.setdefault(only, set()).add(name)
+                owned.setdefault(only, set()).add(resource)
         return owned
 
     def _share_links(self, program: Program) -> None:
-        rates: dict[TaskOfRank, dict[str, float]] = {}
-        users: dict[str, dict[int, float]] = {}  # per resource, the highest rate of each queue
+        rates: dict[TaskOfRank, dict[Resource, float]] = {}
+        users: dict[Resource, dict[int, float]] = {}  # per resource, the highest rate of each queue
         numbers: dict[Queue, int] = {}
         known: dict[tuple[object, int], int] = {}  # a group of thousands is hashed once
         for rank, task in _communication(program):
@@ -129,34 +130,36 @@ class Demands:
             queue = rendezvous_key(rank, task) or in_turn
             taken = self._taken_by(task, participants_of(rank, task))
             mine = rates[rank, id(task)] = {
-                name: nbytes / seconds for name, nbytes in taken.items()
+                resource: nbytes / seconds for resource, nbytes in taken.items()
             }
             number = known.get((queue[0], id(queue[1])))
             if number is None:
                 number = numbers.setdefault(queue, len(numbers))
                 if queue[1] is task.group:  # which stays where it is
                     known[queue[0], id(queue[1])] = number
-            for name, rate in mine.items():
-                of_queue = users.setdefault(name, {})
+            for resource, rate in mine.items():
+                of_queue = users.setdefault(resource, {})
                 of_queue[number] = max(of_queue.get(number, 0.0), rate)
-        columns: dict[str, Column] = {}
+        columns: dict[Resource, Column] = {}
         limits = self.cluster.topology.capacities(program.members)
-        for name, of_queue in users.items():
-            capacity = limits[name.partition(":")[2]]
+        for resource, of_queue in users.items():
+            capacity = limits[resource.link]
             if sum(of_queue.values()) > capacity * (1 + ROUNDING):
-                self.capacities[name] = capacity
-                columns[name] = {}
+                self.capacities[resource] = capacity
+                columns[resource] = {}
         for key, mine in rates.items():
-            for name in columns.keys() & mine.keys():
-                columns[name][key] = mine[name]
-        for name in redundant(columns, self.capacities):
-            del self.capacities[name]
+            for resource in columns.keys() & mine.keys():
+                columns[resource][key] = mine[resource]
+        for resource in redundant(columns, self.capacities):
+            del self.capacities[resource]
         for key, mine in rates.items():
-            kept = tuple((name, rate) for name, rate in mine.items() if name in self.capacities)
+            kept = tuple(
+                (resource, rate) for resource, rate in mine.items() if resource in self.capacities
+            )
             if kept:
                 self._of_links[key] = kept
 
-    def _taken_by(self, task: Task, group: Ranks) -> dict[str, float]:
+    def _taken_by(self, task: Task, group: Ranks) -> dict[Resource, float]:
         """Return the bytes through every resource, those of ranks without a list included."""
         op = Op.SEND if task.op in MESSAGES else task.op
         key = (op, id(group) if group is task.group else group, task.nbytes)
@@ -165,12 +168,12 @@ class Demands:
             self._taken[key] = taken(op, group, task.nbytes)
         return self._taken[key]
 
-    def _traffic(self, op: Op, group: Ranks, nbytes: int) -> dict[str, float]:
+    def _traffic(self, op: Op, group: Ranks, nbytes: int) -> dict[Resource, float]:
         traffic = self.cluster.communication.traffic(op, group, nbytes)
         if self.cluster.cores is None:
             return traffic
         # processes of one host have no links of their own; what they share are its cores
-        return {name: amount for name, amount in traffic.items() if ":island:" not in name}
+        return {r: amount for r, amount in traffic.items() if r.kind is not ResourceKind.ISLAND}
 
     def _share_devices(self, program: Program) -> None:
         """Let passes and transfers that may overlap share their device.

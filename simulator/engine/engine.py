@@ -12,6 +12,7 @@ from functools import partial
 
 import simpy
 
+from simulator.cluster.resource import Resource
 from simulator.engine.contention import Demand, SharedResources
 from simulator.engine.questions import CopiedCosts, Costs
 from simulator.engine.unshared import unshared_times
@@ -100,7 +101,7 @@ class Engine(LeapingWalk):
         """
         position = {uid: number for number, uid in enumerate(uids)}
         waits = [[position[w] for w in self.waits(uid) if w in position] for uid in uids]
-        resources: dict[str, int] = {}
+        resources: dict[Resource, int] = {}
         key: list[object] = []
         for uid, before in zip(uids, waits, strict=True):
             demand, weight = self.demand((uid,))

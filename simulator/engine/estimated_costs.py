@@ -7,6 +7,7 @@ from collections.abc import Sequence, Set
 import numpy as np
 
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.resource import Resource
 from simulator.cluster.timing import Timing
 from simulator.cluster.transfer_share import transfer_share, wake_weight
 from simulator.engine import kernels
@@ -161,7 +162,7 @@ class EstimatedCosts(Costs):
         likeness: list[int] = (np.concatenate(found) * 2 + beside).tolist()
         return likeness
 
-    def own(self, rank: int) -> Set[str]:
+    def own(self, rank: int) -> Set[Resource]:
         """Return the device and links that only passes and collectives of this rank use."""
         return self.demands.own(rank)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulator.cluster.resource import Resource
 from simulator.cluster.timing import Timing
 from simulator.engine.durations import Durations
 from simulator.engine.questions import Costs, seconds_by_task
@@ -33,7 +34,7 @@ class FixedCosts(Costs):
 
     def __init__(self, durations: Durations, pace: float = 1.0) -> None:
         self.durations, self.pace = durations, pace
-        self.capacities: dict[str, float] = {}
+        self.capacities: dict[Resource, float] = {}
 
     def seconds(self, instruction: Instruction) -> float:
         """Return the stretched duration of an instruction."""

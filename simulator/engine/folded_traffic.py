@@ -13,6 +13,7 @@ import numpy as np
 
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.placement import Floats, Integers, Placement
+from simulator.cluster.resource import Direction, Resource
 from simulator.engine.rank_classes import Codes, codes_of_groups
 from simulator.engine.replica_folding import Folding
 from simulator.program.operations import Formula, Op
@@ -34,32 +35,32 @@ class FoldedTraffic:
         self.members = np.array(members)
         regions = folding.placement.units[-1]  # what two ranks share lies within one
         self._near = np.flatnonzero(np.isin(regions, regions[self.members]))
-        self._resources: dict[tuple[str, int], int] = {}
-        self._names: list[str] = []
+        self._number_of: dict[tuple[str, int], int] = {}
+        self._links: list[Resource] = []
         self._used = self._resources_of_near()
-        self._known = frozenset(self._names)
+        self._known = frozenset(self._links)
         self._codes: dict[int, Codes] = {}
         self._together: dict[int, Integers] = {}
         self._shares: dict[tuple[int, int], Floats] = {}
-        self._passing: dict[tuple[Op, Ranks], dict[str, float]] = {}
+        self._passing: dict[tuple[Op, Ranks], dict[Resource, float]] = {}
 
-    def taken(self, op: Op, group: Ranks, nbytes: int) -> dict[str, float]:
-        """Return the bytes through every resource, named ``out:`` or ``in:`` and its name.
+    def taken(self, op: Op, group: Ranks, nbytes: int) -> dict[Resource, float]:
+        """Return the bytes through every link, in each direction.
 
         A SEND is a message from the first of `group` to the second.
         """
         if op.row.cost is Formula.MESSAGE:
             if (op, group) not in self._passing:
                 self._passing[op, group] = self._messages(op, group)
-            return {name: count * nbytes for name, count in self._passing[op, group].items()}
+            return {way: count * nbytes for way, count in self._passing[op, group].items()}
         if max(group) >= self.folding.mesh.world_size:  # with a server, which has no like
             taken = self.costs.traffic(op, group, nbytes)
-            return {name: n for name, n in taken.items() if name.partition(":")[2] in self._known}
+            return {way: n for way, n in taken.items() if way.link in self._known}
         volumes = np.array(self.costs.cost(op, group, nbytes).volumes)
         found = {}
-        for name, passing in zip(self._names, (self._rows(group) @ volumes).tolist(), strict=True):
+        for link, passing in zip(self._links, (self._rows(group) @ volumes).tolist(), strict=True):
             if passing:
-                found[f"out:{name}"] = found[f"in:{name}"] = passing
+                found[link.going(Direction.OUT)] = found[link.going(Direction.IN)] = passing
         return found
 
     def _resources_of_near(self) -> list[list[Integers]]:
@@ -73,14 +74,14 @@ class FoldedTraffic:
                     mine.ranks.tolist(), boundary.numbers.tolist(), strict=True
                 ):
                     key = boundary.family, number
-                    if number >= 0 and key not in self._resources:
-                        self._resources[key] = len(self._names)
-                        self._names += self.topology.names([(rank, level, place)])
+                    if number >= 0 and key not in self._number_of:
+                        self._number_of[key] = len(self._links)
+                        self._links += self.topology.resources([(rank, level, place)])
         for level in range(self.topology.num_levels):
             used.append([])
             for boundary in near.boundary(level):
                 found = [
-                    self._resources.get((boundary.family, number), -1)
+                    self._number_of.get((boundary.family, number), -1)
                     for number in boundary.numbers.tolist()
                 ]
                 used[-1].append(np.array(found))
@@ -98,17 +99,17 @@ class FoldedTraffic:
             together = self._together[number]
             rows = divided.row[self._near]
             chosen = alike[rows] & (rows >= 0)
-            found = np.zeros((len(self._names), len(self._used)))
+            found = np.zeros((len(self._links), len(self._used)))
             for level, boundaries in enumerate(self._used):
                 leaving = chosen & (together[level + 1] > together[level])
                 for resources in boundaries:
                     using = leaving & (resources >= 0)
                     share = 1 / together[level][using]
-                    found[:, level] += np.bincount(resources[using], share, len(self._names))
+                    found[:, level] += np.bincount(resources[using], share, len(self._links))
             self._shares[number, row] = found / standing
         return self._shares[number, row]
 
-    def _messages(self, op: Op, group: Ranks) -> dict[str, float]:
+    def _messages(self, op: Op, group: Ranks) -> dict[Resource, float]:
         """Return how many messages pass each resource."""
         near = np.zeros(len(self.folding.list_of), dtype=bool)
         near[self._near] = True
@@ -128,11 +129,11 @@ class FoldedTraffic:
             if hop < 0:
                 sources, targets = targets, sources
         chosen = alike & (near[sources] | near[targets])
-        found: dict[str, float] = {}
+        found: dict[Resource, float] = {}
         for pair in zip(sources[chosen].tolist(), targets[chosen].tolist(), strict=True):
-            for name, _ in self.topology.path(*pair)[1]:
-                if name.partition(":")[2] in self._known:
-                    found[name] = found.get(name, 0.0) + 1 / standing
+            for way, _ in self.topology.path(*pair)[1]:
+                if way.link in self._known:
+                    found[way] = found.get(way, 0.0) + 1 / standing
         return found
 
     def _find(self, group: Ranks) -> tuple[int, int]:

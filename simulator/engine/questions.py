@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from simulator.cluster.resource import Resource
 from simulator.engine.contention import Demand
 from simulator.program.instruction import Instruction
 from simulator.program.program import Program
@@ -22,7 +23,7 @@ class Costs(Protocol):
         capacities: the amount that there is of each shared resource.
     """
 
-    capacities: dict[str, float]
+    capacities: dict[Resource, float]
 
     def seconds(self, instruction: Instruction) -> float:
         """Return the duration at full speed, for communication from the last arrival on."""
@@ -65,7 +66,7 @@ class Costs(Protocol):
         """
         return range(len(program))
 
-    def own(self, rank: int) -> Set[str]:
+    def own(self, rank: int) -> Set[Resource]:
         """Return the shared resources that nobody but this rank uses."""
         return frozenset()
 

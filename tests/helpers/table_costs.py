@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulator.cluster.resource import Resource, ResourceKind
 from simulator.engine.contention import Demand
 from simulator.engine.questions import Costs
 from simulator.program.instruction import Instruction
@@ -18,7 +19,7 @@ class TableCosts(Costs):
         nodes: int = 1,
     ):
         self.table, self.delays, self.nodes = seconds, delays or [0.0], nodes
-        self.capacities = {} if cores is None else {f"node{n}": cores for n in range(nodes)}
+        self.capacities = {} if cores is None else {cores_of(n): cores for n in range(nodes)}
 
     def seconds(self, instruction: Instruction) -> float:
         return self.table[instruction.uid % len(self.table)]
@@ -28,5 +29,10 @@ class TableCosts(Costs):
 
     def demand(self, participants: tuple[Instruction, ...]) -> Demand:
         amount = 1.0 if len(participants) == 1 else 0.5
-        uses = [(f"node{member.rank % self.nodes}", amount) for member in participants]
+        uses = [(cores_of(member.rank % self.nodes), amount) for member in participants]
         return tuple(uses) if self.capacities else ()
+
+
+def cores_of(node: int) -> Resource:
+    """Return the cores of a node."""
+    return Resource(ResourceKind.CORES, node)

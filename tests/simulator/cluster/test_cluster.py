@@ -8,6 +8,7 @@ from simulator import load
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.resolve import resolve
+from simulator.cluster.resource import Resource, ResourceKind
 from simulator.cluster.topology import NODE
 
 
@@ -18,8 +19,9 @@ def cluster(*overrides: str) -> Cluster:
 def test_fewer_devices_per_node_share_its_nics() -> None:
     preset = load_preset("dgx-h100")
     half = cluster("cluster.preset=dgx-h100", "cluster.devices_per_node=4")
-    assert half.topology.boundary(3, NODE)[-1] == ("nic:0.3", 2 * 50e9)
-    assert preset.topology.boundary(3, NODE)[-1] == ("nic:0.3", 50e9)
+    card = Resource(ResourceKind.NIC, 0, 3)
+    assert half.topology.boundary(3, NODE)[-1] == (card, 2 * 50e9)
+    assert preset.topology.boundary(3, NODE)[-1] == (card, 50e9)
     assert half.topology.island == preset.topology.island
 
 

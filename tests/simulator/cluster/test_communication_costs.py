@@ -17,6 +17,7 @@ from simulator.cluster.library import InNetwork, Library
 from simulator.cluster.links import Link, Protocol
 from simulator.cluster.nodes import Node, Nodes
 from simulator.cluster.preset_files import preset_names
+from simulator.cluster.resource import Direction, ResourceKind
 from simulator.cluster.topology import NODE, PORT, Tier, Topology
 from simulator.program.operations import Op
 
@@ -172,10 +173,14 @@ def test_no_link_carries_more_than_it_can_and_as_much_comes_as_goes(group, op, n
     traffic = found.traffic(op, group, S)
     capacities = found.topology.capacities(group)
     for resource, nbytes in traffic.items():
-        way, _, link = resource.partition(":")
-        assert nbytes / seconds <= capacities[link] * (1 + 1e-9)
-        assert traffic[("in:" if way == "out" else "out:") + link] == nbytes
-    out = sum(nbytes for resource, nbytes in traffic.items() if resource.startswith("out:island"))
+        assert nbytes / seconds <= capacities[resource.link] * (1 + 1e-9)
+        back = Direction.IN if resource.direction is Direction.OUT else Direction.OUT
+        assert traffic[resource.going(back)] == nbytes
+    out = sum(
+        nbytes
+        for resource, nbytes in traffic.items()
+        if resource.kind is ResourceKind.ISLAND and resource.direction is Direction.OUT
+    )
     if len({rank // 4 for rank in group}) == 1 and name in ("ring", "halving-doubling", "pairwise"):
         halves = 2 if op == Op.ALL_REDUCE else 1
         assert out == pytest.approx(halves * (len(group) - 1) * S)  # all parts to all but one

@@ -13,6 +13,7 @@ from simulator.cluster.catalogue import load_preset
 from simulator.cluster.links import Link, Protocol
 from simulator.cluster.nodes import Node, Nodes
 from simulator.cluster.placement import Placement
+from simulator.cluster.resource import Resource
 from simulator.cluster.topology import Tier, Topology
 
 LINK = Link(10.0, {"simple": Protocol(1e-6, 1.0)})
@@ -55,36 +56,36 @@ def test_units_and_boundaries_are_those_of_each_rank(topology: Topology) -> None
             ]
             expected = topology.boundary(rank, level)
             assert [speed for _, speed in found] == [speed for _, speed in expected]
-            for (family, _), (name, _) in zip(found, expected, strict=True):
-                assert name.startswith(family.partition(" ")[0])
+            for (family, _), (resource, _) in zip(found, expected, strict=True):
+                assert resource.kind == family.partition(" ")[0]
 
 
 @given(topologies(), st.data())
 def test_shares_are_sums_over_members(topology: Topology, data: st.DataObject) -> None:
     group = sorted(data.draw(st.sets(st.sampled_from(range(topology.num_ranks)), min_size=1)))
     units = [topology.units(rank) for rank in group]
-    expected: dict[str, list[float]] = {}
+    expected: dict[Resource, list[float]] = {}
     for level in range(topology.num_levels):
         members = Counter(unit[level] for unit in units)
         above = [(*unit, 0)[level + 1] for unit in units]
         for rank, unit, parent in zip(group, units, above, strict=True):
             mine = [u for u, a in zip(units, above, strict=True) if a == parent]
             if len({u[level] for u in mine}) > 1:
-                for name, _ in topology.boundary(rank, level):
-                    row = expected.setdefault(name, [0.0] * topology.num_levels)
+                for resource, _ in topology.boundary(rank, level):
+                    row = expected.setdefault(resource, [0.0] * topology.num_levels)
                     row[level] += 1 / members[unit[level]]
     found = Placement(topology, group).shares()
-    names = topology.names(found.names.tolist())
-    assert len(names) == len(set(names))
-    rows = dict(zip(names, found.rows.tolist(), strict=True))
+    resources = topology.resources(found.names.tolist())
+    assert len(resources) == len(set(resources))
+    rows = dict(zip(resources, found.rows.tolist(), strict=True))
     assert rows == {name: pytest.approx(row) for name, row in expected.items()}
 
 
 def test_ranks_need_not_be_in_order() -> None:
     topology = load_preset("dgx-a100-80gb").resized(nodes=2).topology
     ordered, mixed = (Placement(topology, ranks).shares() for ranks in ((0, 1, 8), (8, 0, 1)))
-    assert sorted(topology.names(ordered.names.tolist())) == sorted(
-        topology.names(mixed.names.tolist())
+    assert sorted(topology.resources(ordered.names.tolist())) == sorted(
+        topology.resources(mixed.names.tolist())
     )
     assert np.sort(ordered.rows, axis=0).tolist() == np.sort(mixed.rows, axis=0).tolist()
 

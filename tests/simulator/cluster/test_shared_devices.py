@@ -37,9 +37,15 @@ def test_ranks_are_placed_in_order_so_many_on_a_device() -> None:
     assert [topology.device(rank) for rank in (0, 1, 2, 31)] == [0, 0, 1, 15]
     assert [topology.node(rank) for rank in (15, 16)] == [0, 1]
     level, path = topology.path(2, 3)
-    assert (level, [name for name, _ in path]) == (MEMORY, ["out:memory:1", "in:memory:1"])
+    assert (level, [str(way) for way, _ in path]) == (
+        MEMORY,
+        ["out:memory:1", "in:memory:1"],
+    )
     level, path = topology.path(1, 2)
-    assert (level, [name for name, _ in path]) == (PORT, ["out:island:0", "in:island:1"])
+    assert (level, [str(way) for way, _ in path]) == (
+        PORT,
+        ["out:island:0", "in:island:1"],
+    )
     extent = extent_of(topology, (0, 1, 2, 3))
     assert extent.counts[:3] == (4, 2, 1)  # ranks, devices, islands
 

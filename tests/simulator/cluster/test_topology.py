@@ -7,6 +7,7 @@ import pytest
 from simulator.cluster.catalogue import load_preset
 from simulator.cluster.links import Link
 from simulator.cluster.nodes import Node, Nodes
+from simulator.cluster.resource import Resource
 from simulator.cluster.topology import (
     BRIDGE,
     LANE,
@@ -27,15 +28,19 @@ def test_ranks_are_placed_in_order_on_uneven_nodes() -> None:
             topology.node(rank)
 
 
+def texts(uses: list[tuple[Resource, float]]) -> list[tuple[str, float]]:
+    return [(str(resource), speed) for resource, speed in uses]
+
+
 def test_units_and_boundaries() -> None:
     topology = two_kinds()
     assert topology.units(3) == (3, 3, 2, 0, 0, 0, 0)  # itself, device, island, switch, node, …
     assert topology.units(11) == (11, 11, 10, 8, 3, 1, 0)
-    assert topology.boundary(3, PORT) == [("island:3", 100.0)]
-    assert topology.boundary(3, LANE) == [("pcie:3", 20.0)]
-    assert topology.boundary(3, BRIDGE) == [("bridge:0", 20.0)]
-    assert topology.boundary(3, NODE) == [("pcie:3", 20.0), ("nic:0.1", 10.0)]
-    assert topology.boundary(3, NODE + 1) == [("uplink:1.0", 2 * 20.0 / 2)]
+    assert texts(topology.boundary(3, PORT)) == [("island:3", 100.0)]
+    assert texts(topology.boundary(3, LANE)) == [("pcie:3", 20.0)]
+    assert texts(topology.boundary(3, BRIDGE)) == [("bridge:0", 20.0)]
+    assert texts(topology.boundary(3, NODE)) == [("pcie:3", 20.0), ("nic:0.1", 10.0)]
+    assert texts(topology.boundary(3, NODE + 1)) == [("uplink:1.0", 2 * 20.0 / 2)]
 
 
 @pytest.mark.parametrize(
@@ -54,17 +59,19 @@ def test_units_and_boundaries() -> None:
 def test_paths(pair: tuple[int, int], level: int, names: set[str]) -> None:
     found, path = two_kinds().path(*pair)
     assert found == level
-    assert {name for name, _ in path} == names
+    assert {str(resource) for resource, _ in path} == names
 
 
 def test_each_device_with_a_root_port_of_its_own_has_no_bridge() -> None:
     node = Node(("a",) * 4, per_island=2)
     topology = Topology(Nodes.of([node]), Link(100.0, WAY), None, Link(20.0, WAY))
-    assert topology.path(0, 2) == (BRIDGE, [("out:pcie:0", 20.0), ("in:pcie:2", 20.0)])
+    level, path = topology.path(0, 2)
+    assert (level, texts(path)) == (BRIDGE, [("out:pcie:0", 20.0), ("in:pcie:2", 20.0)])
 
 
 def test_in_a_mesh_devices_without_a_link_use_pcie() -> None:
     topology = load_preset("dgx-v100").topology
-    assert topology.path(0, 3) == (PORT, [("out:island:0", 50e9), ("in:island:3", 50e9)])
+    level, path = topology.path(0, 3)
+    assert (level, texts(path)) == (PORT, [("out:island:0", 50e9), ("in:island:3", 50e9)])
     level, path = topology.path(0, 7)
-    assert (level, path[0]) == (LANE, ("out:pcie:0", 15.75e9))
+    assert (level, texts(path)[0]) == (LANE, ("out:pcie:0", 15.75e9))

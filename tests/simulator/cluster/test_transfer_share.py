@@ -33,7 +33,7 @@ def test_a_calibrated_device_has_room_for_as_many_passes_as_were_seen_on_it() ->
         ((cluster.compute_resource(0), 1.0),),
         ((cluster.compute_resource(1), 1.0),),
     ]
-    rates = fair_rates(demands, {"device:0": 1.5}, [weight, 1.0, 1.0])
+    rates = fair_rates(demands, {cluster.compute_resource(0): 1.5}, [weight, 1.0, 1.0])
     assert rates == pytest.approx([1 / 3, 0.75 * 0.8, 0.75 * 0.8])
 
 

@@ -9,10 +9,11 @@ import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.cluster.resource import Resource, ResourceKind
 from simulator.engine.contention import Demand, SharedResources, fair_rates, rates_of_one
 
 EPSILON = 1e-9
-RESOURCES = "abc"
+A, B, C = RESOURCES = [Resource(ResourceKind.DEVICE, number) for number in range(3)]
 
 demands = st.lists(
     st.lists(
@@ -27,7 +28,7 @@ capacities = st.fixed_dictionaries({name: st.floats(0.125, 10.0) for name in RES
 
 @given(demands, capacities, st.data())
 def test_rates_are_max_min_fair(
-    demands: list[Demand], capacities: dict[str, float], data: st.DataObject
+    demands: list[Demand], capacities: dict[Resource, float], data: st.DataObject
 ) -> None:
     weights = [data.draw(st.sampled_from([0.25, 0.5, 1.0, 1.5])) for _ in demands]
     rates = fair_rates(demands, capacities, weights)
@@ -62,7 +63,7 @@ def test_rates_are_max_min_fair(
 )
 def test_rates_of_one_resource_are_fair(users: list[tuple[float, float]], capacity: float) -> None:
     amounts, weights = ([user[column] for user in users] for column in (0, 1))
-    expected = fair_rates([(("a", amount),) for amount in amounts], {"a": capacity}, weights)
+    expected = fair_rates([((A, amount),) for amount in amounts], {A: capacity}, weights)
     assert rates_of_one(amounts, capacity, weights) == pytest.approx(expected, rel=1e-12)
 
 
@@ -78,18 +79,18 @@ def test_rates_do_not_depend_on_the_order(demands, capacities, random) -> None:
 @pytest.mark.parametrize(
     ("demands", "capacities", "expected"),
     [
-        ([], {"a": 1}, []),
-        ([()], {"a": 1}, [1.0]),
-        ([(("a", 1),)], {}, [1.0]),  # what is not named is unlimited
-        ([(("a", 1),)] * 4, {"a": 2}, [0.5] * 4),
-        ([(("a", 1),)] * 2, {"a": 2}, [1.0] * 2),
-        ([(("a", 4),)], {"a": 1}, [0.25]),
+        ([], {A: 1}, []),
+        ([()], {A: 1}, [1.0]),
+        ([((A, 1),)], {}, [1.0]),  # what is not named is unlimited
+        ([((A, 1),)] * 4, {A: 2}, [0.5] * 4),
+        ([((A, 1),)] * 2, {A: 2}, [1.0] * 2),
+        ([((A, 4),)], {A: 1}, [0.25]),
         # one speed for all, whatever they use
-        ([(("a", 3),), (("a", 1),)], {"a": 2}, [0.5, 0.5]),
+        ([((A, 3),), ((A, 1),)], {A: 2}, [0.5, 0.5]),
         # the middle one is held by the tight link; the third takes what it leaves
-        ([(("a", 1),), (("a", 1), ("b", 1)), (("b", 1),)], {"a": 1, "b": 1.25}, [0.5, 0.5, 0.75]),
+        ([((A, 1),), ((A, 1), (B, 1)), ((B, 1),)], {A: 1, B: 1.25}, [0.5, 0.5, 0.75]),
         # named twice is used twice
-        ([(("a", 1), ("a", 1))], {"a": 1}, [0.5]),
+        ([((A, 1), (A, 1))], {A: 1}, [0.5]),
     ],
 )
 def test_rates_by_hand(demands, capacities, expected: list[float]) -> None:
@@ -97,7 +98,7 @@ def test_rates_by_hand(demands, capacities, expected: list[float]) -> None:
 
 
 def finishing_times(
-    activities: list[tuple[float, float, Demand]], capacities: dict[str, float]
+    activities: list[tuple[float, float, Demand]], capacities: dict[Resource, float]
 ) -> list[float]:
     """When activities of (start, seconds, demand) end."""
     environment = simpy.Environment()
@@ -115,7 +116,7 @@ def finishing_times(
     return ends
 
 
-ONE: Demand = (("core", 1.0),)
+ONE: Demand = ((A, 1.0),)
 
 
 @pytest.mark.parametrize(
@@ -133,22 +134,22 @@ ONE: Demand = (("core", 1.0),)
         # an activity that uses nothing is not slowed
         ([(0, 2, ONE), (0, 2, ONE), (0, 2, ())], 1, [4.0, 4.0, 2.0]),
         # half a core beside a whole one on one core: both at 2/3
-        ([(0, 2, ONE), (0, 2, (("core", 0.5),))], 1, [3.0, 3.0]),
+        ([(0, 2, ONE), (0, 2, ((A, 0.5),))], 1, [3.0, 3.0]),
         # one comes exactly when the other leaves: they never meet
         ([(0, 2, ONE), (2, 2, ONE)], 1, [2.0, 4.0]),
     ],
 )
 def test_processor_sharing_by_hand(activities, cores: float, expected: list[float]) -> None:
-    assert finishing_times(activities, {"core": cores}) == pytest.approx(expected, rel=1e-12)
+    assert finishing_times(activities, {A: cores}) == pytest.approx(expected, rel=1e-12)
 
 
 def test_two_nodes_do_not_slow_each_other() -> None:
-    on = {node: ((f"core{node}", 1.0),) for node in (0, 1)}
+    on = [((A, 1.0),), ((B, 1.0),)]
     activities = [(0, 2, on[0]), (0, 2, on[0]), (0, 2, on[1])]
-    assert finishing_times(activities, {"core0": 1, "core1": 1}) == [4.0, 4.0, 2.0]
+    assert finishing_times(activities, {A: 1, B: 1}) == [4.0, 4.0, 2.0]
     both: Demand = (*on[0], *on[1])
     activities = [(0, 2, on[0]), (0, 2, both), (0, 2, on[1])]
-    assert finishing_times(activities, {"core0": 1, "core1": 4}) == [4.0, 4.0, 2.0]
+    assert finishing_times(activities, {A: 1, B: 4}) == [4.0, 4.0, 2.0]
 
 
 jobs = st.lists(
@@ -161,7 +162,7 @@ jobs = st.lists(
 @given(jobs, st.sampled_from([0.5, 1.0, 2.0, 3.0]))
 def test_a_core_is_never_idle_while_there_is_work(jobs, cores: float) -> None:
     """All of one kind: as many cores are busy as there are activities, up to all."""
-    ends = finishing_times([(start, seconds, ONE) for start, seconds in jobs], {"core": cores})
+    ends = finishing_times([(start, seconds, ONE) for start, seconds in jobs], {A: cores})
     spans = [(start, end) for (start, _), end in zip(jobs, ends, strict=True)]
     moments = sorted({time for span in spans for time in span})
     done = 0.0

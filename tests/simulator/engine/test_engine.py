@@ -13,7 +13,7 @@ from simulator.program.operations import Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.tensors import TensorName
-from table_costs import TableCosts
+from table_costs import TableCosts, cores_of
 
 
 def task(op: Op = Op.FORWARD, **more) -> Task:
@@ -76,7 +76,7 @@ class Waking(TableCosts):
     """Whose delays wait for a core, with a quarter of the weight of what computes there."""
 
     def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
-        return (("node0", 1e-6),), 0.25
+        return ((cores_of(0), 1e-6),), 0.25
 
 
 @pytest.mark.parametrize(("cores", "posted"), [(4.0, 0.1), (3.0, 0.1), (2.0, 0.4), (1.0, 0.8)])
@@ -144,7 +144,7 @@ def test_no_span_ends_before_it_starts() -> None:
 
     class Shared(TableCosts):
         def demand(self, participants: tuple[Instruction, ...]) -> Demand:
-            return () if participants == (other,) else (("node0", 1.0),)
+            return () if participants == (other,) else ((cores_of(0), 1.0),)
 
     program = Program([[other, send], [first, receive]])
     timeline = simulate(program, Shared([t, 1e-30, x, 1e-30], cores=1.0))

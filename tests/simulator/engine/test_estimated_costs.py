@@ -14,6 +14,7 @@ from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
 from simulator.program.operations import Op
 from small_mlp import by_label, model
+from table_costs import cores_of
 
 A100 = "cluster.preset=dgx-a100-80gb"
 
@@ -116,20 +117,20 @@ def two_hosts(**fields: float) -> Cluster:
 def test_cores_are_shared_per_node() -> None:
     cluster = two_hosts(transfer_cores=0.5)
     program, costs = model("parallel.pipeline=2", "parallel.data=2", cluster=cluster)
-    assert costs.capacities == {"cores:0": 2, "cores:1": 2}
+    assert costs.capacities == {cores_of(0): 2, cores_of(1): 2}
     demands = {}
     for members in program.meetings:
         demands[tuple(member.rank for member in members)] = dict(costs.demand(members))
     assert demands == {
-        (0, 1): {"cores:0": 1.0},  # a pipeline message inside a node
-        (1, 0): {"cores:0": 1.0},
-        (2, 3): {"cores:1": 1.0},
-        (3, 2): {"cores:1": 1.0},
-        (0, 2): {"cores:0": 0.5, "cores:1": 0.5},  # gradients between nodes
-        (1, 3): {"cores:0": 0.5, "cores:1": 0.5},
+        (0, 1): {cores_of(0): 1.0},  # a pipeline message inside a node
+        (1, 0): {cores_of(0): 1.0},
+        (2, 3): {cores_of(1): 1.0},
+        (3, 2): {cores_of(1): 1.0},
+        (0, 2): {cores_of(0): 0.5, cores_of(1): 0.5},  # gradients between nodes
+        (1, 3): {cores_of(0): 0.5, cores_of(1): 0.5},
     }
     compute = program.ranks[3][-1]
-    assert costs.demand((compute,)) == (("cores:1", 1.0),)
+    assert costs.demand((compute,)) == ((cores_of(1), 1.0),)
 
 
 def test_messages_cross_links_and_networks() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from simulator import load, lower
 from simulator.cluster.resolve import resolve
+from simulator.cluster.resource import Resource
 from simulator.cluster.topology import Tier
 from simulator.engine.folded_traffic import FoldedTraffic
 from simulator.engine.replica_folding import folding_of
@@ -43,9 +44,9 @@ def test_it_is_the_sum_over_all_ranks(parallel, preset: str, per_node: int, tier
     )
 
 
-def total(program, taken, near) -> dict[tuple[str, str], float]:
+def total(program, taken, near) -> dict[tuple[Resource, str], float]:
     """Bytes of every activity, by resource and tensor; of resources next to ranks with a list."""
-    found: dict[tuple[str, str], float] = {}
+    found: dict[tuple[Resource, str], float] = {}
     seen = set()
     for instruction in program:
         task = instruction.task
@@ -55,8 +56,8 @@ def total(program, taken, near) -> dict[tuple[str, str], float]:
         key = (task.op, group, task.tensor, task.nbytes)
         if len(group) > 1 and key not in seen:
             seen.add(key)
-            for name, nbytes in taken(task.op, group, task.nbytes).items():
-                if name.partition(":")[2] in near:
-                    of_tensor = name, task.tensor
+            for way, nbytes in taken(task.op, group, task.nbytes).items():
+                if way.link in near:
+                    of_tensor = way, task.tensor
                     found[of_tensor] = found.get(of_tensor, 0.0) + nbytes
     return found

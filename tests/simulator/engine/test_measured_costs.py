@@ -9,6 +9,7 @@ import pytest
 from simulator import Program, load, lower, predict
 from simulator.cluster.profile import Profile
 from simulator.cluster.resolve import from_profile
+from simulator.cluster.resource import Resource, ResourceKind
 from simulator.cluster.timing import Timing
 from simulator.cluster.transfer_share import transfer_share
 from simulator.engine.contention import fair_rates
@@ -19,6 +20,7 @@ from simulator.program.operations import COMMUNICATION, Op
 from simulator.workloads.describe import describe
 from small_mlp import MLP, by_label, model
 
+CORES, DEVICE = Resource(ResourceKind.CORES, 0), Resource(ResourceKind.DEVICE, 0)
 FP32, BF16 = Workload(dtype="fp32"), Workload(dtype="bf16")
 
 
@@ -64,11 +66,11 @@ def test_transfers_beside_passes_are_as_measured(ranks: int, cores: float) -> No
     cluster = from_profile(profile)
     timing = cluster.collective(Op.ALL_REDUCE, tuple(range(ranks)), 8)
     amount, weight = transfer_share(cluster, timing, ranks)
-    transfer, one = (("cores", ranks * amount),), (("cores", 1.0),)
-    rates = fair_rates([transfer, *[one] * ranks], {"cores": cores}, [weight, *[1.0] * ranks])
+    transfer, one = ((CORES, ranks * amount),), ((CORES, 1.0),)
+    rates = fair_rates([transfer, *[one] * ranks], {CORES: cores}, [weight, *[1.0] * ranks])
     assert rates[0] == pytest.approx(1 / 3)
     assert rates[1:] == pytest.approx([min(1.0, cores / ranks) * (1 - 0.25)] * ranks)
-    some = fair_rates([transfer, one], {"cores": cores}, [weight, 1.0])
+    some = fair_rates([transfer, one], {CORES: cores}, [weight, 1.0])
     assert some[0] > rates[0]
     assert some[1] > rates[1]
 
@@ -99,8 +101,8 @@ def test_on_a_gpu_a_collective_shares_the_device_of_each_rank() -> None:
     cluster = from_profile(replace(profile, transfer_loss=0.25))
     timing = cluster.collective(Op.ALL_REDUCE, (0, 1, 2, 3), 8)
     amount, weight = transfer_share(cluster, timing, 4)
-    both = [(("device:0", amount),), (("device:0", 1.0),)]
-    assert fair_rates(both, {"device:0": 1.0}, [weight, 1.0]) == pytest.approx([1 / 1.5, 0.75])
+    both = [((DEVICE, amount),), ((DEVICE, 1.0),)]
+    assert fair_rates(both, {DEVICE: 1.0}, [weight, 1.0]) == pytest.approx([1 / 1.5, 0.75])
     assert transfer_share(from_profile(profile), alone, 4) == (0.0, 1.0)
 
 
@@ -111,8 +113,8 @@ def test_a_transfer_by_itself_runs_at_full_speed(loss: float, stretch: float) ->
     timing = replace(Timing.certain(1.0), busy_s=stretch)
     profile = Profile(machine={"cores": 2}, transfer_loss=loss, busy_ranks=2)
     amount, weight = transfer_share(from_profile(profile), timing, 2)
-    transfer, one = (("cores", 2 * amount),), (("cores", 1.0),)
-    cores = {"cores": 2.0}
+    transfer, one = ((CORES, 2 * amount),), ((CORES, 1.0),)
+    cores = {CORES: 2.0}
     assert fair_rates([transfer], cores, [weight]) == [1.0]
     rates = fair_rates([transfer, one, one], cores, [weight, 1.0, 1.0])
     assert rates[0] == pytest.approx(1 / stretch)

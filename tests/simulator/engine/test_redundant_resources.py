@@ -6,25 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.cluster.resource import Resource, ResourceKind
 from simulator.engine.contention import fair_rates
-from simulator.engine.redundant_resources import redundant
+from simulator.engine.redundant_resources import Column, redundant
 
 A, B, C = (0, 1), (0, 2), (1, 3)
+CARDS = [Resource(ResourceKind.NIC, 0, card) for card in range(4)]
+CARD, SWITCH = CARDS[0], Resource(ResourceKind.UPLINK, 1, 0)
 
 
 @pytest.mark.parametrize(
     ("columns", "capacities", "expected"),
     [
         # the same users and a larger capacity
-        ({"card": {A: 1, B: 1}, "node": {A: 1, B: 1}}, {"card": 1.0, "node": 1.5}, {"node"}),
+        ({CARD: {A: 1, B: 1}, SWITCH: {A: 1, B: 1}}, {CARD: 1.0, SWITCH: 1.5}, {SWITCH}),
         # equal: the first is kept
-        ({"card": {A: 1, B: 1}, "node": {A: 1, B: 1}}, {"card": 1.0, "node": 1.0}, {"node"}),
+        ({CARD: {A: 1, B: 1}, SWITCH: {A: 1, B: 1}}, {CARD: 1.0, SWITCH: 1.0}, {SWITCH}),
         # it has a user that the other one has not
-        ({"card": {A: 1, B: 1}, "node": {A: 1, B: 1, C: 1}}, {"card": 1.0, "node": 2.5}, set()),
+        ({CARD: {A: 1, B: 1}, SWITCH: {A: 1, B: 1, C: 1}}, {CARD: 1.0, SWITCH: 2.5}, set()),
         # the other one has a user more and is as tight
-        ({"card": {A: 1, B: 1}, "node": {A: 1, B: 1, C: 1}}, {"card": 1.0, "node": 1.0}, {"card"}),
+        ({CARD: {A: 1, B: 1}, SWITCH: {A: 1, B: 1, C: 1}}, {CARD: 1.0, SWITCH: 1.0}, {CARD}),
         # each is tighter for one of them
-        ({"card": {A: 2, B: 1}, "node": {A: 1, B: 2}}, {"card": 1.0, "node": 1.0}, set()),
+        ({CARD: {A: 2, B: 1}, SWITCH: {A: 1, B: 2}}, {CARD: 1.0, SWITCH: 1.0}, set()),
     ],
 )
 def test_what_is_superfluous(columns, capacities, expected) -> None:
@@ -32,11 +35,17 @@ def test_what_is_superfluous(columns, capacities, expected) -> None:
 
 
 @st.composite
-def uses(draw) -> tuple[dict[str, dict[tuple[int, int], float]], dict[str, float]]:
+def uses(draw) -> tuple[dict[Resource, Column], dict[Resource, float]]:
     amounts = st.dictionaries(
         st.sampled_from([A, B, C]), st.sampled_from([0.5, 1.0, 2.0]), min_size=1
     )
-    columns = draw(st.dictionaries(st.sampled_from("pqrs"), amounts, min_size=1))
+    columns = draw(
+        st.dictionaries(
+            st.sampled_from(CARDS),
+            amounts,
+            min_size=1,
+        )
+    )
     return columns, {name: draw(st.sampled_from([0.5, 1.0, 1.5, 3.0])) for name in columns}
 
 
