@@ -25,6 +25,7 @@ from runtime.measurement.clock import Clock
 from runtime.models.dtypes import TORCH_DTYPE
 from simulator.cluster.profile import Profile
 from simulator.cluster.timing import Timing, middle_mean
+from simulator.engine.pass_key import PassKey
 
 ROUND_S, TURN_S = 0.2, 0.06
 """Seconds of passes in a round, and of one turn; both grow with the program's passes."""
@@ -167,8 +168,8 @@ class Calibrator:
             machine=machine(self.rank.device),
             device=self.rank.device.type,
             passes={
-                key: Timing.of([time / slowdown for time in seconds])
-                for key, seconds in sorted(steady.items())
+                str(key): Timing.of([time / slowdown for time in seconds])
+                for key, seconds in sorted(steady.items(), key=lambda item: str(item[0]))
             },
             rounds=speeds[:-1],  # the last has only the passes that were missing
             capacity=self.slots / slowdown if ratios else None,
@@ -210,7 +211,7 @@ def _merged(parts: Iterable[Samples]) -> Samples:
     return merged
 
 
-def _speeds(of_ranks: Iterable[Samples], means: dict[str, float]) -> list[float]:
+def _speeds(of_ranks: Iterable[Samples], means: dict[PassKey, float]) -> list[float]:
     """Return per rank the time of its passes ÷ their mean time over all ranks; 1 if it had none."""
     speeds = []
     for samples in of_ranks:
@@ -222,9 +223,9 @@ def _speeds(of_ranks: Iterable[Samples], means: dict[str, float]) -> list[float]
 
 def _ratio(these: Samples, those: Samples) -> float:
     """Return the ratio of the summed means of the passes that both have."""
-    both = sorted(these.keys() & those.keys())
+    both = sorted(these.keys() & those.keys(), key=str)
     return _total(these, both) / _total(those, both)
 
 
-def _total(samples: Samples, keys: list[str]) -> float:
+def _total(samples: Samples, keys: list[PassKey]) -> float:
     return sum(middle_mean(samples[key]) for key in keys)

@@ -14,13 +14,13 @@ from runtime.executor.executor import Executor
 from runtime.executor.groups import NullGroups
 from runtime.executor.rank import Rank
 from runtime.models.batches import microbatch
-from simulator.engine.pass_key import key_of_task
+from simulator.engine.pass_key import PassKey, key_of_task
 from simulator.program.operations import Op
 from simulator.program.stream import COMPUTE_STREAM
 from simulator.workloads.describe import describe
 
-Samples = dict[str, list[float]]
-"""Seconds by `simulator.engine.pass_key`."""
+Samples = dict[PassKey, list[float]]
+"""Seconds by pass."""
 
 
 class PassMeter:
@@ -46,7 +46,7 @@ class PassMeter:
         self.executor = Executor(RankContext(replace(rank, experiment=calm), nobody))
         self.batch = microbatch(experiment, 0, 0, rank.device) if self.key_of else None
         self._walk = self._forever()
-        self._took: dict[str, float] = {}
+        self._took: dict[PassKey, float] = {}
 
     def time(self, into: Samples, goes_on: Callable[[], bool]) -> None:
         """Go on with the walk, for at least one pass, while `goes_on`, and keep the durations."""
@@ -77,7 +77,7 @@ class PassMeter:
         keys = (self.key_of.get(id(i.task)) for i in self.executor.instructions)
         return sum(self._took.get(key, 0.0) for key in keys if key is not None)
 
-    def fill(self, into: Samples, known: Container[str]) -> None:
+    def fill(self, into: Samples, known: Container[PassKey]) -> None:
         """Go on until every distinct pass is in `into` or in `known`."""
         keys = {key for key in self.key_of.values() if key not in known}
         if keys:
@@ -87,7 +87,7 @@ class PassMeter:
         """Release what the executor holds."""
         self.executor.close()
 
-    def _forever(self) -> Iterator[tuple[str, float]]:
+    def _forever(self) -> Iterator[tuple[PassKey, float]]:
         executor = self.executor
         assert self.batch is not None
         batches = dict.fromkeys({i.batch for i in executor.instructions}, self.batch)

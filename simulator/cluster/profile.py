@@ -21,7 +21,7 @@ class Profile:
     Attributes:
         machine: hostname, processor, cores, versions, date.
         device: cpu or cuda.
-        passes: durations by segment pass (see `simulator.engine.pass_key`).
+        passes: durations by the text of a `simulator.engine.pass_key.PassKey`.
         rounds: for each round of calibration, what the passes of each rank took ÷ their mean.
             The spread of `passes` is what is left beside it.
         messages: (bytes, duration) of messages between two ranks, sizes ascending.

@@ -10,7 +10,7 @@ from simulator.cluster.cluster import Cluster
 from simulator.cluster.profile import Profile
 from simulator.cluster.timing import TENTHS, Timing
 from simulator.engine.estimated_costs import EstimatedCosts, EstimatedDurations
-from simulator.engine.pass_key import key_of_task
+from simulator.engine.pass_key import PassKey, key_of_task
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
@@ -30,8 +30,8 @@ class MeasuredDurations(EstimatedDurations):
     def __init__(self, experiment: Experiment, cluster: Cluster, profile: Profile) -> None:
         super().__init__(experiment, cluster)
         self.profile = profile
-        self.measured: set[str] = set()
-        self.estimated: set[str] = set()
+        self.measured: set[PassKey] = set()
+        self.estimated: set[PassKey] = set()
         self._unmeasured: set[str] = set()
 
     def compute(self, rank: int, task: Task) -> Timing:
@@ -39,7 +39,7 @@ class MeasuredDurations(EstimatedDurations):
         key = self._measured_key(task)
         if key is not None:
             self.measured.add(key)
-            return self.profile.passes[key]
+            return self.profile.passes[str(key)]
         self.estimated.add(self._key(task.op, task))
         return super().compute(rank, task)
 
@@ -82,15 +82,15 @@ class MeasuredDurations(EstimatedDurations):
             )
         return notes
 
-    def _key(self, op: Op, task: Task) -> str:
+    def _key(self, op: Op, task: Task) -> PassKey:
         experiment = self.experiment
         return key_of_task(task, op, self.layers, experiment.workload, experiment.parallel)
 
-    def _measured_key(self, task: Task) -> str | None:
+    def _measured_key(self, task: Task) -> PassKey | None:
         """Return the key under which a pass was measured; None: it was not."""
         ops = (Op.RECOMPUTE, Op.FORWARD) if task.op is Op.RECOMPUTE else (task.op,)
         keys = (self._key(op, task) for op in ops)
-        return next((key for key in keys if key in self.profile.passes), None)
+        return next((key for key in keys if str(key) in self.profile.passes), None)
 
 
 class MeasuredCosts(EstimatedCosts):

@@ -1,8 +1,9 @@
-"""The name under which a profile keeps the duration of a pass."""
+"""The key under which a profile keeps the duration of a pass."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.workload import Workload
@@ -13,10 +14,36 @@ from simulator.workloads.describe import Layer
 UNSHARDED = Parallel()
 
 
+class PassKey(NamedTuple):
+    """A key says what a pass computes: equal keys, equal work.
+
+    Its text is what a profile file calls the pass. Nothing reads it back.
+
+    Attributes:
+        op: the operation.
+        dtype: of the workload.
+        details: what else its work depends on besides shapes, such as the optimizer and shards.
+        kinds: those of the layers that it passes, in order; of work on a bucket, none.
+        parameters: the number of those of a bucket; None: the key is of a pass of layers.
+    """
+
+    op: Op
+    dtype: str
+    details: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    parameters: int | None = None
+
+    def __str__(self) -> str:
+        what = " + ".join(self.kinds)
+        if self.parameters is not None:
+            what = f"{self.parameters} parameters"
+        return f"{' '.join((self.op.value, self.dtype, *self.details))}: {what}"
+
+
 def key_of_task(
     task: Task, op: Op, layers: Sequence[Layer], workload: Workload, parallel: Parallel
-) -> str:
-    """Return the name of what a task computes: the pass of its layers, or the work on a bucket.
+) -> PassKey:
+    """Return the key of what a task computes: the pass of its layers, or the work on a bucket.
 
     Args:
         task: says which layers, or which bucket.
@@ -26,27 +53,26 @@ def key_of_task(
     """
     if task.tensor:
         count = task.nbytes // workload.dtype_bytes
-        return f"{_how(op, workload)}: {count} parameters"
+        return PassKey(op, workload.dtype, _details(op, workload), parameters=count)
     return pass_key(op, layers[slice(*task.layers)], workload, parallel)
 
 
 def pass_key(
     op: Op, layers: Sequence[Layer], workload: Workload, parallel: Parallel = UNSHARDED
-) -> str:
-    """Return the name of a segment pass in a profile: equal names, equal work."""
-    how = _how(op, workload)
+) -> PassKey:
+    """Return the key of a segment pass in a profile."""
+    details = _details(op, workload)
     if op in (Op.OPTIMIZER_STEP, Op.GRADIENT_NORM) and parallel.shards_optimizer:
-        whole = "" if parallel.shards_gradients else " of whole gradients"  # which it sets to zero
-        how += f" 1/{parallel.shards}{whole if op is Op.OPTIMIZER_STEP else ''}"
+        details += (f"1/{parallel.shards}",)
+        if op is Op.OPTIMIZER_STEP and not parallel.shards_gradients:
+            details += ("of whole gradients",)  # which it sets to zero
     if op in INPUT_BACKWARDS and parallel.shards_gradients:
-        how += " into new gradients"
-    segment = " + ".join(layer.kind for layer in layers)
-    return f"{how}: {segment}"
+        details += ("into new gradients",)
+    return PassKey(op, workload.dtype, details, tuple(layer.kind for layer in layers))
 
 
-def _how(op: Op, workload: Workload) -> str:
-    """Return the operation, and what its work depends on besides shapes and shards."""
-    how = f"{op.value} {workload.dtype}"
-    if op is Op.OPTIMIZER_STEP:
-        how += f" {workload.optimizer}{' clipped' if workload.clip_norm is not None else ''}"
-    return how
+def _details(op: Op, workload: Workload) -> tuple[str, ...]:
+    """Return what the work of an operation depends on besides dtype, shapes and shards."""
+    if op is not Op.OPTIMIZER_STEP:
+        return ()
+    return (workload.optimizer, *(("clipped",) if workload.clip_norm is not None else ()))

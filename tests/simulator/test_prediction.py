@@ -85,7 +85,7 @@ def test_a_damaged_profile_is_ignored_and_said_so(home: Path) -> None:
 def test_passes_that_were_not_measured_are_counted(home: Path) -> None:
     experiment = load(None, ["parallel.pipeline=1"])
     key = pass_key(Op.FORWARD, describe(experiment), experiment.workload)
-    save_profile(profile(passes={key: Timing.certain(1.0)}), home)
+    save_profile(profile(passes={str(key): Timing.certain(1.0)}), home)
     (note,) = predict(experiment, "saved").notes
     assert note == (
         "1 of the 3 passes of this plan are in the profile; the others were estimated "
@@ -107,7 +107,7 @@ def spread(experiment: Experiment, timing: Timing) -> Profile:
     """Every pass takes that long; what is sent takes no time."""
     layers = describe(experiment)
     keys = {
-        pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload)
+        str(pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload))
         for i in lower(experiment)
         if i.task.op not in COMMUNICATION
     }

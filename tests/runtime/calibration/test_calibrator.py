@@ -32,7 +32,7 @@ def keys_of(experiment, program):
     """Of every distinct compute instruction."""
     layers = describe(experiment)
     return {
-        pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload)
+        str(pass_key(i.task.op, layers[slice(*i.task.layers)], experiment.workload))
         for i in program
         if i.task.op not in COMMUNICATION
     }
@@ -132,7 +132,9 @@ def test_fewer_ranks_than_cores_share_nothing(alone, experiment, monkeypatch):
     assert profile["capacity"] is None
     assert (calibrator.alone, profile["transfer_cores"]) == ({}, 0.0)
     assert profile["transfer_loss"] is None
-    for key, timing in profile["passes"].items():
-        times = [time for samples in calibrator.rounds for time in samples.get(key, [])]
+    assert list(profile["passes"]) == sorted(profile["passes"])
+    for name, timing in profile["passes"].items():
+        rounds = [dict(zip(map(str, of), of.values(), strict=True)) for of in calibrator.rounds]
+        times = [time for samples in rounds for time in samples.get(name, [])]
         assert timing["samples"] == len(times)
         assert min(times) <= timing["mean_s"] <= max(times)

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from runtime.calibration.pass_meter import PassMeter
+from runtime.calibration.pass_meter import PassMeter, Samples
 from runtime.executor.rank import Rank
 from runtime.progress import Progress
 from simulator.program.stream import COMPUTE_STREAM
@@ -35,7 +35,7 @@ def test_passes_are_timed_in_the_order_of_the_program_without_the_other_rank(met
 
 
 def test_a_turn_times_one_pass_at_least(meter):
-    samples: dict[str, list[float]] = {}
+    samples: Samples = {}
     meter.time(samples, lambda: False)
     assert [len(times) for times in samples.values()] == [1]
     left = count(3, -1)
@@ -55,7 +55,7 @@ def test_warming_up_runs_every_pass_once(meter, rank):
 
 def test_only_passes_that_are_not_known_are_filled_in(meter):
     keys = set(meter.key_of.values())
-    samples: dict[str, list[float]] = {}
+    samples: Samples = {}
     meter.fill(samples, keys)
     assert samples == {}
     meter.fill(samples, keys - {min(keys)})

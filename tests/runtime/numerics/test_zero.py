@@ -128,7 +128,7 @@ def test_every_pass_of_a_sharded_program_is_calibrated(workers, experiment, keys
     answer = workers.run(Job(tiny, calibrate=True))
     profile, layers = parse_profile(answer["profile"]), describe(tiny)
     assert set(profile.passes) == {
-        pass_key(i.task.op, layers[slice(*i.task.layers)], tiny.workload, tiny.parallel)
+        str(pass_key(i.task.op, layers[slice(*i.task.layers)], tiny.workload, tiny.parallel))
         for i in lower(tiny)
         if i.task.op not in COMMUNICATION
     }

@@ -28,7 +28,7 @@ def test_a_pass_in_the_profile_wins_and_the_others_are_listed() -> None:
     experiment = load(None, MLP)
     layers = describe(experiment)
     key = pass_key(Op.FORWARD, layers, FP32)
-    profile = Profile({"cores": 2}, passes={key: Timing.certain(0.125)})
+    profile = Profile({"cores": 2}, passes={str(key): Timing.certain(0.125)})
     program, costs = model(cluster=from_profile(profile))
     seconds = by_label(program, costs)
     assert seconds["0F0"] == 0.125
@@ -81,7 +81,7 @@ def test_ranks_wake_up_late_where_others_compute(cores: int) -> None:
     program, passes = lower(experiment), {}
     for task in {i.task for i in program if i.task.op not in COMMUNICATION}:
         layers = describe(experiment)[slice(*task.layers)]
-        passes[pass_key(task.op, layers, experiment.workload)] = Timing.certain(0.01)
+        passes[str(pass_key(task.op, layers, experiment.workload))] = Timing.certain(0.01)
     points = [(8, Timing.certain(1e-3))]
     profile = Profile({"cores": cores}, passes=passes, messages=points, wake_s=1e-4, busy_ranks=4)
     late = replace(profile, wake_busy_s=1e-3)
@@ -131,7 +131,7 @@ def spread_costs(rounds: list[list[float]]) -> tuple[Program, MeasuredCosts]:
     key = pass_key(Op.FORWARD, describe(load(None, MLP)), FP32)
     tenths = tuple(float(n) for n in range(1, 11))
     timing = replace(Timing.certain(5.5), tenths=tenths)
-    profile = Profile({"cores": 2}, passes={key: timing}, rounds=rounds)
+    profile = Profile({"cores": 2}, passes={str(key): timing}, rounds=rounds)
     program, costs = model("parallel.microbatches=40", cluster=from_profile(profile))
     assert isinstance(costs, MeasuredCosts)
     return program, costs
