@@ -73,6 +73,8 @@ class StageStaleness:
         Raises:
             TypeError: a field is missing or unknown.
         """
+        if not isinstance(data, dict):
+            raise TypeError(f"{data!r} is no staleness")
         return cls(**{name: value for name, value in data.items() if name != DERIVED})
 
 
