@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from runtime.executor.context import RankContext
-from runtime.executor.groups import Groups, Wait
+from runtime.executor.groups import Groups
 from runtime.executor.operations.table import OPERATIONS
 from runtime.executor.rank import Rank
 from runtime.progress import Progress
@@ -24,7 +24,6 @@ from simulator.program.accept_queue import AcceptQueue, Decision
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COLLECTIVES, Op
 from simulator.program.program import Program
-from simulator.program.task import Task
 from simulator.program.walk import Walk
 
 
@@ -58,10 +57,6 @@ class Mailbox(Groups):
     def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
         """Take the tensor that was left first."""
         tensor.copy_(self._letters[source, target, tag].popleft())
-
-    def collective(self, task: Task, result: Tensor, tensor: Tensor) -> Wait:
-        """Refuse: a collective needs all its ranks at once."""
-        raise NotImplementedError(f"{task.name} is a collective; a replay has messages only")
 
 
 class ReplayWalk(Walk):

@@ -71,13 +71,13 @@ def staleness_line(stages: Sequence[StageStaleness]) -> str:
     workers = [row for row in stages if row.worker is not None]
     if not workers:
         return ""
-    behind = [one for row in workers for one in row.versions_behind]
-    applied = [one for one in behind if one is not None]
-    mean = sum(applied) / max(len(applied), 1)
-    most = max(row.max_versions_behind for row in workers)
+    whole = StageStaleness.of(
+        workers[0].stage, [one for row in workers for one in row.versions_behind]
+    )
+    mean, most = whole.mean_versions_behind, whole.max_versions_behind
     rows = [f"rank {row.worker} {row.mean_versions_behind:.2f}" for row in workers[:MOST_ROWS]]
     more = f", … {len(workers)} in all" if len(workers) > MOST_ROWS else ""
-    dropped = len(behind) - len(applied)
+    dropped = whole.versions_behind.count(None)
     late = f"; {counted(dropped, 'gradient')} came too late" if dropped else ""
     return (
         f"staleness: gradients are {mean:.2f} updates behind on average, {most} at most "

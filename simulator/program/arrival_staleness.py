@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simulator.program.accept_queue import Decision
-from simulator.program.arrivals import acceptance_of
+from simulator.program.arrivals import replayed
 from simulator.program.program import Program
 from simulator.program.staleness import StageStaleness
 
@@ -19,13 +19,10 @@ def arrival_staleness(program: Program, decisions: Sequence[Decision]) -> list[S
     """
     rows: list[StageStaleness] = []
     for queue in program.queues:
-        acceptance = acceptance_of(queue, decisions)
+        acceptance = replayed(queue, decisions)
         behind: dict[int, list[int | None]] = {rank: [] for rank in sorted(queue.requests)}
-        for decision in decisions:
-            request = queue.by_uid.get(decision.request)
-            if request is None:
-                continue
-            outcome = acceptance.accept(request)
+        for decision, outcome in zip(acceptance.decisions, acceptance.outcomes, strict=True):
+            request = queue.by_uid[decision.request]
             if request.is_push:
                 behind[request.rank].append(outcome.staleness if outcome.counts else None)
         stage = program.instruction(queue.accepts[0]).task.stage

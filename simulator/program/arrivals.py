@@ -146,13 +146,18 @@ def idle_steps(queues: Sequence[AcceptQueue], record: Sequence[Decision]) -> lis
     """Return the uids of the optimizer steps that had nothing to do, given all decisions."""
     idle: list[int] = []
     for queue in queues:
-        acceptance = acceptance_of(queue, record)
-        for decision in record:
-            if decision.request in queue.by_uid:
-                acceptance.accept(queue.by_uid[decision.request])
-        steps = zip(queue.steps, acceptance.outcomes, strict=False)
+        steps = zip(queue.steps, replayed(queue, record).outcomes, strict=False)
         idle += [step for step, outcome in steps if not outcome.pushes]
     return idle
+
+
+def replayed(queue: AcceptQueue, record: Sequence[Decision]) -> Acceptance:
+    """Return the decisions of a queue after all that a record has of it."""
+    acceptance = acceptance_of(queue, record)
+    for decision in record:
+        if decision.request in queue.by_uid:
+            acceptance.accept(queue.by_uid[decision.request])
+    return acceptance
 
 
 def acceptance_of(queue: AcceptQueue, record: Sequence[Decision] | None) -> Acceptance:

@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.program.columns import Columns, Integers
 from simulator.program.errors import ProgramError
-from simulator.program.operations import COLLECTIVES, MESSAGES, Op, Side
+from simulator.program.operations import COLLECTIVES, MESSAGES, Side
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 
@@ -21,7 +21,7 @@ Queue = tuple[Stream | None, tuple[int, ...]]
 """A queue in which instructions meet: the stream of collectives (None: messages), and who meets."""
 
 
-CARRIED = COLLECTIVES - {Op.SHIFT, Op.SHIFT_BACK}
+CARRIED = frozenset({op for op in COLLECTIVES if not op.row.hop})
 """Operations that a backend carries out in threads of its own, if they are on a host: whoever needs
 one begins and awaits it. Messages, of which a shift consists, are sent by the thread of a stream.
 """

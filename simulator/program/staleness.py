@@ -34,9 +34,8 @@ class StageStaleness:
         stage: the number of the stage.
         max_versions_behind: the largest of `versions_behind`.
         versions_behind: per microbatch of all steps, updates between the weights its forward pass
-            used and the update its gradient went into. Of a worker per push,
-            between the parameters it had pulled last and that update; None: it was too late and
-            was dropped.
+            used and the update its gradient went into. Of a worker per push, between the
+            parameters it had pulled last and that update; None: it was too late and was dropped.
         worker: the rank that pushed; None where ranks update with their own gradients.
     """
 
