@@ -13,7 +13,7 @@ TILE = 128
 """The side of a tile of a product that one multiprocessor computes."""
 
 MULTIPROCESSORS = 132
-"""Of an H100 SXM, the most of the presets' GPUs."""
+"""An H100 SXM has so many, the most of the presets' GPUs."""
 
 
 def test_products_fill_a_gpu() -> None:

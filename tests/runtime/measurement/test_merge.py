@@ -248,7 +248,7 @@ def test_the_parts_of_a_peak_add_up_to_it(run, keys):
 
 
 def test_where_arrival_decides_the_times_are_those_of_one_iteration():
-    """Of three iterations the one of median time; the first, to get warm, has no times."""
+    """The one of median time is shown of three; the first, to get warm, has no times."""
     program = server_program(FirstCome(), [1, 1])
     (queue,) = program.queues
     (pull, push), (other, last) = queue.requests.values()

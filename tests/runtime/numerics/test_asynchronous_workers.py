@@ -101,7 +101,7 @@ def test_decisions_and_staleness_are_those_of_the_timeline(
 def test_one_worker_is_plain_training(
     run: Callable[..., Any], reference: Callable[..., Any], experiment: Callable[..., Any]
 ) -> None:
-    """With nobody else, pulls bring what the last push made: gradient descent, step by step."""
+    """A pull brings what the last push made, with nobody else: gradient descent, step by step."""
     keys = {"microbatches": 2, "layers": 2, "iterations": 4}
     ran = run(**keys, data_style="asynchronous")
     parameters, _, losses = reference(experiment(**keys))

@@ -70,7 +70,7 @@ def test_an_accepted_program_ends(policy, counts, table, cores) -> None:
 
 
 def waiting(program: Program, timeline: Timeline) -> list[list[tuple[float, int, int]]]:
-    """Per decision who has come and is not served: (when, rank, uid), ascending."""
+    """Return, per decision, who has come and is not served: (when, rank, uid), ascending."""
     (queue,) = program.queues
     served: set[int] = set()
     found = []

@@ -56,7 +56,7 @@ def test_synchronous_updates_are_never_stale_and_late_gradients_count_as_none() 
 
 
 def test_n_soft_synchronous_staleness_is_about_n() -> None:
-    """With an update every 4/n pushes of equal workers none is more than n versions behind."""
+    """None is more than n versions behind with an update every 4/n pushes of equal workers."""
     for n, count, largest in ((1, 4, 1), (2, 2, 2), (4, 1, 3)):
         rows = staleness(SoftSync(count), [8] * 4, [1.0])
         assert max(row.max_versions_behind for row in rows) == largest <= n

@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from one_tensor import FREE, MAKE, SEND
 from simulator import load, lower
 from simulator.program.call_columns import CallColumns
 from simulator.program.call_lifetimes import are_sound
 from simulator.program.errors import ProgramError
-from simulator.program.operations import Op
 from simulator.program.program import Program
-from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Entry, Template, argument
 from simulator.program.tensor_lifetimes import check_tensors
-from simulator.program.tensors import Tensor, TensorName, activation
+from simulator.program.tensors import activation
 
 PLANS = [
     ("schedule=1f1b", "microbatches=4"),
@@ -73,18 +72,6 @@ def test_no_damage_is_vouched_for(plan: Sequence[str], random, how: str) -> None
     call.template = damaged(call.template, random.choice(call.template.order), how)
     if are_sound(CallColumns(calls)):
         check_tensors(Program(calls=[calls]).ranks[0])
-
-
-MAKE = Task(Op.FORWARD, 0, allocates=(Tensor(TensorName.other("a"), 8),))
-SEND = Task(
-    Op.SEND,
-    0,
-    stream=Stream.send(1),
-    peer=1,
-    tensor=TensorName.other("a"),
-    sources=(TensorName.other("a"),),
-)
-FREE = Task(Op.BACKWARD, 0, frees=(TensorName.other("a"),))
 
 
 def test_what_is_read_beside_must_have_ended_before_it_is_freed() -> None:

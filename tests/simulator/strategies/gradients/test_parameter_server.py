@@ -11,23 +11,14 @@ from simulator.engine.engine import simulate
 from simulator.engine.questions import Costs
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
+from small_buckets import BLOCK, BLOCKS, SMALL, small
 
-BLOCKS = 4
-BLOCK = (64 * 256 + 256 + 256 * 64 + 64) * 4  # bytes of a perceptron
-SMALL = [
-    "workload.model=mlp",
-    f"workload.layers={BLOCKS}",
-    "workload.hidden=64",
-    "workload.sequence=8",
-    "parallel.pipeline=1",
-    "parallel.bucket_mb=0.1",  # one block each
-    "parallel.data_style=parameter-server",
-]
+SERVED = [*SMALL, "parallel.data_style=parameter-server"]
 GPT = ["parallel.data_style=parameter-server", "parallel.pipeline=1"]
 
 
-def small(**parallel: object) -> Experiment:
-    return load(None, [*SMALL, *(f"parallel.{key}={value}" for key, value in parallel.items())])
+def with_servers(**parallel: object) -> Experiment:
+    return small(data_style="parameter-server", **parallel)
 
 
 def of(instructions: list[Instruction], op: Op) -> list[Instruction]:
@@ -36,7 +27,7 @@ def of(instructions: list[Instruction], op: Op) -> list[Instruction]:
 
 def test_a_bucket_goes_to_its_server_and_comes_back_updated() -> None:
     """Written by hand, for two trainers and two servers."""
-    program = lower(small(data=2, servers=2, microbatches=1))
+    program = lower(with_servers(data=2, servers=2, microbatches=1))
     for trainer in (0, 1):
         back = "0B0.3 0REDUCE_GRAD.3 0BROADCAST.3 0B0.2 0REDUCE_GRAD.2 0BROADCAST.2"
         back += " 0B0.1 0REDUCE_GRAD.1 0BROADCAST.1 0B0.0 0REDUCE_GRAD.0 0BROADCAST.0"
@@ -95,7 +86,7 @@ def test_every_bucket_has_one_server_and_servers_have_equal_shares(
 def test_who_holds_what() -> None:
     """Trainers have no state of the optimizer; servers have no whole model."""
     plan = ["workload.dtype=bf16", "workload.optimizer=adam"]
-    program = lower(load(None, [*SMALL, *plan, "parallel.data=2", "parallel.servers=2"]))
+    program = lower(load(None, [*SERVED, *plan, "parallel.data=2", "parallel.servers=2"]))
     whole, half = BLOCKS * BLOCK // 2, BLOCKS * BLOCK // 4  # of two bytes a parameter
     trainer = {"parameters": whole, "gradients": whole}
     server = {"parameters": half, "gradients": half, "optimizer": 6 * half}
@@ -120,7 +111,7 @@ class Given(Costs):
 )
 def test_time_by_hand(servers: int, reduce: float, step: float, back: float) -> None:
     """Reduces take turns on a trainer, updates on a server, broadcasts on a trainer."""
-    program = lower(small(data=2, servers=servers, microbatches=1))
+    program = lower(with_servers(data=2, servers=servers, microbatches=1))
     table = {Op.FORWARD: 1.0, Op.BACKWARD: 2.0, Op.REDUCE: reduce}
     table |= {Op.OPTIMIZER_STEP: step, Op.BROADCAST: back}
     reduced, sent, updated = 0.0, 0.0, [0.0] * servers
@@ -134,7 +125,7 @@ def test_time_by_hand(servers: int, reduce: float, step: float, back: float) -> 
 
 def test_the_next_step_begins_with_the_parameters_that_are_there() -> None:
     """A forward pass waits for the parameters of its own bucket, not for those of others."""
-    keys = [*SMALL, "parallel.data=2", "parallel.microbatches=1", "run.horizon=2"]
+    keys = [*SERVED, "parallel.data=2", "parallel.microbatches=1", "run.horizon=2"]
     program = lower(load(None, keys))
     table = {Op.FORWARD: 1.0, Op.BACKWARD: 2.0, Op.REDUCE: 1.0}
     table |= {Op.OPTIMIZER_STEP: 4.0, Op.BROADCAST: 1.0}
@@ -150,7 +141,7 @@ def test_the_next_step_begins_with_the_parameters_that_are_there() -> None:
 
 
 def test_a_prediction_shows_trainers_and_servers() -> None:
-    prediction = predict(small(data=2, servers=1))
+    prediction = predict(with_servers(data=2, servers=1))
     assert [rank.role for rank in prediction.ranks] == ["trainer", "trainer", "server"]
     assert [rank.parameters for rank in prediction.ranks] == [BLOCKS * BLOCK // 4] * 3
     assert [stage.versions_behind for stage in prediction.staleness] == [[0] * 4]
@@ -159,7 +150,7 @@ def test_a_prediction_shows_trainers_and_servers() -> None:
 
 def test_weights_are_as_fresh_as_with_all_reduces() -> None:
     for pipeline, horizon in ((1, 1), (2, 1), (2, 3)):
-        plan = [*SMALL, f"parallel.pipeline={pipeline}", "parallel.data=2"]
+        plan = [*SERVED, f"parallel.pipeline={pipeline}", "parallel.data=2"]
         plan.append(f"run.horizon={horizon}")
         served, plain = (
             predict(load(None, [*plan, f"parallel.data_style={style}"])).staleness
@@ -219,7 +210,7 @@ def test_mfu_counts_the_devices_of_servers() -> None:
 )
 def test_refused_in_one_line(settings: list[str], message: str) -> None:
     with pytest.raises(ExperimentError) as error:
-        lower(load(None, [*SMALL, *settings]))
+        lower(load(None, [*SERVED, *settings]))
     assert str(error.value) == message
 
 

@@ -25,22 +25,9 @@ from simulator.program.tensors import TensorKind, TensorName
 from simulator.strategies.gradients import parameter_layout
 from simulator.strategies.schedules.registry import SCHEDULES, Plan
 from simulator.workloads.describe import describe
+from small_buckets import BLOCK, BLOCKS, SMALL, small
 
-BLOCKS = 4
-BLOCK = (64 * 256 + 256 + 256 * 64 + 64) * 4  # bytes of a perceptron
-SMALL = [
-    "workload.model=mlp",
-    f"workload.layers={BLOCKS}",
-    "workload.hidden=64",
-    "workload.sequence=8",
-    "parallel.pipeline=1",
-    "parallel.bucket_mb=0.1",  # one block each
-]
 USES_WEIGHTS = (Op.FORWARD, Op.BACKWARD, Op.BACKWARD_INPUT)
-
-
-def small(**parallel: object) -> Experiment:
-    return load(None, [*SMALL, *(f"parallel.{key}={value}" for key, value in parallel.items())])
 
 
 def sent_bytes(program: Program, rank: int) -> float:
