@@ -13,17 +13,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def paused_gc() -> Iterator[None]:
-    """Stop cyclic garbage collection inside the ``with`` block.
-
-    What was made there is old at its end, so that the next collection does not walk it, either.
-    """
+    """Stop cyclic garbage collection inside the ``with`` block."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
-            if gc.get_freeze_count() == 0:  # what others have frozen stays frozen
-                gc.freeze()  # both only move lists of objects
-                gc.unfreeze()
             gc.enable()
