@@ -37,7 +37,7 @@ def test_a_loss_that_is_not_finite_is_null_and_a_note(executed) -> None:
     plain = json.loads(json.dumps(again.to_json(), allow_nan=False))
     assert plain["losses"] == [1.0, None, None]
     assert plain["notes"] == again.notes
-    assert "not finite in 2 of 3 iterations" in again.notes[0]
+    assert "not finite in 2 of 3 training steps" in again.notes[0]
 
 
 def test_a_note_says_how_the_experiment_was_understood(executed, monkeypatch) -> None:

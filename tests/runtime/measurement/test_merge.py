@@ -261,7 +261,7 @@ def test_where_arrival_decides_the_times_are_those_of_one_iteration():
         RankRecord(
             [[float(index) for index in range(len(listed))] for _ in range(3)],
             [[index + lasts for index in range(len(listed))] for lasts in (9.0, 2.0, 3.0)],
-            [[(1.0, 4 + number, "act:0"), (2.0, -4 - number, "act:0")] for number in range(3)],
+            [[(1.0, held, activation(0)), (2.0, -held, activation(0))] for held in (4, 5, 6)],
             HELD,
             decisions=decisions if rank == 0 else [[]] * 4,
         )
