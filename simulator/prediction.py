@@ -31,7 +31,7 @@ from simulator.strategies.lowering import lower
 from simulator.strategies.schedules.checks import updates_within_a_step
 from simulator.timeline.expansion import expanded
 from simulator.timeline.memory import usual_memory
-from simulator.timeline.statistics import over_iterations
+from simulator.timeline.statistics import over_iterations, usual_iteration
 from simulator.timeline.timeline import Timeline
 from simulator.workloads.expert_load import predicted_routing
 
@@ -186,13 +186,12 @@ def simulated(program: Program, costs: AnyCosts, seed: int) -> tuple[Timeline, l
     rounds = max(len(costs.rounds), 1)
     count = max(min(-(-STEPS // rounds) * rounds, INSTRUCTIONS // max(len(program), 1)), 1)
     steps = [simulate(program, costs.sampled(seed, number)) for number in range(count)]
+    times = [step.iteration_time for step in steps]
     if program.queues:  # medians would mix meetings that differ
-        in_order = sorted(steps, key=lambda step: step.iteration_time)
-        return in_order[(count - 1) // 2], [step.iteration_time for step in steps]
+        return steps[usual_iteration(times)], times
     columns = [
         np.array([getattr(step, column) for step in steps]) for column in ("posted", "start", "end")
     ]
-    times = [step.iteration_time for step in steps]
     memory = []
     for row, of_rank in enumerate(zip(*(step.memory for step in steps), strict=True)):
         mine = steps[0].rank == row

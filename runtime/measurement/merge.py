@@ -12,6 +12,7 @@ from simulator.program.arrivals import idle_steps
 from simulator.program.program import Program
 from simulator.program.tensors import TensorName
 from simulator.timeline.memory import part_of, usual_memory
+from simulator.timeline.statistics import usual_iteration
 from simulator.timeline.timeline import Floats, MemoryParts, MemorySamples, Timeline
 
 
@@ -132,7 +133,7 @@ def _of_one_iteration(
     times: list[float],
 ) -> Timeline:
     """Return the timeline of the iteration that took the median time."""
-    usual = sorted(range(len(times)), key=lambda row: times[row])[(len(times) - 1) // 2]
+    usual = usual_iteration(times)
     memory = [_samples(record.resident, record.memory[usual]) for record in records]
     timeline = Timeline.of_program(program, *(column[usual] for column in columns), memory=memory)
     decisions = decisions_of(program, records)[usual - len(times)]

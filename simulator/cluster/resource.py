@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
+from simulator.program.word import Word
 
-class ResourceKind(StrEnum):
+
+class ResourceKind(Word):
     """The kinds of resources that are shared."""
-
-    __hash__ = str.__hash__  # that of enumerations is a function in Python
 
     CORES = "cores"
     DEVICE = "device"
@@ -22,10 +21,8 @@ class ResourceKind(StrEnum):
     UPLINK = "uplink"
 
 
-class Direction(StrEnum):
+class Direction(Word):
     """The ways through a link, each with the whole bandwidth of the link; NONE: not a way."""
-
-    __hash__ = str.__hash__
 
     NONE = ""
     OUT = "out"

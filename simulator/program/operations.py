@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, Flag, StrEnum, auto
+from enum import Enum, Flag, auto
 from typing import NamedTuple
 
+from simulator.program.word import Word
 
-class Op(StrEnum):
+
+class Op(Word):
     """An operation, named as in `torch.distributed.pipelining` where that has a name for it."""
-
-    __hash__ = str.__hash__  # that of enumerations is a function in Python
 
     FORWARD = "F"
     RECOMPUTE = "R"

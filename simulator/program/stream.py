@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple
 
+from simulator.program.word import Word
 
-class StreamKind(StrEnum):
+
+class StreamKind(Word):
     """The kinds of streams, each for other operations."""
-
-    __hash__ = str.__hash__  # that of enumerations is a function in Python
 
     COMPUTE = "compute"
     SEND = "send"

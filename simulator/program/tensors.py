@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
 from simulator.program.batch import Batch
+from simulator.program.word import Word
 
 
-class TensorKind(StrEnum):
+class TensorKind(Word):
     """The kinds of tensors; the value begins the text of their names."""
-
-    __hash__ = str.__hash__  # that of enumerations is a function in Python
 
     ACTIVATION = "act"
     GRADIENT = "grad"

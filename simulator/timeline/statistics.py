@@ -147,6 +147,11 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def usual_iteration(times: Sequence[float]) -> int:
+    """Return which iteration took the median time; of an even number, the shorter of the middle."""
+    return sorted(range(len(times)), key=lambda row: times[row])[(len(times) - 1) // 2]
+
+
 def over_iterations(times: Sequence[float]) -> Statistics:
     """Return the median and the 10th and 90th percentile of iteration times, in seconds."""
     low, middle, high = (float(value) for value in np.percentile(times, [10, 50, 90]))

@@ -16,6 +16,7 @@ from simulator.timeline.statistics import (
     PacingReport,
     Statistics,
     over_iterations,
+    usual_iteration,
 )
 
 FULL = Statistics(
@@ -77,3 +78,9 @@ def test_a_loss_that_is_not_finite_is_null_and_a_note() -> None:
 def test_damaged_statistics_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)):
         Statistics.from_json(FULL.to_json() | change)
+
+
+def test_the_usual_iteration_took_the_median_time() -> None:
+    assert usual_iteration([5.0, 1.0, 3.0]) == 2
+    assert usual_iteration([5.0, 1.0, 3.0, 4.0]) == 2  # the shorter one of the two in the middle
+    assert usual_iteration([2.0]) == 0
