@@ -9,10 +9,30 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.cluster.nodes import Node
+from simulator.cluster.resource import ResourceKind
 from simulator.cluster.topology import BRIDGE, LANE, MEMORY, NODE, PORT, Topology
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+
+class Family(NamedTuple):
+    """Resources of one kind that ranks use to leave their units.
+
+    Attributes:
+        kind: what they are.
+        level: of uplinks, the level of the units that they lead out of; -1: of all levels.
+    """
+
+    kind: ResourceKind
+    level: int = -1
+
+
+LANES = Family(ResourceKind.PCIE)
+MEMORIES = Family(ResourceKind.MEMORY)
+ISLANDS = Family(ResourceKind.ISLAND)
+BRIDGES = Family(ResourceKind.BRIDGE)
+CARDS = Family(ResourceKind.NIC)
 
 
 class Boundary(NamedTuple):
@@ -24,7 +44,7 @@ class Boundary(NamedTuple):
         speeds: bytes/s of each.
     """
 
-    family: str
+    family: Family
     numbers: Integers
     speeds: Floats
 
@@ -94,17 +114,17 @@ class Placement:
         topology, devices, count = self.topology, self.units[PORT], len(self.ranks)
         lane = []
         if topology.pcie:
-            lane = [Boundary("pcie", devices, np.full(count, topology.pcie.bandwidth))]
+            lane = [Boundary(LANES, devices, np.full(count, topology.pcie.bandwidth))]
         if level == MEMORY:
             if not topology.memory:
                 return []
-            return [Boundary("memory", devices, np.full(count, topology.memory.bandwidth))]
+            return [Boundary(MEMORIES, devices, np.full(count, topology.memory.bandwidth))]
         if level == PORT:
             if not topology.island:
                 return []
             return [
                 Boundary(
-                    "island", devices, topology.island.bandwidth * self.links().astype(np.float64)
+                    ISLANDS, devices, topology.island.bandwidth * self.links().astype(np.float64)
                 )
             ]
         if level == LANE:
@@ -115,16 +135,16 @@ class Placement:
             alone = self._of_node(lambda node: node.per_switch < max(node.per_island, 2)) > 0
             speed = np.full(count, topology.pcie.bandwidth)
             return [
-                Boundary("pcie", np.where(alone, devices, -1), speed),
-                Boundary("bridge", np.where(alone, -1, self.units[BRIDGE]), speed),
+                Boundary(LANES, np.where(alone, devices, -1), speed),
+                Boundary(BRIDGES, np.where(alone, -1, self.units[BRIDGE]), speed),
             ]
         whole = self._of_node(lambda node: node.bandwidth)
         if level == NODE:
             ports = self._of_node(lambda node: node.ports)
-            return [*lane, Boundary("nic", self.cards, whole / ports)]
+            return [*lane, Boundary(CARDS, self.cards, whole / ports)]
         tier = topology.tiers[level - NODE - 1]
         up = tier.nodes_per_switch * whole / tier.oversubscription
-        return [Boundary(f"uplink {level}", self.units[level], up)]
+        return [Boundary(Family(ResourceKind.UPLINK, level), self.units[level], up)]
 
     def links(self) -> Integers:
         """Return the number of links that each device has in its island; 1: to a switch."""
@@ -142,7 +162,7 @@ class Placement:
         """
         count, levels = len(self.ranks), self.topology.num_levels
         sizes = np.concatenate([together(self.units), np.full((1, count), count)])
-        families: dict[str, int] = {}
+        families: dict[Family, int] = {}
         found: list[tuple[Integers, Floats, Floats, Integers]] = []
         for level in range(levels):
             leaving = np.flatnonzero(sizes[level + 1] > sizes[level])

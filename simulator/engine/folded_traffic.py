@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.cluster.cluster import Cluster
-from simulator.cluster.placement import Floats, Integers, Placement
+from simulator.cluster.placement import Family, Floats, Integers, Placement
 from simulator.cluster.resource import Direction, Resource
 from simulator.engine.rank_classes import Codes, codes_of_groups
 from simulator.engine.replica_folding import Folding
@@ -35,7 +35,7 @@ class FoldedTraffic:
         self.members = np.array(members)
         regions = folding.placement.units[-1]  # what two ranks share lies within one
         self._near = np.flatnonzero(np.isin(regions, regions[self.members]))
-        self._number_of: dict[tuple[str, int], int] = {}
+        self._number_of: dict[tuple[Family, int], int] = {}
         self._links: list[Resource] = []
         self._used = self._resources_of_near()
         self._known = frozenset(self._links)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.cluster.nvlink import ring_count, slowest_pair
-from simulator.cluster.placement import Integers, Placement
+from simulator.cluster.placement import LANES, Integers, Placement
 from simulator.cluster.topology import BRIDGE, LANE, PORT, Topology
 from simulator.engine.rank_groups import Groups
 
@@ -81,7 +81,7 @@ def _shared(placement: Placement) -> list[Integers]:
     return [
         np.where(boundary.numbers >= 0, boundary.numbers, -2 - placement.ranks)
         for boundary in boundaries
-        if boundary.family != "pcie"  # of one device
+        if boundary.family != LANES  # of one device
     ]
 
 

@@ -57,7 +57,7 @@ def test_units_and_boundaries_are_those_of_each_rank(topology: Topology) -> None
             expected = topology.boundary(rank, level)
             assert [speed for _, speed in found] == [speed for _, speed in expected]
             for (family, _), (resource, _) in zip(found, expected, strict=True):
-                assert resource.kind == family.partition(" ")[0]
+                assert resource.kind == family.kind
 
 
 @given(topologies(), st.data())
