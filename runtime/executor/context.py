@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,7 +25,6 @@ from simulator.program.arrivals import acceptance_of
 from simulator.program.batch import Batch
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
-from simulator.program.program import Program
 from simulator.program.task import Task
 from simulator.program.tensors import TensorKey, TensorKind, TensorName, gradient, tensor_key
 from simulator.strategies.stages.dataflow import Flow
@@ -73,7 +72,6 @@ class RankContext:
             gradients to come, by (first layer, batch).
         batches: those of the steps of the program.
         losses: of the microbatches, each with its step, on the rank that computes them.
-        loss_share: the weight of a microbatch's loss in the mean that an update follows.
         norm_squared: that of the model's gradients, as far as the program has summed it.
         receptions: by queue, the requests that have come, if this rank serves them.
         ledger: the bytes that this rank holds.
@@ -114,10 +112,6 @@ class RankContext:
         self.batches: Batches = {}
         self.losses: list[tuple[int, Tensor]] = []
         self.loss_scale = LossScaler(experiment.workload.dtype, experiment.workload.loss_scale)
-        # Each loss is a mean over this rank's tokens of a microbatch; an update follows the
-        # mean over all tokens of its microbatches.
-        shares = experiment.parallel.averaged_shares * experiment.parallel.context
-        self.loss_share = 1.0 / (shares * microbatches_per_update(rank.program))
         self.norm_squared = torch.zeros(1, dtype=torch.float64, device=device)
         self.ledger = Ledger(MemoryParts(**self.resident_bytes()))
         self.receptions: dict[str, Reception] = {}
@@ -160,10 +154,9 @@ class RankContext:
             "optimizer": sum(p.optimizer_bytes for p in held),
         }
 
-    @property
-    def loss_factor(self) -> float:
-        """The factor of a microbatch's loss before its backward pass."""
-        return self.loss_share * self.loss_scale.value
+    def loss_factor(self, task: Task) -> float:
+        """Return the factor of the losses of a pass before its backward pass."""
+        return task.loss_weight * self.loss_scale.value
 
     def outcome_of(self, step: Instruction) -> Outcome | None:
         """Return what arrival decided about an optimizer step; None: it is always carried out."""
@@ -247,21 +240,3 @@ class RankContext:
         """Drop every boundary tensor (calibration programs free nothing)."""
         self.tensors.clear()
         self.ledger.clear()
-
-
-def microbatches_per_update(program: Program) -> int:
-    """Return how many microbatches an update of the weights averages over.
-
-    A step that updates once does so at its end, for all its microbatches; asynchronous ones
-    name the microbatch after which each update comes. A server averages what workers push, each
-    of which is such a mean.
-    """
-    first = min(_microbatches(program, Op.OPTIMIZER_STEP), default=-1)
-    if first >= 0:
-        return first + 1
-    return max(len(_microbatches(program, Op.FORWARD)), 1)
-
-
-def _microbatches(program: Program, op: Op) -> set[int]:
-    instructions: Iterable[Instruction] = program
-    return {i.microbatch for i in instructions if i.task.op is op and not i.task.queue}

@@ -69,7 +69,7 @@ def _keeping_graph(
     def held(boundary: int) -> Tensor:
         return context.tensors[names[boundary], batch]
 
-    arguments = (segment, given, target, context.loss_factor, split, held)
+    arguments = (segment, given, target, context.loss_factor(task), split, held)
     if first in saved_bytes:  # counted once; every microbatch saves the same
         outputs, graph = forward_pass(*arguments)
     else:

@@ -16,6 +16,7 @@ def assign_stages(lowered: Lowered) -> Lowered:
     mesh, placement = lowered.mesh, lowered.placement
     reruns = lowered.experiment.parallel.recompute == "full"
     pieces = [Pieces(spans, lowered.flow) for spans in lowered.pieces]
+    weight = loss_weight(lowered)
     rerun = [Rerun(cut) if reruns else None for cut in pieces]
     stages: dict[int, dict[int, Stage]] = {}
     for rank in lowered.ranks:
@@ -31,8 +32,19 @@ def assign_stages(lowered: Lowered) -> Lowered:
                 groups=groups,
                 rank=rank,
                 rerun=rerun[index],
+                loss_weight=weight,
             )
             for index, cut in enumerate(pieces)
             if placement[index] == mine
         }
     return replace(lowered, stages=stages)
+
+
+def loss_weight(lowered: Lowered) -> float:
+    """Return the weight of one rank's loss of a microbatch in the mean that an update follows.
+
+    That is a mean over all tokens of the microbatches of an update, on all ranks that share them.
+    """
+    parallel = lowered.experiment.parallel
+    every = lowered.schedule.updates(lowered.plan).every
+    return 1.0 / (parallel.averaged_shares * parallel.context * every)

@@ -36,6 +36,7 @@ class Stage:
         first, last: the range of its layers.
         previous_rank, next_rank: global ranks of its neighbours, None at the ends of the model.
         groups: per mesh axis the ranks that this rank exchanges with.
+        loss_weight: see `Task.loss_weight`.
         receives, sends: its input comes from, its output goes to, another rank.
         rerun: what runs again before the backward pass; None: nothing.
     """
@@ -49,10 +50,11 @@ class Stage:
         groups: Mapping[str, tuple[int, ...]],
         rank: int,
         rerun: Rerun | None = None,
+        loss_weight: float = 1.0,
     ):
         self.index, self.pieces, self.flow, self.rerun = index, pieces, pieces.flow, rerun
         self.previous_rank, self.next_rank, self.groups = previous_rank, next_rank, groups
-        self.first, self.last = pieces.first, pieces.last
+        self.first, self.last, self.loss_weight = pieces.first, pieces.last, loss_weight
         self.receives = previous_rank not in (None, rank)
         self.sends = next_rank not in (None, rank)
         self._lifetimes = lifetimes(pieces, self.sends, rerun)
@@ -127,6 +129,7 @@ class Stage:
             sources=tuple(reads),
             allocates=tuple(allocates),
             frees=(*frees, *self._lifetimes.of(op, piece)),
+            loss_weight=self.loss_weight if op in FORWARDS else 1.0,
         )
 
     def _begins_gradient(self, boundary: int, piece: int) -> bool:

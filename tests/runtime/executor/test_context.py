@@ -5,26 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from runtime.executor.context import BoundaryNames, RankContext, microbatches_per_update
+from runtime.executor.context import BoundaryNames, RankContext
 from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
 from runtime.progress import Progress
 from simulator.program.operations import BACKWARDS, FORWARDS, Op
+from simulator.program.task import Task
 from simulator.program.tensors import activation, gradient
 from simulator.strategies.lowering import lower
-
-PLANS = [
-    ({"schedule": "1f1b", "pipeline": 2, "microbatches": 6}, 6),
-    ({"schedule": "pipedream", "pipeline": 3, "microbatches": 4}, 1),
-    ({"schedule": "pipedream-2bw", "pipeline": 2, "microbatches": 6}, 2),
-    ({"schedule": "pipedream-2bw", "pipeline": 2, "microbatches": 2}, 2),
-    ({"model": "unit", "pipeline": 2, "microbatches": 3}, 3),  # nothing is updated
-]
-
-
-@pytest.mark.parametrize(("plan", "every"), PLANS, ids=str)
-def test_a_program_says_how_many_microbatches_an_update_averages(experiment, plan, every):
-    assert microbatches_per_update(lower(experiment(**plan))) == every
 
 
 def made(experiment, device, rank=0, **plan):
@@ -32,11 +20,13 @@ def made(experiment, device, rank=0, **plan):
     return RankContext(Rank(tiny, lower(tiny), rank, device, Progress()), Groups((), 60.0))
 
 
-def test_the_weight_of_a_loss_is_its_share_of_all_terms(alone, experiment):
-    plan = {"data": 2, "context": 2, "pipeline": 1, "microbatches": 3, "dtype": "fp16"}
-    context = made(experiment, alone, **plan)
-    assert context.loss_share == pytest.approx(1 / (2 * 2 * 3))
-    assert context.loss_factor == pytest.approx(context.loss_scale.value / 12)
+def test_the_factor_of_a_loss_is_the_weight_that_its_task_names_times_the_loss_scale(
+    alone, experiment
+):
+    context = made(experiment, alone, dtype="fp16")
+    assert context.loss_scale.value > 1
+    task = Task(Op.FORWARD, 0, loss_weight=0.25)
+    assert context.loss_factor(task) == context.loss_scale.value / 4
 
 
 @pytest.mark.parametrize(
