@@ -9,6 +9,7 @@ import numpy as np
 
 from simulator.program.accept_queue import Decision
 from simulator.program.arrivals import idle_steps
+from simulator.program.meetings import needs_all
 from simulator.program.program import Program
 from simulator.program.tensors import TensorName
 from simulator.timeline.memory import part_of, usual_memory
@@ -83,14 +84,18 @@ def aligned(program: Program, records: list[RankRecord]) -> tuple[Floats, Floats
     """Return when each instruction was posted, started and ended, in every iteration.
 
     A communication starts when its last participant has posted it; all clocks are already
-    aligned.
+    aligned. A participant that was done before (see `needs_all`) has not waited for the last:
+    its span is what it took, so that its stream is free when it really was.
     """
     posted = np.concatenate([np.array(r.posted, dtype=np.float64) for r in records], axis=1)
     end = np.concatenate([np.array(r.end, dtype=np.float64) for r in records], axis=1)
     start = posted.copy()
     for participants in program.meetings:
         members = [member.uid for member in participants]
-        start[:, members] = posted[:, members].max(axis=1, keepdims=True)
+        last = posted[:, members].max(axis=1, keepdims=True)
+        needy = np.array([needs_all(member.rank, member.task) for member in participants])
+        early = ~needy & (end[:, members] < last)
+        start[:, members] = np.where(early, posted[:, members], last)
     for row, decisions in enumerate(decisions_of(program, records)[-len(posted) :]):
         for decision in decisions:
             start[row, decision] = posted[row, decision].max()

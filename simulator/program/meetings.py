@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.program.columns import Columns, Integers
 from simulator.program.errors import ProgramError
-from simulator.program.operations import COLLECTIVES, MESSAGES, Side
+from simulator.program.operations import COLLECTIVES, MESSAGES, Op, Side
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 
@@ -50,6 +50,18 @@ def participants_of(rank: int, task: Task) -> tuple[int, ...]:
             return task.peer, rank
         case Side.MEETS | Side.SERVES:
             return task.group
+
+
+def needs_all(rank: int, task: Task) -> bool:
+    """Tell whether the part of a rank in a meeting cannot end before all others have come.
+
+    NCCL keeps what it sends in buffers that the receiver empties later, so that a message may
+    have been sent, a shift or a broadcast be over, and whoever is not the root of a reduce be
+    done, before the last participant has come. What comes from everybody cannot.
+    """
+    if task.op in (Op.SEND, Op.BROADCAST, Op.SHIFT, Op.SHIFT_BACK):
+        return False
+    return task.op is not Op.REDUCE or rank == task.root
 
 
 def match_rendezvous(
