@@ -18,6 +18,7 @@ from runtime.cli.running import OUT
 from runtime.execution.host_memory import check_host_memory
 from runtime.execution.peak_flops import peak_flops_of
 from runtime.execution.results import execution_of
+from runtime.execution.uneven_ranks import check_speeds_are_paced
 from runtime.executor.devices import backend_of, check_devices, device_of, join
 from runtime.executor.errors import failure_of
 from runtime.launch.job import Job
@@ -69,6 +70,7 @@ def run(
         backend_of(experiment)
         program = lower(experiment)
         peak_flops = peak_flops_of(experiment, saved_profile(experiment))
+        check_speeds_are_paced(experiment)
         check_host_memory(experiment, program, on_host)
     except ExperimentError as error:
         if local == 0:

@@ -20,6 +20,7 @@ from simulator.experiment.checks import (
     check_expert_ranks,
     check_one_cluster,
     check_rank_order,
+    check_speeds,
 )
 from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.experiment import Experiment
@@ -79,6 +80,7 @@ register_checks(
     check_size,
     check_devices,
     check_one_cluster,
+    check_speeds,
 )
 
 

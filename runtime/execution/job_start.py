@@ -6,6 +6,7 @@ import importlib.util
 from typing import Any
 
 from runtime.execution.host_memory import check_host_memory
+from runtime.execution.uneven_ranks import check_speeds_are_paced
 from runtime.launch.job import Job
 from runtime.launch.launcher import OnProgress, Workers
 from simulator.experiment.section import ExperimentError
@@ -24,11 +25,13 @@ def start(
         workers: processes to use; None: new ones, ended afterwards.
 
     Raises:
-        ExperimentError: torch is not installed, or the program does not fit into memory.
+        ExperimentError: torch is not installed, the program does not fit into memory, or its ranks
+            would not have the speeds that they should.
         LaunchError: a rank failed; names the rank and the instruction.
     """
     if importlib.util.find_spec("torch") is None:
         raise ExperimentError("torch is not installed: pip install -e '.[runtime]'")
+    check_speeds_are_paced(job.experiment)
     check_host_memory(job.experiment, program, program.num_ranks)
     if workers is not None:
         return workers.run(job, on_progress)

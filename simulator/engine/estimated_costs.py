@@ -16,6 +16,7 @@ from simulator.engine.demands import Demands
 from simulator.engine.durations import Durations
 from simulator.engine.layer_work import work_of, work_of_bucket
 from simulator.engine.questions import Costs, seconds_by_task
+from simulator.engine.rank_speeds import RankSpeeds
 from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
@@ -82,6 +83,7 @@ class EstimatedCosts(Costs):
     def __init__(self, program: Program, durations: EstimatedDurations) -> None:
         cluster = self.cluster = durations.cluster
         self.durations = durations
+        self.speeds = RankSpeeds(durations.experiment)
         folding = folding_of(durations.experiment, cluster) if program.is_folded else None
         assert not program.is_folded or (folding and folding.list_of == program.list_of)
         self.demands = Demands(program, cluster, folding, durations.seconds)
@@ -107,8 +109,9 @@ class EstimatedCosts(Costs):
 
     def all_seconds(self, program: Program) -> list[float]:
         """Return the duration of every instruction, where that depends on its task alone."""
-        if self.are_alike():
-            return seconds_by_task(program, self.durations.seconds)
+        if not self.has_host:
+            of_tasks = seconds_by_task(program, self.durations.seconds)
+            return self.speeds.scaled(program, of_tasks)
         return super().all_seconds(program)
 
     def all_delays(self, program: Program) -> list[float]:
@@ -117,7 +120,8 @@ class EstimatedCosts(Costs):
 
     def alone(self, instruction: Instruction) -> float:
         """Return the duration of an instruction without host time."""
-        return self.durations.seconds(instruction.rank, instruction.task)
+        seconds = self.durations.seconds(instruction.rank, instruction.task)
+        return seconds * self.speeds.factor(instruction)
 
     def delay(self, instruction: Instruction) -> float:
         """Return the time in which a stream wakes that has waited for another one.
@@ -149,8 +153,8 @@ class EstimatedCosts(Costs):
         return self._share(participants)[1]
 
     def are_alike(self) -> bool:
-        """True without host time, which depends on what is queued, and on who waits."""
-        return not self.has_host
+        """True unless steps differ, or the host takes time: more where more is queued."""
+        return not self.has_host and not self.speeds.vary
 
     def likeness(self, program: Program) -> Sequence[int]:
         """Return a number for each task of a rank, and whether it shares its cores or device."""

@@ -6,6 +6,7 @@ from simulator.cluster.resource import Resource
 from simulator.cluster.timing import Timing
 from simulator.engine.durations import Durations
 from simulator.engine.questions import Costs, seconds_by_task
+from simulator.engine.rank_speeds import RankSpeeds
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Formula, Op
 from simulator.program.program import Program
@@ -34,25 +35,28 @@ class FixedCosts(Costs):
 
     def __init__(self, durations: Durations, pace: float = 1.0) -> None:
         self.durations, self.pace = durations, pace
+        self.speeds = RankSpeeds(durations.experiment)
         self.capacities: dict[Resource, float] = {}
 
     def seconds(self, instruction: Instruction) -> float:
         """Return the stretched duration of an instruction."""
-        return self.pace * self.durations.seconds(instruction.rank, instruction.task)
+        seconds = self.pace * self.durations.seconds(instruction.rank, instruction.task)
+        return seconds * self.speeds.factor(instruction)
 
     def all_seconds(self, program: Program) -> list[float]:
         """Return the stretched duration of every instruction, asked for once for each task."""
-        return seconds_by_task(
+        of_tasks = seconds_by_task(
             program, lambda rank, task: self.pace * self.durations.seconds(rank, task)
         )
+        return self.speeds.scaled(program, of_tasks)
 
     def all_delays(self, program: Program) -> list[float]:
         """Return zeros: nothing waits to be woken."""
         return [0.0] * len(program)
 
     def are_alike(self) -> bool:
-        """True: a duration depends on the rank and the task alone."""
-        return True
+        """True where a duration depends on the rank and the task alone, not on the step."""
+        return not self.speeds.vary
 
 
 def _stated(op: Op, layer: Layer) -> float:

@@ -121,7 +121,7 @@ class MeasuredCosts(EstimatedCosts):
             seconds = timing.tenths[self._draws[instruction.uid]]
         if instruction.task.stream == COMPUTE_STREAM:
             seconds *= self._slowness[instruction.rank % len(self._slowness)]
-        return seconds
+        return seconds * self.speeds.factor(instruction)
 
     def sampled(self, seed: int, step: int) -> MeasuredCosts:
         """Return the costs of one step, with every duration sampled from the measured ones.

@@ -16,6 +16,7 @@ from simulator.cluster.cluster import Cluster
 from simulator.cluster.placement import Integers, Placement
 from simulator.engine.rank_classes import mixed, rank_classes
 from simulator.engine.rank_groups import Groups, groups_of
+from simulator.engine.rank_speeds import RankSpeeds
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import AXES, Mesh
 
@@ -44,17 +45,21 @@ def folding_of(experiment: Experiment, cluster: Cluster) -> Folding | None:
     """Return which ranks stand for all; None: every rank is simulated.
 
     Lists that a user's transforms have changed may differ in any way; ranks that share cores or a
-    device must all be there; what is drawn from a profile differs from rank to rank; and
-    asynchronous workers do the same, but never at the same time.
+    device must all be there; what is drawn, from a profile or as jitter, differs from rank to
+    rank; and asynchronous workers do the same, but never at the same time.
     """
     alone = cluster.cores is None and cluster.topology.per_device == 1
     parallel = experiment.parallel
-    if parallel.transforms or cluster.profile is not None or not alone or parallel.is_asynchronous:
+    drawn = cluster.profile is not None or RankSpeeds(experiment).vary
+    if parallel.transforms or drawn or not alone or parallel.is_asynchronous:
         return None
     mesh, groups, world_size = experiment.mesh, groups_of(experiment), experiment.world_size
     placement = Placement(cluster.topology, np.arange(world_size))
     stages = np.arange(world_size) + mesh.degrees["pipeline"]  # of ranks without passes: unlike
     stages[mesh.ranks] = np.arange(mesh.degrees["pipeline"])[:, None, None, None]
+    factors = sorted({factor for _, factor in experiment.cluster.slowdown})
+    for rank, factor in experiment.cluster.slowdown:  # ranks of another speed are unlike, too
+        stages[rank] += 2 * world_size * (1 + factors.index(factor))
     classes = rank_classes(placement, stages, groups)
     list_of = lists_of(mesh, classes[: mesh.world_size])
     list_of += [max(list_of) + 1 + number for number in range(world_size - mesh.world_size)]

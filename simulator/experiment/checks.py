@@ -92,3 +92,28 @@ def check_one_cluster(experiment: Experiment) -> None:
             f"cluster.{given[1]} = {getattr(cluster, given[1])!r}: "
             f"cluster.{given[0]} is set too; give one of them"
         )
+
+
+def check_speeds(experiment: Experiment) -> None:
+    """Refuse speeds of ranks that do not exist, and spreads that mean nothing."""
+    cluster, last = experiment.cluster, experiment.world_size - 1
+    for rank, _ in cluster.slowdown:
+        if rank > last:
+            raise ExperimentError(
+                f"cluster.slowdown of rank {rank}: this plan has ranks 0 to {last}"
+            )
+    if cluster.jitter == "none":
+        for key in ("jitter_spread", "jitter_seed"):
+            if getattr(cluster, key) is not None:
+                raise ExperimentError(
+                    f"cluster.{key} = {getattr(cluster, key)}: only with cluster.jitter"
+                )
+    elif cluster.jitter_spread is None:
+        raise ExperimentError(
+            f"cluster.jitter = {cluster.jitter!r}: needs cluster.jitter_spread, which is not set"
+        )
+    elif cluster.jitter == "shifted-exponential" and cluster.jitter_spread > 1:
+        raise ExperimentError(
+            f"cluster.jitter_spread = {cluster.jitter_spread:g}: a shifted exponential "
+            "distribution with a mean of 1 begins below 0; allowed: at most 1"
+        )

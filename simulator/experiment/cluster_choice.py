@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from simulator.experiment.section import Positive, Section
+from simulator.experiment.section import ExperimentError, Positive, Section
 
 Algorithm = Literal["ring", "halving-doubling", "tree", "hierarchical", "in-network", "pairwise"]
 """Algorithms of collectives; `simulator.cluster` says what each does."""
@@ -18,6 +19,11 @@ class ClusterChoice(Section):
     Attributes:
         ranks_per_device: how many ranks share a GPU.
         algorithm: how collectives are done; "auto" takes the fastest of those that the cluster has.
+        slowdown: how many times longer ranks compute, as pairs of a rank and its factor; given
+            as a table by rank, or as a list of the factors of the first ranks.
+        jitter: the distribution of how long each rank computes in each training step.
+        jitter_spread: its standard deviation, as a share of the mean.
+        jitter_seed: of what is drawn from it; unset, `run.seed`.
     """
 
     TABLE: ClassVar[str] = "cluster"
@@ -30,8 +36,44 @@ class ClusterChoice(Section):
     node_bandwidth_gbit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     ranks_per_device: Positive = 1
     algorithm: Literal["auto", Algorithm] = "auto"
+    slowdown: Annotated[tuple[tuple[int, float], ...], Field(strict=False)] = ()
+    jitter: Literal["none", "lognormal", "shifted-exponential"] = "none"
+    jitter_spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    jitter_seed: Annotated[int, Field(ge=0)] | None = None
+
+    @field_validator("slowdown", mode="before")
+    @classmethod
+    def _as_pairs(cls, given: Any) -> Any:
+        """Return pairs of a rank and its factor, ascending."""
+        try:
+            if isinstance(given, Mapping):
+                pairs = [(int(rank), float(factor)) for rank, factor in given.items()]
+            else:
+                pairs = [_pair(rank, entry) for rank, entry in enumerate(given)]
+        except (TypeError, ValueError, OverflowError):
+            pairs = [(-1, 0.0)]
+        ranks = [rank for rank, _ in pairs]
+        possible = all(rank >= 0 and 0 < factor < float("inf") for rank, factor in pairs)
+        if given == {} or not possible or len(set(ranks)) < len(ranks):
+            raise ExperimentError(
+                f"cluster.slowdown = {given!r}: allowed: a factor above 0 for each rank, as a "
+                "table by rank ({3 = 1.5}) or a list ([1, 1, 1, 1.5])"
+            )
+        return tuple(sorted(pairs))
 
     @property
     def is_named(self) -> bool:
         """Tell whether a cluster is named at all."""
         return bool(self.preset or self.file or self.profile)
+
+    @property
+    def is_even(self) -> bool:
+        """Tell whether equal devices always take the same time."""
+        return not self.slowdown and self.jitter == "none"
+
+
+def _pair(rank: int, entry: Any) -> tuple[int, float]:
+    """Return a rank and its factor, of an entry of a list: the factor, or both."""
+    if isinstance(entry, (list, tuple)):
+        rank, entry = entry
+    return int(rank), float(entry)

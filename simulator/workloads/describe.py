@@ -58,7 +58,7 @@ def describe_whole(experiment: Experiment) -> list[Layer]:
         schedule="looped-bfs",  # takes every number of stages; layers do not depend on it
         recompute=parallel.recompute,
     )
-    return describe(experiment.model_copy(update={"workload": microbatch, "parallel": alone}))
+    return describe(Experiment(workload=microbatch, parallel=alone, run=experiment.run))
 
 
 def _once(layer: Layer) -> Layer:

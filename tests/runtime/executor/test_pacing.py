@@ -169,3 +169,14 @@ def test_a_planted_cause_is_named(workers, experiment, fault, place):
     ran = execution_of(plan, prediction.program, None, answer)
     found = compare_timelines(prediction.timeline, ran.measurement.timeline, prediction.program)
     assert found.cause.startswith(f"{place} (+")
+
+
+def test_ranks_have_the_speeds_of_the_prediction(workers, experiment):
+    """Nothing ends before it is due, so a run takes as long as its slow ranks and steps."""
+    keys = experiment(**UNIT, horizon=2).model_dump(exclude_unset=True)
+    uneven = {"slowdown": {1: 2.0}, "jitter": "lognormal", "jitter_spread": 0.4}
+    plan = type(experiment())(**keys, cluster=uneven)
+    usual = predict(type(experiment())(**keys)).iteration_time_s
+    predicted = predict(plan, resolve(plan)).iteration_time_s
+    assert predicted > 1.2 * usual
+    assert run(plan, workers=workers).iteration_time_s > 0.98 * predicted
