@@ -75,7 +75,12 @@ def staleness_line(stages: Sequence[StageStaleness]) -> str:
         workers[0].stage, [one for row in workers for one in row.versions_behind]
     )
     mean, most = whole.mean_versions_behind, whole.max_versions_behind
-    rows = [f"rank {row.worker} {row.mean_versions_behind:.2f}" for row in workers[:MOST_ROWS]]
+    several = len({row.server for row in workers}) > 1
+    rows = [
+        f"rank {row.worker}{f' at rank {row.server}' if several else ''} "
+        f"{row.mean_versions_behind:.2f}"
+        for row in workers[:MOST_ROWS]
+    ]
     more = f", … {len(workers)} in all" if len(workers) > MOST_ROWS else ""
     dropped = whole.versions_behind.count(None)
     late = f"; {counted(dropped, 'gradient')} came too late" if dropped else ""

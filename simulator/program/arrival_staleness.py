@@ -26,5 +26,7 @@ def arrival_staleness(program: Program, decisions: Sequence[Decision]) -> list[S
             if request.is_push:
                 behind[request.rank].append(outcome.staleness if outcome.counts else None)
         stage = program.instruction(queue.accepts[0]).task.stage
-        rows += [StageStaleness.of(stage, found, rank) for rank, found in behind.items()]
+        rows += [
+            StageStaleness.of(stage, found, rank, queue.server) for rank, found in behind.items()
+        ]
     return rows

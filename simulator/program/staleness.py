@@ -37,19 +37,26 @@ class StageStaleness:
             used and the update its gradient went into. Of a worker per push, between the
             parameters it had pulled last and that update; None: it was too late and was dropped.
         worker: the rank that pushed; None where ranks update with their own gradients.
+        server: the rank to which it pushed; None where there is no worker.
     """
 
     stage: int
     max_versions_behind: int
     versions_behind: list[int | None]
     worker: int | None = None
+    server: int | None = None
 
     @classmethod
-    def of(cls, stage: int, behind: list[int | None], worker: int | None = None) -> StageStaleness:
+    def of(
+        cls,
+        stage: int,
+        behind: list[int | None],
+        worker: int | None = None,
+        server: int | None = None,
+    ) -> StageStaleness:
         """Return the staleness of gradients that were so many updates behind."""
-        return cls(
-            stage, max((one for one in behind if one is not None), default=0), behind, worker
-        )
+        most = max((one for one in behind if one is not None), default=0)
+        return cls(stage, most, behind, worker, server)
 
     @property
     def mean_versions_behind(self) -> float:
@@ -61,7 +68,7 @@ class StageStaleness:
         """Return the fields under their names; of a worker also the mean."""
         plain = dict(vars(self))
         if self.worker is None:
-            del plain["worker"]
+            del plain["worker"], plain["server"]
             return plain
         return plain | {DERIVED: self.mean_versions_behind}
 

@@ -1,6 +1,6 @@
-"""Workers push gradients to a server and pull its parameters, each at its own pace.
+"""Workers push gradients to servers and pull their parameters, each at its own pace.
 
-Every step a worker pulls, computes the gradient of its microbatches, and pushes it. The server
+Every step a worker pulls, computes the gradient of its microbatches, and pushes it. A server
 serves one request at a time, in an order that only arrival decides, and updates the parameters when
 its policy says so: after each push (Dean et al. 2012, "Large Scale Distributed Deep Networks",
 Downpour SGD), or as `simulator.program.arrival` says of the others.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
@@ -74,13 +75,16 @@ def check(experiment: Experiment) -> None:
                 f"parallel.{key} = {getattr(parallel, key)}: with {asked} each worker has the "
                 f"whole model; allowed: 1"
             )
-    if parallel.num_servers > 1:
-        raise ExperimentError(f"parallel.servers = {parallel.servers}: with {asked} allowed: 1")
-    refusal = policy_of(experiment).refusal(dict.fromkeys(range(parallel.data), 1))
-    if parallel.policy == "softsync":  # counts the pushes of all steps
-        refusal = policy_of(experiment).refusal(
-            dict.fromkeys(range(parallel.data), experiment.run.horizon)
+    policy = policy_of(experiment)
+    if parallel.num_servers > 1 and not policy.is_lasting:
+        raise ExperimentError(
+            f"parallel.servers = {parallel.servers}: with parallel.policy = {parallel.policy!r} "
+            "servers drop pushes of different workers, which could wait for each other for ever; "
+            "allowed: 1"
         )
+    refusal = policy.refusal(dict.fromkeys(range(parallel.data), 1))
+    if parallel.policy == "softsync":  # counts the pushes of all steps
+        refusal = policy.refusal(dict.fromkeys(range(parallel.data), experiment.run.horizon))
     if refusal is not None and needed:
         raise ExperimentError(f"parallel.{needed} = {getattr(parallel, needed)}: {refusal}")
     run = experiment.run
@@ -91,12 +95,12 @@ def check(experiment: Experiment) -> None:
         )
 
 
-def policy_of(experiment: Experiment) -> Policy:
-    """Return the policy of the server."""
+def policy_of(experiment: Experiment, number: int = 0) -> Policy:
+    """Return the policy of a server, by which of the servers it is."""
     parallel = experiment.parallel
     match parallel.policy:
         case "random-order":
-            return RandomOrder(experiment.run.seed)
+            return RandomOrder(experiment.run.seed + number)
         case "bounded-staleness":
             return BoundedStaleness(parallel.staleness_bound or 0)
         case "softsync":
@@ -108,99 +112,142 @@ def policy_of(experiment: Experiment) -> Policy:
 
 
 def serve_by_arrival(lowered: Lowered) -> Lowered:
-    """Let workers push and pull in every step, and give the server its list.
-
-    Raises:
-        ExperimentError: the gradients are in several buckets.
-    """
+    """Let workers push and pull in every step, and give the servers their lists."""
     workers = list(lowered.ranks)
-    buckets = lowered.buckets[workers[0]]
-    if len(buckets) != 1:
-        size = sum(bucket.nbytes for bucket in buckets) / 1e6
-        raise ExperimentError(
-            f"parallel.bucket_mb = {lowered.experiment.parallel.bucket_mb:g}: the gradients of "
-            f"this plan are in {len(buckets)} buckets; with parallel.data_style = 'asynchronous' "
-            f"allowed: one bucket, of {size:.4g} MB"
-        )
-    (bucket,), server = buckets, buckets[0].server
-    assert server is not None
-    lists = {rank: _worker_list(lowered.lists[rank], bucket) for rank in workers}
+    shares = _shares(lowered.buckets[workers[0]])
+    lists = {rank: _worker_list(lowered.lists[rank], shares) for rank in workers}
     steps = 1 + max(instruction.step for instruction in lists[workers[0]])
-    lists[server] = _server_list(lowered.experiment, bucket, workers, steps)
+    for share in shares:
+        lists[share.server] = _server_list(
+            share, policy_of(lowered.experiment, share.number), workers, steps
+        )
     workload = lowered.experiment.workload
     states = workload.optimizer_bytes // workload.dtype_bytes
-    held = {rank: [bucket] for rank in (*workers, server)}
+    everything = [share.bucket for share in shares]
+    held = dict.fromkeys(workers, everything) | {s.server: [s.bucket] for s in shares}
     return replace(
         lowered,
-        ranks=[*workers, server],
-        stages={**lowered.stages, server: {}},
+        ranks=[*workers, *(share.server for share in shares)],
+        stages={**lowered.stages, **{share.server: {} for share in shares}},
         buckets=held,
         resident={rank: resident_bytes(mine, states, rank) for rank, mine in held.items()},
         own_lists=lists,
     )
 
 
-def _worker_list(instructions: Sequence[Instruction], bucket: Bucket) -> list[Instruction]:
-    """Return a worker's list with a pull before the passes of each step, and a push behind."""
-    assert bucket.server is not None
-    message = Task(
-        op=Op.SEND,
-        stage=0,
-        layers=_layers(bucket),
-        mnemonic="PUSH",
-        stream=Stream.queue(bucket.server),
-        peer=bucket.server,
-        tensor=bucket.name,
-        nbytes=bucket.nbytes,
-        queue=QUEUE,
-    )
-    answer = replace(message, op=Op.RECV, mnemonic="PULL", tensor=bucket.weights)
+class Share(NamedTuple):
+    """The parameters that one server has of the model.
+
+    Attributes:
+        server: its rank.
+        number: which of the servers it is.
+        bucket: all its buckets as one: they travel together, so that what a worker pulls is of
+            one version and what it pushes goes into one update.
+        queue: the queue in which requests for them wait.
+        is_all: no other server has any.
+    """
+
+    server: int
+    number: int
+    bucket: Bucket
+    queue: str
+    is_all: bool
+
+
+def _shares(buckets: Sequence[Bucket]) -> list[Share]:
+    """Return what each server has, servers in order of rank."""
+    of_server: dict[int, list[Bucket]] = {}
+    for bucket in buckets:
+        assert bucket.server is not None
+        of_server.setdefault(bucket.server, []).append(bucket)
+    shares = []
+    for number, (server, mine) in enumerate(sorted(of_server.items())):
+        segments = tuple(sorted(segment for bucket in mine for segment in bucket.segments))
+        nbytes = sum(bucket.nbytes for bucket in mine)
+        together = replace(mine[0], segments=segments, nbytes=nbytes)
+        is_all = len(of_server) == 1
+        queue = QUEUE if is_all else f"{QUEUE} {number}"
+        shares.append(Share(server, number, together, queue, is_all))
+    return shares
+
+
+def _worker_list(instructions: Sequence[Instruction], shares: Sequence[Share]) -> list[Instruction]:
+    """Return a worker's list with its pulls and pushes.
+
+    Before the passes of each step it pulls from all servers at once; the first pass that uses
+    what one has waits for that one. A push comes right behind the last pass of the step that
+    gives gradients to its server.
+    """
     computes = [i for i in instructions if i.task.op not in COMMUNICATION]
-    first = {i.step: i for i in reversed(computes)}
-    last = {i.step: i for i in computes}
+    begins = {i.step: i for i in reversed(computes)}
+    ends = {i.step: i for i in computes}
+    pulls: dict[Instruction, list[Instruction]] = {}
+    pushes: dict[Instruction, list[Instruction]] = {}
+    for share in shares:
+        mine = [i for i in computes if i.task.layers in share.bucket.segments]
+        first, last = {i.step: i for i in reversed(mine)}, {i.step: i for i in mine}
+        push = _request(share)
+        pull = replace(push, op=Op.RECV, mnemonic="PULL", tensor=share.bucket.weights)
+        before: list[Instruction] = []  # the last pass and the push of the step before
+        for step in sorted(begins):
+            pulled = Instruction(pull, -1, before, step)
+            first[step].after = (*first[step].after, pulled)
+            pulls.setdefault(begins[step], []).append(pulled)
+            pushed = Instruction(push, -1, [last[step]], step)
+            pushes.setdefault(last[step], []).append(pushed)
+            before = [ends[step], pushed]
     built: list[Instruction] = []
-    before: tuple[Instruction, ...] = ()  # the last pass and the push of the step before
     for instruction in instructions:
-        step = instruction.step
-        if instruction is first[step]:
-            pulled = Instruction(answer, -1, before, step)
-            instruction.after = (*instruction.after, pulled)
-            built.append(pulled)
-        built.append(instruction)
-        if instruction is last[step]:
-            pushed = Instruction(message, -1, [instruction], step)
-            before = instruction, pushed
-            built.append(pushed)
+        built += [*pulls.get(instruction, ()), instruction, *pushes.get(instruction, ())]
     return built
 
 
+def _request(share: Share) -> Task:
+    """Return the task of a push."""
+    return Task(
+        op=Op.SEND,
+        stage=0,
+        layers=_layers(share.bucket),
+        segment=_segment(share),
+        mnemonic="PUSH",
+        stream=Stream.queue(share.server),
+        peer=share.server,
+        tensor=share.bucket.name,
+        nbytes=share.bucket.nbytes,
+        queue=share.queue,
+    )
+
+
 def _server_list(
-    experiment: Experiment, bucket: Bucket, workers: Sequence[int], steps: int
+    share: Share, policy: Policy, workers: Sequence[int], steps: int
 ) -> list[Instruction]:
-    """Return the server's list: a pull and a push of every worker in each step are accepted.
+    """Return a server's list: a pull and a push of every worker in each step are accepted.
 
     Which step they are of only arrival decides; they are counted as if all went at one pace.
     """
+    bucket = share.bucket
     accept = Task(
         op=Op.ACCEPT,
         stage=0,
         layers=_layers(bucket),
+        segment=_segment(share),
         stream=Stream.along(QUEUE),
         group=tuple(workers),
         tensor=bucket.weights,
         nbytes=bucket.nbytes,
         allocates=(Tensor(PUSHED, bucket.nbytes),),
         frees=(PUSHED,),
-        queue=QUEUE,
-        policy=policy_of(experiment),
+        queue=share.queue,
+        policy=policy,
     )
     update = Task(
         op=Op.OPTIMIZER_STEP,
         stage=0,
         layers=_layers(bucket),
+        segment=_segment(share),
         tensor=bucket.weights,
         nbytes=bucket.nbytes,
-        queue=QUEUE,
+        queue=share.queue,
     )
     built: list[Instruction] = []
     for step in range(steps):
@@ -212,3 +259,8 @@ def _server_list(
 
 def _layers(bucket: Bucket) -> tuple[int, int]:
     return bucket.segments[0][0], bucket.segments[-1][1]
+
+
+def _segment(share: Share) -> int:
+    """Return the number in the labels of what one of several servers does: which one it is."""
+    return -1 if share.is_all else share.number

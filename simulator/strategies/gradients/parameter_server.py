@@ -24,6 +24,7 @@ from simulator.program.template import Call
 from simulator.strategies.gradients.buckets import resident_bytes
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.stages.dataflow import Range
+from simulator.units import counted
 
 STREAM = Stream.along("server")
 """The stream on which parameters come back, while more gradients are on their way."""
@@ -43,7 +44,7 @@ def check(experiment: Experiment) -> None:
     if parallel.servers is not None and not parallel.has_servers:
         raise ExperimentError(
             f"parallel.servers = {parallel.servers}: only for parallel.data_style = "
-            f"'parameter-server', not {parallel.data_style!r}"
+            f"'parameter-server' or 'asynchronous', not {parallel.data_style!r}"
         )
     if not parallel.has_servers:
         return
@@ -92,7 +93,8 @@ def choose_servers(lowered: Lowered) -> Lowered:
     if len(servers) > len(sizes):
         raise ExperimentError(
             f"parallel.servers = {len(servers)}: the gradients of this plan are in "
-            f"{len(sizes)} buckets, each of one server; allowed: at most {len(sizes)}, or a "
+            f"{counted(len(sizes), 'bucket')}, each of one server; allowed: at most "
+            f"{len(sizes)}, or a "
             f"parallel.bucket_mb below {lowered.experiment.parallel.bucket_mb:g}"
         )
     chosen = _divided(sizes, servers)

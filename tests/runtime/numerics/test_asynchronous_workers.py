@@ -28,6 +28,9 @@ CASES: list[dict[str, Any]] = [
     {"data": 3, "policy": "softsync", "pushes": 2},
     {"data": 3, "policy": "first-n", "pushes": 2},
     {"policy": "random-order", "model": "mlp"},
+    {"bucket_mb": 0.001},
+    {"bucket_mb": 0.001, "servers": 2, "optimizer": "adam"},
+    {"bucket_mb": 0.001, "servers": 2, "policy": "bounded-staleness", "staleness_bound": 0},
 ]
 
 
@@ -41,9 +44,14 @@ def test_a_replay_gives_the_same_parameters_to_the_last_bit(
     contexts = replay(ran.experiment, ran.program, record)
     held = [*ran.shares, *ran.servers]
     assert len(held) == len(contexts) == ran.experiment.world_size
-    for (parameters, _), context in zip(held, contexts, strict=True):
-        ours = torch.cat([p.shard for p in context.parameters.values()])
-        theirs = torch.cat([tensor.flatten() for tensor in parameters.values()])
+    for (tensors, _), context in zip(held, contexts, strict=True):
+        parts = [
+            (layers, parameters.shard[place])
+            for parameters in context.parameters.values()
+            for layers, place in parameters.segments.items()
+        ]
+        ours = torch.cat([part for _, part in sorted(parts, key=lambda part: part[0])])
+        theirs = torch.cat([tensor.flatten() for tensor in tensors.values()])
         assert torch.equal(ours, theirs)
 
 
@@ -85,31 +93,42 @@ def test_decisions_and_staleness_are_those_of_the_timeline(
     keys: dict[str, Any], run: Callable[..., Any]
 ) -> None:
     ran = run(**BASE | keys)
-    timeline, (queue,) = ran.measurement.timeline, ran.program.queues
-    assert sorted(d.request for d in timeline.decisions) == sorted(queue.by_uid)
-    assert tuple(d.accept for d in timeline.decisions) == queue.accepts
-    assert timeline.decisions in [sorted(decisions) for decisions in ran.measurement.decisions]
+    timeline, queues = ran.measurement.timeline, ran.program.queues
+    assert len(queues) == keys.get("servers", 1)
+    for queue in queues:
+        mine = [d for d in timeline.decisions if d.request in queue.by_uid]
+        assert sorted(d.request for d in mine) == sorted(queue.by_uid)
+        assert tuple(d.accept for d in mine) == queue.accepts
+    assert len(timeline.decisions) == sum(len(queue.accepts) for queue in queues)
+    assert sorted(timeline.decisions) in [sorted(made) for made in ran.measurement.decisions]
     for decision in timeline.decisions:
         assert timeline.start[decision.accept] == timeline.start[decision.request]
     rows = [row.to_json() for row in arrival_staleness(ran.program, timeline.decisions)]
     assert ran.measurement.staleness == rows
     predicted = predict(ran.experiment)
-    assert [row.worker for row in predicted.staleness] == [row["worker"] for row in rows]
+    for key in ("worker", "server"):
+        assert [getattr(row, key) for row in predicted.staleness] == [row[key] for row in rows]
     assert len(predicted.recorded.decisions) == len(timeline.decisions)
 
 
+@pytest.mark.parametrize("servers", [{}, {"servers": 2, "bucket_mb": 0.001}], ids=str)
 def test_one_worker_is_plain_training(
-    run: Callable[..., Any], reference: Callable[..., Any], experiment: Callable[..., Any]
+    servers: dict[str, Any],
+    run: Callable[..., Any],
+    reference: Callable[..., Any],
+    experiment: Callable[..., Any],
 ) -> None:
     """A pull brings what the last push made, with nobody else: gradient descent, step by step."""
     keys = {"microbatches": 2, "layers": 2, "iterations": 4}
-    ran = run(**keys, data_style="asynchronous")
+    ran = run(**keys, **servers, data_style="asynchronous")
     parameters, _, losses = reference(experiment(**keys))
     assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
-    ((held, _),) = ran.servers
+    held = {key: value for parts, _ in ran.servers for key, value in parts.items()}
+    assert held.keys() == parameters.keys()
     for key, expected in parameters.items():
         assert (held[key] - expected).abs().max() <= 1e-10 * expected.abs().max()
-    assert [row["versions_behind"] for row in ran.measurement.staleness] == [[0]]
+    behind = [row["versions_behind"] for row in ran.measurement.staleness]
+    assert behind == [[0]] * len(ran.servers)
 
 
 def test_all_workers_an_update_is_synchronous_training(

@@ -48,6 +48,7 @@ def test_synchronous_updates_are_never_stale_and_late_gradients_count_as_none() 
     assert late.to_json() == {
         "stage": 0,
         "worker": 3,
+        "server": 0,
         "versions_behind": [None],
         "max_versions_behind": 0,
         "mean_versions_behind": 0.0,

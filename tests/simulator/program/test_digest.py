@@ -99,7 +99,11 @@ def test_ranks_with_partners_at_the_same_distance_are_alike(by: int) -> None:
 
 @pytest.mark.parametrize("number", range(len(TASKS)))
 @pytest.mark.parametrize("name", [field.name for field in fields(Task)])
-def test_every_field_of_a_task_counts(number: int, name: str) -> None:
+def test_every_field_of_a_task_counts_but_one(number: int, name: str) -> None:
+    if name == "loss_weight":  # follows from the number of microbatches and of ranks
+        changed = replace(TASKS[number], loss_weight=0.25)
+        assert digest((*TASKS[:number], changed, *TASKS[number + 1 :])) == digest()
+        return
     changed = replace(TASKS[number], **{name: OTHER[name]})
     assert digest((*TASKS[:number], changed, *TASKS[number + 1 :])) != digest()
 

@@ -81,8 +81,9 @@ def test_policies_make_other_programs() -> None:
             "whole model; allowed: 1",
         ),
         (
-            ["parallel.servers=2"],
-            "parallel.servers = 2: with parallel.data_style = 'asynchronous' allowed: 1",
+            ["parallel.servers=2", "parallel.policy=first-n", "parallel.pushes=1"],
+            "parallel.servers = 2: with parallel.policy = 'first-n' servers drop pushes of "
+            "different workers, which could wait for each other for ever; allowed: 1",
         ),
         (
             ["parallel.zero=1"],
@@ -139,11 +140,77 @@ def test_refused_in_one_line(keys: list[str], message: str) -> None:
     assert str(error.value) == message
 
 
-def test_gradients_must_be_in_one_bucket() -> None:
-    with pytest.raises(ExperimentError) as error:
-        program("parallel.data=2", "parallel.bucket_mb=1")
-    assert str(error.value).startswith("parallel.bucket_mb = 1: the gradients of this plan are in ")
-    assert " with parallel.data_style = 'asynchronous' allowed: one bucket, of " in str(error.value)
+SEVERAL = ["parallel.data=2", "parallel.bucket_mb=1", "run.horizon=2"]
+
+
+def test_all_buckets_of_a_server_travel_together() -> None:
+    one, whole = program(*SEVERAL), program(*SEVERAL, "parallel.bucket_mb=1000")
+    assert len(one.ranks[0]) > len(whole.ranks[0])  # passes are cut where buckets end
+    assert [len(held) for held in one.buckets] == [1, 1, 1]
+    assert one.buckets[2][0].nbytes == whole.buckets[2][0].nbytes
+    messages = [[i.label for i in p.ranks[0] if i.task.queue] for p in (one, whole)]
+    assert messages[0] == messages[1] == ["0PULL", "0PUSH", "s1:0PULL", "s1:0PUSH"]
+
+
+def test_buckets_are_divided_among_servers_by_bytes() -> None:
+    several = program(*SEVERAL, "parallel.servers=2")
+    (first,), (second,) = several.buckets[2:]
+    segments = sorted([*first.segments, *second.segments])
+    assert segments == sorted({i.task.layers for i in several.ranks[0] if i.task.op is Op.FORWARD})
+    whole = program(*SEVERAL, "parallel.bucket_mb=1000").buckets[2][0].nbytes
+    assert first.nbytes + second.nbytes == whole
+    assert max(first.nbytes, second.nbytes) < 0.7 * whole
+    assert several.buckets[0] == [first, second]
+    assert [queue.server for queue in several.queues] == [2, 3]
+    assert [len(queue.accepts) for queue in several.queues] == [8, 8]
+
+
+def test_a_worker_pulls_from_all_servers_and_pushes_to_each_as_soon_as_it_can() -> None:
+    several = program(*SEVERAL, "parallel.servers=2", "parallel.microbatches=1")
+    listed = several.ranks[1]
+    labels = [i.label for i in listed]
+    assert labels[:2] == ["0PULL.0", "0PULL.1"]
+    for number, (bucket,) in enumerate(several.buckets[2:]):
+        pull, push = (listed[labels.index(f"0{name}.{number}")] for name in ("PULL", "PUSH"))
+        of_bucket = [
+            i
+            for i in listed
+            if not i.step and i.task.layers in bucket.segments and not i.task.queue
+        ]
+        assert pull in of_bucket[0].after
+        assert push.after == (of_bucket[-1],)
+        assert listed[push.index - 1] is of_bucket[-1]
+    assert labels.index("0PUSH.0") != labels.index("0PUSH.1")
+
+
+def test_servers_decide_at_random_of_different_seeds() -> None:
+    keys = [*SEVERAL, "parallel.servers=2", "parallel.policy=random-order", "run.seed=7"]
+    assert [queue.policy for queue in program(*keys).queues] == [RandomOrder(7), RandomOrder(8)]
+
+
+def test_staleness_is_counted_for_each_worker_at_each_server() -> None:
+    prediction = predict(load(None, [*ASKED, *SEVERAL, "parallel.servers=2"]))
+    rows = [(row.worker, row.server) for row in prediction.staleness]
+    assert rows == [(0, 2), (1, 2), (0, 3), (1, 3)]
+    for server in (2, 3):  # n - 1 = 1 on average, but for who is first
+        behind = [row.versions_behind for row in prediction.staleness if row.server == server]
+        assert sum(map(sum, behind)) <= 1 * 4
+        assert all(len(pushes) == 2 for pushes in behind)
+
+
+def test_workers_do_not_get_further_ahead_than_a_bound_at_any_server() -> None:
+    keys = ["parallel.policy=bounded-staleness", "parallel.staleness_bound=1", "run.horizon=6"]
+    several = program(*SEVERAL, "parallel.servers=2", *keys)
+    table = [4.0 if i.rank == 0 and not i.task.queue else 0.25 for i in several]
+    timeline = simulate(several, TableCosts(table))
+    for queue in several.queues:
+        pushed = [0, 0]
+        for decision in timeline.decisions:
+            request = queue.by_uid.get(decision.request)
+            if request is not None and request.is_push:
+                pushed[request.rank] += 1
+                assert max(pushed) - min(pushed) <= 2
+        assert pushed == [6, 6]
 
 
 def test_memory_of_the_server_has_a_buffer_for_what_is_pushed() -> None:

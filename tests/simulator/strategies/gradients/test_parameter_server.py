@@ -177,8 +177,8 @@ def test_mfu_counts_the_devices_of_servers() -> None:
     [
         (
             ["parallel.data_style=all-reduce", "parallel.servers=2"],
-            "parallel.servers = 2: only for parallel.data_style = 'parameter-server', not "
-            "'all-reduce'",
+            "parallel.servers = 2: only for parallel.data_style = 'parameter-server' or "
+            "'asynchronous', not 'all-reduce'",
         ),
         (["parallel.servers=0"], "parallel.servers = 0: allowed: 1 to 65536"),
         (
@@ -190,6 +190,11 @@ def test_mfu_counts_the_devices_of_servers() -> None:
             ["parallel.servers=5"],
             "parallel.servers = 5: the gradients of this plan are in 4 buckets, each of one "
             "server; allowed: at most 4, or a parallel.bucket_mb below 0.1",
+        ),
+        (
+            ["parallel.servers=2", "parallel.bucket_mb=1000", "parallel.pipeline=1"],
+            "parallel.servers = 2: the gradients of this plan are in 1 bucket, each of one "
+            "server; allowed: at most 1, or a parallel.bucket_mb below 1000",
         ),
         (
             ["parallel.zero=1", "parallel.data=2"],
