@@ -125,6 +125,13 @@ def _variants() -> Iterable[tuple[str, str, Keys]]:
     for optimizer in ("momentum", "adam"):
         yield optimizer, "optimizer", data | {"workload.optimizer": optimizer}
     yield "clipping", "optimizer", pipeline | {"workload.clip_norm": 1.0}
+    several: Keys = {"run.horizon": 4, "run.iterations": 5}
+    yield "zero 1, four steps", "several steps", data | several | {"parallel.zero": 1}
+    yield (
+        "pipedream, four steps",
+        "several steps",
+        (pipeline | several | {"parallel.schedule": "pipedream"}),
+    )
 
 
 def _hybrids() -> Iterable[tuple[str, str, Keys]]:
