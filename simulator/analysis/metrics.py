@@ -14,6 +14,7 @@ from simulator.analysis.step_times import step_times
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.roles import TRAINER
 from simulator.program.operations import LAST_BACKWARDS, Op
+from simulator.timeline.moments import in_order
 from simulator.timeline.timeline import Floats, Timeline
 from simulator.workloads.describe import describe_whole
 
@@ -84,7 +85,7 @@ def peak_inflight(timeline: Timeline) -> list[int]:
             times.append(extreme)
         moments = np.concatenate(times)
         changes = np.concatenate([np.ones(times[0].size), -np.ones(times[1].size)])
-        order = np.lexsort((changes, moments))
+        order, _ = in_order(moments, changes)
         held = np.cumsum(changes[order])
         peaks.append(int(held.max()) if held.size else 0)
     return peaks

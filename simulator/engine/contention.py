@@ -116,23 +116,23 @@ class SharedResources:
     def __init__(self, environment: simpy.Environment, capacities: Mapping[Resource, float]):
         self.environment = environment
         self.capacities = dict(capacities)
-        self._users: dict[Resource, dict[int, _Activity]] = {name: {} for name in capacities}
+        self._users: dict[Resource, dict[int, Activity]] = {name: {} for name in capacities}
         self._load = dict.fromkeys(capacities, 0.0)
         self._limited: dict[Demand, Demand] = {}
-        self._active: dict[int, _Activity] = {}
+        self._active: dict[int, Activity] = {}
         self._queue: list[tuple[float, int]] = []  # (end, number); outdated ones stay
         self._number = 0
         self._alarm = float("inf")
-        self._changed: list[_Activity] = []  # whose speeds are to be found
+        self._changed: list[Activity] = []  # whose speeds are to be found
         self._is_ending = False
 
     def start(
         self, seconds: float, demand: Demand, done: Callable[[float], None], weight: float = 1.0
-    ) -> None:
+    ) -> Activity:
         """Begin an activity that takes `seconds` at full speed; call `done(time)` at its end."""
         self._number += 1
         now = self.environment.now
-        activity = _Activity(self._number, seconds, self.limited(demand), weight, done, now)
+        activity = Activity(self._number, seconds, self.limited(demand), weight, done, now)
         self._active[self._number] = activity
         is_short = False
         for resource, amount in activity.demand:
@@ -146,6 +146,7 @@ class SharedResources:
             heappush(self._queue, (activity.end, activity.number))
         if not self._is_ending:
             self._settle()
+        return activity
 
     def _settle(self) -> None:
         """Find the speeds that have changed, and set an alarm for the next end of an activity."""
@@ -167,7 +168,7 @@ class SharedResources:
     def _is_short(self, resource: Resource) -> bool:
         return self._load[resource] > self.capacities[resource] * (1 + ROUNDING)
 
-    def _replan(self, changed: Iterable[_Activity]) -> None:
+    def _replan(self, changed: Iterable[Activity]) -> None:
         """Find new speeds for `changed` and all that they are joined to."""
         joined = {activity.number: activity for activity in changed}
         stack, scarce = list(joined.values()), {}
@@ -183,13 +184,13 @@ class SharedResources:
         now = self.environment.now
         for activity, rate in zip(activities, self._rates(activities, scarce), strict=True):
             if rate != activity.rate:
-                activity.left = max(activity.left - (now - activity.since) * activity.rate, 0.0)
+                activity.left = activity.left_at(now)
                 activity.since, activity.rate = now, rate
                 activity.end = now + activity.left / rate if rate > 0 else float("inf")
                 heappush(self._queue, (activity.end, activity.number))
 
     def _rates(
-        self, activities: Sequence[_Activity], scarce: Mapping[Resource, float]
+        self, activities: Sequence[Activity], scarce: Mapping[Resource, float]
     ) -> Sequence[float]:
         """Return the speeds of activities that are joined by some resources."""
         if not scarce:
@@ -224,12 +225,12 @@ class SharedResources:
     def _on_alarm(self, first: float) -> None:
         if first != self._alarm:
             return  # something ends earlier, or this one later: another alarm is set
-        finished: list[_Activity] = []
+        finished: list[Activity] = []
         while self._queue and self._queue[0][0] <= first:
             end, number = heappop(self._queue)
             if not self._is_outdated(end, number):
                 finished.append(self._active.pop(number))
-        freed: dict[int, _Activity] = {}
+        freed: dict[int, Activity] = {}
         for activity in finished:
             for resource, amount in activity.demand:
                 users = self._users[resource]
@@ -246,7 +247,9 @@ class SharedResources:
         self._settle()
 
 
-class _Activity:
+class Activity:
+    """An activity that uses shared resources for a while."""
+
     __slots__ = ("number", "left", "demand", "weight", "done", "since", "rate", "end")
 
     def __init__(
@@ -266,3 +269,7 @@ class _Activity:
         self.since = now
         self.rate = 0.0
         self.end = float("inf")
+
+    def left_at(self, now: float) -> float:
+        """Return the seconds at full speed that are left of it."""
+        return max(self.left - (now - self.since) * self.rate, 0.0)

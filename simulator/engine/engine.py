@@ -8,26 +8,25 @@ where activities share a resource (`simulator.engine.contention`) and so stretch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import simpy
 
 from simulator.cluster.resource import Resource
-from simulator.engine.contention import Demand, SharedResources
+from simulator.engine.contention import Activity, Demand, SharedResources
 from simulator.engine.questions import CopiedCosts, Costs
 from simulator.engine.unshared import unshared_times
 from simulator.program.accept_queue import Decision
 from simulator.program.arrivals import NEVER, idle_steps
 from simulator.program.gc_pause import paused_gc
 from simulator.program.instruction import Instruction
-from simulator.program.leaping_walk import LeapingWalk
 from simulator.program.program import Program
+from simulator.program.repeating_walk import Going, RepeatingWalk
 from simulator.program.runs import Times
 from simulator.timeline.memory import memory_samples
 from simulator.timeline.timeline import Floats, Timeline
 
 
-class Engine(LeapingWalk):
+class Engine(RepeatingWalk):
     """The simulation of one training step: a walk in which instructions take time.
 
     Args:
@@ -43,6 +42,7 @@ class Engine(LeapingWalk):
         super().__init__(program, record)
         self._environment = simpy.Environment()
         self._shared = SharedResources(self._environment, costs.capacities)
+        self._uses: dict[int, Use] = {}
         self._instructions: dict[int, Instruction] = {}
         self._likeness = costs.likeness(program)
         self._demands: dict[tuple[int, ...], tuple[Demand, float]] = {}
@@ -57,9 +57,10 @@ class Engine(LeapingWalk):
             ValueError: the program deadlocks (`simulator.program.check` refuses such programs).
         """
         self.complete()
-        for stuck in self.stuck():
+        posted, start, end = self.times()
+        for stuck in self.stuck(end):
             raise ValueError(f"deadlock: {stuck!r} never starts")
-        timeline = _timeline(self.program, *self.times())
+        timeline = _timeline(self.program, posted, start, end)
         if self.arrivals is not None:
             timeline.decisions = self.arrivals.decisions
             timeline.idle = idle_steps(self.program.queues, timeline.decisions)
@@ -70,10 +71,12 @@ class Engine(LeapingWalk):
 
         A request is served once nothing can happen any more that comes before it.
         """
-        self.advance()
+        self.advance_looking()
         arrivals, events = self.arrivals, self._environment
         if arrivals is None:
-            events.run()
+            while events.peek() < NEVER:
+                events.step()
+                self.look()
             return
         while min(events.peek(), arrivals.soonest()) < NEVER:
             if events.peek() <= arrivals.soonest():
@@ -142,7 +145,7 @@ class Engine(LeapingWalk):
         if delay > 0:
             demand, weight = self._costs.delay_demand(self.instruction(uid))
             if demand:
-                self._share(ready, delay, demand, weight, partial(self.arrive, uid))
+                self._share(ready, delay, demand, weight, (uid,), arrives=True)
                 return
         self.arrive(uid, ready + delay)
 
@@ -152,7 +155,7 @@ class Engine(LeapingWalk):
         if seconds > 0:
             demand, weight = self.demand(participants)
             if demand:
-                self._share(time, seconds, demand, weight, partial(self.finish, participants))
+                self._share(time, seconds, demand, weight, participants)
                 return
         self.finish(participants, time + seconds)
 
@@ -162,20 +165,73 @@ class Engine(LeapingWalk):
         seconds: float,
         demand: Demand,
         weight: float,
-        then: Callable[[float], None],
+        uids: tuple[int, ...],
+        arrives: bool = False,
     ) -> None:
-        """Use shared resources from `time` on, for `seconds` at full speed; call `then(end)`."""
+        """Use shared resources from `time` on, for `seconds` at full speed.
 
-        def done(now: float) -> None:
-            then(max(now, time))  # the clock rounds
-            self.advance()
+        Then `uids` end; or they are posted, if that is what they do.
+        """
+        use = Use(self, time, uids, arrives)
+        self._uses[id(use)] = use
+
+        def start(_: object = None) -> None:
+            use.activity = self._shared.start(seconds, demand, use.done, weight)
 
         ahead = time - self._environment.now
         if ahead <= 0:
-            self._shared.start(seconds, demand, done, weight)
-            return
-        timeout = self._environment.timeout(ahead)
-        timeout.callbacks.append(lambda _: self._shared.start(seconds, demand, done, weight))
+            start()
+        else:
+            self._environment.timeout(ahead).callbacks.append(start)
+
+    def end_use(self, use: Use, now: float) -> None:
+        """Go on behind what has used shared resources."""
+        del self._uses[id(use)]
+        time = max(now, use.time)  # the clock rounds
+        if use.arrives:
+            self.arrive(use.uids[0], time)
+        else:
+            self.finish(use.uids, time)
+        self.advance()
+
+    def going(self) -> Going:
+        """Return what uses shared resources, or will."""
+        now = self._environment.now
+        return {
+            use.uids: ((use.arrives, False), (use.time,), ())
+            if use.activity is None
+            else ((use.arrives, True), (now,), (use.activity.left_at(now), use.activity.rate))
+            for use in self._uses.values()
+        }
+
+    def carry(self, image: Callable[[int], int]) -> None:
+        """Let what uses shared resources be that of other instructions, which are like them."""
+        for use in self._uses.values():
+            use.uids = tuple(map(image, use.uids))
+
+
+class Use:
+    """A use of shared resources by instructions, once it has begun or before.
+
+    Args:
+        engine: goes on behind it.
+        time: when it begins.
+        uids: whose it is.
+        arrives: it is what one of them waits for before it is posted.
+
+    Attributes:
+        activity: stands for it while it lasts; None: it has not begun.
+    """
+
+    __slots__ = ("_engine", "time", "uids", "arrives", "activity")
+
+    def __init__(self, engine: Engine, time: float, uids: tuple[int, ...], arrives: bool) -> None:
+        self._engine, self.time, self.uids, self.arrives = engine, time, uids, arrives
+        self.activity: Activity | None = None
+
+    def done(self, now: float) -> None:
+        """Go on, now that it has ended."""
+        self._engine.end_use(self, now)
 
 
 class Alone(Engine):

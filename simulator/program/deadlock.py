@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from simulator.program.arrival_check import check_arrivals
 from simulator.program.errors import ProgramError
-from simulator.program.leaping_walk import LeapingWalk
 from simulator.program.pieces import surely_ends
 from simulator.program.program import Program
+from simulator.program.repeating_walk import RepeatingWalk
 
 
 def check_deadlock(program: Program) -> None:
@@ -28,7 +28,7 @@ def check_deadlock(program: Program) -> None:
     check_arrivals(program)
     if surely_ends(program):
         return
-    walk = LeapingWalk(program)
+    walk = RepeatingWalk(program)
     walk.complete()
     if stuck := walk.stuck():
         where = [f"rank {i.rank} waits in {i.label}" for i in stuck]

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from simulator.program.accept_queue import Decision
-from simulator.program.instruction import Instruction
 from simulator.program.program import Program
 from simulator.program.runs import Run, Runs, Times
 from simulator.program.stream import COMPUTE_STREAM
-from simulator.program.walk import StreamQueue, Walk
-
-Floats = npt.NDArray[np.float64]
+from simulator.program.walk import Floats, StreamQueue, Walk
 
 
 class LeapingWalk(Walk):
@@ -120,18 +116,11 @@ class LeapingWalk(Walk):
                 for waiting in self._waiting.pop(other_uid, ()):
                     self.note(waiting)
 
-    def times(self) -> tuple[Floats, Floats, Floats]:
-        """Return when every instruction is posted, starts and ends; -1: it has not ended."""
-        columns = np.array([self.posted, self.start, self.end])
+    def times(self) -> Floats:
+        """Return rows of when every instruction is posted, starts and ends; -1: it has not."""
+        columns = super().times()
         for run, uids, ready in self._taken.values():
             of_run = np.array(run.times)[:, -run.length :]
             block = np.array(uids)[:, None] + np.arange(run.length)
             columns[:, block] = np.array(ready)[None, :, None] + of_run[:, None, :]
-        posted, start, end = columns
-        return posted, start, end
-
-    def stuck(self) -> list[Instruction]:
-        """Return the first instruction that has not ended, for every rank that has one."""
-        if self._taken:
-            self.end = self.times()[2].tolist()
-        return super().stuck()
+        return columns

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from simulator.program.accept_queue import Decision
 from simulator.program.arrivals import Arrivals
 from simulator.program.columns import Columns
@@ -16,6 +19,8 @@ from simulator.program.instruction import Instruction
 from simulator.program.operations import MESSAGES
 from simulator.program.program import Program
 from simulator.program.stream import Stream
+
+Floats = npt.NDArray[np.float64]
 
 BY_ARRIVAL = -2
 """Stands for the number of a meeting where the order of arrival decides who meets."""
@@ -80,18 +85,18 @@ class Walk:
         self._absent = [len(participants) for participants in program.participants]
         self._waiting: dict[int, list[StreamQueue]] = {}  # by the uid that they wait for
         self._stream_of: list[StreamQueue] = []
-        self._todo: list[StreamQueue] = []
+        self._streams: list[StreamQueue] = []
         self._begin: list[int] = []  # by uid, where its waits begin
         self._waits: list[int] = []  # uids
         for first, columns in zip(program.begins, program.columns, strict=True):
             streams = streams_of(columns, first)
             by_task = [streams[task.stream] for task in columns.tasks]
             self._stream_of += [by_task[number] for number in columns.task.tolist()]
-            self._todo += streams.values()
+            self._streams += streams.values()
             self._begin += (columns.begin[:-1] + len(self._waits)).tolist()
             self._waits += (columns.waits + first).tolist()
         self._begin.append(len(self._waits))
-        self._todo.reverse()
+        self._todo = self._streams[::-1]
 
     def waits(self, uid: int) -> list[int]:
         """Return the uids of what an instruction names that must have ended before it."""
@@ -166,15 +171,20 @@ class Walk:
                 for waiting in self._waiting.pop(uid):
                     self.note(waiting)
 
-    def stuck(self) -> list[Instruction]:
-        """Return the first instruction that has not ended, for every rank that has one."""
-        if min(self.end, default=0.0) >= 0:
-            return []
-        found = []
-        for first, columns in zip(self.program.begins, self.program.columns, strict=True):
-            left = [uid for uid in range(first, first + len(columns)) if self.end[uid] < 0]
-            found += left[:1]
-        return [self.program.instruction(uid) for uid in found]
+    def times(self) -> Floats:
+        """Return rows of when every instruction is posted, starts and ends; -1: it has not."""
+        return np.array([self.posted, self.start, self.end])
+
+    def stuck(self, end: Floats | None = None) -> list[Instruction]:
+        """Return the first instruction that has not ended, for every rank that has one.
+
+        Args:
+            end: the last of `times`, if they are known already.
+        """
+        left = np.flatnonzero((self.times()[2] if end is None else end) < 0)
+        lists = np.searchsorted(self.program.begins, left, side="right")
+        _, first = np.unique(lists, return_index=True)
+        return [self.program.instruction(int(uid)) for uid in left[first]]
 
     def _follow(self, stream: StreamQueue) -> None:
         """Post everything at the head of `stream` whose predecessors have ended."""

@@ -11,6 +11,7 @@ from simulator.program.instruction import Instruction
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.tensors import TensorKind, TensorName
+from simulator.timeline.moments import in_order
 from simulator.timeline.timeline import Floats, MemoryParts, MemorySamples
 
 PARTS = {
@@ -63,8 +64,8 @@ def usual_memory(
 def memory_samples(program: Program, posted: Floats, end: Floats) -> list[MemorySamples]:
     """Return what every rank holds: allocated when an instruction is posted, freed at its end.
 
-    At equal times what ends frees before what begins allocates. The first sample is what
-    is resident (parameters, gradients, optimizer state).
+    At times that are equal but for rounding, what ends frees before what begins allocates. The
+    first sample is what is resident (parameters, gradients, optimizer state).
     """
     samples, first = [], 0
     for columns, held in zip(program.columns, program.resident, strict=True):
@@ -89,7 +90,8 @@ def _samples(columns: Columns, resident: MemoryParts, posted: Floats, end: Float
     times = np.concatenate([posted, end])
     changes = np.concatenate([gains.sum(axis=1)[number], -losses.sum(axis=1)[number]])
     events = np.flatnonzero(changes)
-    events = events[np.lexsort((changes[events], times[events]))]
+    order, at = in_order(times[events], changes[events])
+    events = events[order]
     held = sum(resident) + np.concatenate([[0], np.cumsum(changes[events])])
     before = events[: int(held.argmax())]  # what had happened at the peak
     begun, ended = before[before < len(number)], before[before >= len(number)] - len(number)
@@ -97,7 +99,7 @@ def _samples(columns: Columns, resident: MemoryParts, posted: Floats, end: Float
     for ways, which in ((gains, begun), (-losses, ended)):
         parts += np.bincount(number[which], minlength=len(tasks)) @ ways
     return MemorySamples(
-        np.concatenate([[0.0], times[events]]),
+        np.concatenate([[0.0], at]),
         held.astype(np.int64),
         MemoryParts(*parts.tolist()),
     )

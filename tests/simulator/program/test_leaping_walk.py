@@ -102,7 +102,7 @@ def test_a_walk_in_no_time_leaps_too() -> None:
     walk = LeapingWalk(program)
     walk.advance()
     assert walk.stuck() == []
-    assert not np.any(walk.end)
+    assert not np.any(walk.times())
 
 
 def test_costs_that_differ_from_call_to_call_are_not_leapt_over() -> None:
