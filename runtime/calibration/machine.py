@@ -19,11 +19,12 @@ SIDES = {"cpu": 512, "cuda": 8192}
 def matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
     """Return the best FLOP/s of a few square matrix products, which MFU is relative to."""
     size = SIDES[device.type]
-    a = torch.randn(size, size, device=device).to(dtype)
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    product = torch.empty_like(a)
     best = float("inf")
     for _ in range(5):
         start = time.perf_counter()
-        torch.mm(a, a)
+        torch.mm(a, a, out=product)
         synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best

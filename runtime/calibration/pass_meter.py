@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from runtime.executor.context import RankContext
 from runtime.executor.executor import Executor
-from runtime.executor.groups import NullGroups
+from runtime.executor.null_groups import NullGroups
 from runtime.executor.rank import Rank
 from runtime.models.batches import microbatch
 from simulator.engine.pass_key import PassKey, key_of_task
@@ -29,7 +29,7 @@ class PassMeter:
     The executor runs it as in a step, with weights of its own.
 
     Args:
-        seconds: how long transfers last, see `runtime.executor.groups.NullGroups`.
+        seconds: how long transfers last, see `runtime.executor.null_groups.NullGroups`.
     """
 
     def __init__(self, rank: Rank, seconds: Callable[[Op, int, int], float]):

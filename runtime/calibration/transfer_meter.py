@@ -105,7 +105,7 @@ class TransferMeter:
     def usual_seconds(self, op: Op, size: int, nbytes: int) -> float:
         """Return how long a transfer of the program takes on idle cores; 0 if it was not measured.
 
-        `runtime.executor.groups.NullGroups` sleeps as long.
+        `runtime.executor.null_groups.NullGroups` sleeps as long.
         """
         return self._usual.get((op, size, nbytes), 0.0)
 
@@ -172,7 +172,8 @@ class TransferMeter:
         host, queueing = map(_between_passes, self.hosts, self._recorded(self.hosts, _alone))
         found = Transfers(issue_s=float(np.median(host)))
         found.queue_s = max(middle_mean(queueing) - found.issue_s, 0.0)
-        found.transfer_cores = self._cores()
+        if self.rank.device.type == "cpu":  # threads that wait for a device spin
+            found.transfer_cores = self._cores()
         alone = self._recorded(transfers, _alone)
         timings = [_timing(case, *columns) for case, columns in zip(transfers, alone, strict=True)]
         ping_pong = next((n for n, case in enumerate(transfers) if case.op is Op.SEND), None)

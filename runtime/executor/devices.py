@@ -130,6 +130,12 @@ def join(experiment: Experiment, store: Any, rank: int, device: torch.device) ->
     )
 
 
+def give_memory_back(device: torch.device) -> None:
+    """Let other processes have what this one's allocator keeps of a GPU for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 class AllocatorPeak:
     """The most that a GPU's allocator held for a step.
 

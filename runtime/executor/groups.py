@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain, zip_longest
+from itertools import chain
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from runtime.executor import host_buffers
 from runtime.executor.devices import patience
+from runtime.executor.host_buffers import HostBuffers
+from runtime.executor.streams import synchronize
 from simulator.program.accept_queue import AcceptQueue
 from simulator.program.instruction import Instruction
 from simulator.program.meetings import participants_of
-from simulator.program.operations import COLLECTIVES, IN_PLACE, MESSAGES, Op
+from simulator.program.operations import COLLECTIVES, IN_PLACE, MESSAGES, Op, Payload
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
@@ -74,13 +76,6 @@ COLLECTIVE: dict[Op, Callable[..., Any]] = {  # torch 2.13 gave two of them new 
 }
 
 
-NOISE = 0.02
-"""Standard deviation of the noise: that of weights, far from denormal numbers, which are slow."""
-ANNOUNCEMENT_BYTES = 8
-NOISE_VALUES = 1 << 18
-"""So many different values; they are repeated in larger tensors."""
-
-
 class Groups:
     """The communicators that programs need; every rank must create them, in the same order.
 
@@ -97,15 +92,15 @@ class Groups:
     """
 
     def __init__(self, programs: Iterable[Program], timeout_s: float, backend: str = "gloo"):
-        self._on_host = backend == "gloo"
+        self._on_host, self._buffers = backend == "gloo", HostBuffers()
         timeout = patience(timeout_s, backend)
         programs = list(programs)
-        collectives: dict[tuple[Stream, tuple[int, ...]], None] = {}
+        collectives: dict[tuple[Stream, tuple[int, ...]], dict[Op, Task]] = {}
         pairs: dict[tuple[int, int], None] = {}
         for instruction in chain.from_iterable(programs):
             task = instruction.task
             if task.op in COLLECTIVES:
-                collectives[task.stream, task.group] = None
+                collectives.setdefault((task.stream, task.group), {}).setdefault(task.op, task)
             elif task.op in MESSAGES:
                 source, target = participants_of(instruction.rank, task)
                 pairs[source, target] = None
@@ -118,9 +113,35 @@ class Groups:
                 pair: dist.new_group(sorted(pair), timeout=timeout) for pair in sorted(pairs)
             }
 
+        self._first_tasks = [
+            tasks[op] for _, tasks in sorted(collectives.items()) for op in sorted(tasks)
+        ]
+
         names = sorted({queue.name for program in programs for queue in program.queues})
         self._queue_tags = {name: tag for tag, name in enumerate(names)}
         self._announcements = dist.new_group(timeout=timeout, backend="gloo") if names else None
+
+    def warm_up(self, device: torch.device) -> None:
+        """Use every communicator once for each of its operations; all ranks in the same order.
+
+        NCCL connects ranks and takes memory when a communicator is first used, which may wait
+        for kernels that run; in a step these may be waiting for it.
+        """
+        rank = dist.get_rank()
+        for task in self._first_tasks:
+            if rank in task.group:
+                whole, part = torch.zeros(len(task.group), device=device), torch.zeros(1).to(device)
+                given = part if task.op.row.payload is Payload.GATHERED else whole
+                result = (
+                    part if task.op.row.payload is Payload.SCATTERED else torch.empty_like(whole)
+                )
+                self.collective(task, result, given)()
+                synchronize(device)
+        for source, target in self._pairs:
+            if rank in (source, target):
+                move = self.send if rank == source else self.receive
+                move(torch.zeros(1, device=device), source, target, 0)
+                synchronize(device)
 
     def announce(self, request: Instruction) -> None:
         """Tell the server of a queue that a request of this rank waits in it."""
@@ -141,13 +162,15 @@ class Groups:
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
         """Send `tensor` from this rank, `source`; `tag` tells messages of a step apart."""
-        dist.send(self._carried(tensor), target, group=self._pairs.get((source, target)), tag=tag)
+        given = self._filled(tensor)
+        dist.send(given, target, group=self._pairs.get((source, target)), tag=tag)
+        self._done_with(given, tensor)
 
     def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
         """Receive into `tensor` on this rank, `target`."""
-        landed = self._carried(tensor)
+        landed = self._carrier(tensor)
         dist.recv(landed, source, group=self._pairs.get((source, target)), tag=tag)
-        _bring(landed, tensor)
+        self._bring(landed, tensor)
 
     def collective(self, task: Task, result: Tensor, tensor: Tensor) -> Wait:
         """Begin the collective of `task`.
@@ -159,80 +182,40 @@ class Groups:
                 on its root only: on other ranks it may leave anything.
         """
         group, later = self._collectives[task.stream, task.group], self._on_host
-        given = self._carried(tensor)
+        given = self._filled(tensor)
         if task.op in IN_PLACE:
             landed, target = given, tensor
             work = INTO_ITSELF[task.op](task, given, group, later)
         else:
-            landed, target = self._carried(result), result
+            landed, target = self._carrier(result), result
             work = COLLECTIVE[task.op](landed, given, group=group, async_op=later)
 
         def wait() -> None:
             if work is not None:
                 work.wait()
-            _bring(landed, target)
+            self._bring(landed, target)
+            if given is not landed:
+                self._done_with(given, tensor)
 
         return wait
 
-    def _carried(self, tensor: Tensor) -> Tensor:
-        """Return what the backend can send and fill: the tensor, or a copy of it on the host."""
-        return on_host(tensor) if self._on_host else tensor
+    def _carrier(self, tensor: Tensor) -> Tensor:
+        """Return what the backend can send and fill: the tensor, or a buffer on the host."""
+        if not self._on_host or host_buffers.is_on_host(tensor):
+            return tensor
+        return self._buffers.take(tensor)
 
+    def _filled(self, tensor: Tensor) -> Tensor:
+        """Return what the backend can send, with the values of `tensor`."""
+        carrier = self._carrier(tensor)
+        return carrier if carrier is tensor else carrier.copy_(tensor)
 
-def on_host(tensor: Tensor) -> Tensor:
-    """Return a tensor in the memory of the host: itself, if it is there already."""
-    return tensor.cpu()
+    def _bring(self, landed: Tensor, tensor: Tensor) -> None:
+        """Put what has come where it is wanted."""
+        if landed is not tensor:
+            tensor.copy_(landed)
+            self._done_with(landed, tensor)
 
-
-def _bring(landed: Tensor, tensor: Tensor) -> None:
-    if landed is not tensor:
-        tensor.copy_(landed)
-
-
-class NullGroups(Groups):
-    """Communicators without other ranks: nothing is sent, and what would come is noise.
-
-    Args:
-        seconds: how long a transfer lasts nevertheless, by operation (that of a message is
-            `Op.SEND`), number of ranks and bytes.
-        device: where tensors live.
-    """
-
-    def __init__(self, seconds: Callable[[Op, int, int], float], device: torch.device) -> None:
-        super().__init__((), 0.0)
-        self._seconds = seconds
-        self._noise = torch.empty(NOISE_VALUES, device=device).normal_(std=NOISE)
-
-    def announce(self, request: Instruction) -> None:
-        """Tell nobody: the request is accepted at once."""
-
-    def hear(self, queue: AcceptQueue, number: int) -> int:
-        """Return the requests of all workers in turn, each in the time of a message."""
-        time.sleep(self._seconds(Op.SEND, 2, ANNOUNCEMENT_BYTES))
-        rounds = zip_longest(*queue.requests.values(), fillvalue=-1)
-        return [uid for uids in rounds for uid in uids if uid >= 0][number]
-
-    def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
-        """Sleep as long as the message would take."""
-        time.sleep(self._seconds(Op.SEND, 2, tensor.nbytes))
-
-    def receive(self, tensor: Tensor, source: int, target: int, tag: int) -> None:
-        """Fill `tensor` with noise, in the time that the message would take."""
-        self._fill(tensor, time.perf_counter() + self._seconds(Op.SEND, 2, tensor.nbytes))
-
-    def collective(self, task: Task, result: Tensor, tensor: Tensor) -> Wait:
-        """Begin to fill `result` with noise, in the time that the collective would take.
-
-        What works in place leaves the tensor as it is.
-        """
-        end = time.perf_counter() + self._seconds(task.op, len(task.group), task.nbytes)
-        return partial(self._fill, result if task.op not in IN_PLACE else None, end)
-
-    def _fill(self, tensor: Tensor | None, end: float) -> None:
-        """Copy noise into a tensor, until `end`: to sample it anew would take a core."""
-        if tensor is not None:
-            flat = tensor.view(-1)
-            for first in range(0, flat.numel(), NOISE_VALUES):
-                part = flat[first : first + NOISE_VALUES]
-                part.copy_(self._noise[: part.numel()])
-        time.sleep(max(end - time.perf_counter(), 0.0))
+    def _done_with(self, carrier: Tensor, tensor: Tensor) -> None:
+        if carrier is not tensor:
+            self._buffers.give_back(carrier)

@@ -43,7 +43,10 @@ def run_job(
     rank, clock = Rank(experiment, program, number, device, progress), Clock()
     calibrator = Calibrator(rank, clock, wide=not job.measure) if job.calibrate else None
     programs = [program, *(calibrator.transfers.programs if calibrator else ())]
-    groups = Groups(programs, experiment.run.timeout_s, backend_of(experiment))
+    backend = backend_of(experiment)
+    groups = Groups(programs, experiment.run.timeout_s, backend)
+    if backend == "nccl":
+        groups.warm_up(device)
     if calibrator:
         calibrator.begin(groups, lambda share, what: report(FIRST_CALIBRATION * share, what))
     steps = MeasuredRun(job, rank, groups, clock) if job.measure else None

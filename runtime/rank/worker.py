@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from runtime import progress
-from runtime.executor.devices import device_of, join
+from runtime.executor.devices import device_of, give_memory_back, join
 from runtime.executor.errors import failure_of, first_line
 from runtime.launch.job import Job
 from runtime.rank.session import run_job
@@ -112,6 +112,7 @@ def _work(
     )
     # Not after an error: NCCL would wait for what never comes, and nobody hear of the error.
     dist.destroy_process_group()
+    give_memory_back(device)
     return answer
 
 

@@ -116,6 +116,15 @@ def test_those_who_share_cores_or_a_device() -> None:
     assert sharers_of(4, hosts, 1) == [4]
 
 
+def test_memory_is_given_back_where_there_is_an_allocator_that_keeps_it(monkeypatch) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given.append(True))
+    devices.give_memory_back(torch.device("cpu"))
+    assert given == []
+    devices.give_memory_back(CUDA)
+    assert given == [True]
+
+
 def test_what_others_hold_is_no_part_of_a_step(monkeypatch) -> None:
     """Of 1000 bytes 300 are resident in the step, which takes 500 more."""
     reset: list[torch.device] = []

@@ -12,7 +12,8 @@ import torch
 from runtime.executor.context import RankContext
 from runtime.executor.errors import ExecutionError
 from runtime.executor.executor import Executor
-from runtime.executor.groups import Groups, NullGroups
+from runtime.executor.groups import Groups
+from runtime.executor.null_groups import NullGroups
 from runtime.executor.observers import Observer
 from runtime.executor.rank import Rank
 from runtime.models.batches import microbatch

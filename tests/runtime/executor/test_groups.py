@@ -9,10 +9,14 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from runtime.executor import groups
-from runtime.executor.groups import Groups, NullGroups
-from simulator.program.operations import Op
+from runtime.executor import groups, null_groups
+from runtime.executor.groups import Groups
+from runtime.executor.null_groups import NullGroups
+from simulator.program.instruction import Instruction
+from simulator.program.operations import COLLECTIVES, Op
+from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 
@@ -25,18 +29,24 @@ class Work:
 
 
 class Elsewhere:
-    """Stands for the memory of a GPU: what is not copied to the host is not sent."""
+    """Stands for the memory of a GPU: only buffers of the host can be sent.
+
+    Attributes:
+        buffers: those that were made.
+        copied: how often a tensor was copied from a GPU.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.copies: list[Tensor] = []
-        monkeypatch.setattr(groups, "on_host", self.copy)
+        self.buffers: list[Tensor] = []
+        monkeypatch.setattr(groups.host_buffers, "is_on_host", lambda tensor: False)
+        monkeypatch.setattr(torch, "empty", self.make)
 
-    def copy(self, tensor: Tensor) -> Tensor:
-        self.copies.append(tensor.clone())
-        return self.copies[-1]
+    def make(self, *shape: object, **keys: object) -> Tensor:
+        self.buffers.append(torch.full(*shape, -1.0, dtype=keys["dtype"]))  # garbage
+        return self.buffers[-1]
 
     def sent(self, tensor: Tensor) -> bool:
-        return any(tensor is copy for copy in self.copies)
+        return any(tensor is buffer for buffer in self.buffers)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +75,47 @@ def test_gloo_carries_tensors_through_the_host(alone, monkeypatch, op) -> None:
 
 
 def test_messages_through_the_host(alone, monkeypatch) -> None:
+    """Buffers serve again and again, and nothing is copied from where a message will land."""
     memory, wire = Elsewhere(monkeypatch), []
-    monkeypatch.setattr(dist, "send", lambda tensor, *_, **__: wire.append(tensor))
-    monkeypatch.setattr(dist, "recv", lambda tensor, *_, **__: tensor.copy_(wire.pop()))
-    carried, given, result = Groups((), 60.0), torch.ones(4), torch.zeros(4)
-    carried.send(given, 0, 1, 0)
-    assert memory.sent(wire[0])
-    carried.receive(result, 1, 0, 0)
-    assert torch.equal(result, given)
+    sent: list[bool] = []
+
+    def send(tensor: Tensor, *_: object, **__: object) -> None:
+        sent.append(memory.sent(tensor))
+        wire.append(tensor.clone())
+
+    def receive(tensor: Tensor, *_: object, **__: object) -> None:
+        sent.append(memory.sent(tensor))
+        tensor.copy_(wire.pop())
+
+    monkeypatch.setattr(dist, "send", send)
+    monkeypatch.setattr(dist, "recv", receive)
+    carried, given = Groups((), 60.0), torch.ones(4)
+    for number in range(3):
+        result, before = torch.zeros(4), given.clone()
+        carried.send(given.mul_(number + 1), 0, 1, 0)
+        carried.receive(result, 1, 0, 0)
+        assert torch.equal(result, before * (number + 1))
+    assert all(sent) and len(memory.buffers) == 1
+
+
+def test_messages_under_way_at_once_have_buffers_of_their_own(alone, monkeypatch) -> None:
+    memory = Elsewhere(monkeypatch)
+    monkeypatch.setitem(
+        groups.COLLECTIVE,
+        Op.ALL_GATHER,
+        lambda result, given, group, async_op: Work(lambda: result.copy_(given.repeat(1) + 1)),
+    )
+    carried = Groups((), 60.0)
+    tasks = [Task(Op.ALL_GATHER, 0, stream=Stream.along(axis), group=(0,)) for axis in "ab"]
+    results = [torch.zeros(4), torch.zeros(4)]
+    waits = []
+    for number, (task, result) in enumerate(zip(tasks, results, strict=True)):
+        carried._collectives[task.stream, task.group] = None
+        waits.append(carried.collective(task, result, torch.full((4,), float(number))))
+    for wait in waits:
+        wait()
+    assert [result.tolist() for result in results] == [[1.0] * 4, [2.0] * 4]
+    assert len(memory.buffers) == 4
 
 
 def test_with_nccl_tensors_are_sent_as_they_are(alone, monkeypatch) -> None:
@@ -86,7 +129,7 @@ def test_with_nccl_tensors_are_sent_as_they_are(alone, monkeypatch) -> None:
 def test_nobody_sends_noise_of_the_usual_size_after_the_usual_time(monkeypatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    monkeypatch.setattr(groups, "NOISE_VALUES", 4)
+    monkeypatch.setattr(null_groups, "NOISE_VALUES", 4)
     asked: list[tuple[Op, int, int]] = []
 
     def seconds(op: Op, size: int, nbytes: int) -> float:
@@ -103,3 +146,55 @@ def test_nobody_sends_noise_of_the_usual_size_after_the_usual_time(monkeypatch) 
     nobody.collective(Task(Op.ALL_REDUCE, 0, group=(0, 1, 2), nbytes=24), given, given)()
     assert asked == [(Op.SEND, 2, 24), (Op.SEND, 2, 24), (Op.ALL_REDUCE, 3, 24)]
     assert all(99 < lasted <= 100 for lasted in slept)
+
+
+@pytest.mark.parametrize(("device", "launches"), [("cpu", 3), ("meta", 1)])
+def test_noise_is_one_launch_on_a_device(monkeypatch, device: str, launches: int) -> None:
+    """However large the tensor: each launch keeps the host from the passes beside it."""
+    monkeypatch.setattr(null_groups, "NOISE_VALUES", 4)
+    nobody = NullGroups(lambda op, size, nbytes: 0.0, torch.device("cpu"))
+    result = torch.empty(10, device=device)
+    seen: list[str] = []
+
+    class Counted(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            seen.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Counted():
+        nobody.receive(result, 1, 0, 0)
+    assert sum(name.startswith(("copy_", "normal_")) for name in seen) == launches
+
+
+def test_every_communicator_is_used_once_in_one_order_before_the_first_step(alone) -> None:
+    """Each operation on tensors of the shapes that the backend asks for; here, alone in a group."""
+    used: list[tuple[Op, tuple[int, ...]]] = []
+
+    class Watched(Groups):
+        def collective(self, task: Task, result: Tensor, tensor: Tensor) -> Callable[[], object]:
+            used.append((task.op, task.group))
+            return super().collective(task, result, tensor)
+
+    ops = sorted(COLLECTIVES - {Op.SHIFT, Op.SHIFT_BACK}, key=lambda op: op.value)
+    data, tensor = Stream.along("data"), Stream.along("tensor")
+    tasks = [Task(op, 0, stream=data, group=(0,), root=0) for op in reversed(ops)]
+    tasks += [tasks[0], Task(Op.ALL_REDUCE, 0, stream=tensor, group=(0,))]
+    carried = Watched([Program([[Instruction(task, 0) for task in tasks]])], 60.0)
+    carried.warm_up(torch.device("cpu"))
+    assert used == [*((op, (0,)) for op in ops), (Op.ALL_REDUCE, (0,))]
+
+
+def test_messages_are_warmed_up_by_both_ranks_in_one_order(alone, monkeypatch) -> None:
+    """With NCCL each direction of a pair is a communicator of its own."""
+    made: list[list[int]] = []
+    monkeypatch.setattr(dist, "new_group", lambda ranks, timeout: made.append(ranks) or len(made))
+    wire: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(dist, "send", lambda _, to, group, tag: wire.append(("to", to, group)))
+    monkeypatch.setattr(dist, "recv", lambda _, of, group, tag: wire.append(("from", of, group)))
+    send = [Task(Op.SEND, 0, stream=Stream.send(to), peer=to, nbytes=8) for to in (1, 0)]
+    receive = [Task(Op.RECV, 0, stream=Stream.recv(of), peer=of, nbytes=8) for of in (1, 0)]
+    lists = [[send[0], receive[0]], [receive[1], send[1]]]
+    program = Program([[Instruction(task, 0) for task in tasks] for tasks in lists])
+    Groups([program], 60.0, "nccl").warm_up(torch.device("cpu"))
+    assert made == [[0, 1], [0, 1]]
+    assert wire == [("to", 1, 1), ("from", 1, 2)]
