@@ -36,6 +36,7 @@ from simulator.experiment.spelling import (
 )
 from simulator.experiment.workload import Workload
 from simulator.strategies.gradients.asynchronous import check as check_arrival_policy
+from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.schedules.checks import check_asynchronous, check_schedule
@@ -73,6 +74,7 @@ register_checks(
     check_servers,
     check_arrival_policy,
     check_asynchronous,
+    check_local_steps,
     check_transforms,
     check_batch,
     check_degrees,

@@ -66,7 +66,11 @@ INTO_ITSELF: dict[Op, Callable[[Task, Tensor, Group, bool], Any]] = {
     Op.REDUCE: reduce,
     Op.BROADCAST: broadcast,
 }
-REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
+REDUCTIONS = {
+    "sum": dist.ReduceOp.SUM,
+    "max": dist.ReduceOp.MAX,
+    "mean": dist.ReduceOp.SUM,  # and then divided, as gloo has no mean
+}
 COLLECTIVE: dict[Op, Callable[..., Any]] = {  # torch 2.13 gave two of them new names
     Op.ALL_GATHER: getattr(dist, "all_gather_single", dist.all_gather_into_tensor),
     Op.REDUCE_SCATTER: getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor),
@@ -193,6 +197,8 @@ class Groups:
         def wait() -> None:
             if work is not None:
                 work.wait()
+            if task.reduction == "mean":
+                landed.div_(len(task.group))
             self._bring(landed, target)
             if given is not landed:
                 self._done_with(given, tensor)

@@ -104,6 +104,16 @@ class Parameters:
         return self.values[self._part] if self._shard is None else self._shard
 
     @property
+    def precise(self) -> Tensor:
+        """This rank's part of the newest weights, as they are updated: master weights, if any."""
+        return self.shard if self._master is None else self._master
+
+    def round(self) -> None:
+        """Let the newest weights follow what has become of `precise`."""
+        if self._master is not None:
+            self.shard.copy_(self._master)
+
+    @property
     def resident_bytes(self) -> int:
         """The bytes really held of the newest weights."""
         own = 0 if self._shard is None else self._shard.nbytes

@@ -71,7 +71,11 @@ def groups_of(experiment: Experiment) -> list[Groups]:
     for axis in EXCHANGES:
         order: Order = "ring" if axis == "context" else "none"
         found.append(Groups(_along(mesh, (axis,)), order, world_size))
-    for axes in dict.fromkeys(layer.sums_over for layer in describe(experiment)):
+    summed = [layer.sums_over for layer in describe(experiment)]
+    if experiment.parallel.is_local:  # sums are those of one replica
+        summed = [tuple(axis for axis in axes if axis != "data") for axes in summed]
+        found.append(Groups(_along(mesh, ("data",)), world_size=world_size))
+    for axes in dict.fromkeys(summed):
         whole = _along(mesh, axes)
         if experiment.parallel.has_servers:
             sets = _with_each(whole, range(mesh.world_size, world_size))

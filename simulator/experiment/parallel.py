@@ -27,12 +27,16 @@ class Parallel(Section):
             attention core, or all of a block but its input.
         data_style: how replicas come to equal parameters: "all-reduce" sums gradients over them,
             and each updates its own; "parameter-server" sums them on servers, which update;
-            "asynchronous" lets each push its own to a server and pull parameters when it likes.
+            "asynchronous" lets each push its own to a server and pull parameters when it likes;
+            "local-sgd" lets each update by its own, and averages parameters now and then.
         servers: number of these servers, ranks behind those of the mesh; unset, 1.
         policy: whom the server of asynchronous workers serves next, and when it updates.
         staleness_bound: pushes that a worker may be ahead of the slowest one when it pulls, for
             policy "bounded-staleness".
         pushes: pushes that an update averages, for policy "softsync" and "first-n".
+        sync_period: training steps from one average of the parameters to the next.
+        local_after: training steps of the program in which gradients are summed over replicas,
+            before local ones begin; unset, 0.
         zero: what replicas shard: 1 the optimizer's state, 2 also gradients, 3 also parameters.
         zero_group: how many ranks share one set of shards; unset, all that replicate.
         prefetch: how many segments ahead of their use parameters are gathered, with zero = 3;
@@ -58,13 +62,17 @@ class Parallel(Section):
     virtual_stages: Degree = 1
     microbatches: Degree = 1
     microbatch_size: Positive | None = None
-    data_style: Literal["all-reduce", "parameter-server", "asynchronous"] = "all-reduce"
+    data_style: Literal["all-reduce", "parameter-server", "asynchronous", "local-sgd"] = (
+        "all-reduce"
+    )
     servers: Degree | None = None
     policy: Literal["first-come", "random-order", "bounded-staleness", "softsync", "first-n"] = (
         "first-come"
     )
     staleness_bound: Annotated[int, Field(ge=0)] | None = None
     pushes: Positive | None = None
+    sync_period: Positive | None = None
+    local_after: Annotated[int, Field(ge=0)] | None = None
     zero: Annotated[int, Field(ge=0, le=3)] = 0
     zero_group: Degree | None = None
     prefetch: Annotated[int, Field(ge=0)] | None = None
@@ -104,7 +112,7 @@ class Parallel(Section):
     @property
     def has_servers(self) -> bool:
         """Tell whether servers update the parameters."""
-        return self.data_style != "all-reduce"
+        return self.data_style in ("parameter-server", "asynchronous")
 
     @property
     def is_asynchronous(self) -> bool:
@@ -112,9 +120,16 @@ class Parallel(Section):
         return self.data_style == "asynchronous"
 
     @property
+    def is_local(self) -> bool:
+        """Tell whether replicas update their parameters by gradients of their own."""
+        return self.data_style == "local-sgd"
+
+    @property
     def averaged_shares(self) -> int:
         """Number of shares of the batch whose mean gradient a rank hands on or updates with."""
-        return 1 if self.is_asynchronous else self.batch_shares
+        if self.is_asynchronous:
+            return 1
+        return self.batch_shares // (self.axis_size("data") if self.is_local else 1)
 
     @property
     def num_trainers(self) -> int:

@@ -36,7 +36,7 @@ class Task:
         nbytes: the payload of one rank.
         sources: the tensors it reads; parts of a gradient are added into the first of them
             before anything is done with it.
-        reduction: the way in which a collective reduces.
+        reduction: the way in which a collective reduces: "sum", "mean" or "max".
         allocates: the tensors it makes, one a microbatch of each step, or one at a time (see
             `tensor_key`).
         frees: the names of tensors that are no longer needed once it has ended.

@@ -20,13 +20,14 @@ class Edit:
     Attributes:
         more: tensors that an entry allocates, or names that it frees, by its number.
         waits: what an entry waits for, too: the number of another entry, or an argument.
-        inserted: new entries, each with the number of the one that it directly follows.
+        inserted: new entries, each with the number of the one that it directly follows, and how
+            its microbatch is told from that of the call.
         arguments: the new ones of the call.
     """
 
     more: list[tuple[int, Tensor | TensorName]] = field(default_factory=list)
     waits: list[tuple[int, int]] = field(default_factory=list)
-    inserted: list[tuple[int, Task, int]] = field(default_factory=list)
+    inserted: list[tuple[int, Task, int | None]] = field(default_factory=list)
     arguments: list[Reference] = field(default_factory=list)
 
 
@@ -56,11 +57,18 @@ class Edits:
             edit.waits.append((number, argument(len(call.arguments) + len(edit.arguments))))
             edit.arguments.append(other)
 
-    def insert(self, behind: Reference, task: Task, microbatch: int) -> Reference:
-        """Insert a task for a microbatch directly behind an entry; return where it is."""
+    def insert(self, behind: Reference, task: Task, microbatch: int | None) -> Reference:
+        """Insert a task directly behind an entry; return where it is.
+
+        Args:
+            behind: the entry.
+            task: what is inserted.
+            microbatch: for which; None: it belongs to the training step of the call.
+        """
         call, number = behind
         edit = self._of(call)
-        edit.inserted.append((number, task, microbatch - call.microbatch))
+        shift = None if microbatch is None else microbatch - call.microbatch
+        edit.inserted.append((number, task, shift))
         return call, len(call.template.entries) + len(edit.inserted) - 1
 
     def apply(self) -> None:
@@ -85,8 +93,13 @@ def _edited(template: Template, edit: Edit) -> Template:
         else:
             task = replace(task, frees=(*task.frees, more))
         entries[number] = entry._replace(task=task)
+    inserted = [Entry(task, (), shift) for _, task, shift in edit.inserted]
     for number, wait in edit.waits:
+        if number >= len(template.entries):  # one that is inserted
+            new = number - len(template.entries)
+            inserted[new] = inserted[new]._replace(waits=(*inserted[new].waits, wait))
+            continue
         entry = entries.get(number, template.entries[number])
         entries[number] = entry._replace(waits=(*entry.waits, wait))
-    inserted = [(number, Entry(task, (), shift)) for number, task, shift in edit.inserted]
-    return template.changed(entries, inserted)
+    places = [number for number, _, _ in edit.inserted]
+    return template.changed(entries, list(zip(places, inserted, strict=True)))

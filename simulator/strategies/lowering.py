@@ -18,6 +18,7 @@ from simulator.strategies.gradients.all_reduce import insert_reductions
 from simulator.strategies.gradients.asynchronous import serve_by_arrival
 from simulator.strategies.gradients.buckets import bind_buckets
 from simulator.strategies.gradients.clipping import insert_gradient_norms
+from simulator.strategies.gradients.local_steps import average_parameters
 from simulator.strategies.gradients.optimizer_steps import insert_optimizer_steps
 from simulator.strategies.gradients.parameter_layout import ParameterLayout
 from simulator.strategies.gradients.parameter_server import add_servers, choose_servers
@@ -95,6 +96,11 @@ CHAIN = (
         "training steps follow each other",
         repeat_steps,
         lambda experiment: experiment.run.horizon > 1 and not updates_within_a_step(experiment),
+    ),
+    Transform(
+        "replicas average their parameters",
+        average_parameters,
+        lambda experiment: experiment.parallel.data_style == "local-sgd",
     ),
     Transform(
         "a server serves workers as they come",

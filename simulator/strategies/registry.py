@@ -10,6 +10,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.strategies import user_transforms
 from simulator.strategies.gradients.asynchronous import check as check_policy
+from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.plugins import installed
@@ -44,7 +45,9 @@ OURS = (
         DATA,
         "parallel.data > 1, bucket_mb",
         "synchronous; bucketed all-reduce overlaps the backward pass",
-        lambda e: e.parallel.data > 1 and not e.parallel.is_asynchronous,
+        lambda e: (
+            e.parallel.data > 1 and not e.parallel.is_asynchronous and not e.parallel.is_local
+        ),
         (check_batch,),
     ),
     Strategy(
@@ -62,6 +65,14 @@ OURS = (
         "workers push and pull at their own pace: Downpour, SSP, softsync, backup workers",
         lambda e: e.parallel.is_asynchronous,
         (check_servers, check_policy),
+    ),
+    Strategy(
+        "local SGD",
+        DATA,
+        'parallel.data_style = "local-sgd", sync_period, local_after',
+        "replicas update for themselves and average parameters every few steps; post-local",
+        lambda e: e.parallel.data_style == "local-sgd",
+        (check_local_steps,),
     ),
     Strategy(
         "sharded data parallel",

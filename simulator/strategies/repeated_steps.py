@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from simulator.program.bucket import Bucket
-from simulator.program.operations import COMMUNICATION, FORWARDS
+from simulator.program.operations import COMMUNICATION
 from simulator.program.template import Call, Reference, Template
 from simulator.program.tensors import TensorName
 from simulator.strategies.edits import Edits
+from simulator.strategies.gradients.step_calls import first_use
 from simulator.strategies.lowered import Lowered
 
 
@@ -43,7 +44,7 @@ def repeated(
     left = [
         (use, communication)
         for name, communication in _updates(calls, {bucket.weights for bucket in buckets}).items()
-        if (use := _first_use(calls, _segments(buckets)[name])) is not None
+        if (use := first_use(calls, _segments(buckets)[name])) is not None
     ]
     edits = Edits()
     built: list[Call] = []
@@ -89,13 +90,3 @@ def _updates(calls: Sequence[Call], weights: set[TensorName]) -> dict[TensorName
         for name, number in known[call.template]:
             found[name] = call, number
     return found
-
-
-def _first_use(calls: Sequence[Call], segments: Sequence[tuple[int, int]]) -> Reference | None:
-    """Return the first forward pass through one of some segments."""
-    for call in calls:
-        for number in call.template.computes:
-            task = call.template.entries[number].task
-            if task.op in FORWARDS and task.layers in segments:
-                return call, number
-    return None

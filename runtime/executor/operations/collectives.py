@@ -43,6 +43,10 @@ def _on_parameters(context: RankContext, instruction: Instruction, parameters: P
     This rank's part of a whole buffer is what it gives to a gather, or gets of a scatter.
     """
     task, batch = instruction.task, instruction.batch
+    if task.op is Op.ALL_REDUCE and task.tensor == parameters.bucket.weights:
+        whole = parameters.precise
+        transfer = context.groups.collective(task, whole, whole)
+        return partial(_one_after_the_other, transfer, parameters.round)
     if task.op in (Op.ALL_REDUCE, Op.REDUCE):
         transfer = context.groups.collective(task, parameters.reduced, parameters.reduced)
         if task.op is Op.REDUCE and context.rank.number != task.root:

@@ -9,18 +9,26 @@ from simulator.experiment.experiment import Experiment
 from simulator.program.bucket import Bucket
 from simulator.strategies.gradients.parameter_layout import BucketRanks
 from simulator.strategies.lowered import Lowered
-from simulator.strategies.stages.bucket_contents import BucketContents
+from simulator.strategies.stages.bucket_contents import BucketContents, GradientAxes
 
 
 def bind_buckets(lowered: Lowered) -> Lowered:
-    """Give every rank the buckets of its stages, with the ranks that share them."""
-    workload, layout = lowered.experiment.workload, lowered.layout
+    """Give every rank the buckets of its stages, with the ranks that share them.
+
+    Where replicas update for themselves, those are of one replica only.
+    """
+    experiment, layout = lowered.experiment, lowered.layout
+    workload, is_local = experiment.workload, experiment.parallel.is_local
+
+    def axes_of(contents: BucketContents) -> GradientAxes:
+        return contents.axes.without("data") if is_local else contents.axes
+
     states = workload.optimizer_bytes // workload.dtype_bytes
     buckets: dict[int, list[Bucket]] = {}
     for rank in lowered.ranks:
         mine = [contents for stage in lowered.stages[rank] for contents in lowered.contents[stage]]
         buckets[rank] = [
-            bind_bucket(contents, layout.bucket_ranks(contents.axes, rank), lowered.experiment)
+            bind_bucket(contents, layout.bucket_ranks(axes_of(contents), rank), experiment)
             for contents in mine
         ]
     resident = {rank: resident_bytes(mine, states, rank) for rank, mine in buckets.items()}

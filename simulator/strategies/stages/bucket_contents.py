@@ -30,6 +30,10 @@ class GradientAxes(NamedTuple):
         )
         return cls(sums_over, copied_over)
 
+    def without(self, axis: str) -> GradientAxes:
+        """Return the axes of gradients that are not summed over `axis`."""
+        return self._replace(sums_over=tuple(name for name in self.sums_over if name != axis))
+
 
 @dataclass(frozen=True)
 class BucketContents:
