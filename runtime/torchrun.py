@@ -24,6 +24,7 @@ from runtime.executor.errors import failure_of
 from runtime.launch.job import Job
 from runtime.progress import Progress
 from runtime.rank.agreement import DisagreementError
+from runtime.rank.device_memory import check_device_memory
 from runtime.rank.session import run_job
 from simulator.cli.application import SingleCommand, fail
 from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
@@ -68,10 +69,11 @@ def run(
         check_devices(experiment, on_host)  # for all ranks of this host, so that all know
         device = device_of(experiment, local)
         backend_of(experiment)
-        program = lower(experiment)
+        job, program = Job(experiment), lower(experiment)
         peak_flops = peak_flops_of(experiment, saved_profile(experiment))
         check_speeds_are_paced(experiment)
-        check_host_memory(experiment, program, on_host)
+        check_host_memory(job, program, on_host)
+        check_device_memory(job, rank, local, device)
     except ExperimentError as error:
         if local == 0:
             print(f"twinline: {error}", file=sys.stderr)
@@ -79,7 +81,7 @@ def run(
     torch.set_num_threads(1)
     try:
         join(experiment, None, rank, device)
-        answer = run_job(Job(experiment), rank, device, Progress(), lambda share, what: None)
+        answer = run_job(job, rank, device, Progress(), lambda share, what: None)
     except (RuntimeError, TimeoutError) as error:  # among them ExecutionError
         if local == 0 or not isinstance(error, DisagreementError):  # which all ranks raise
             failure = failure_of(error, rank, experiment.run.timeout_s)

@@ -32,7 +32,7 @@ def start(
     if importlib.util.find_spec("torch") is None:
         raise ExperimentError("torch is not installed: pip install -e '.[runtime]'")
     check_speeds_are_paced(job.experiment)
-    check_host_memory(job.experiment, program, program.num_ranks)
+    check_host_memory(job, program, program.num_ranks)
     if workers is not None:
         return workers.run(job, on_progress)
     with Workers(job.experiment.world_size) as own:

@@ -15,6 +15,11 @@ def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory was not enough, whoever raised it."""
+    return "out of memory" in first_line(error).lower()
+
+
 def failure_of(error: BaseException, rank: int, timeout_s: float) -> str:
     """Return which rank failed and why, in one line; an `ExecutionError` names it itself."""
     reason = reason_of(error, timeout_s)

@@ -9,6 +9,7 @@ import torch
 
 from runtime.calibration.calibrator import Calibrator
 from runtime.executor.devices import backend_of
+from runtime.executor.errors import ExecutionError, failure_of, is_out_of_memory
 from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
 from runtime.launch.job import Job
@@ -16,6 +17,7 @@ from runtime.measurement.clock import Clock
 from runtime.measurement.merge import to_json
 from runtime.progress import Progress
 from runtime.rank.agreement import check_same_experiment
+from runtime.rank.device_memory import TWICE
 from runtime.rank.final_state import gathered_tensors
 from runtime.rank.measured_run import MeasuredRun
 from simulator.strategies.lowering import lower
@@ -67,6 +69,11 @@ def run_job(
                 before_step(round_number / count, "passes")
         profile = calibrator.profile() if calibrator else None
         tensors = gathered_tensors(steps.context) if steps and job.return_tensors else None
+    except RuntimeError as error:
+        if calibrator and steps and is_out_of_memory(error):
+            failure = failure_of(error, number, experiment.run.timeout_s)
+            raise ExecutionError(f"{failure}; {TWICE}") from error
+        raise
     finally:
         if steps:
             steps.close()

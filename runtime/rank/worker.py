@@ -26,6 +26,7 @@ from runtime import progress
 from runtime.executor.devices import device_of, give_memory_back, join
 from runtime.executor.errors import failure_of, first_line
 from runtime.launch.job import Job
+from runtime.rank.device_memory import check_device_memory
 from runtime.rank.session import run_job
 from simulator.experiment.section import ExperimentError
 
@@ -105,6 +106,7 @@ def _work(
 ) -> dict[str, Any] | None:
     """Run one job in a process group of its own; what rank 0 found, None elsewhere."""
     device, num_ranks = device_of(job.experiment, rank), job.experiment.world_size
+    check_device_memory(job, rank, rank, device)
     rendezvous = dist.FileStore(str(store), num_ranks)  # type: ignore[attr-defined]
     join(job.experiment, rendezvous, rank, device)
     answer = run_job(

@@ -17,7 +17,7 @@ class Run(Section):
         horizon: the training steps of the program; an iteration takes them all.
         backend: the library that sends tensors; "auto" is NCCL where every rank has a GPU of its
             own, else gloo.
-        check_memory: refuse a plan that the memory of this host cannot hold, before it starts.
+        check_memory: refuse a plan that the memory of this host, or of its GPUs, cannot hold.
     """
 
     TABLE: ClassVar[str] = "run"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from runtime.calibration.calibrator import Calibrator
+from runtime.executor.errors import ExecutionError
 from runtime.launch.job import Job
 from runtime.measurement.merge import from_json
 from runtime.progress import Progress
@@ -40,3 +42,17 @@ def test_a_calibrated_job_begins_with_transfers(alone, experiment):
     assert (share, what) == (FIRST_CALIBRATION, "passes")
     assert transfers
     assert all(share < FIRST_CALIBRATION for share, _ in transfers)
+
+
+def test_who_compares_and_runs_out_of_memory_is_told_that_weights_are_there_twice(
+    alone, experiment, monkeypatch
+):
+    def fail(*_):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 64.00 GiB.\nMore lines.")
+
+    monkeypatch.setattr(Calibrator, "round", fail)
+    tiny = experiment(microbatches=1, layers=1, iterations=1)
+    with pytest.raises(ExecutionError, match=r"64.00 GiB\.; to compare, .* are there twice"):
+        answered(Job(tiny, calibrate=True), alone)
+    with pytest.raises(RuntimeError, match=r"64.00 GiB\.\nMore"):
+        answered(Job(tiny, measure=False, calibrate=True), alone)
