@@ -1,11 +1,22 @@
-"""A rank that torchrun started wrongly says so in one line, once a host."""
+"""Ranks of torchrun: on two hosts they measure one timeline; wrongly started they say so once."""
 
 from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from command_line import TINY
+from runtime.execution.running import run
 from runtime.torchrun import app
+from simulator.experiment_file import load
+from simulator.timeline.trace import load_trace
 
 TWO = ["--set", "parallel.pipeline=2"]
 
@@ -32,3 +43,59 @@ def test_torchrun_with_the_wrong_number_of_ranks_is_one_line(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")  # each host says it once
     assert refusal() == ""
+
+
+def on_two_hosts(folder: Path, *flags: str, ranks_per_host: int = 1) -> list[tuple[int, str, str]]:
+    """Start ranks as torchrun does on two hosts; exit code, stdout and stderr of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = Path(__file__).resolve().parents[2]
+    world = 2 * ranks_per_host
+    ranks = []
+    for rank in range(world):
+        variables = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank % ranks_per_host),
+            "WORLD_SIZE": str(world),
+            "LOCAL_WORLD_SIZE": str(ranks_per_host),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join((str(root), os.environ.get("PYTHONPATH", ""))),
+        }
+        ranks.append(
+            subprocess.Popen(
+                [sys.executable, str(root / "tests/runtime/torchrun_host.py"), *flags],
+                cwd=folder,
+                env=os.environ | variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    ended = []
+    try:
+        for rank in ranks:
+            said = rank.communicate(timeout=180)
+            ended.append((rank.returncode, *said))
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return ended
+
+
+def test_hosts_whose_clocks_differ_measure_one_timeline(tmp_path) -> None:
+    """Two hosts, whose clocks are 1000 s apart, with one rank each, on loopback."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    (first, *other) = on_two_hosts(tmp_path, "tiny.toml", "--json")
+    assert [code for code, _, _ in (first, *other)] == [0, 0]
+    assert [said for _, said, _ in other] == [""]  # rank 0 alone reports
+    found = json.loads(first[1])
+    alone = run(load(tmp_path / "tiny.toml"))
+    assert found["program"]["hash"] == alone.program.hash()
+    assert found["losses"] == pytest.approx(alone.measurement.losses, rel=1e-12)
+    timeline = load_trace(tmp_path / "twinline-out/measured.json")
+    assert 0 < timeline.iteration_time < 500
+    assert (timeline.posted >= 0).all() and (timeline.start <= timeline.end).all()
