@@ -100,6 +100,8 @@ def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
     yield "parameter server", "data parallel", half | {"parallel.data_style": "parameter-server"}
     apart = {"parallel.data": ranks - 1, "parallel.data_style": "asynchronous", "run.horizon": 4}
     yield "asynchronous data parallel", "data parallel", apart | {"parallel.bucket_mb": 1e6}
+    rarely = data | {"parallel.sync_period": 2, "run.horizon": 4, "run.iterations": 5}
+    yield "local SGD", "data parallel", rarely | {"parallel.data_style": "local-sgd"}
 
 
 def _inside_layers(ranks: int) -> Iterable[tuple[str, str, Keys]]:
