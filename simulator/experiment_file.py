@@ -35,9 +35,10 @@ from simulator.experiment.spelling import (
     register_values,
 )
 from simulator.experiment.workload import Workload
-from simulator.strategies.gradients.asynchronous import check as check_arrival_policy
+from simulator.strategies.gradients.asynchronous import check as check_workers
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
+from simulator.strategies.gradients.policies import POLICIES, check_policy
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.schedules.checks import check_asynchronous, check_schedule
 from simulator.strategies.schedules.registry import SCHEDULES
@@ -63,6 +64,7 @@ TABLE_OF = {key: name for name, table in TABLES.items() for key in table.model_f
 """The table of each key."""
 
 register_values("schedule", SCHEDULES)
+register_values("policy", POLICIES)
 register_values("preset", preset_names())
 register_checks(
     check_keys,
@@ -72,7 +74,8 @@ register_checks(
     check_expert_ranks,
     check_zero,
     check_servers,
-    check_arrival_policy,
+    check_policy,
+    check_workers,
     check_asynchronous,
     check_local_steps,
     check_transforms,

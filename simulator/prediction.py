@@ -25,9 +25,10 @@ from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.program.arrival_staleness import arrival_staleness
+from simulator.program.errors import ProgramError
 from simulator.program.program import Program
 from simulator.program.staleness import staleness_of
-from simulator.strategies.lowering import lower
+from simulator.strategies.lowering import lower, refusal_of
 from simulator.strategies.schedules.checks import updates_within_a_step
 from simulator.timeline.expansion import expanded
 from simulator.timeline.memory import usual_memory
@@ -111,7 +112,10 @@ def predict(
         folding = folding_of(experiment, cluster)
         program = lower(experiment, folding.list_of if folding else ())
     costs = costs_of(program, experiment, cluster)
-    timeline, times = simulated(program, costs, experiment.run.seed)
+    try:
+        timeline, times = simulated(program, costs, experiment.run.seed)
+    except ProgramError as error:  # a policy of the user's own serves nobody
+        raise refusal_of(experiment, program.list_of, error) from None
     timeline.meta = metadata("predicted", experiment, program) | {"cluster": cluster.name}
     if isinstance(costs, MeasuredCosts):
         timeline.statistics = over_iterations(times)

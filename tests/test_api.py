@@ -23,7 +23,7 @@ INTRODUCTION = """\
 <!-- Written by `python tests/test_api.py` from the docstrings; a test compares. -->
 
 `import twinline as tw` has every name below.
-Nothing else is public, but for what [schedules and transforms of your own](plugins.md) import.
+Nothing else is public, but for what [code of your own](plugins.md) imports.
 It imports neither torch (only the processes of a run do) nor matplotlib (only figures do).
 `--json` of the [commands](commands.md) prints what `to_json()` of a result returns.
 [JSON](json.md) says what its fields are.

@@ -61,6 +61,8 @@ def _for_other_processes(experiment: Experiment) -> dict[str, Any]:
     plan = data.get("parallel", {})
     if "schedule" in plan:
         plan["schedule"] = absolute(plan["schedule"])
+    if "policy" in plan:
+        plan["policy"] = absolute(plan["policy"])
     if "transforms" in plan:
         plan["transforms"] = [absolute(name) for name in plan["transforms"]]
     return data

@@ -17,6 +17,7 @@ from simulator.engine.questions import CopiedCosts, Costs
 from simulator.engine.unshared import unshared_times
 from simulator.program.accept_queue import Decision
 from simulator.program.arrivals import NEVER, idle_steps
+from simulator.program.errors import ProgramError
 from simulator.program.gc_pause import paused_gc
 from simulator.program.instruction import Instruction
 from simulator.program.program import Program
@@ -54,12 +55,12 @@ class Engine(RepeatingWalk):
         """Simulate to the end and return the timeline.
 
         Raises:
-            ValueError: the program deadlocks (`simulator.program.check` refuses such programs).
+            ProgramError: the program deadlocks (`simulator.program.check` refuses such programs).
         """
         self.complete()
         posted, start, end = self.times()
         for stuck in self.stuck(end):
-            raise ValueError(f"deadlock: {stuck!r} never starts")
+            raise ProgramError(f"deadlock: {stuck!r} never starts")
         timeline = _timeline(self.program, posted, start, end)
         if self.arrivals is not None:
             timeline.decisions = self.arrivals.decisions

@@ -30,7 +30,8 @@ class Parallel(Section):
             "asynchronous" lets each push its own to a server and pull parameters when it likes;
             "local-sgd" lets each update by its own, and averages parameters now and then.
         servers: number of these servers, ranks behind those of the mesh; unset, 1.
-        policy: whom the server of asynchronous workers serves next, and when it updates.
+        policy: whom a server of asynchronous workers serves next, and when it updates; by name,
+            or by the file or dotted name of one of the user's own.
         staleness_bound: pushes that a worker may be ahead of the slowest one when it pulls, for
             policy "bounded-staleness".
         pushes: pushes that an update averages, for policy "softsync" and "first-n".
@@ -66,9 +67,7 @@ class Parallel(Section):
         "all-reduce"
     )
     servers: Degree | None = None
-    policy: Literal["first-come", "random-order", "bounded-staleness", "softsync", "first-n"] = (
-        "first-come"
-    )
+    policy: str = "first-come"
     staleness_bound: Annotated[int, Field(ge=0)] | None = None
     pushes: Positive | None = None
     sync_period: Positive | None = None

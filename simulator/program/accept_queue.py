@@ -87,7 +87,7 @@ class Acceptance:
 
     def choose(self, waiting: Sequence[Request]) -> Request | None:
         """Return which of those waiting, by arrival, is served next; None: nobody yet."""
-        return self._policy.choose(waiting, self.served)
+        return self._policy.choose(waiting, self.served) if waiting else None
 
     def accept(self, request: Request) -> Outcome:
         """Record that a request is served now; return what that means."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 
 class Request(NamedTuple):
@@ -68,13 +68,15 @@ class Policy:
     Whether a request may be served depends on what was served before, never on who else waits;
     and once it may, it may until it is. Who of several is served may depend on all of them.
 
-    Attributes:
-        is_lasting: a request that may not be served yet may be, whatever order the others come
-            in, as soon as they have been served. Other policies ask that workers wait for
-            nobody but the server.
     """
 
-    is_lasting: ClassVar[bool] = True
+    @property
+    def is_lasting(self) -> bool:
+        """A request that may not be served yet may be once the others have been, in any order.
+
+        A policy of which this is not so asks that workers wait for nobody but the server.
+        """
+        return True
 
     def admits(self, request: Request, served: Served) -> bool:
         """Tell whether a request may be served now."""
@@ -84,7 +86,7 @@ class Policy:
         """Return who is served next; None: nobody of them yet.
 
         Args:
-            waiting: one a worker at most, by arrival, at equal times by rank.
+            waiting: one or more, one a worker at most, by arrival, at equal times by rank.
             served: what happened before.
         """
         return next((request for request in waiting if self.admits(request, served)), None)
@@ -118,8 +120,6 @@ class RandomOrder(Policy):
 
     def choose(self, waiting: Sequence[Request], served: Served) -> Request | None:
         """Return one of those waiting; the seed and the number of the decision say which."""
-        if not waiting:
-            return None
         by_rank = sorted(waiting, key=lambda request: request.rank)
         return random.Random(f"{self.seed} {served.decisions}").choice(by_rank)
 
@@ -181,7 +181,11 @@ class FirstN(Policy):
     """
 
     count: int = 1
-    is_lasting: ClassVar[bool] = False
+
+    @property
+    def is_lasting(self) -> bool:
+        """It is not so: which pushes are dropped depends on the order."""
+        return False
 
     def admits(self, request: Request, served: Served) -> bool:
         """Tell whether a worker pushes, or waits for no update."""

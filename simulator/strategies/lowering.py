@@ -22,6 +22,7 @@ from simulator.strategies.gradients.local_steps import average_parameters
 from simulator.strategies.gradients.optimizer_steps import insert_optimizer_steps
 from simulator.strategies.gradients.parameter_layout import ParameterLayout
 from simulator.strategies.gradients.parameter_server import add_servers, choose_servers
+from simulator.strategies.gradients.policies import POLICIES
 from simulator.strategies.gradients.weight_versions import stash_weights
 from simulator.strategies.gradients.zero import gather_parameters, shard_tensors
 from simulator.strategies.lowered import Lowered
@@ -130,7 +131,7 @@ def lower(experiment: Experiment, list_of: Sequence[int] = ()) -> Program:
         try:
             check_program(program)
         except ProgramError as error:
-            raise _refusal(experiment, list_of, error) from None
+            raise refusal_of(experiment, list_of, error) from None
     return program
 
 
@@ -189,8 +190,14 @@ def layers_of_stages(experiment: Experiment) -> list[dict[int, Range]]:
     return owned
 
 
-def _refusal(experiment: Experiment, list_of: Sequence[int], error: ProgramError) -> Exception:
-    """Return whose mistake a program is that cannot run: the user's, where the order is theirs."""
+def refusal_of(experiment: Experiment, list_of: Sequence[int], error: ProgramError) -> Exception:
+    """Return whose mistake a program is that cannot run: the user's, where the order is theirs.
+
+    Args:
+        experiment: what was lowered.
+        list_of: with this list for every rank.
+        error: what is wrong with the program.
+    """
     parallel = experiment.parallel
     if parallel.transforms:
         try:
@@ -199,6 +206,8 @@ def _refusal(experiment: Experiment, list_of: Sequence[int], error: ProgramError
             pass  # it could not run before the transforms, either
         else:
             return ExperimentError(f"{KEY} = {list(parallel.transforms)}: {error}")
+    if parallel.policy not in POLICIES:
+        return ExperimentError(f"parallel.policy = {parallel.policy!r}: {error}")
     if parallel.schedule not in SCHEDULES:
         return ExperimentError(f"parallel.schedule = {parallel.schedule!r}: {error}")
     return error

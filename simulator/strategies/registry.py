@@ -9,9 +9,11 @@ from simulator.experiment.checks import check_batch
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.strategies import user_transforms
-from simulator.strategies.gradients.asynchronous import check as check_policy
+from simulator.strategies.gradients import policies
+from simulator.strategies.gradients.asynchronous import check as check_workers
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
+from simulator.strategies.gradients.policies import check_policy
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.plugins import installed
 from simulator.strategies.schedules import registry as schedules
@@ -64,7 +66,7 @@ OURS = (
         'parallel.data_style = "asynchronous", policy',
         "workers push and pull at their own pace: Downpour, SSP, softsync, backup workers",
         lambda e: e.parallel.is_asynchronous,
-        (check_servers, check_policy),
+        (check_servers, check_policy, check_workers),
     ),
     Strategy(
         "local SGD",
@@ -180,6 +182,17 @@ def strategies() -> list[Strategy]:
                 (check_schedule, check_asynchronous),
             )
         )
+    for name in installed(policies.GROUP):
+        found.append(
+            Strategy(
+                name,
+                OWN,
+                f'parallel.policy = "{name}"',
+                _summary_of_policy(name),
+                partial(lambda name, e: e.parallel.policy == name, name),
+                (check_policy,),
+            )
+        )
     for name in installed(user_transforms.GROUP):
         found.append(
             Strategy(
@@ -209,6 +222,13 @@ def markdown() -> str:
 def _summary_of_schedule(name: str) -> str:
     try:
         return schedules.schedule_named(name).SUMMARY
+    except ExperimentError as error:
+        return str(error)
+
+
+def _summary_of_policy(name: str) -> str:
+    try:
+        return (inspect.getdoc(policies.user_policy(name).policy) or "a policy").partition("\n")[0]
     except ExperimentError as error:
         return str(error)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime.launch.job import Job
+from runtime.rank.replay import replay
 from simulator.experiment_file import parse
 from simulator.prediction import predict
 from simulator.strategies.lowering import lower
@@ -65,5 +66,29 @@ def test_the_transform_is_predicted_and_executed(workers, folder: Path, name: st
     assert losses(workers, mine) == pytest.approx(losses(workers, ours), rel=1e-12)
 
 
-def test_there_are_two_examples() -> None:
-    assert [name for name, _ in EXAMPLES] == ["my_schedule.py", "no_overlap.py"]
+@pytest.mark.parametrize("name", ["file:slowest_first.py", "package_of_docs.slowest_first"])
+def test_the_policy_is_asked_by_both_and_its_decisions_are_replayed(
+    workers, folder: Path, name: str
+) -> None:
+    mine = parse(
+        {
+            "workload": {"layers": 2, "hidden": 8, "heads": 2, "sequence": 8, "dtype": "fp64"},
+            "parallel": {"data_style": "asynchronous", "data": 3, "policy": name},
+            "run": {"iterations": 2, "warmup": 0, "horizon": 3},
+        }
+    )
+    predicted = predict(mine)
+    (queue,) = predicted.program.queues
+    assert repr(queue.policy) == "SlowestFirst(count=2)"
+    updates = len(queue.steps) - len(predicted.recorded.idle)
+    assert updates == 5  # of nine pushes, the last one alone
+    answer = workers.run(Job(mine, return_tensors=True))
+    assert answer["hash"] == predicted.program.hash()
+    server = replay(mine, predicted.program, answer["measurement"]["decisions"])[-1]
+    (parameters,) = server.parameters.values()
+    (tensors,) = answer["tensors"]["3"].values()
+    assert parameters.shard.tolist() == tensors[0]
+
+
+def test_there_are_three_examples() -> None:
+    assert [name for name, _ in EXAMPLES] == ["my_schedule.py", "no_overlap.py", "slowest_first.py"]

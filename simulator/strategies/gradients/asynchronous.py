@@ -14,14 +14,7 @@ from typing import NamedTuple
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
-from simulator.program.arrival import (
-    BoundedStaleness,
-    FirstCome,
-    FirstN,
-    Policy,
-    RandomOrder,
-    SoftSync,
-)
+from simulator.program.arrival import Policy
 from simulator.program.bucket import Bucket
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, Op
@@ -29,6 +22,7 @@ from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor, TensorName
 from simulator.strategies.gradients.buckets import resident_bytes
+from simulator.strategies.gradients.policies import policy_of
 from simulator.strategies.lowered import Lowered
 
 QUEUE = "server"
@@ -37,37 +31,16 @@ QUEUE = "server"
 PUSHED = TensorName.other("pushed")
 """The server's buffer for what may be pushed, made ready before anybody is known to come."""
 
-SETTINGS = {"bounded-staleness": "staleness_bound", "softsync": "pushes", "first-n": "pushes"}
-"""The key that a policy needs."""
-
 
 def check(experiment: Experiment) -> None:
-    """Refuse what asynchronous workers do not do, and keys that mean nothing to their policy.
+    """Refuse what asynchronous workers do not do.
 
     Raises:
         ExperimentError: with one line that names key, value and what is allowed.
     """
-    parallel = experiment.parallel
-    needed = SETTINGS.get(parallel.policy) if parallel.is_asynchronous else None
-    for key in ("staleness_bound", "pushes"):
-        value = getattr(parallel, key)
-        if value is not None and key != needed:
-            those = " or ".join(repr(name) for name, asks in SETTINGS.items() if asks == key)
-            raise ExperimentError(
-                f"parallel.{key} = {value}: only for parallel.data_style = 'asynchronous' with "
-                f"parallel.policy = {those}"
-            )
+    parallel, run = experiment.parallel, experiment.run
     if not parallel.is_asynchronous:
-        if parallel.policy != "first-come":
-            raise ExperimentError(
-                f"parallel.policy = {parallel.policy!r}: only for parallel.data_style = "
-                f"'asynchronous', not {parallel.data_style!r}"
-            )
         return
-    if needed and getattr(parallel, needed) is None:
-        raise ExperimentError(
-            f"parallel.policy = {parallel.policy!r}: needs parallel.{needed}, which is not set"
-        )
     asked = "parallel.data_style = 'asynchronous'"
     for key in ("pipeline", "tensor", "context", "expert"):
         if getattr(parallel, key) > 1:
@@ -75,40 +48,17 @@ def check(experiment: Experiment) -> None:
                 f"parallel.{key} = {getattr(parallel, key)}: with {asked} each worker has the "
                 f"whole model; allowed: 1"
             )
-    policy = policy_of(experiment)
-    if parallel.num_servers > 1 and not policy.is_lasting:
+    if parallel.num_servers > 1 and not policy_of(experiment).is_lasting:
         raise ExperimentError(
             f"parallel.servers = {parallel.servers}: with parallel.policy = {parallel.policy!r} "
             "servers drop pushes of different workers, which could wait for each other for ever; "
             "allowed: 1"
         )
-    refusal = policy.refusal(dict.fromkeys(range(parallel.data), 1))
-    if parallel.policy == "softsync":  # counts the pushes of all steps
-        refusal = policy.refusal(dict.fromkeys(range(parallel.data), experiment.run.horizon))
-    if refusal is not None and needed:
-        raise ExperimentError(f"parallel.{needed} = {getattr(parallel, needed)}: {refusal}")
-    run = experiment.run
     if run.device == "cuda" and run.backend != "gloo":
         raise ExperimentError(
             f"run.backend = {run.backend!r}: with {asked} a server receives from whoever comes, "
             "which NCCL cannot; allowed on GPUs: 'gloo'"
         )
-
-
-def policy_of(experiment: Experiment, number: int = 0) -> Policy:
-    """Return the policy of a server, by which of the servers it is."""
-    parallel = experiment.parallel
-    match parallel.policy:
-        case "random-order":
-            return RandomOrder(experiment.run.seed + number)
-        case "bounded-staleness":
-            return BoundedStaleness(parallel.staleness_bound or 0)
-        case "softsync":
-            return SoftSync(parallel.pushes or 1)
-        case "first-n":
-            return FirstN(parallel.pushes or 1)
-        case _:
-            return FirstCome()
 
 
 def serve_by_arrival(lowered: Lowered) -> Lowered:

@@ -55,6 +55,7 @@ def test_installed_packages_are_listed_and_their_failures_told(
 ) -> None:
     points = {
         "twinline.schedules": ["simulator.strategies.schedules.gpipe", "nothing_at_all"],
+        "twinline.policies": ["simulator.program.arrival:FirstCome", "simulator.units"],
         "twinline.transforms": ["simulator.strategies.gradients.clipping:insert_gradient_norms"],
     }
 
@@ -66,7 +67,9 @@ def test_installed_packages_are_listed_and_their_failures_told(
     assert [strategy.summary.partition(":")[0] for strategy in own] == [
         "GPipe",
         "parallel.schedule = 'own-1'",
+        "Serves whoever comes first, and updates after every push.",
+        "parallel.policy = 'own-1'",
         "Insert, before the optimizer steps of every rank, the norm that they wait for.",
     ]
-    assert own[2].setting == 'parallel.transforms = ["own-0"]'
+    assert own[4].setting == 'parallel.transforms = ["own-0"]'
     assert set(own[0].to_json()) == {"name", "family", "setting", "summary"}

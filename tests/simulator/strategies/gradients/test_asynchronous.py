@@ -8,14 +8,7 @@ from simulator import load, lower, predict
 from simulator.analysis.comparison import compare_timelines
 from simulator.engine.engine import simulate
 from simulator.experiment.section import ExperimentError
-from simulator.program.arrival import (
-    BoundedStaleness,
-    FirstCome,
-    FirstN,
-    Policy,
-    RandomOrder,
-    SoftSync,
-)
+from simulator.program.arrival import RandomOrder
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from table_costs import TableCosts
@@ -41,30 +34,6 @@ def test_workers_pull_compute_and_push_and_the_server_accepts() -> None:
     assert (str(pull.tensor), str(push.tensor)) == ("parameters:0", "gradients:0")
     assert pull.nbytes == push.nbytes == lists[2][0].task.nbytes > 0
     assert lists[2][0].task.group == (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("keys", "policy"),
-    [
-        ([], FirstCome()),
-        (["parallel.policy=random-order", "run.seed=7"], RandomOrder(7)),
-        (["parallel.policy=bounded-staleness", "parallel.staleness_bound=3"], BoundedStaleness(3)),
-        (["parallel.policy=softsync", "parallel.pushes=2"], SoftSync(2)),
-        (["parallel.policy=first-n", "parallel.pushes=2"], FirstN(2)),
-    ],
-)
-def test_the_server_has_the_policy(keys: list[str], policy: Policy) -> None:
-    (queue,) = program("parallel.data=3", *keys).queues
-    assert queue.policy == policy
-
-
-def test_policies_make_other_programs() -> None:
-    keys = ["parallel.data=2", "parallel.policy=bounded-staleness"]
-    hashes = {
-        program("parallel.data=2").hash(),
-        *(program(*keys, f"parallel.staleness_bound={bound}").hash() for bound in range(3)),
-    }
-    assert len(hashes) == 4
 
 
 @pytest.mark.parametrize(
@@ -104,33 +73,6 @@ def test_policies_make_other_programs() -> None:
             ["run.device=cuda"],
             "run.backend = 'auto': with parallel.data_style = 'asynchronous' a server receives "
             "from whoever comes, which NCCL cannot; allowed on GPUs: 'gloo'",
-        ),
-        (
-            ["parallel.policy=first-n"],
-            "parallel.policy = 'first-n': needs parallel.pushes, which is not set",
-        ),
-        (
-            ["parallel.policy=first-n", "parallel.pushes=3"],
-            "parallel.pushes = 3: an update takes the first 3 workers; allowed: 1 to 2",
-        ),
-        (
-            ["parallel.policy=softsync", "parallel.pushes=5", "run.horizon=2"],
-            "parallel.pushes = 5: an update takes 5 pushes; allowed: 1 to 4, which is all of them",
-        ),
-        (
-            ["parallel.staleness_bound=1"],
-            "parallel.staleness_bound = 1: only for parallel.data_style = 'asynchronous' with "
-            "parallel.policy = 'bounded-staleness'",
-        ),
-        (
-            ["parallel.data_style=all-reduce", "parallel.policy=softsync"],
-            "parallel.policy = 'softsync': only for parallel.data_style = 'asynchronous', not "
-            "'all-reduce'",
-        ),
-        (
-            ["parallel.data_style=parameter-server", "parallel.pushes=2"],
-            "parallel.pushes = 2: only for parallel.data_style = 'asynchronous' with "
-            "parallel.policy = 'softsync' or 'first-n'",
         ),
     ],
 )

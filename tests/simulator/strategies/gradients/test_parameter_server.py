@@ -183,8 +183,8 @@ def test_mfu_counts_the_devices_of_servers() -> None:
         (["parallel.servers=0"], "parallel.servers = 0: allowed: 1 to 65536"),
         (
             ["parallel.data_style=ring"],
-            "parallel.data_style = 'ring': allowed: 'all-reduce', 'parameter-server' or "
-            "'asynchronous'",
+            "parallel.data_style = 'ring': allowed: 'all-reduce', 'parameter-server', "
+            "'asynchronous' or 'local-sgd'",
         ),
         (
             ["parallel.servers=5"],
