@@ -11,7 +11,7 @@ from torch import Tensor
 
 from runtime.executor.graph import Graph
 from runtime.executor.groups import Groups
-from runtime.executor.ledger import Ledger
+from runtime.executor.ledger import Freed, Ledger
 from runtime.executor.loss_scale import LossScaler
 from runtime.executor.parameters import Parameters, parameters_of
 from runtime.executor.rank import Rank
@@ -220,21 +220,28 @@ class RankContext:
             first += other
         return first
 
-    def put(self, name: TensorName, batch: Batch, tensor: Tensor, time_s: float) -> None:
-        """Hold a boundary tensor under its logical name."""
-        self.tensors[name, batch] = tensor
-        self.ledger.hold((name, batch), tensor.nbytes, time_s)
+    def put(self, name: TensorName, tensor: Tensor, instruction: Instruction) -> None:
+        """Hold a boundary tensor that an instruction makes under its logical name."""
+        key = name, instruction.batch
+        self.tensors[key] = tensor
+        self.ledger.hold(key, tensor.nbytes, instruction.index)
 
     def supply(self, name: TensorName, batch: Batch, tensor: Tensor) -> None:
         """Hold a tensor that a step finds when it begins; its bytes are not counted."""
         self.tensors[name, batch] = tensor
 
-    def release(self, instruction: Instruction, time_s: float) -> None:
-        """Let go of what the program says the instruction frees."""
+    def release(self, instruction: Instruction) -> Freed:
+        """Forget what the program says the instruction frees; the caller drops what is returned."""
+        freed = Freed()
         for name in instruction.task.frees:
             key = tensor_key(name, instruction.batch)
-            self.tensors.pop(key, None)
-            self.ledger.release(key, time_s)
+            tensor = self.tensors.pop(key, None)
+            drop = self.ledger.release(key, instruction.index)
+            if tensor is not None:
+                freed.tensors.append(tensor)
+            if drop is not None:
+                freed.drops.append(drop)
+        return freed
 
     def forget(self) -> None:
         """Drop every boundary tensor (calibration programs free nothing)."""

@@ -168,7 +168,7 @@ class Executor:
             for observer in self.observers:
                 observer.after(instruction, begin)
             if instruction.task.frees:
-                self.context.release(instruction, time.perf_counter())
+                self.context.release(instruction).drop()
         except Exception as error:
             if isinstance(error, ExecutionError):
                 raise

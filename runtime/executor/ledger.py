@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +14,28 @@ from torch import Tensor
 from simulator.program.tensors import TensorKey, TensorName
 from simulator.timeline.timeline import MemoryParts
 
-Change = tuple[float, int, TensorName]
-"""Time in seconds, bytes more or less, and the logical name of the tensor."""
+Change = tuple[int, bool, int, TensorName]
+"""Position of an instruction in the list, whether it is at its end that bytes change (else at its
+begin), how many more or less, and the logical name of the tensor."""
+
+
+@dataclass
+class Freed:
+    """What an instruction has freed: nobody names it any more, but its memory is still there.
+
+    Attributes:
+        tensors: those that are held by this object alone, as far as the program is concerned.
+        drops: give back the memory of what is more than a tensor.
+    """
+
+    tensors: list[Tensor] = field(default_factory=list)
+    drops: list[Callable[[], None]] = field(default_factory=list)
+
+    def drop(self) -> None:
+        """Give the memory back; to be called once nothing that used it is under way."""
+        self.tensors.clear()
+        while self.drops:
+            self.drops.pop(0)()
 
 
 class Ledger:
@@ -26,7 +47,7 @@ class Ledger:
         resident: bytes held throughout.
 
     Attributes:
-        changes: those of this step, on the host's clock.
+        changes: those of this step.
         saved_bytes: what autograd keeps of a forward pass, by its first layer.
     """
 
@@ -52,27 +73,30 @@ class Ledger:
         self._held.clear()
 
     def hold(
-        self, key: TensorKey, nbytes: int, time_s: float, drop: Callable[[], None] | None = None
+        self, key: TensorKey, nbytes: int, index: int, drop: Callable[[], None] | None = None
     ) -> None:
-        """Count `nbytes` from `time_s` on.
+        """Count `nbytes` from the begin of an instruction on.
 
         Args:
             key: what they are of.
             nbytes: how many.
-            time_s: seconds of the host's clock.
+            index: position of the instruction.
             drop: gives them back when they are released; None: nobody else holds them.
         """
         with self._lock:
             self._held[key] = (nbytes, drop)
-            self.changes.append((time_s, nbytes, key[0]))
+            self.changes.append((index, False, nbytes, key[0]))
 
-    def release(self, key: TensorKey, time_s: float) -> None:
-        """Give back what is held under `key`, and count it no longer."""
+    def release(self, key: TensorKey, index: int) -> Callable[[], None] | None:
+        """Count what is held under `key` no longer than to the end of an instruction.
+
+        Returns:
+            What gives its memory back; None: nobody else holds it.
+        """
         with self._lock:
             nbytes, drop = self._held.pop(key)
-            self.changes.append((time_s, -nbytes, key[0]))
-        if drop is not None:
-            drop()
+            self.changes.append((index, True, -nbytes, key[0]))
+        return drop
 
 
 def refetched(

@@ -50,7 +50,13 @@ class StepRecorder:
         record, changes = self.record, context.ledger.changes
         record.posted.append([time + shift for time in executor.posted])
         record.end.append([time + shift for time in executor.end])
-        record.memory.append([(time + shift, change, name) for time, change, name in changes])
+        posted, end = record.posted[-1], record.end[-1]
+        record.memory.append(
+            [
+                ((end if at_end else posted)[index], change, name)
+                for index, at_end, change, name in changes
+            ]
+        )
         record.allocated += [] if peak is None else [peak]
         self.losses += losses
 

@@ -76,7 +76,7 @@ class ReplayWalk(Walk):
             context = self._contexts[instruction.rank]
             OPERATIONS[instruction.task.op](context, instruction)
             if instruction.task.frees:
-                context.release(instruction, time)
+                context.release(instruction).drop()
         self.finish(participants, time)
 
 

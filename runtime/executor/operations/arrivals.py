@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from runtime.executor.context import RankContext
 from runtime.executor.operations.messages import requested, tag
 from simulator.program.instruction import Instruction
@@ -11,10 +9,10 @@ from simulator.program.instruction import Instruction
 
 def accept(context: RankContext, instruction: Instruction) -> None:
     """Serve the request whose turn it is: add up what is pushed, or send parameters."""
-    task, begin, number = instruction.task, time.perf_counter(), context.rank.number
+    task, number = instruction.task, context.rank.number
     for made in task.allocates:
         buffer = context.empty(made.name, made.nbytes)
-        context.put(made.name, instruction.batch, buffer, begin)
+        context.put(made.name, buffer, instruction)
     timeout_s = context.rank.experiment.run.timeout_s
     served, outcome = context.receptions[task.queue].serve(timeout_s)
     asked = context.rank.program.instruction(served.uid)

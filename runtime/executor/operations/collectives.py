@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from functools import partial
 
@@ -27,13 +26,13 @@ def collective(context: RankContext, instruction: Instruction) -> Wait:
 
 def _on_activations(context: RankContext, instruction: Instruction) -> Wait:
     """Begin a collective on the sum of the tensors that the task reads."""
-    task, begin = instruction.task, time.perf_counter()
+    task = instruction.task
     tensor = context.add_up(task.sources, instruction.batch).contiguous()
     if task.op in IN_PLACE:
         return context.groups.collective(task, tensor, tensor)
     (made,) = task.allocates
     result = context.empty(made.name, made.nbytes)
-    context.put(made.name, instruction.batch, result, begin)
+    context.put(made.name, result, instruction)
     return context.groups.collective(task, result.view(-1), tensor.view(-1))
 
 
@@ -62,11 +61,11 @@ def _on_parameters(context: RankContext, instruction: Instruction, parameters: P
 
 def _on_weights(context: RankContext, instruction: Instruction, parameters: Parameters) -> Wait:
     """Begin a broadcast of whole weights, or to gather them."""
-    task, begin, gathering = instruction.task, time.perf_counter(), ExitStack()
+    task, gathering = instruction.task, ExitStack()
     whole = gathering.enter_context(parameters.gathering())
     for tensor in task.allocates:
         key = tensor_key(tensor.name, instruction.batch)
-        context.ledger.hold(key, whole.nbytes, begin, parameters.drop_whole)
+        context.ledger.hold(key, whole.nbytes, instruction.index, parameters.drop_whole)
     given = whole if task.op is Op.BROADCAST else parameters.shard_of(whole)
     transfer = context.groups.collective(task, whole, given)
     return partial(_one_after_the_other, transfer, gathering.close)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,7 +26,7 @@ from simulator.program.tensors import (
 
 def forward(context: RankContext, instruction: Instruction) -> None:
     """Execute `F`, or `R`, which runs it again with the same weights and keeps its graph."""
-    task, batch, begin = instruction.task, instruction.batch, time.perf_counter()
+    task, batch = instruction.task, instruction.batch
     segment, parameters = context.segments[task.layers], context.parameters_of(task.layers)
     data, target = context.batches[batch]
     if parameters is not None:
@@ -36,7 +35,7 @@ def forward(context: RankContext, instruction: Instruction) -> None:
     names = dict(zip(segment.inputs, task.sources, strict=True))
     given = {b: context.tensors[name, batch] for b, name in names.items()}
     if keeps_graph(task):
-        outputs = _keeping_graph(context, instruction, {0: data, **given}, target, begin)
+        outputs = _keeping_graph(context, instruction, {0: data, **given}, target)
     else:
         outputs = pass_without_graph(segment, {0: data, **given}, target)
     made = {tensor.name for tensor in task.allocates}
@@ -45,7 +44,7 @@ def forward(context: RankContext, instruction: Instruction) -> None:
             if task.op is Op.FORWARD:
                 context.losses.append((instruction.step, output * segment.losses[boundary]))
         elif activation(boundary) in made:
-            context.put(activation(boundary), batch, output, begin)
+            context.put(activation(boundary), output, instruction)
 
 
 def keeps_graph(task: Task) -> bool:
@@ -58,7 +57,6 @@ def _keeping_graph(
     instruction: Instruction,
     given: dict[int, Tensor],
     target: Tensor,
-    begin: float,
 ) -> dict[int, Tensor]:
     """Run a segment and keep its graph; returns its outputs by boundary."""
     task, batch = instruction.task, instruction.batch
@@ -79,13 +77,13 @@ def _keeping_graph(
         saved.exclude([output for b, output in outputs.items() if b not in segment.losses])
         saved_bytes[first] = saved.nbytes
     context.graphs[first, batch] = graph
-    context.ledger.hold((saved_tensor(first), batch), saved_bytes[first], begin)
+    context.ledger.hold((saved_tensor(first), batch), saved_bytes[first], instruction.index)
     return outputs
 
 
 def backward(context: RankContext, instruction: Instruction) -> None:
     """Execute `B`: gradients of the inputs and, unless the pass is split, of the weights."""
-    task, batch, begin = instruction.task, instruction.batch, time.perf_counter()
+    task, batch = instruction.task, instruction.batch
     graph = context.graphs.pop((task.layers[0], batch))
     outputs = context.names[task.layers].outputs
     parts: dict[int, list[TensorName]] = {}
@@ -98,17 +96,17 @@ def backward(context: RankContext, instruction: Instruction) -> None:
         for boundary in graph.entries
         if (gradient(boundary), batch) in context.tensors
     }
-    with collecting(context, instruction, begin):
+    with collecting(context, instruction):
         results = backward_pass(graph, gradients, into)
     for boundary in sorted(graph.entries.keys() - into.keys()):
         if boundary not in results:
             raise RuntimeError(f"boundary {boundary} has no gradient")
-        context.put(gradient(boundary), batch, results[boundary], begin)
+        context.put(gradient(boundary), results[boundary], instruction)
 
 
 def backward_input(context: RankContext, instruction: Instruction) -> None:
     """Execute `I`: gradients of the inputs; those of the weights are left to `W`."""
-    task, batch, begin = instruction.task, instruction.batch, time.perf_counter()
+    task, batch = instruction.task, instruction.batch
     first, _ = task.layers
     graph = context.graphs[first, batch]
     backward(context, instruction)
@@ -117,18 +115,18 @@ def backward_input(context: RankContext, instruction: Instruction) -> None:
         names = context.names[task.layers].activations.values()
         held = [context.tensors.get((name, batch)) for name in names]
         nbytes = graph.deferred.nbytes(excluding=[x for x in held if x is not None])
-        context.ledger.hold((deferred_tensor(first), batch), nbytes, begin)
+        context.ledger.hold((deferred_tensor(first), batch), nbytes, instruction.index)
 
 
 def backward_weight(context: RankContext, instruction: Instruction) -> None:
     """Execute `W`: the gradients of the weights that `I` has left."""
     work = context.deferred.pop((instruction.task.layers[0], instruction.batch))
-    with collecting(context, instruction, time.perf_counter()):
+    with collecting(context, instruction):
         work.run()
 
 
 @contextmanager
-def collecting(context: RankContext, instruction: Instruction, begin: float) -> Iterator[None]:
+def collecting(context: RankContext, instruction: Instruction) -> Iterator[None]:
     """Let parameter gradients go where those of this microbatch are, or begin there."""
     task, batch = instruction.task, instruction.batch
     parameters = context.parameters_of(task.layers)
@@ -139,6 +137,6 @@ def collecting(context: RankContext, instruction: Instruction, begin: float) -> 
         if tensor.name == parameters.bucket.name:
             nbytes = parameters.begin_gradients(batch).nbytes
             drop = partial(parameters.drop_gradients, batch)
-            context.ledger.hold((tensor.name, batch), nbytes, begin, drop)
+            context.ledger.hold((tensor.name, batch), nbytes, instruction.index, drop)
     with parameters.collecting(batch):
         yield

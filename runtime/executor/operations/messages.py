@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from runtime.executor.context import RankContext
 from runtime.executor.parameters import Parameters
 from simulator.program.instruction import Instruction
@@ -25,13 +23,13 @@ def send(context: RankContext, instruction: Instruction) -> None:
 
 def receive(context: RankContext, instruction: Instruction) -> None:
     """Receive a tensor into memory that is held from now on."""
-    task, begin = instruction.task, time.perf_counter()
+    task = instruction.task
     if task.queue:
         _pull(context, instruction)
         return
     assert task.tensor is not None
     tensor = context.empty(task.tensor, task.nbytes)
-    context.put(task.tensor, instruction.batch, tensor, begin)
+    context.put(task.tensor, tensor, instruction)
     context.groups.receive(tensor, task.peer, context.rank.number, tag(instruction))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 from runtime.executor.context import RankContext
 from simulator.program.instruction import Instruction
@@ -41,7 +40,7 @@ def optimizer_step(context: RankContext, instruction: Instruction) -> None:
     If the task allocates, the superseded weights are kept for the passes still to come. Where
     arrival decides, nothing happens unless an update is due, which averages what was pushed.
     """
-    task, begin = instruction.task, time.perf_counter()
+    task = instruction.task
     updated, outcome = context.updated_by(task), context.outcome_of(instruction)
     if not updated or (outcome is not None and not outcome.pushes):
         return
@@ -64,4 +63,4 @@ def optimizer_step(context: RankContext, instruction: Instruction) -> None:
     for tensor in task.allocates:
         nbytes = sum(parameters.version_bytes(task.version) for parameters in updated)
         key = tensor_key(tensor.name, instruction.batch)
-        context.ledger.hold(key, nbytes, begin, forget)
+        context.ledger.hold(key, nbytes, instruction.index, forget)

@@ -69,11 +69,14 @@ def test_parts_of_a_gradient_are_found_by_name():
 def test_tensors_are_held_until_the_program_frees_them(alone, experiment):
     context = made(experiment, alone, microbatches=2)
     backward = next(i for i in context.rank.instructions if i.task.op is Op.BACKWARD)
-    context.ledger.hold((backward.task.frees[0], backward.batch), 8, 0.0)
+    context.ledger.hold((backward.task.frees[0], backward.batch), 8, 0)
     for name in backward.task.frees[1:]:
-        context.put(name, backward.batch, torch.zeros(2), 0.0)
-    context.release(backward, 1.0)
+        context.put(name, torch.zeros(2), backward)
+    freed = context.release(backward)
     assert context.tensors == {}
+    assert len(freed.tensors) == len(backward.task.frees) - 1  # till they are dropped
+    freed.drop()
+    assert freed.tensors == []
     context.ledger.restart()  # nothing is left
 
 

@@ -5,32 +5,34 @@ from __future__ import annotations
 import pytest
 import torch
 
-from runtime.executor.ledger import Ledger, SavedBytes, refetched
+from runtime.executor.ledger import Freed, Ledger, SavedBytes, refetched
 from simulator.program.tensors import activation, stashed
 from simulator.timeline.timeline import MemoryParts
 
 
 def test_a_step_that_leaves_something_behind_is_noticed():
     ledger = Ledger(MemoryParts(parameters=100))
-    ledger.hold((activation(1), (0, 0)), 8, 0.5)
+    ledger.hold((activation(1), (0, 0)), 8, 3)
     with pytest.raises(RuntimeError, match="act:1"):
         ledger.restart()
-    ledger.release((activation(1), (0, 0)), 1.0)
-    assert ledger.changes == [(0.5, 8, activation(1)), (1.0, -8, activation(1))]
+    ledger.release((activation(1), (0, 0)), 5)
+    assert ledger.changes == [(3, False, 8, activation(1)), (5, True, -8, activation(1))]
     ledger.restart()
     assert ledger.changes == []
 
 
 def test_what_is_released_is_given_back_by_whoever_holds_it():
     ledger, dropped = Ledger(MemoryParts()), []
-    ledger.hold((stashed(0, 1), (-1, -1)), 8, 0.0, lambda: dropped.append("stash"))
-    ledger.hold((activation(1), (0, 0)), 8, 0.0)
-    ledger.release((activation(1), (0, 0)), 1.0)
+    ledger.hold((stashed(0, 1), (-1, -1)), 8, 0, lambda: dropped.append("stash"))
+    ledger.hold((activation(1), (0, 0)), 8, 0)
+    assert ledger.release((activation(1), (0, 0)), 1) is None
+    freed = Freed(drops=[ledger.release((stashed(0, 1), (-1, -1)), 1)])
     assert dropped == []
-    ledger.release((stashed(0, 1), (-1, -1)), 1.0)
-    assert dropped == ["stash"]
+    freed.drop()
+    freed.drop()
+    assert dropped == ["stash"]  # once
     with pytest.raises(KeyError):
-        ledger.release((activation(1), (0, 0)), 2.0)
+        ledger.release((activation(1), (0, 0)), 2)
 
 
 def test_each_storage_that_autograd_saves_counts_once():
