@@ -111,7 +111,9 @@ class RankContext:
         }
         self.batches: Batches = {}
         self.losses: list[tuple[int, Tensor]] = []
-        self.loss_scale = LossScaler(experiment.workload.dtype, experiment.workload.loss_scale)
+        self.loss_scale = LossScaler(
+            experiment.workload.dtype, experiment.workload.loss_scale, device
+        )
         self.norm_squared = torch.zeros(1, dtype=torch.float64, device=device)
         self.ledger = Ledger(MemoryParts(**self.resident_bytes()))
         self.receptions: dict[str, Reception] = {}
@@ -137,7 +139,7 @@ class RankContext:
         }
 
     def begin_step(self) -> None:
-        """Begin a training step of the program."""
+        """Begin a training step of the program, on the compute stream."""
         self.norm_squared.zero_()
 
     def end_step(self) -> None:
@@ -153,10 +155,6 @@ class RankContext:
             "gradients": sum(p.gradients.nbytes for p in held),
             "optimizer": sum(p.optimizer_bytes for p in held),
         }
-
-    def loss_factor(self, task: Task) -> float:
-        """Return the factor of the losses of a pass before its backward pass."""
-        return task.loss_weight * self.loss_scale.value
 
     def outcome_of(self, step: Instruction) -> Outcome | None:
         """Return what arrival decided about an optimizer step; None: it is always carried out."""
@@ -176,9 +174,14 @@ class RankContext:
         outcome = self.outcome_of(instruction)
         return None if outcome is not None and not outcome.pushes else instruction
 
-    def gradient_norm(self) -> float:
-        """Return the norm of the whole model's gradients, 0 if the program does not sum it."""
-        return float(self.norm_squared.sqrt()) / self.loss_scale.value
+    def gradient_norm(self) -> Tensor:
+        """Return the norm of the whole model's gradients, 0 if the program does not sum it.
+
+        It is a tensor of the device, so that the host need not wait for it.
+        """
+        norm = self.norm_squared[0].sqrt()
+        scale = self.loss_scale.value
+        return norm if scale is None else norm / scale
 
     # Parameters ----------------------------------------------------------------------
 

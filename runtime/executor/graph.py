@@ -61,20 +61,28 @@ class Graph:
         entries: those of the segment's inputs, by boundary.
         roots: losses, and the edges of other outputs in the autograd graph, by boundary.
         deferred: where weight gradients are left to, if the backward pass is split.
+        loss_scale: the gradient with which the way back begins at a loss; None: 1. It is a tensor
+            of the device, so that no host has to know it.
     """
 
     entries: dict[int, Entry]
     roots: dict[int, Any]
     deferred: Deferred | None
+    loss_scale: Tensor | None = None
+
+    def begin(self, boundary: int) -> Tensor | None:
+        """Return the gradient of a loss."""
+        return None if self.loss_scale is None else self.loss_scale.to(self.roots[boundary].dtype)
 
 
 def forward_pass(
     segment: Segment,
     tensors: dict[int, Tensor],
     target: Tensor,
-    loss_scale: float,
+    loss_weight: float,
     split: bool = False,
     fetch: Fetch | None = None,
+    loss_scale: Tensor | None = None,
 ) -> tuple[dict[int, Tensor], Graph]:
     """Run a segment; returns its detached outputs and the graph for `backward_pass`.
 
@@ -85,9 +93,10 @@ def forward_pass(
         segment: the layers to run.
         tensors: by boundary: the inputs of `segment`, and the batch at 0.
         target: what the loss compares with.
-        loss_scale: losses are multiplied with this, beside their weights.
+        loss_weight: losses are multiplied with this, beside their weights in the model.
         split: its backward will be split into input and weight parts.
         fetch: where the backward pass finds the inputs that are gathered again.
+        loss_scale: see `Graph`.
     """
     entries = {boundary: Entry() for boundary in segment.differentiable}
     entered = {boundary: entry(tensors[boundary]) for boundary, entry in entries.items()}
@@ -98,11 +107,11 @@ def forward_pass(
     roots: dict[int, Any] = {}
     for boundary, output in outputs.items():
         if output.requires_grad and boundary in segment.losses:
-            roots[boundary] = output * (loss_scale * segment.losses[boundary])
+            roots[boundary] = output * (loss_weight * segment.losses[boundary])
         elif output.requires_grad:
             roots[boundary] = torch.autograd.graph.get_gradient_edge(output)
     detached = {boundary: output.detach().contiguous() for boundary, output in outputs.items()}
-    return detached, Graph(entries, roots, deferred)
+    return detached, Graph(entries, roots, deferred, loss_scale)
 
 
 @torch.no_grad()
@@ -130,7 +139,7 @@ def backward_pass(
     for boundary, entry in graph.entries.items():
         entry.gradient = (into or {}).get(boundary)
     if graph.roots:
-        given = [gradients.get(boundary) for boundary in graph.roots]
+        given = [gradients[b] if b in gradients else graph.begin(b) for b in graph.roots]
         torch.autograd.backward(tuple(graph.roots.values()), given)
     results: dict[int, Tensor] = {}
     for boundary, entry in graph.entries.items():

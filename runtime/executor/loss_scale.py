@@ -6,8 +6,10 @@ of `torch.amp.GradScaler`.
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+import torch
+from torch import Tensor
 
 BACKOFF, GROWTH, GROWTH_INTERVAL = 0.5, 2.0, 2000
 
@@ -15,33 +17,40 @@ BACKOFF, GROWTH, GROWTH_INTERVAL = 0.5, 2.0, 2000
 class LossScaler:
     """The number that losses are multiplied with before the backward pass.
 
+    It stays on the device, which decides what becomes of it, so that the host waits for nothing.
+
     Args:
-        dtype: the scale of other types than fp16 is 1 and stays so.
+        dtype: other types than fp16 have no scale.
         initial: the value of the first step.
+        device: where it lives.
 
     Attributes:
-        value: the number of the current step.
-        dynamic: it changes.
+        dynamic: there is a scale, which changes.
+        value: that of the current step; None: there is no scale.
         skipped: the number of steps whose gradients had overflowed.
     """
 
-    def __init__(self, dtype: str, initial: float):
+    def __init__(self, dtype: str, initial: float, device: torch.device):
         self.dynamic = dtype == "fp16"
-        self.value = initial if self.dynamic else 1.0
-        self.skipped = self._good = 0
+        self.value: Tensor | None = None
+        if self.dynamic:
+            self.value = torch.full((), initial, device=device)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self._good = torch.zeros_like(self.skipped)
 
     def to_json(self) -> dict[str, Any] | None:
         """Return ``loss_scale`` of ``twinline run``; None where it does not change."""
-        return {"value": self.value, "skipped_steps": self.skipped} if self.dynamic else None
+        if self.value is None:
+            return None
+        return {"value": float(self.value), "skipped_steps": int(self.skipped)}
 
-    def update(self, norm: float) -> None:
+    def update(self, norm: Tensor) -> None:
         """Choose the value of the next step, after one whose gradients had this norm."""
-        if not self.dynamic:
+        if self.value is None:
             return
-        if not math.isfinite(norm):
-            self.value *= BACKOFF
-            self.skipped, self._good = self.skipped + 1, 0
-            return
-        self._good += 1
-        if self._good == GROWTH_INTERVAL:
-            self.value, self._good = self.value * GROWTH, 0
+        finite = norm.isfinite()
+        self._good = torch.where(finite, self._good + 1, 0)
+        grows = self._good == GROWTH_INTERVAL
+        self.value = torch.where(finite, torch.where(grows, GROWTH, 1.0), BACKOFF) * self.value
+        self._good = torch.where(grows, 0, self._good)
+        self.skipped = self.skipped + ~finite

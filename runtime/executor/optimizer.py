@@ -33,8 +33,28 @@ class Optimizer:
         """The bytes of the state."""
         return sum(state.nbytes for state in self.states)
 
-    def step(self, parameters: Tensor, gradients: Tensor, learning_rate: float) -> None:
-        """Update `parameters` in place."""
+    def step(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        learning_rate: float,
+        overflow: Tensor | None = None,
+    ) -> None:
+        """Update `parameters` in place.
+
+        Args:
+            parameters, gradients: flat.
+            learning_rate: the size of the step.
+            overflow: if true, nothing changes. The device decides that, from copies of what was
+                there before; a host would have to wait until it knows.
+        """
+        changed = (parameters, *self.states, self.count)
+        before = [] if overflow is None else [tensor.clone() for tensor in changed]
+        self._step(parameters, gradients, learning_rate)
+        for tensor, old in zip(changed, before, strict=False):
+            tensor.copy_(torch.where(overflow, old, tensor))  # type: ignore[arg-type]
+
+    def _step(self, parameters: Tensor, gradients: Tensor, learning_rate: float) -> None:
         if self.name in DECAY:
             adam(
                 *([parameters], [gradients], [self.states[0]], [self.states[1]], []),

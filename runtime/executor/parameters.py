@@ -151,13 +151,18 @@ class Parameters:
         state = 0 if self.optimizer is None else self.optimizer.nbytes
         return state + (0 if self._master is None else self._master.nbytes)
 
-    def scaled_gradients(self, factor: float) -> Tensor:
+    def scaled_gradients(self, factor: float | Tensor | None = None) -> Tensor:
         """Return this rank's part of the gradients × `factor`, in the master weights' type."""
-        if self._master is not None:
-            return self.reduced.float().mul_(factor)
-        return self.reduced if factor == 1.0 else self.reduced.mul_(factor)
+        gradients = self.reduced if self._master is None else self.reduced.float()
+        return gradients if factor is None else gradients.mul_(factor)
 
-    def update(self, learning_rate: float, gradients: Tensor, keep_old: bool = False) -> None:
+    def update(
+        self,
+        learning_rate: float,
+        gradients: Tensor,
+        keep_old: bool = False,
+        overflow: Tensor | None = None,
+    ) -> None:
         """Step the optimizer on the flat buffers; gradients start again from zero.
 
         Args:
@@ -165,6 +170,7 @@ class Parameters:
             gradients: see `scaled_gradients`.
             keep_old: the new weights are new tensors, because graphs of passes in flight
                 still hold the old ones.
+            overflow: if true, the weights stay as they are.
         """
         assert self.optimizer is not None, "a server has the optimizer of these parameters"
         flat, leaves = self._versions[self.newest]
@@ -175,7 +181,7 @@ class Parameters:
             del self._versions[self.newest]
         mine = flat[self._part] if self._shard is None else self._shard
         master = mine if self._master is None else self._master
-        self.optimizer.step(master, gradients, learning_rate)
+        self.optimizer.step(master, gradients, learning_rate, overflow)
         if master is not mine:
             mine.copy_(master)
         self.newest += 1

@@ -67,7 +67,8 @@ def _keeping_graph(
     def held(boundary: int) -> Tensor:
         return context.tensors[names[boundary], batch]
 
-    arguments = (segment, given, target, context.loss_factor(task), split, held)
+    scale = context.loss_scale.value
+    arguments = (segment, given, target, task.loss_weight, split, held, scale)
     if first in saved_bytes:  # counted once; every microbatch saves the same
         outputs, graph = forward_pass(*arguments)
     else:

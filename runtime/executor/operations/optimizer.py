@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import torch
+from torch import Tensor
 
 from runtime.executor.context import RankContext
 from simulator.program.instruction import Instruction
@@ -18,20 +19,20 @@ def gradient_norm(context: RankContext, instruction: Instruction) -> None:
         context.norm_squared += parameters.gradients_square()
 
 
-def gradient_factor(context: RankContext) -> float | None:
-    """Return what gradients are multiplied with; None if they have overflowed.
+def gradient_factor(context: RankContext) -> tuple[Tensor | None, Tensor | None]:
+    """Return what gradients are multiplied with (None: 1), and whether they have overflowed.
 
     The loss scale is taken out, and their norm limited as `torch.nn.utils.clip_grad_norm_`
-    does.
+    does. All of that stays on the device; without a loss scale nobody asks for an overflow (None).
     """
-    limit = context.rank.experiment.workload.clip_norm
-    if limit is None and not context.loss_scale.dynamic:
-        return 1.0  # nobody asks for the norm, for which the host would wait for the device
+    limit, scale = context.rank.experiment.workload.clip_norm, context.loss_scale.value
+    if limit is None and scale is None:
+        return None, None
     norm = context.gradient_norm()
-    if not math.isfinite(norm) and context.loss_scale.dynamic:
-        return None
-    clipped = 1.0 if limit is None else min(1.0, limit / (norm + EPSILON))
-    return clipped / context.loss_scale.value
+    factor = torch.ones_like(norm)
+    if limit is not None:
+        factor = (limit / (norm + EPSILON)).clamp(max=1.0)
+    return (factor, None) if scale is None else (factor / scale, ~norm.isfinite())
 
 
 def optimizer_step(context: RankContext, instruction: Instruction) -> None:
@@ -44,17 +45,16 @@ def optimizer_step(context: RankContext, instruction: Instruction) -> None:
     updated, outcome = context.updated_by(task), context.outcome_of(instruction)
     if not updated or (outcome is not None and not outcome.pushes):
         return
-    keep_old, factor = bool(task.allocates), gradient_factor(context)
-    if outcome is not None and factor is not None:
-        factor /= outcome.pushes
+    keep_old, learning_rate = bool(task.allocates), context.rank.experiment.run.learning_rate
+    factor: float | Tensor | None
+    factor, overflow = gradient_factor(context)
+    if outcome is not None:
+        factor = (1.0 if factor is None else factor) / outcome.pushes
     for parameters in updated:
-        gradients = parameters.scaled_gradients(factor or 0.0)
+        gradients = parameters.scaled_gradients(factor)
         if context.keep_gradients:
             context.last_gradients[parameters.bucket.name] = gradients.clone()
-        if factor is None:
-            parameters.zero_gradients()  # they have overflowed
-            continue
-        parameters.update(context.rank.experiment.run.learning_rate, gradients, keep_old)
+        parameters.update(learning_rate, gradients, keep_old, overflow)
 
     def forget() -> None:
         for parameters in updated:

@@ -10,7 +10,6 @@ from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
 from runtime.progress import Progress
 from simulator.program.operations import BACKWARDS, FORWARDS, Op
-from simulator.program.task import Task
 from simulator.program.tensors import activation, gradient
 from simulator.strategies.lowering import lower
 
@@ -18,15 +17,6 @@ from simulator.strategies.lowering import lower
 def made(experiment, device, rank=0, **plan):
     tiny = experiment(**plan)
     return RankContext(Rank(tiny, lower(tiny), rank, device, Progress()), Groups((), 60.0))
-
-
-def test_the_factor_of_a_loss_is_the_weight_that_its_task_names_times_the_loss_scale(
-    alone, experiment
-):
-    context = made(experiment, alone, dtype="fp16")
-    assert context.loss_scale.value > 1
-    task = Task(Op.FORWARD, 0, loss_weight=0.25)
-    assert context.loss_factor(task) == context.loss_scale.value / 4
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from runtime.executor.graph import Entry, Graph, backward_pass, forward_pass, pa
 from runtime.executor.parameters import Parameters
 from runtime.models.batches import microbatch
 from runtime.models.segment import Segment
+from simulator.workloads.describe import describe
 
 CPU = torch.device("cpu")
 
@@ -52,3 +53,18 @@ def test_gradients_of_inputs_add_up_and_have_memory_of_their_own():
     assert results[1].tolist() == [11.0] * 3
     assert results[2].tolist() == [1.0] * 3
     assert results[1].data_ptr() == before.data_ptr() != results[2].data_ptr()
+
+
+def test_a_loss_is_weighted_and_its_way_back_begins_with_the_loss_scale(experiment):
+    tiny = experiment(model="mlp", layers=2)
+    count = len(describe(tiny))
+    segment = Segment(tiny, 0, count, CPU)
+    flat = Parameters(tiny, [segment])
+    batch, target = microbatch(tiny, 0, 0, CPU)
+    found = []
+    for weight, scale in ((1.0, None), (0.25, torch.tensor(8.0))):
+        flat.zero_gradients()
+        _, graph = forward_pass(segment, {0: batch}, target, weight, loss_scale=scale)
+        backward_pass(graph, {})
+        found.append(flat.gradients.clone())
+    assert torch.equal(2 * found[0], found[1])

@@ -38,3 +38,23 @@ def test_steps_are_those_of_torch(name: str) -> None:
 
 def test_adamw_decays_weights_and_adam_does_not() -> None:
     assert not torch.equal(trained("adam")[0], trained("adamw")[0])
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_STATES)
+def test_a_step_that_overflowed_leaves_no_trace(name: str) -> None:
+    """Neither in weights and states nor in the count of steps."""
+    torch.manual_seed(0)
+    flat = torch.randn(40, dtype=torch.float64)
+    plain, ours, optimizers = flat.clone(), flat.clone(), []
+    for weights, overflows in ((plain, (False, False)), (ours, (False, True, False))):
+        optimizers.append(Optimizer(name, weights))
+        generator = torch.Generator().manual_seed(1)
+        for overflow in overflows:
+            gradients = torch.full((40,), torch.nan, dtype=torch.float64)
+            if not overflow:
+                gradients = torch.randn(40, dtype=torch.float64, generator=generator)
+            optimizers[-1].step(weights, gradients, 0.1, torch.tensor(overflow))
+    assert torch.equal(plain, ours)
+    for one, other in zip(optimizers[0].states, optimizers[1].states, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(optimizers[0].count, optimizers[1].count)

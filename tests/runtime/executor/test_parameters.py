@@ -32,7 +32,7 @@ def test_superseded_weights_are_there_until_they_are_forgotten(experiment, segme
     flat = Parameters(experiment(), [segment])
     old = flat.values.clone()
     flat.gradients.fill_(1.0)
-    flat.update(0.5, flat.scaled_gradients(1.0), keep_old=True)
+    flat.update(0.5, flat.scaled_gradients(), keep_old=True)
     assert (flat.newest, flat.active) == (1, 0)
     assert torch.allclose(flat.values, old - 0.5)
     assert float(flat.gradients.abs().max()) == 0
