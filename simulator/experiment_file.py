@@ -24,6 +24,7 @@ from simulator.experiment.checks import (
 )
 from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.experiment import Experiment
+from simulator.experiment.host_choice import check_host
 from simulator.experiment.model_family import FAMILIES
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.run import Run
@@ -84,6 +85,7 @@ register_checks(
     check_attention,
     check_size,
     check_devices,
+    check_host,
     check_one_cluster,
     check_speeds,
 )

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from runtime.executor.nccl import nccl_version
 from simulator.experiment.experiment import Experiment
+from simulator.experiment.host_choice import uses_nccl
 from simulator.experiment.section import ExperimentError
 
 SHARING_NCCL, MOST_SHARING = (2, 30), 2
@@ -85,8 +86,8 @@ def backend_of(experiment: Experiment) -> str:
     Raises:
         ExperimentError: this NCCL is for one rank a GPU.
     """
-    run, sharing = experiment.run, experiment.cluster.ranks_per_device
-    if run.device == "cpu" or run.backend == "gloo" or (run.backend == "auto" and sharing > 1):
+    sharing = experiment.cluster.ranks_per_device
+    if not uses_nccl(experiment):
         return "gloo"
     if sharing == 1:
         return "nccl"
@@ -120,6 +121,8 @@ def join(experiment: Experiment, store: Any, rank: int, device: torch.device) ->
     if nccl and experiment.cluster.ranks_per_device > 1:
         os.environ["NCCL_MULTI_RANK_GPU_ENABLE"] = "1"
         os.environ.setdefault("NCCL_MAX_CTAS", SHARED_CTAS)
+    if nccl:  # hosts that run ahead launch in order; where they wait, all partners are there
+        os.environ.setdefault("NCCL_LAUNCH_ORDER_IMPLICIT", "1")
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if nccl else "gloo",
         store=store,

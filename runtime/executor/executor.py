@@ -1,8 +1,9 @@
-"""The executor: walks the instruction list of one rank, for real.
+"""The executor that waits: walks the instruction list of one rank, for real.
 
 It knows neither operations nor strategies: `runtime.executor.operations.table` has one function
-per operation. Compute runs in the calling thread in list order; communication is handed to its
-stream when the walk reaches it. Semantics are those of `simulator.program`.
+per operation. Compute runs in the calling thread in list order, and has ended before the walk goes
+on; communication is handed to its stream when the walk reaches it. Semantics are those of
+`simulator.program`. `runtime.executor.ahead_executor` does not wait.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from runtime.executor.context import Batches, RankContext
-from runtime.executor.errors import ExecutionError, reason_of
+from runtime.executor.errors import ExecutionError
+from runtime.executor.list_executor import CLOSE_S, FAILURE_POLL_S, ListExecutor
 from runtime.executor.observers import Observer
 from runtime.executor.operations.table import OPERATIONS
 from runtime.executor.streams import Stopwatch, Stream, Ticket, Work
@@ -20,26 +22,16 @@ from simulator.program.meetings import CARRIED
 from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.stream import Stream as StreamName
 
-FAILURE_POLL_S = 0.2
-CLOSE_S = 1.0
 
-
-class Executor:
-    """Walks the list of one rank and times its instructions.
+class Executor(ListExecutor):
+    """Walks the list of one rank and waits for the end of every instruction.
 
     Args:
-        context: what the instructions work on.
-        observers: are told of every instruction, in this order.
-
-    Attributes:
-        posted, end: of each instruction of the last step, in seconds of the host's clock.
-        failure: the first failure on a stream; whoever waits for anything raises it.
+        context, observers: see `ListExecutor`.
     """
 
     def __init__(self, context: RankContext, observers: Sequence[Observer] = ()):
-        self.context, self.rank, self.observers = context, context.rank, tuple(observers)
-        self.instructions = self.rank.instructions
-        self.timeout_s = self.rank.experiment.run.timeout_s
+        super().__init__(context, observers)
         device = self.rank.device
         used = dict.fromkeys(i.task.stream for i in self.instructions)
         takes_time = any(o.takes_time for o in self.observers)
@@ -49,19 +41,9 @@ class Executor:
         self.stopwatch = Stopwatch(device)
         # Where the host takes part, giving memory back takes time, too.
         self._on_host = device.type == "cpu" or takes_time
-        count = len(self.instructions)
-        self.posted, self.end = [0.0] * count, [0.0] * count
-        self.failure: ExecutionError | None = None
 
     def step(self, batches: Batches) -> None:
-        """Run the list once: all training steps of the program; fills `posted` and `end`.
-
-        Args:
-            batches: input and target per step and microbatch of this replica.
-
-        Raises:
-            ExecutionError: an instruction failed or waited longer than the timeout.
-        """
+        """Run the list once."""
         for _ in self.walk(batches):
             pass
 
@@ -131,20 +113,13 @@ class Executor:
             if self.failure:
                 raise self.failure
             if time.monotonic() > deadline:
-                raise self._failed(instruction, self._late())
+                raise self.failed(instruction, self.late())
 
     def _attend(self, but: StreamName | None = None) -> None:
         """Have threads note the ends of what is under way, while this one is busy."""
         for name, stream in self.streams.items():
             if name != but:
                 stream.attend()
-
-    def _late(self) -> TimeoutError:
-        return TimeoutError(f"no answer within {self.timeout_s:g} s")
-
-    def _failed(self, instruction: Instruction, error: BaseException) -> ExecutionError:
-        reason = reason_of(error, self.timeout_s)
-        return ExecutionError(f"rank {self.rank.number}, {instruction.label}: {reason}")
 
     def _execute(self, instruction: Instruction, others: Sequence[Ticket] = ()) -> Work:
         """Run `instruction` after `others`; fills its `posted` and `end`.
@@ -156,7 +131,7 @@ class Executor:
         try:
             for other in others:
                 if not other.wait(self.timeout_s):
-                    raise self._late()
+                    raise self.late()
             begin = self.posted[index] = time.perf_counter()
             for observer in self.observers:
                 observer.before(instruction)
@@ -172,7 +147,7 @@ class Executor:
         except Exception as error:
             if isinstance(error, ExecutionError):
                 raise
-            failed = self._failed(instruction, error)
+            failed = self.failed(instruction, error)
             self.failure = self.failure or failed
             raise failed from error
         self.end[index] = time.perf_counter() if self._on_host else max(finished, begin)

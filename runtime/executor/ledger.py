@@ -21,7 +21,7 @@ begin), how many more or less, and the logical name of the tensor."""
 
 @dataclass
 class Freed:
-    """What an instruction has freed: nobody names it any more, but its memory is still there.
+    """Memory that an instruction has freed: nobody names it any more, but it is still there.
 
     Attributes:
         tensors: those that are held by this object alone, as far as the program is concerned.

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from runtime.executor.anchor import Anchor
+
 Work = Iterator[None]
 """The work of an instruction in two halves: up to its ``yield`` it is launched, then awaited."""
 
@@ -175,24 +177,18 @@ class Stopwatch:
 
     def __init__(self, device: torch.device):
         self._device = device
-        self._anchor: torch.cuda.Event | None = None
-        self._anchored_s = 0.0
+        self._anchor: Anchor | None = None
 
     def restart(self) -> None:
         """Tie the device's clock to the host's; they drift, so once a step."""
         if self._device.type == "cuda":
-            self._anchor = self._passed_event()
-            self._anchored_s = time.perf_counter()
+            self._anchor = Anchor(self._device)
 
     def finish(self) -> float:
         """Wait until what this thread has queued is done; returns when it was."""
         if self._anchor is None:
             return time.perf_counter()
-        since_ms: float = self._anchor.elapsed_time(self._passed_event())
-        return self._anchored_s + 1e-3 * since_ms
-
-    def _passed_event(self) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self._device))
         event.synchronize()
-        return event
+        return self._anchor.seconds(event)

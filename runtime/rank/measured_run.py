@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch.distributed as dist
 
+from runtime.executor.ahead_executor import AheadExecutor
 from runtime.executor.context import RankContext
+from runtime.executor.cuda_streams import CudaStreams
 from runtime.executor.executor import Executor
 from runtime.executor.faults import Fault
 from runtime.executor.groups import Groups
+from runtime.executor.host_streams import HostStreams
+from runtime.executor.list_executor import ListExecutor
 from runtime.executor.observers import Observer, StalenessObserver
 from runtime.executor.pacing import Pacing, combine
 from runtime.executor.rank import Rank
@@ -24,6 +28,7 @@ from runtime.rank.input import batches_of
 from runtime.rank.recorder import StepRecorder
 from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
+from simulator.experiment.host_choice import runs_ahead
 from simulator.program.arrival_staleness import arrival_staleness
 from simulator.program.instruction import Instruction
 
@@ -47,7 +52,7 @@ class MeasuredRun:
             observers.append(self._pacing)
         if job.fault and job.fault[0] == rank.number:
             observers.append(Fault(*job.fault[1:], self._pacing))
-        self._executor = Executor(self.context, observers)
+        self._executor = executor_of(self.context, observers)
         self._recorder = StepRecorder(self._executor, clock)
         # Tensor-parallel ranks route the same tokens: the first of them counts.
         counted = self.context.segments.values() if rank.coordinate["tensor"] == 0 else ()
@@ -121,6 +126,20 @@ class MeasuredRun:
         everyone: list[Any] = [None] * self._rank.program.num_ranks
         dist.all_gather_object(everyone, mine)
         return everyone
+
+
+def executor_of(context: RankContext, observers: Sequence[Observer]) -> ListExecutor:
+    """Return what walks the list of a rank, as ``run.host`` says.
+
+    Raises:
+        ExperimentError: see `runs_ahead`.
+    """
+    rank = context.rank
+    if not runs_ahead(rank.experiment, rank.program):
+        return Executor(context, observers)
+    device = rank.device
+    streams = HostStreams() if device.type == "cpu" else CudaStreams(device)
+    return AheadExecutor(context, observers, streams)
 
 
 def pacing_of(context: RankContext) -> Pacing | None:

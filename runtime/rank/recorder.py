@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from runtime.executor.context import Batches
 from runtime.executor.devices import AllocatorPeak
-from runtime.executor.executor import Executor
+from runtime.executor.list_executor import ListExecutor
 from runtime.measurement.clock import Clock
 from runtime.measurement.merge import RankRecord
 
@@ -20,7 +20,7 @@ class StepRecorder:
         losses: of the training steps in them, the mean over the whole batch.
     """
 
-    def __init__(self, executor: Executor, clock: Clock):
+    def __init__(self, executor: ListExecutor, clock: Clock):
         self._executor, self._clock = executor, clock
         resident = executor.context.ledger.resident
         self.record = RankRecord([], [], [], resident)
@@ -31,7 +31,7 @@ class StepRecorder:
         """Run a step that begins on all ranks at once.
 
         Args:
-            batches: see `Executor.step`.
+            batches: see `ListExecutor.step`.
             keep: record it; a step to get warm is not.
         """
         executor, context = self._executor, self._executor.context

@@ -36,6 +36,7 @@ def run_job(
 
     Raises:
         DisagreementError: the ranks were given different experiments.
+        ExperimentError: the program would hang where hosts run ahead.
         ExecutionError: an instruction failed.
     """
     experiment = job.experiment

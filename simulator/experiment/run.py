@@ -17,6 +17,8 @@ class Run(Section):
         horizon: the training steps of the program; an iteration takes them all.
         backend: the library that sends tensors; "auto" is NCCL where every rank has a GPU of its
             own, else gloo.
+        host: whether the host of a rank launches work ahead of its device, or waits for the end
+            of every instruction; "auto" is the former on GPUs that use NCCL.
         check_memory: refuse a plan that the memory of this host, or of its GPUs, cannot hold.
     """
 
@@ -28,6 +30,7 @@ class Run(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["cpu", "cuda"] = "cpu"
     backend: Literal["auto", "gloo", "nccl"] = "auto"
+    host: Literal["auto", "waits", "runs-ahead"] = "auto"
     pace: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
     check_memory: bool = True

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from runtime.executor import streams
+from runtime.executor import anchor, streams
 from runtime.executor.streams import Stopwatch, Stream
 
 CUDA = torch.device("cuda", 0)
@@ -150,6 +150,7 @@ class Event:
 def test_an_end_on_a_gpu_is_when_the_device_came_there(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(anchor, "TRIALS", 1)
     monkeypatch.setattr(streams.time, "perf_counter", lambda: 5.0)
     watch = Stopwatch(CUDA)
     watch.restart()
