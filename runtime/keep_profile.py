@@ -40,11 +40,11 @@ def with_older(profile: Profile, path: Path) -> Profile:
         older = load_profile(path)
     except ExperimentError:
         return profile
-    if older.measured_on != profile.measured_on:
+    if (older.measured_on, older.ranks_per_host) != (profile.measured_on, profile.ranks_per_host):
         return profile
     if profile.capacity is None:  # too few ranks to tell
         profile = replace(profile, capacity=older.capacity)
-    if not profile.messages:  # one rank, which tells nothing of transfers
+    if not (profile.messages or profile.remote_messages):  # one rank: nothing of transfers
         profile = replace(profile, **{name: getattr(older, name) for name in OF_TRANSFERS})
     elif older.busy_ranks != profile.busy_ranks:
         older = older.without_busy()
@@ -53,6 +53,10 @@ def with_older(profile: Profile, path: Path) -> Profile:
         passes=older.passes | profile.passes,
         collectives=_merged(older.collectives, profile.collectives),
         messages=sorted((dict(older.messages) | dict(profile.messages)).items()),
+        remote_collectives=_merged(older.remote_collectives, profile.remote_collectives),
+        remote_messages=sorted(
+            (dict(older.remote_messages) | dict(profile.remote_messages)).items()
+        ),
         peak_flops=older.peak_flops
         | {
             dtype: max(peak, older.peak_flops.get(dtype, 0.0))

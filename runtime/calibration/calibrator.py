@@ -6,6 +6,7 @@ as share a device. Transfers are measured by `runtime.calibration.transfer_meter
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -26,6 +27,7 @@ from runtime.models.dtypes import TORCH_DTYPE
 from simulator.cluster.profile import Profile
 from simulator.cluster.timing import Timing, middle_mean
 from simulator.engine.pass_key import PassKey
+from simulator.experiment.section import ExperimentError
 
 ROUND_S, TURN_S = 0.2, 0.06
 """Seconds of passes in a round, and of one turn; both grow with the program's passes."""
@@ -44,6 +46,7 @@ class Calibrator:
     def __init__(self, rank: Rank, clock: Clock, wide: bool = False):
         self.rank, self.clock = rank, clock
         device, ranks = rank.device, range(rank.program.num_ranks)
+        self.ranks_per_host = ranks_per_host(clock.hosts)
         self.rounds: list[Samples] = []
         sharing = rank.experiment.cluster.ranks_per_device if device.type != "cpu" else None
         sharers = [sharers_of(other, clock.hosts, sharing) for other in ranks]
@@ -174,6 +177,7 @@ class Calibrator:
             rounds=speeds[:-1],  # the last has only the passes that were missing
             capacity=self.slots / slowdown if ratios else None,
             **vars(sent),
+            ranks_per_host=self.ranks_per_host,
             busy_ranks=self.sharers,
             ranks_per_device=self.rank.experiment.cluster.ranks_per_device,
             peak_flops={self.rank.experiment.workload.dtype: self.peak_flops},
@@ -194,6 +198,24 @@ def sharers_of(rank: int, hosts: Sequence[str], sharing: int | None) -> list[int
         return here
     first = here.index(rank) // sharing * sharing
     return here[first : first + sharing]
+
+
+def ranks_per_host(hosts: Sequence[str]) -> int | None:
+    """Return how many ranks each host has; None: there is one host.
+
+    Raises:
+        ExperimentError: some have more than others.
+    """
+    counts = Counter(hosts)
+    if len(counts) == 1:
+        return None
+    if len(set(counts.values())) > 1:
+        each = ", ".join(map(str, counts.values()))
+        raise ExperimentError(
+            f"calibration over {len(counts)} hosts: they have {each} ranks; allowed: the same "
+            "--nproc-per-node on all"
+        )
+    return next(iter(counts.values()))
 
 
 def _fewest_cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from runtime.executor.executor import Executor
@@ -17,6 +18,9 @@ from simulator.program.tensors import Tensor, TensorName
 SMALLEST = 8
 TENSOR = TensorName.other("calibration")
 SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 24)
+LARGE_SIZES = (1 << 26, 1 << 28)
+"""Further sizes on GPUs, whose links are still not full with those above."""
+
 PASSES = 30
 """Passes in each of the programs that measure the host."""
 
@@ -39,6 +43,7 @@ class TransferCase:
         op: the operation measured; None: the program measures the host.
         size: number of ranks in the transfer.
         nbytes: bytes of the transfer.
+        remote: its ranks are on several hosts.
         alone: the runs in which nothing else ran.
         busy: the runs beside `BusyWork`.
         cpu_s: CPU time of all threads of this process in the runs alone.
@@ -51,6 +56,7 @@ class TransferCase:
     op: Op | None = None
     size: int = 0
     nbytes: int = 0
+    remote: bool = False
     alone: Runs = field(default_factory=Runs)
     busy: Runs = field(default_factory=Runs)
     cpu_s: float = 0.0
@@ -69,13 +75,27 @@ class TransferCases:
         experiment: the experiment.
         program: the program whose transfers are measured.
         wide: measure other sizes, too.
+        hosts: which host every rank is on; None: all on one. On several, transfers on a host
+            and between hosts are different cases.
         cores: cores of a host. At most so many ranks measure the host's time; if there were
             more, their waiting for a core would be measured, which the engine models itself.
     """
 
-    def __init__(self, experiment: Experiment, program: Program, wide: bool, cores: int):
+    def __init__(
+        self,
+        experiment: Experiment,
+        program: Program,
+        wide: bool,
+        cores: int,
+        hosts: Sequence[str] | None = None,
+    ):
         self.experiment, self.program = experiment, program
-        self.at_once = tuple(range(min(cores, program.num_ranks)))
+        self._sizes = SIZES if experiment.run.device == "cpu" else SIZES + LARGE_SIZES
+        self.hosts_of_ranks = hosts or [""] * program.num_ranks
+        here = [
+            rank for rank, host in enumerate(self.hosts_of_ranks) if not self._is_remote(0, rank)
+        ]
+        self.at_once = tuple(here[:cores])
         self.hosts = [self._host(), self._queueing()]
         self.transfers = [*self._messages(wide), *self._collectives(wide)]
 
@@ -102,38 +122,54 @@ class TransferCases:
         if self.program.num_ranks < 2:
             return []
         sizes = {SMALLEST, *(i.task.nbytes for i in self.program if i.task.op is Op.SEND)}
-        return [self._message(nbytes) for nbytes in sorted(sizes | set(SIZES if wide else ()))]
+        others = range(1, self.program.num_ranks)
+        peers = [
+            next((rank for rank in others if self._is_remote(0, rank) == remote), None)
+            for remote in (False, True)
+        ]
+        return [
+            self._message(nbytes, peer)
+            for peer in peers
+            if peer is not None
+            for nbytes in sorted(sizes | set(self._sizes if wide else ()))
+        ]
 
-    def _message(self, nbytes: int) -> TransferCase:
-        """Make a ping-pong between ranks 0 and 1, with a pass behind every message."""
+    def _is_remote(self, *ranks: int) -> bool:
+        """Tell whether ranks are on several hosts."""
+        return len({self.hosts_of_ranks[rank] for rank in ranks}) > 1
+
+    def _message(self, nbytes: int, peer: int) -> TransferCase:
+        """Make a ping-pong between rank 0 and `peer`, with a pass behind every message."""
         lists: list[list[Instruction]] = [[] for _ in self.program.ranks]
         last = {0: _pass(-1)}
         lists[0].append(last[0])
         for number in range(2 * _repeats(nbytes)):
-            source, target = number % 2, 1 - number % 2
+            source, target = (0, peer) if number % 2 == 0 else (peer, 0)
             send = Instruction(_message(Op.SEND, target, nbytes, source), number, [last[source]])
             receive = Instruction(_message(Op.RECV, source, nbytes, source), number)
             last[target] = _pass(number, receive)
             lists[source].append(send)
             lists[target] += [receive, last[target]]
-        return TransferCase(f"messages of {nbytes} bytes", Program(lists), Op.SEND, 2, nbytes)
+        remote = self._is_remote(0, peer)
+        name = f"messages of {nbytes} bytes" + (" between hosts" if remote else "")
+        return TransferCase(name, Program(lists), Op.SEND, 2, nbytes, remote)
 
     def _collectives(self, wide: bool) -> list[TransferCase]:
         """Make a case for each operation, size and group size; the first such group runs it."""
         everyone = tuple(range(self.program.num_ranks))
-        wanted: dict[tuple[Op, int, int], tuple[Stream, tuple[int, ...], int]] = {}
+        wanted: dict[tuple[Op, int, int, bool], tuple[Stream, tuple[int, ...], int]] = {}
         for task in {id(i.task): i.task for i in self.program}.values():
             if task.op in COLLECTIVES:
                 for nbytes in (task.nbytes, SMALLEST, *(SIZES[:2] if wide else ())):
-                    key = (task.op, len(task.group), nbytes)
+                    key = (task.op, len(task.group), nbytes, self._is_remote(*task.group))
                     wanted.setdefault(key, (task.stream, task.group, task.root))
         if wide and len(everyone) > 1:
-            for nbytes in (SMALLEST, *SIZES):
-                key = (Op.ALL_REDUCE, len(everyone), nbytes)
+            for nbytes in (SMALLEST, *self._sizes):
+                key = (Op.ALL_REDUCE, len(everyone), nbytes, self._is_remote(*everyone))
                 wanted.setdefault(key, (Stream.along("data"), everyone, -1))
         return [
             self._collective(op, nbytes, self._collective_task(op, nbytes, *where))
-            for (op, _, nbytes), where in sorted(wanted.items())
+            for (op, _, nbytes, _), where in sorted(wanted.items())
         ]
 
     def _collective_task(
@@ -163,7 +199,7 @@ class TransferCases:
                 before = _pass(number, *mine[-1:])
                 mine += [before, Instruction(task, number, [before])]
         name = f"{op.value.lower().replace('_', '-')} of {nbytes} bytes, {len(group)} ranks"
-        return TransferCase(name, Program(lists), op, len(group), nbytes)
+        return TransferCase(name, Program(lists), op, len(group), nbytes, self._is_remote(*group))
 
 
 def _pass(number: int, *after: Instruction) -> Instruction:

@@ -14,12 +14,13 @@ from runtime.execution import calibrating
 from runtime.keep_profile import with_older
 from simulator.cli.console import stdout_console
 from simulator.cli.options import File, Sets
-from simulator.cli.outputs import check_outputs, deliver
+from simulator.cli.outputs import Output, check_outputs, deliver
 from simulator.cli.results import print_parts
 from simulator.cluster.profile import Profile
 from simulator.cluster.profile_file import default_path, save_profile
-from simulator.cluster.timing import Timing
+from simulator.cluster.timing import Points, Timing
 from simulator.experiment_file import load
+from simulator.program.operations import Op
 from simulator.units import counted, nbytes, seconds
 
 LEGEND = """\
@@ -69,10 +70,16 @@ def calibrate(
 
         profile_figure(profile).save(picture)
 
+    report_profile(profile, path, (plot, draw))
+
+
+def report_profile(profile: Profile, path: Path, *pictures: Output) -> None:
+    """Show what was measured, then save it."""
+
     def save(target: Path) -> None:
         save_profile(profile, target)
 
-    deliver(lambda: show_profile(stdout_console(), profile), [(path, save), (plot, draw)])
+    deliver(lambda: show_profile(stdout_console(), profile), [(path, save), *pictures])
 
 
 def show_profile(console: Console, profile: Profile) -> None:
@@ -82,15 +89,14 @@ def show_profile(console: Console, profile: Profile) -> None:
         times = (timing.mean_s, timing.p10_s, timing.p90_s)
         table.add_row(key, *(seconds(time) for time in times), str(timing.samples))
     console.print(table)
-    measured = {
-        f"{op.lower().replace('_', '-')}, {size} ranks": points
-        for op, sizes in profile.collectives.items()
-        for size, points in sizes.items()
-    }
+    measured = {"message": profile.messages} | _by_name(profile.collectives, "")
+    if profile.ranks_per_host is not None:
+        measured["message between hosts"] = profile.remote_messages
+        measured |= _by_name(profile.remote_collectives, " between hosts")
     loss = profile.transfer_loss
     how = " (alone / beside passes)" if loss is not None else ""
-    sizes = Table("bytes", f"message{how}", *(f"{name}{how}" for name in measured))
-    columns = [dict(profile.messages), *map(dict, measured.values())]
+    sizes = Table("bytes", *(f"{name}{how}" for name in measured))
+    columns = [dict(points) for points in measured.values()]
     for size in sorted(set().union(*columns)):
         sizes.add_row(nbytes(size), *(_both_ways(column.get(size)) for column in columns))
     console.print(sizes)
@@ -110,6 +116,15 @@ def show_profile(console: Console, profile: Profile) -> None:
             host.append(f"effective devices {profile.capacity:.2f} for {many} on one")
     print_parts(console, host)
     console.print(LEGEND, soft_wrap=True)
+
+
+def _by_name(collectives: dict[Op, dict[int, Points]], where: str) -> dict[str, Points]:
+    """Return the points of collectives by operation and group."""
+    return {
+        f"{op.lower().replace('_', '-')}, {size} ranks{where}": points
+        for op, sizes in collectives.items()
+        for size, points in sizes.items()
+    }
 
 
 def _both_ways(timing: Timing | None) -> str:

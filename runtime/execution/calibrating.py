@@ -31,8 +31,17 @@ def calibrate(
         ExperimentError: there is nothing to measure, or see `run`.
         LaunchError: see `run`.
     """
-    if not experiment.workload.family.has_parameters:
-        raise ExperimentError("workload.model = 'unit': has nothing to measure; name another model")
+    check_measurable(experiment)
     job = Job(experiment, measure=False, calibrate=True)
     answer = start(job, lower(experiment), on_progress, workers)
     return parse_profile(answer["profile"])
+
+
+def check_measurable(experiment: Experiment) -> None:
+    """Refuse an experiment whose passes take what it says.
+
+    Raises:
+        ExperimentError: its model is `unit`.
+    """
+    if not experiment.workload.family.has_parameters:
+        raise ExperimentError("workload.model = 'unit': has nothing to measure; name another model")

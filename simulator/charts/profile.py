@@ -43,10 +43,13 @@ def profile_figure(profile: Profile) -> Chart:
     Raises:
         ValueError: nothing was measured.
     """
-    sent = {"message": profile.messages} if profile.messages else {}
-    for op, sizes in sorted(profile.collectives.items()):
-        for size, points in sorted(sizes.items()):
-            sent[f"{op.lower().replace('_', '-')}, {size} ranks"] = points
+    sent = {}
+    for remote, where in ((False, ""), (True, " between hosts")):
+        if messages := profile.messages_of(remote):
+            sent[f"message{where}"] = messages
+        for op, sizes in sorted(profile.collectives_of(remote).items()):
+            for size, points in sorted(sizes.items()):
+                sent[f"{op.lower().replace('_', '-')}, {size} ranks{where}"] = points
     longest = sorted(profile.passes.items(), key=lambda item: -item[1].mean_s)[:MOST_PASSES]
     if not sent and not longest:
         raise ValueError("nothing to draw: the profile is empty")

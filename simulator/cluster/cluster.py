@@ -122,14 +122,21 @@ class Cluster:
 
     def message(self, source: int, target: int, nbytes: int) -> Timing:
         """Return how long a message takes, both ranks being ready, as the profile has it if any."""
-        if self.profile and self.profile.messages:
-            return self.profile.message(nbytes)
-        return Timing.certain(self.communication.message_seconds(source, target, nbytes))
+        remote = self.is_measured_as_remote((source, target))
+        known = self.profile.message(nbytes, remote) if self.profile else None
+        return known or Timing.certain(self.communication.message_seconds(source, target, nbytes))
 
     def collective(self, op: Op, group: tuple[int, ...], nbytes: int) -> Timing:
         """Return how long a collective takes: as the profile has it, else as computed."""
-        known = self.profile.collective(op, len(group), nbytes) if self.profile else None
+        remote = self.is_measured_as_remote(group)
+        known = self.profile.collective(op, len(group), nbytes, remote) if self.profile else None
         return known or Timing.certain(self.communication.cost(op, group, nbytes).seconds)
+
+    def is_measured_as_remote(self, ranks: tuple[int, ...]) -> bool:
+        """Tell whether ranks are on several of the hosts that a profile was measured on."""
+        if self.profile is None or self.profile.ranks_per_host is None:
+            return False
+        return len({self.node(rank) for rank in ranks}) > 1
 
     def resized(
         self,

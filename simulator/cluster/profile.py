@@ -27,6 +27,9 @@ class Profile:
         messages: (bytes, duration) of messages between two ranks, sizes ascending.
         collectives: (bytes, duration) by operation and group size; bytes are those of the larger
             side, as nccl-tests counts them.
+        remote_messages, remote_collectives: the same between hosts, and among ranks of several;
+            empty if all ranks were on one.
+        ranks_per_host: of the calibration, where it was on several hosts; None: on one.
         issue_s: host time to begin one compute instruction.
         queue_s: host time that a communication takes from the compute instruction behind it.
         wake_s: time from the end of an instruction to the start of one on another stream that
@@ -51,6 +54,9 @@ class Profile:
     rounds: list[list[float]] = field(default_factory=list)
     messages: Points = field(default_factory=list)
     collectives: dict[Op, dict[int, Points]] = field(default_factory=dict)
+    remote_messages: Points = field(default_factory=list)
+    remote_collectives: dict[Op, dict[int, Points]] = field(default_factory=dict)
+    ranks_per_host: int | None = None
     issue_s: float = 0.0
     queue_s: float = 0.0
     wake_s: float = 0.0
@@ -74,24 +80,42 @@ class Profile:
         def alone(points: Points) -> Points:
             return [(size, replace(timing, busy_s=None)) for size, timing in points]
 
-        collectives = {
-            op: {size: alone(points) for size, points in sizes.items()}
-            for op, sizes in self.collectives.items()
-        }
-        return replace(self, messages=alone(self.messages), collectives=collectives)
+        def all_alone(collectives: dict[Op, dict[int, Points]]) -> dict[Op, dict[int, Points]]:
+            return {
+                op: {size: alone(points) for size, points in sizes.items()}
+                for op, sizes in collectives.items()
+            }
 
-    def message(self, nbytes: float) -> Timing:
-        """Return how long a message of `nbytes` takes."""
-        return interpolate(self.messages, nbytes)
+        return replace(
+            self,
+            messages=alone(self.messages),
+            collectives=all_alone(self.collectives),
+            remote_messages=alone(self.remote_messages),
+            remote_collectives=all_alone(self.remote_collectives),
+        )
 
-    def collective(self, op: Op, size: int, nbytes: float) -> Timing | None:
+    def messages_of(self, remote: bool) -> Points:
+        """Return what was measured of messages on a host, or between hosts."""
+        return self.remote_messages if remote else self.messages
+
+    def collectives_of(self, remote: bool) -> dict[Op, dict[int, Points]]:
+        """Return what was measured of collectives on a host, or among ranks of several hosts."""
+        return self.remote_collectives if remote else self.collectives
+
+    def message(self, nbytes: float, remote: bool = False) -> Timing | None:
+        """Return how long a message of `nbytes` takes; None: no message was measured."""
+        points = self.messages_of(remote)
+        return interpolate(points, nbytes) if points else None
+
+    def collective(self, op: Op, size: int, nbytes: float, remote: bool = False) -> Timing | None:
         """Return how long a collective takes; None: no collective was measured.
 
         Where this operation or group size was not measured, the ring formula scales what was
         measured with the nearest group size, or of all-reduces.
         """
-        known = Op.ALL_REDUCE if op not in self.collectives else op
-        measured = self.collectives.get(known)
+        collectives = self.collectives_of(remote)
+        known = Op.ALL_REDUCE if op not in collectives else op
+        measured = collectives.get(known)
         if not measured:
             return None
         nearest = min(measured, key=lambda other: (abs(other - size), other))

@@ -73,10 +73,9 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     data = dict(data)
     data["passes"] = {key: Timing.parse(value) for key, value in data["passes"].items()}
     data["messages"] = _points(data["messages"])
-    data["collectives"] = {
-        Op(op): {int(size): _points(points) for size, points in sizes.items()}
-        for op, sizes in data["collectives"].items()
-    }
+    data["collectives"] = _collectives(data["collectives"])
+    data["remote_messages"] = _points(data.get("remote_messages", []))
+    data["remote_collectives"] = _collectives(data.get("remote_collectives", {}))
     profile = Profile(**data)
     positive = [profile.machine["cores"], *profile.peak_flops.values(), *chain(*profile.rounds)]
     positive += [profile.busy_ranks, profile.ranks_per_device]
@@ -86,12 +85,22 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     host = [profile.issue_s, profile.queue_s, profile.wake_s, profile.transfer_cores]
     host += [profile.wake_collective_s or 0.0, profile.wake_busy_s or 0.0]
     check_numbers([*positive, lost, *host])
-    sizes = [points for sizes in profile.collectives.values() for points in sizes.values()]
+    if profile.ranks_per_host is not None:
+        positive.append(profile.ranks_per_host)
+    everywhere = (*profile.collectives.values(), *profile.remote_collectives.values())
+    sizes = [points for sizes in everywhere for points in sizes.values()]
     if not all(positive) or not all(sizes) or not all(profile.rounds):
         raise ValueError("no cores, no FLOP/s, no ranks, or a group size without points")
     if lost >= 1:
         raise ValueError("nothing is left of passes beside transfers")
     return profile
+
+
+def _collectives(data: dict[str, Any]) -> dict[Op, dict[int, Points]]:
+    return {
+        Op(op): {int(size): _points(points) for size, points in sizes.items()}
+        for op, sizes in data.items()
+    }
 
 
 def _points(rows: list[Any]) -> Points:

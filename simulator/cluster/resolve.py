@@ -21,7 +21,9 @@ MOST_PROFILE_RANKS = 1 << 16
 
 
 def from_profile(profile: Profile) -> Cluster:
-    """Return the machine that `profile` was measured on, as a cluster of one node."""
+    """Return the machine that `profile` was measured on: one node, or as many as it takes."""
+    most = profile.ranks_per_host or MOST_PROFILE_RANKS
+    devices = max(most // profile.ranks_per_device, 1)
     base, loss = load_preset("laptop"), profile.transfer_loss or 0.0
     device = replace(
         base.device,
@@ -36,7 +38,7 @@ def from_profile(profile: Profile) -> Cluster:
         source=f"calibrated {profile.machine.get('date', '')}",
         topology=replace(
             base.topology,
-            nodes=Nodes.of([base.topology.nodes.first.with_devices(MOST_PROFILE_RANKS)]),
+            nodes=Nodes.of([base.topology.nodes.first.with_devices(devices)]),
         ),
         kinds={base.topology.kind(0): device},
         library=replace(base.library, transfer_share=loss / (1.0 - loss)),
@@ -97,8 +99,9 @@ def _chosen(cluster: Cluster, choice: ClusterChoice, world_size: int) -> Cluster
     """
     per_node, sharing = choice.devices_per_node, choice.ranks_per_device
     wired = cluster.topology.mesh is not None  # nodes of direct links cannot be grown
-    # ranks of one host share its cores, however many they are
-    if cluster.cores is not None and per_node is None and not wired:
+    # Ranks of one host share its cores, however many they are; several hosts have been measured.
+    hosts = cluster.profile is not None and cluster.profile.ranks_per_host is not None
+    if cluster.cores is not None and per_node is None and not wired and not hosts:
         per_node = max(cluster.devices_per_node, world_size)
     nodes, alike = choice.nodes, len(cluster.topology.nodes.distinct) == 1
     if nodes is None and alike and cluster.topology.network is not None:
@@ -112,7 +115,8 @@ def _chosen(cluster: Cluster, choice: ClusterChoice, world_size: int) -> Cluster
     ).shared_by(sharing)
     if choice.algorithm == "auto":
         return cluster
-    if cluster.profile is not None and cluster.profile.collectives:
+    profile = cluster.profile
+    if profile is not None and (profile.collectives or profile.remote_collectives):
         raise ExperimentError(
             f"cluster.algorithm = {choice.algorithm!r}: the collectives of {cluster.name} are "
             "measured, whichever it takes; allowed: 'auto', or name a preset or a file"

@@ -13,6 +13,7 @@ from simulator.engine.estimated_costs import EstimatedCosts, EstimatedDurations
 from simulator.engine.pass_key import PassKey, key_of_task
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
+from simulator.program.meetings import participants_of
 from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM
@@ -45,13 +46,15 @@ class MeasuredDurations(EstimatedDurations):
 
     def message(self, rank: int, task: Task) -> Timing:
         """Return the measured duration of a message, else that of the laptop preset."""
-        if not self.profile.messages:
+        remote = self.cluster.is_measured_as_remote(participants_of(rank, task))
+        if not self.profile.messages_of(remote):
             self._unmeasured.add("messages")
         return super().message(rank, task)
 
     def collective(self, task: Task) -> Timing:
         """Return the measured duration of a collective, else that of the laptop preset."""
-        if not self.profile.collectives:
+        remote = self.cluster.is_measured_as_remote(task.group)
+        if not self.profile.collectives_of(remote):
             self._unmeasured.add("collectives")
         return super().collective(task)
 

@@ -67,3 +67,13 @@ def test_points_are_joined_by_operation_and_size_and_the_newer_counts(tmp_path):
         Op.ALL_REDUCE: {2: [(8, two), (16, one)]},
         Op.ALL_GATHER: {4: [(8, two)]},
     }
+
+
+def test_profiles_of_one_host_and_of_several_are_not_mixed(tmp_path):
+    machine, path = {"cores": 2, "hostname": "x"}, tmp_path / "profile.json"
+    sure = Timing.certain(1.0)
+    keep_profile(Profile(machine, messages=[(8, sure)]), path)
+    first = keep_profile(Profile(machine, remote_messages=[(8, sure)], ranks_per_host=1), path)
+    assert first.messages == []
+    second = keep_profile(Profile(machine, remote_messages=[(16, sure)], ranks_per_host=1), path)
+    assert second.remote_messages == [(8, sure), (16, sure)]

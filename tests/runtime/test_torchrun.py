@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from command_line import TINY
 from runtime.execution.running import run
 from runtime.torchrun import app
+from simulator.cluster.profile_file import load_profile
+from simulator.cluster.resolve import resolve
 from simulator.experiment_file import load
+from simulator.prediction import predict
 from simulator.timeline.trace import load_trace
 
 TWO = ["--set", "parallel.pipeline=2"]
@@ -99,3 +102,25 @@ def test_hosts_whose_clocks_differ_measure_one_timeline(tmp_path) -> None:
     timeline = load_trace(tmp_path / "twinline-out/measured.json")
     assert 0 < timeline.iteration_time < 500
     assert (timeline.posted >= 0).all() and (timeline.start <= timeline.end).all()
+
+
+def test_hosts_are_calibrated_together(tmp_path) -> None:
+    """One rank a host: messages are those between hosts, and a prediction has two hosts."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    first, other = on_two_hosts(tmp_path, "tiny.toml", "--calibrate", "hosts.json")
+    assert (first[0], other[0], other[1]) == (0, 0, ""), first[2] + other[2]
+    assert "message between hosts" in first[1]
+    profile = load_profile(tmp_path / "hosts.json")
+    assert (profile.messages, profile.ranks_per_host) == ([], 1)
+    assert all(0 < timing.mean_s < 500 for _, timing in profile.remote_messages)
+    experiment = load(tmp_path / "tiny.toml", [f"cluster.profile={tmp_path / 'hosts.json'}"])
+    assert resolve(experiment).nodes == 2
+    assert not [note for note in predict(experiment).notes if "laptop" in note]
+
+
+def test_a_calibration_has_no_timeline_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    found = CliRunner().invoke(app, ["--calibrate", "a.json", "--json"])
+    assert (found.exit_code, found.stderr.count("\n")) == (2, 1)
+    assert "--calibrate: allowed without --json" in found.stderr

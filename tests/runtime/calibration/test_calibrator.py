@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from runtime import host
-from runtime.calibration.calibrator import Calibrator
+from runtime.calibration.calibrator import Calibrator, ranks_per_host
 from runtime.execution.comparing import compare
 from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
@@ -138,3 +138,10 @@ def test_fewer_ranks_than_cores_share_nothing(alone, experiment, monkeypatch):
         times = [time for samples in rounds for time in samples.get(name, [])]
         assert timing["samples"] == len(times)
         assert min(times) <= timing["mean_s"] <= max(times)
+
+
+def test_hosts_that_are_calibrated_together_have_as_many_ranks_each():
+    assert ranks_per_host(["a", "a"]) is None
+    assert ranks_per_host(["a", "a", "b", "b"]) == 2
+    with pytest.raises(ExperimentError, match="2 hosts: they have 2, 1 ranks; allowed: the same"):
+        ranks_per_host(["a", "a", "b"])

@@ -53,6 +53,36 @@ def test_a_case_of_servers_has_the_root_of_the_program():
         assert (case.size, task.allocates) == (3, ())
 
 
+def test_transfers_on_a_host_and_between_hosts_are_different_cases():
+    """Replicas are on two hosts, each with the two stages of one."""
+    experiment = load(None, PLAN)
+    cases = TransferCases(experiment, lower(experiment), True, 2, hosts=["a", "a", "b", "b"])
+    pairs = {(case.op, case.remote): set() for case in cases.transfers}
+    for case in cases.transfers:
+        check_deadlock(case.program)
+        active = [rank for rank, listed in enumerate(case.program.ranks) if listed]
+        pairs[case.op, case.remote].add(tuple(active))
+    assert pairs == {
+        (Op.SEND, False): {(0, 1)},
+        (Op.SEND, True): {(0, 2)},
+        (Op.ALL_REDUCE, True): {(0, 2), (1, 3), (0, 1, 2, 3)},
+    }
+    assert cases.at_once == (0, 1)
+
+
+def test_gpus_are_measured_with_larger_messages():
+    experiment = load(None, ["run.device=cuda"])
+    cases = TransferCases(experiment, lower(experiment), True, 2)
+    assert max(case.nbytes for case in cases.transfers) == 16 * SIZES[-1]
+
+
+def test_one_rank_a_host_has_no_messages_on_a_host():
+    experiment = load(None, [])
+    cases = TransferCases(experiment, lower(experiment), False, 2, hosts=["a", "b"])
+    assert {case.remote for case in cases.transfers} == {True}
+    assert cases.at_once == (0,)
+
+
 def test_cases_do_not_deadlock(cases):
     for case in cases.transfers:
         check_deadlock(case.program)

@@ -145,3 +145,24 @@ def test_nobody_uses_more_than_a_device_can(sharing: int) -> None:
     shared = [f"cluster.ranks_per_device={sharing}", "cluster.preset=dgx2"]
     prediction = predict(load(None, [*plan, *shared]))
     assert 0.3 < prediction.mfu <= 1
+
+
+def test_a_profile_of_several_hosts_knows_which_ranks_are_on_one() -> None:
+    """Two ranks a host: what is sent on a host and between hosts takes what each took."""
+    here, there = [(8, Timing.certain(1.0))], [(8, Timing.certain(5.0))]
+    profile = Profile(
+        {"cores": 2, "hostname": "first"},
+        messages=here,
+        collectives={Op.ALL_REDUCE: {2: here}},
+        remote_messages=there,
+        remote_collectives={Op.ALL_REDUCE: {2: there}},
+        ranks_per_host=2,
+    )
+    found = resolve(load(None, ["parallel.data=4"]), profile)
+    assert (found.nodes, found.devices_per_node) == (4, 2)
+    assert found.message(0, 1, 8).mean_s == 1.0
+    assert found.message(1, 2, 8).mean_s == 5.0
+    assert found.collective(Op.ALL_REDUCE, (2, 3), 8).mean_s == 1.0
+    assert found.collective(Op.ALL_REDUCE, (0, 2), 8).mean_s == 5.0
+    alone = resolve(load(None, ["parallel.data=4"]), Profile(profile.machine, messages=here))
+    assert (alone.nodes, alone.message(1, 2, 8).mean_s) == (1, 1.0)
