@@ -37,6 +37,7 @@ from simulator.experiment.spelling import (
 )
 from simulator.experiment.workload import Workload
 from simulator.strategies.gradients.asynchronous import check as check_workers
+from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.policies import POLICIES, check_policy
@@ -79,6 +80,7 @@ register_checks(
     check_workers,
     check_asynchronous,
     check_local_steps,
+    check_gossip,
     check_transforms,
     check_batch,
     check_degrees,

@@ -9,7 +9,8 @@ from runtime.executor.executor import Executor
 from runtime.models.dtypes import TORCH_DTYPE
 from simulator.experiment.experiment import Experiment
 from simulator.program.instruction import Instruction
-from simulator.program.operations import COLLECTIVES, IN_PLACE, Op, Payload
+from simulator.program.operation_columns import Payload
+from simulator.program.operations import COLLECTIVES, IN_PLACE, Op
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task

@@ -30,7 +30,8 @@ from runtime.measurement.merge import RankRecord, aligned
 from runtime.models.dtypes import TORCH_DTYPE
 from simulator.cluster.timing import Points, Timing, middle_mean
 from simulator.program.meetings import CARRIED
-from simulator.program.operations import Op, Payload
+from simulator.program.operation_columns import Payload
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.timeline.timeline import Floats, MemoryParts
 

@@ -18,7 +18,8 @@ from runtime.executor.streams import synchronize
 from simulator.program.accept_queue import AcceptQueue
 from simulator.program.instruction import Instruction
 from simulator.program.meetings import participants_of
-from simulator.program.operations import COLLECTIVES, IN_PLACE, MESSAGES, Op, Payload
+from simulator.program.operation_columns import Payload
+from simulator.program.operations import COLLECTIVES, IN_PLACE, MESSAGES, Op
 from simulator.program.program import Program
 from simulator.program.stream import Stream
 from simulator.program.task import Task

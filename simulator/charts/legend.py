@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from simulator.charts.style import CYCLE, EDGES, IDLE, WAITING, look_of, looks_of, palette
-from simulator.program.operations import Look
+from simulator.program.operation_columns import Look
 from simulator.timeline.timeline import Timeline
 
 

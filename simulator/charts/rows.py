@@ -21,7 +21,7 @@ from simulator.charts.chart import DPI
 from simulator.charts.style import CYCLE, EDGES, IDLE, WAITING, look_of, looks_of, palette
 from simulator.experiment.mesh import short_coordinate
 from simulator.experiment.roles import Role, name_of_rank, role_among
-from simulator.program.operations import Look
+from simulator.program.operation_columns import Look
 from simulator.timeline.timeline import Floats, Timeline
 
 COMPUTE_LANE, COMMUNICATION_LANES = (0.05, 0.50), (0.53, 0.97)  # of a row

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from simulator.program.operations import ROWS, Look
+from simulator.program.operation_columns import Look
+from simulator.program.operations import ROWS
 from simulator.timeline.timeline import Floats, Kind, Timeline
 
 # Okabe & Ito and Paul Tol's "muted", so ordered that neighbours differ to any colour vision.

@@ -22,7 +22,8 @@ from math import ceil, log2
 from simulator.cluster.extent import Extent
 from simulator.cluster.library import Library
 from simulator.cluster.topology import NODE, PORT
-from simulator.program.operations import Formula, Op
+from simulator.program.operation_columns import Formula
+from simulator.program.operations import Op
 
 HALVES = tuple(op for op in Op if op.row.halves)
 """Operations that consist of one or both halves of an all-reduce."""

@@ -14,7 +14,8 @@ from simulator.cluster.placement import Floats, Placement
 from simulator.cluster.resource import Direction, Resource
 from simulator.cluster.topology import MEMORY, PORT, Topology
 from simulator.experiment.section import ExperimentError
-from simulator.program.operations import Formula, Op
+from simulator.program.operation_columns import Formula
+from simulator.program.operations import Op
 
 
 @dataclass(frozen=True)

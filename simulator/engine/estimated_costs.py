@@ -56,7 +56,7 @@ class EstimatedDurations(Durations):
         """Return seconds on the device, and of the host that launches, of each part of a pass."""
         if task.tensor:
             workload = self.experiment.workload
-            work = work_of_bucket(task.op, task.nbytes, workload)
+            work = work_of_bucket(task, workload)
             device = self.cluster.device_of(rank)
             return [kernels.times(device, workload.dtype, workload.dtype_bytes, work)]
         return [self._times(task.op, layer, rank) for layer in self.layers_of(task)]

@@ -8,7 +8,8 @@ from simulator.engine.durations import Durations
 from simulator.engine.questions import Costs, seconds_by_task
 from simulator.engine.rank_speeds import RankSpeeds
 from simulator.program.instruction import Instruction
-from simulator.program.operations import Formula, Op
+from simulator.program.operation_columns import Formula
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.task import Task
 from simulator.workloads.layer import Layer

@@ -16,7 +16,8 @@ from simulator.cluster.placement import Family, Floats, Integers, Placement
 from simulator.cluster.resource import Direction, Resource
 from simulator.engine.rank_classes import Codes, codes_of_groups
 from simulator.engine.replica_folding import Folding
-from simulator.program.operations import Formula, Op
+from simulator.program.operation_columns import Formula
+from simulator.program.operations import Op
 
 Ranks = tuple[int, ...]
 

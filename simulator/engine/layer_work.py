@@ -7,7 +7,9 @@ from math import prod
 from simulator.engine.kernels import Work
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.workload import Workload
-from simulator.program.operations import Formula, Op
+from simulator.program.operation_columns import Formula
+from simulator.program.operations import Op
+from simulator.program.task import Task
 from simulator.workloads.layer import Layer
 
 BACKWARD_BYTES = 1.5
@@ -51,10 +53,17 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
     return work_of_update(mine, size if whole else part, workload)
 
 
-def work_of_bucket(op: Op, nbytes: int, workload: Workload) -> Work:
-    """Return the bytes and kernels of the norm, or of the update, of a bucket of so many bytes."""
-    if op.row.cost is Formula.NORM:
+def work_of_bucket(task: Task, workload: Workload) -> Work:
+    """Return the bytes and kernels of the norm, the update or the mixing of a bucket.
+
+    A replica scales its own parameters and adds those of its neighbours, one after the other.
+    """
+    cost, nbytes = task.op.row.cost, task.nbytes
+    if cost is Formula.NORM:
         return Work((), nbytes, 1)
+    if cost is Formula.MIXING:
+        others = len(task.sources)
+        return Work((), (2.0 + 3.0 * others) * nbytes, 1 + others)
     return work_of_update(nbytes / workload.dtype_bytes, nbytes, workload)
 
 

@@ -53,7 +53,8 @@ def key_of_task(
     """
     if task.tensor:
         count = task.nbytes // workload.dtype_bytes
-        return PassKey(op, workload.dtype, _details(op, workload), parameters=count)
+        details = (f"with {len(task.sources)}",) if op is Op.MIX else _details(op, workload)
+        return PassKey(op, workload.dtype, details, parameters=count)
     return pass_key(op, layers[slice(*task.layers)], workload, parallel)
 
 

@@ -46,12 +46,14 @@ def folding_of(experiment: Experiment, cluster: Cluster) -> Folding | None:
 
     Lists that a user's transforms have changed may differ in any way; ranks that share cores or a
     device must all be there; what is drawn, from a profile or as jitter, differs from rank to
-    rank; and asynchronous workers do the same, but never at the same time.
+    rank; asynchronous workers do the same, but never at the same time; and neighbours send each
+    other messages, of which both sides must be there.
     """
     alone = cluster.cores is None and cluster.topology.per_device == 1
     parallel = experiment.parallel
     drawn = cluster.profile is not None or RankSpeeds(experiment).vary
-    if parallel.transforms or drawn or not alone or parallel.is_asynchronous:
+    apart = parallel.is_asynchronous or parallel.data_style == "gossip"
+    if parallel.transforms or drawn or not alone or apart:
         return None
     mesh, groups, world_size = experiment.mesh, groups_of(experiment), experiment.world_size
     placement = Placement(cluster.topology, np.arange(world_size))

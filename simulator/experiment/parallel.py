@@ -28,7 +28,8 @@ class Parallel(Section):
         data_style: how replicas come to equal parameters: "all-reduce" sums gradients over them,
             and each updates its own; "parameter-server" sums them on servers, which update;
             "asynchronous" lets each push its own to a server and pull parameters when it likes;
-            "local-sgd" lets each update by its own, and averages parameters now and then.
+            "local-sgd" lets each update by its own, and averages parameters now and then;
+            "gossip" lets each mix its parameters with those of neighbours in every step.
         servers: number of these servers, ranks behind those of the mesh; unset, 1.
         policy: whom a server of asynchronous workers serves next, and when it updates; by name,
             or by the file or dotted name of one of the user's own.
@@ -38,6 +39,8 @@ class Parallel(Section):
         sync_period: training steps from one average of the parameters to the next.
         local_after: training steps of the program in which gradients are summed over replicas,
             before local ones begin; unset, 0.
+        topology: the neighbours of each replica with data_style "gossip": a name, or "csv:PATH"
+            of a file of weights.
         zero: what replicas shard: 1 the optimizer's state, 2 also gradients, 3 also parameters.
         zero_group: how many ranks share one set of shards; unset, all that replicate.
         prefetch: how many segments ahead of their use parameters are gathered, with zero = 3;
@@ -63,7 +66,7 @@ class Parallel(Section):
     virtual_stages: Degree = 1
     microbatches: Degree = 1
     microbatch_size: Positive | None = None
-    data_style: Literal["all-reduce", "parameter-server", "asynchronous", "local-sgd"] = (
+    data_style: Literal["all-reduce", "parameter-server", "asynchronous", "local-sgd", "gossip"] = (
         "all-reduce"
     )
     servers: Degree | None = None
@@ -72,6 +75,7 @@ class Parallel(Section):
     pushes: Positive | None = None
     sync_period: Positive | None = None
     local_after: Annotated[int, Field(ge=0)] | None = None
+    topology: str | None = None
     zero: Annotated[int, Field(ge=0, le=3)] = 0
     zero_group: Degree | None = None
     prefetch: Annotated[int, Field(ge=0)] | None = None
@@ -121,7 +125,7 @@ class Parallel(Section):
     @property
     def is_local(self) -> bool:
         """Tell whether replicas update their parameters by gradients of their own."""
-        return self.data_style == "local-sgd"
+        return self.data_style in ("local-sgd", "gossip")
 
     @property
     def averaged_shares(self) -> int:

@@ -56,7 +56,8 @@ class ListDigests:
         text = ", ".join([f"{name}={value!r}" for name, value in written.items()])
         queued = f" {task.queue} {task.policy}" if task.queue or task.policy else ""
         root = f" root {task.root - min(task.group, default=0)}" if task.root >= 0 else ""
-        return f"Task({text}) {self._group(task.group)}{queued}{root}"
+        numbers = f" coefficients {task.coefficients}" if task.coefficients else ""
+        return f"Task({text}) {self._group(task.group)}{queued}{root}{numbers}"
 
     def _group(self, group: tuple[int, ...]) -> str:
         if id(group) not in self._groups:

@@ -10,7 +10,8 @@ import numpy as np
 
 from simulator.program.columns import Columns, Integers
 from simulator.program.errors import ProgramError
-from simulator.program.operations import COLLECTIVES, MESSAGES, Op, Side
+from simulator.program.operation_columns import Side
+from simulator.program.operations import COLLECTIVES, MESSAGES, Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 

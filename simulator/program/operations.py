@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, Flag, auto
 from typing import NamedTuple
 
+from simulator.program.operation_columns import Formula, Look, Payload, Side
 from simulator.program.word import Word
 
 
@@ -30,61 +30,12 @@ class Op(Word):
     SHIFT_BACK = "SHIFT_BACK"
     GRADIENT_NORM = "NORM"
     OPTIMIZER_STEP = "STEP"
+    MIX = "MIX"
 
     @property
     def row(self) -> Operation:
         """Its row of the table."""
         return OPERATIONS[self]
-
-
-class Side(Enum):
-    """The part that a rank takes in an operation; the value is how documentation says it."""
-
-    COMPUTES = "the rank alone"
-    SENDS = "sends to `peer`"
-    RECEIVES = "receives from `peer`"
-    SERVES = "serves one of `group`"
-    MEETS = "all of `group`"
-
-
-class Payload(Enum):
-    """The tensors that a rank gives to a transfer and gets of it; `nbytes` counts the larger."""
-
-    NOTHING = "nothing"
-    WHOLE = "one tensor"
-    IN_PLACE = "one tensor, into itself"
-    GATHERED = "a part, for the whole"
-    SCATTERED = "the whole, for a part"
-    SWAPPED = "a tensor, for another one as large"
-
-
-class Formula(Flag):
-    """The formulas of what operations take; an operation takes the sum of one or more of them.
-
-    Passes are counted in `simulator.engine.layer_work`, messages in
-    `simulator.cluster.communication_costs`, collectives in
-    `simulator.cluster.collective_algorithms`.
-    """
-
-    FORWARD = auto()
-    INPUT_GRADIENT = auto()
-    WEIGHT_GRADIENT = auto()
-    NORM = auto()
-    UPDATE = auto()
-    MESSAGE = auto()
-    SCATTERING = auto()
-    GATHERING = auto()
-    CHAINING = auto()
-    TRANSPOSING = auto()
-
-
-class Look(NamedTuple):
-    """The way an operation is drawn; its colours are brought into the range `luminance`."""
-
-    label: str
-    luminance: tuple[float, float]
-    hatch: str = ""
-    coloured: bool = False
 
 
 class Operation(NamedTuple):
@@ -167,6 +118,13 @@ ROWS = (
         Look("optimizer step", (0.04, 0.04)),
         ("0STEP",),
         "optimizer step of a stage, which then sets its gradients to zero",
+    ),
+    Operation(
+        Op.MIX,
+        Formula.MIXING,
+        Look("mix", (0.08, 0.08), "OO"),
+        ("0MIX",),
+        "replace parameters by a weighted mean of them and of those that other replicas sent",
     ),
     Operation(
         Op.SEND,

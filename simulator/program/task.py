@@ -48,6 +48,7 @@ class Task:
             says so; empty: messages meet in order. Of an optimizer step: it does something only
             if the last `ACCEPT` of this queue makes an update due.
         policy: of an `ACCEPT`, the one that chooses among the requests in its queue.
+        coefficients: of a `MIX`, the weights of `tensor` and of each of the sources.
         loss_weight: of a pass that makes losses, the weight of each in the mean that an update
             follows; it is the mean of one rank's share of a microbatch. No part of the hash.
     """
@@ -70,6 +71,7 @@ class Task:
     root: int = field(default=-1, repr=False)  # `ListDigests` writes it, relative to the group
     queue: str = field(default="", repr=False)
     policy: Policy | None = field(default=None, repr=False)
+    coefficients: tuple[float, ...] = field(default=(), repr=False)
     loss_weight: float = field(default=1.0, repr=False)
 
     @property

@@ -18,6 +18,7 @@ from simulator.strategies.gradients.all_reduce import insert_reductions
 from simulator.strategies.gradients.asynchronous import serve_by_arrival
 from simulator.strategies.gradients.buckets import bind_buckets
 from simulator.strategies.gradients.clipping import insert_gradient_norms
+from simulator.strategies.gradients.gossip import mix_parameters
 from simulator.strategies.gradients.local_steps import average_parameters
 from simulator.strategies.gradients.optimizer_steps import insert_optimizer_steps
 from simulator.strategies.gradients.parameter_layout import ParameterLayout
@@ -102,6 +103,11 @@ CHAIN = (
         "replicas average their parameters",
         average_parameters,
         lambda experiment: experiment.parallel.data_style == "local-sgd",
+    ),
+    Transform(
+        "replicas mix their parameters with those of neighbours",
+        mix_parameters,
+        lambda experiment: experiment.parallel.data_style == "gossip",
     ),
     Transform(
         "a server serves workers as they come",

@@ -11,6 +11,7 @@ from simulator.experiment.section import ExperimentError
 from simulator.strategies import user_transforms
 from simulator.strategies.gradients import policies
 from simulator.strategies.gradients.asynchronous import check as check_workers
+from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.policies import check_policy
@@ -75,6 +76,14 @@ OURS = (
         "replicas update for themselves and average parameters every few steps; post-local",
         lambda e: e.parallel.data_style == "local-sgd",
         (check_local_steps,),
+    ),
+    Strategy(
+        "gossip",
+        DATA,
+        'parallel.data_style = "gossip", topology',
+        "replicas mix parameters with those of neighbours: ring, torus, exponential graphs",
+        lambda e: e.parallel.data_style == "gossip",
+        (check_gossip,),
     ),
     Strategy(
         "sharded data parallel",

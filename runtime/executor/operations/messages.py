@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from runtime.executor.context import RankContext
 from runtime.executor.parameters import Parameters
 from simulator.program.instruction import Instruction
@@ -12,12 +14,16 @@ GRADIENTS = (TensorKind.GRADIENT, TensorKind.GRADIENTS)
 
 
 def send(context: RankContext, instruction: Instruction) -> None:
-    """Send a tensor, or the sum of those that the task reads."""
+    """Send a tensor, or the sum of those that the task reads; or this replica's parameters."""
     task = instruction.task
     if task.queue:
         _push(context, instruction)
         return
-    tensor = context.add_up(reads_of(task), instruction.batch)
+    parameters = context.parameters_named(task.tensor)
+    if parameters is not None:
+        tensor = parameters.precise
+    else:
+        tensor = context.add_up(reads_of(task), instruction.batch)
     context.groups.send(tensor.contiguous(), context.rank.number, task.peer, tag(instruction))
 
 
@@ -28,8 +34,12 @@ def receive(context: RankContext, instruction: Instruction) -> None:
         _pull(context, instruction)
         return
     assert task.tensor is not None
-    tensor = context.empty(task.tensor, task.nbytes)
-    context.put(task.tensor, tensor, instruction)
+    name, parameters = task.tensor, context.parameters_named(task.tensor)
+    if parameters is not None:  # those of another replica, beside this one's
+        tensor, name = torch.empty_like(parameters.precise), task.allocates[0].name
+    else:
+        tensor = context.empty(name, task.nbytes)
+    context.put(name, tensor, instruction)
     context.groups.receive(tensor, task.peer, context.rank.number, tag(instruction))
 
 

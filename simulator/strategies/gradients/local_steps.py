@@ -128,12 +128,10 @@ def average_parameters(lowered: Lowered) -> Lowered:
                     edits.wait(update, 0, reduced)
             for step in steps:
                 update = mine.updates(step, bucket)[-1]
-                average = Call.of_task(parameters, arguments=[(update, 0)])
-                average.step = step
-                mine.add(average, behind=update)
+                average = mine.insert(parameters, step, [(update, 0)], behind=update)
                 used = mine.first_use(step + 1, bucket)
                 if used is not None:
-                    edits.wait(*used, (average, 0))
+                    edits.wait(*used, average)
         edits.apply()
         return mine.calls()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from simulator.program.bucket import Bucket
 from simulator.program.operations import FORWARDS, LAST_BACKWARDS, Op
 from simulator.program.task import Task
-from simulator.program.template import Call, Reference
+from simulator.program.template import Call, Entry, Reference, Template, argument
 from simulator.program.tensors import TensorKind
 
 
@@ -21,7 +21,10 @@ class StepCalls:
 
     def __init__(self, calls: Sequence[Call], num_microbatches: int) -> None:
         self._calls = list(calls)
+        self._before: dict[Call, list[Call]] = {}
         self._behind: dict[Call, list[Call]] = {}
+        self._at_end: list[Call] = []
+        self._templates: dict[tuple[int, int], Template] = {}
         self._of_step: dict[int, list[Call]] = {}
         for call in calls:
             at = call.microbatch
@@ -57,13 +60,38 @@ class StepCalls:
         """
         return first_use(self._of_step.get(step, ()), bucket.segments)
 
-    def add(self, call: Call, behind: Call) -> None:
-        """Let a call follow another one, and what follows that already."""
-        self._behind.setdefault(behind, []).append(call)
+    def insert(
+        self,
+        task: Task,
+        step: int,
+        waits: Sequence[Reference],
+        *,
+        behind: Call | None = None,
+        before: Call | None = None,
+    ) -> Reference:
+        """Insert a task of a step behind a call or before it, after others that are there already.
+
+        Neither is given: it comes at the end. Calls of one task share a template.
+        """
+        key = id(task), len(waits)
+        if key not in self._templates:
+            entry = Entry(task, tuple(argument(position) for position in range(len(waits))))
+            self._templates[key] = Template([entry])
+        call = Call(self._templates[key], -1, waits, step)
+        if behind is not None:
+            self._behind.setdefault(behind, []).append(call)
+        elif before is not None:
+            self._before.setdefault(before, []).append(call)
+        else:
+            self._at_end.append(call)
+        return call, 0
 
     def calls(self) -> list[Call]:
-        """Return all calls in order, with those that were added."""
-        return [one for call in self._calls for one in (call, *self._behind.get(call, ()))]
+        """Return all calls in order, with those that were inserted."""
+        found: list[Call] = []
+        for call in self._calls:
+            found += (*self._before.get(call, ()), call, *self._behind.get(call, ()))
+        return found + self._at_end
 
 
 def first_use(calls: Sequence[Call], segments: Sequence[tuple[int, int]]) -> Reference | None:

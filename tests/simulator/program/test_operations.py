@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from simulator.program.operation_columns import Formula, Payload, Side
 from simulator.program.operations import (
     COLLECTIVES,
     COMMUNICATION,
@@ -13,11 +14,8 @@ from simulator.program.operations import (
     OPERATIONS,
     PASSES,
     ROWS,
-    Formula,
     Op,
     Operation,
-    Payload,
-    Side,
 )
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "program.md"

@@ -54,14 +54,18 @@ def test_the_sum_within_a_replica_comes_behind_its_last_backward_pass() -> None:
     assert call.microbatch == 5
 
 
-def test_calls_are_added_behind_others_in_order() -> None:
+def test_tasks_are_inserted_where_they_are_asked_for() -> None:
     plan = lowered("pipeline=1")
     calls = plan.calls[0]
     mine = StepCalls(calls, 3)
-    one, two = (Call(calls[0].template, 0) for _ in range(2))
-    mine.add(one, behind=calls[1])
-    mine.add(two, behind=calls[1])
-    assert mine.calls() == [*calls[:2], one, two, *calls[2:]]
+    task = calls[0].template.entries[0].task
+    last, _ = mine.insert(task, 1, [])
+    one, two = (mine.insert(task, 0, [(calls[1], 0)], behind=calls[1])[0] for _ in range(2))
+    three, _ = mine.insert(task, 0, [], before=calls[0])
+    assert mine.calls() == [three, *calls[:2], one, two, *calls[2:], last]
+    assert one.template is two.template
+    assert one.template is not three.template is last.template
+    assert last.step == 1
 
 
 def test_a_bucket_of_nobody_has_no_gradient() -> None:

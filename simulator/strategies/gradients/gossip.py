@@ -1,0 +1,124 @@
+"""Replicas update by their own gradients, and mix parameters with neighbours in every step.
+
+Decentralised parallel SGD (Lian et al. 2017, "Can Decentralized Algorithms Outperform Centralized
+Algorithms?", Algorithm 1), in the order in which a replica first updates and then mixes (footnote 4
+there): x_i ← Σ_j W_ij (x_j - η g_j(x_j)). With equal weights for all replicas that is synchronous
+SGD. The optimizer's state stays with its replica.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from simulator.experiment.experiment import Experiment
+from simulator.experiment.section import ExperimentError
+from simulator.program.operations import Op
+from simulator.program.stream import Stream
+from simulator.program.task import Task
+from simulator.program.template import Call, Reference
+from simulator.program.tensors import Tensor, TensorName
+from simulator.strategies.gradients.local_steps import check_replicas, exchanged_bytes
+from simulator.strategies.gradients.step_calls import StepCalls
+from simulator.strategies.gradients.topologies import Topology, topology_named
+from simulator.strategies.lowered import Lowered
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse what replicas that differ cannot do, and topologies that do not mix.
+
+    Raises:
+        ExperimentError: with one line that names key, value and what is allowed.
+    """
+    parallel = experiment.parallel
+    if parallel.data_style != "gossip":
+        if parallel.topology is not None:
+            raise ExperimentError(
+                f"parallel.topology = {parallel.topology!r}: only for parallel.data_style = "
+                f"'gossip', not {parallel.data_style!r}"
+            )
+        return
+    check_replicas(experiment)
+    if parallel.topology is None:
+        raise ExperimentError(
+            "parallel.data_style = 'gossip': needs parallel.topology, which is not set"
+        )
+    topology_named(parallel.topology, parallel.axis_size("data"))
+
+
+def mix_parameters(lowered: Lowered) -> Lowered:
+    """Let replicas exchange the parameters of every bucket behind each step, and mix them.
+
+    What comes is mixed in before the first call that uses the bucket.
+    """
+    parallel, horizon = lowered.experiment.parallel, lowered.experiment.run.horizon
+    assert parallel.topology is not None
+    topology = topology_named(parallel.topology, parallel.axis_size("data"))
+
+    def change(rank: int, calls: list[Call]) -> list[Call]:
+        replicas = lowered.mesh.group(rank, "data")
+        mine = StepCalls(calls, parallel.microbatches)
+        for bucket in lowered.buckets[rank]:
+            call, number = mine.last_gradient(0, bucket)
+            last = call.template.entries[number].task
+            common = Task(
+                op=Op.MIX,
+                stage=last.stage,
+                layers=last.layers,
+                segment=last.segment,
+                tensor=bucket.weights,
+                nbytes=exchanged_bytes(bucket, lowered.experiment),
+            )
+            period = len(topology.taken)
+            exchanges = [
+                _exchange(common, topology, replicas, replicas.index(rank), step)
+                for step in range(min(period, horizon))
+            ]
+            for step in range(horizon):
+                messages, mixing = exchanges[step % period]
+                update = mine.updates(step, bucket)[-1]
+                waits: list[Reference] = [(update, 0)]
+                waits += [mine.insert(m, step, waits[:1], behind=update) for m in messages]
+                used = mine.first_use(step + 1, bucket)
+                mine.insert(mixing, step, waits, before=None if used is None else used[0])
+        return mine.calls()
+
+    return lowered.with_calls(change)
+
+
+def _exchange(
+    common: Task, topology: Topology, replicas: tuple[int, ...], me: int, step: int
+) -> tuple[list[Task], Task]:
+    """Return the messages of a replica about a bucket, and the mixing, in a step of the topology.
+
+    Args:
+        common: what all of these have in common.
+        topology: says who takes what.
+        replicas: their ranks.
+        me: the position of this replica.
+        step: of the program.
+    """
+    row = topology.row(me, step)
+    assert common.tensor is not None
+    come = {
+        other: TensorName.other("neighbour", common.tensor.boundary)._replace(part=other)
+        for other in row
+        if other != me
+    }
+    messages = [
+        replace(common, op=Op.SEND, mnemonic="SEND_P", stream=Stream.send(peer), peer=peer)
+        for peer in (replicas[other] for other in topology.takers(me, step))
+    ]
+    messages += [
+        replace(
+            common,
+            op=Op.RECV,
+            mnemonic="RECV_P",
+            stream=Stream.recv(replicas[other]),
+            peer=replicas[other],
+            allocates=(Tensor(name, common.nbytes),),
+        )
+        for other, name in come.items()
+    ]
+    names = tuple(come.values())
+    weights = (row.get(me, 0.0), *(row[other] for other in come))
+    return messages, replace(common, sources=names, frees=names, coefficients=weights)

@@ -1,0 +1,102 @@
+"""Replicas that mix parameters with their neighbours' train as one process says they do."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from replicas import mix, train_apart
+from simulator.strategies.gradients.topologies import topology_named
+
+GOSSIP = {"data_style": "gossip", "iterations": 2, "warmup": 0}
+OPTIMIZERS = {
+    "sgd": torch.optim.SGD,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    "adam": torch.optim.Adam,
+}
+TOLERANCE = 1e-10
+PLANS = [
+    {"data": 4, "topology": "ring", "horizon": 3},
+    {"data": 4, "topology": "ring", "model": "mlp", "layers": 3, "bucket_mb": 1e-6},
+    {"data": 4, "topology": "torus", "optimizer": "momentum", "microbatches": 2},
+    {"data": 3, "topology": "exponential", "optimizer": "adam", "bucket_mb": 0.003, "horizon": 2},
+    {"data": 4, "topology": "one-peer-exponential", "horizon": 5, "clip_norm": 0.1},
+    {"data": 4, "topology": "complete", "horizon": 2, "recompute": "full"},
+    {"data": 2, "pipeline": 2, "topology": "ring", "horizon": 3, "microbatches": 3},
+    {
+        "data": 2,
+        "pipeline": 2,
+        "topology": "ring",
+        "horizon": 2,
+        "microbatches": 2,
+        "schedule": "zb-v",
+        "virtual_stages": 2,
+    },
+]
+
+
+def reference(experiment: Any) -> Any:
+    topology = topology_named(experiment.parallel.topology, experiment.parallel.data)
+    return train_apart(
+        experiment,
+        OPTIMIZERS[experiment.workload.optimizer],
+        lambda step, values: mix(topology.matrix(step), values),
+    )
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    assert ours.keys() == theirs.keys()
+    for key, expected in theirs.items():
+        error = (ours[key] - expected).abs().max() / expected.abs().max()
+        assert error <= TOLERANCE, f"{key}: {error:.3g}"
+
+
+def name_of(keys: dict[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in keys.items())
+
+
+@pytest.mark.parametrize("keys", PLANS, ids=name_of)
+def test_parameters_and_losses_are_those_of_replicas_in_one_process(run, keys):
+    ran = run(**GOSSIP | keys)
+    parameters, losses, _ = reference(ran.experiment)
+    assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
+    for ours, theirs in zip(ran.parameters, parameters, strict=True):
+        assert_close(ours, theirs)
+
+
+def test_weights_of_a_file_are_used(run, tmp_path):
+    (tmp_path / "w.csv").write_text("0.7,0.2,0.1\n0.1,0.7,0.2\n0.2,0.1,0.7\n")
+    ran = run(**GOSSIP, data=3, horizon=2, topology=f"csv:{tmp_path}/w.csv")
+    for ours, theirs in zip(ran.parameters, reference(ran.experiment)[0], strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("more", [{}, {"pipeline": 2}, {"tensor": 2}, {"context": 2}], ids=name_of)
+def test_equal_weights_for_all_are_the_synchronous_method(run, more):
+    keys = {"data": 2, "horizon": 2, "iterations": 2, "warmup": 0, **more}
+    ran, whole = run(**GOSSIP | keys, topology="complete"), run(**keys)
+    assert ran.measurement.losses == pytest.approx(whole.measurement.losses, rel=1e-12)
+    for ours, theirs in zip(ran.shares, whole.shares, strict=True):
+        assert_close(ours[0], theirs[0])
+
+
+def test_master_weights_are_mixed(run):
+    ran = run(**GOSSIP, data=4, dtype="bf16", topology="complete")
+    for replica in ran.parameters[1:]:
+        for key, value in ran.parameters[0].items():
+            assert (value - replica[key]).abs().max() <= 2**-7 * value.abs().max()
+    messages = [i.task for i in ran.program if i.task.name in ("SEND_P", "RECV_P")]
+    buckets = {b.weights: b for b in ran.program.buckets[0]}
+    assert all(task.nbytes == 2 * buckets[task.tensor].nbytes for task in messages)
+
+
+def test_what_has_come_is_held_until_it_is_mixed(run):
+    """Memory of the run is that of the program: buffers of all neighbours at the peak."""
+    ran = run(**GOSSIP, data=4, topology="complete", bucket_mb=100)
+    timeline = ran.measurement.timeline
+    (bucket,) = ran.program.buckets[0]
+    held = max(sample.nbytes.max() for sample in timeline.memory)
+    assert held >= 3 * bucket.nbytes
