@@ -20,6 +20,7 @@ from simulator.cluster.resolve import resolve
 from simulator.cluster.saved_profile import saved_profile
 from simulator.engine.costs import AnyCosts, costs_of
 from simulator.engine.engine import simulate
+from simulator.engine.host_time import host_notes
 from simulator.engine.measured_costs import MeasuredCosts
 from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
@@ -120,6 +121,7 @@ def predict(
     if isinstance(costs, MeasuredCosts):
         timeline.statistics = over_iterations(times)
     notes += costs.durations.notes()
+    notes += host_notes(experiment, program, cluster, float(timeline.end.max(initial=0.0)))
     if not _shows_each(program):
         count = program.num_ranks
         which = "1 was simulated, the others equal it"

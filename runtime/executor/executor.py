@@ -135,6 +135,7 @@ class Executor(ListExecutor):
             begin = self.posted[index] = time.perf_counter()
             for observer in self.observers:
                 observer.before(instruction)
+            self.context.groups.meet(instruction)
             wait = OPERATIONS[instruction.task.op](self.context, instruction)
             yield
             if wait is not None:

@@ -14,6 +14,7 @@ from simulator.engine import kernels
 from simulator.engine.contention import Demand
 from simulator.engine.demands import Demands
 from simulator.engine.durations import Durations
+from simulator.engine.host_time import hides_host
 from simulator.engine.layer_work import work_of, work_of_bucket
 from simulator.engine.questions import Costs, seconds_by_task
 from simulator.engine.rank_speeds import RankSpeeds
@@ -77,7 +78,8 @@ class EstimatedDurations(Durations):
 class EstimatedCosts(Costs):
     """Estimated durations, host time to issue instructions, and shared links and devices.
 
-    Presets of GPUs have no host time: it is in the time of their kernels.
+    Presets of GPUs have no host time: it is in the time of their kernels. Where hosts run ahead of
+    their devices, it is hidden behind what these do.
     """
 
     def __init__(self, program: Program, durations: EstimatedDurations) -> None:
@@ -88,7 +90,9 @@ class EstimatedCosts(Costs):
         assert not program.is_folded or (folding and folding.list_of == program.list_of)
         self.demands = Demands(program, cluster, folding, durations.seconds)
         self.capacities = self.demands.capacities
-        self._queued = _queued_before(program) if self.has_host else None
+        self._queued = None
+        if self.has_host and not hides_host(durations.experiment, program):
+            self._queued = _queued_before(program)
         self._shares: dict[tuple[int, int], tuple[float, float]] = {}
 
     @property

@@ -126,6 +126,27 @@ def test_with_nccl_tensors_are_sent_as_they_are(alone, monkeypatch) -> None:
     assert wire[0] is given
 
 
+def test_with_nccl_hosts_meet_in_the_group_of_what_comes(alone, monkeypatch) -> None:
+    """With gloo, on the host; passes meet nobody, and gloo's transfers meet by themselves."""
+    reduce = Task(Op.ALL_REDUCE, 0, stream=Stream.along("data"), group=(0,))
+    given = Task(Op.SEND, 0, stream=Stream.send(1), peer=1)
+    program = Program([[Instruction(task) for task in (Task(Op.FORWARD, 0), reduce, given)]])
+    monkeypatch.setattr(dist, "new_group", lambda ranks, **_: str(ranks))
+    met: list[object] = []
+
+    def all_reduce(tensor: Tensor, group: object) -> None:
+        assert tensor.device.type == "cpu" and tensor.numel() == 1
+        met.append(group)
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    for backend, groups_met in (("nccl", ["[0]", "[0, 1]"]), ("gloo", [])):
+        made = Groups([program], 60.0, backend)
+        for instruction in program.ranks[0]:
+            made.meet(instruction)
+        assert met == groups_met
+        met.clear()
+
+
 def test_nobody_sends_noise_of_the_usual_size_after_the_usual_time(monkeypatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
