@@ -54,7 +54,7 @@ class BusyWork:
         self._left = torch.ones(rows, side, dtype=dtype, device=device)
         self._right = torch.full((side, side), 1 / side, dtype=dtype, device=device)
         self._beside, self._alone = [0.0, 0.0], [0.0, 0.0]  # seconds, products
-        self._stream = own_cuda_stream(device)
+        self._stream = own_cuda_stream(device, "transfers beside products")
         self._product()  # the first loads libraries
 
     def beside(self, work: Callable[[], object]) -> None:

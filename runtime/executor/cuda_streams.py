@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import cache
 
 import torch
 
@@ -34,7 +33,9 @@ class CudaStreams(DeviceStreams):
             if name == str(COMPUTE_STREAM):
                 own = torch.cuda.current_stream(self._device)
             else:
-                own = _shared_stream(self._device, name)
+                shared = own_cuda_stream(self._device, name)
+                assert shared is not None
+                own = shared
             self._streams[name] = CudaStream(own)
         return self._streams[name]
 
@@ -48,14 +49,6 @@ class CudaStreams(DeviceStreams):
 
     def close(self) -> None:
         """Nothing needs to be given up: the streams end with the process."""
-
-
-@cache
-def _shared_stream(device: torch.device, name: str) -> torch.cuda.Stream:
-    """Return the stream of a name, made once: torch has 32 of a priority, which repeat."""
-    own = own_cuda_stream(device)
-    assert own is not None
-    return own
 
 
 class CudaEvent(Event):

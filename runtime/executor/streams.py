@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -134,7 +135,7 @@ class Stream:
     def _loop(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.set_device(self._device)  # of this thread
-        with on_cuda_stream(own_cuda_stream(self._device)):
+        with on_cuda_stream(own_cuda_stream(self._device, self._thread.name)):
             while self._calls.get():
                 with self._running:
                     while self._tickets:
@@ -145,14 +146,17 @@ class Stream:
         self._tickets.popleft()
 
 
-def own_cuda_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """Return a new CUDA stream of high priority; None on a CPU.
+def own_cuda_stream(device: torch.device, name: str) -> torch.cuda.Stream | None:
+    """Return this process's CUDA stream of high priority of a name; None on a CPU.
 
-    Streams of normal priority come from a small pool that NCCL takes its own from, too, and two
-    users of one stream wait for each other.
+    Torch has 32 of a priority, NCCL's among them, and then gives the first again; two users of
+    one stream wait for each other. So executors that take turns share those of one name.
     """
-    if device.type != "cuda":
-        return None
+    return _cuda_stream(device, name) if device.type == "cuda" else None
+
+
+@cache
+def _cuda_stream(device: torch.device, name: str) -> torch.cuda.Stream:
     own: torch.cuda.Stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
     return own
 

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 import torch
 
-from runtime.executor import cuda_streams
+from runtime.executor import cuda_streams, streams
 from runtime.executor.cuda_streams import CudaStreams
 
 DEVICE = torch.device("cuda", 0)
@@ -53,34 +53,38 @@ class Event:
 def gpu(monkeypatch):
     found = StandIn()
 
-    def own(device):
+    def own(device, priority):
+        assert priority < 0
         found.made += 1
         return found.stream(f"own {found.made}")
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: found.stream("default"))
-    monkeypatch.setattr(cuda_streams, "own_cuda_stream", own)
+    monkeypatch.setattr(torch.cuda, "Stream", own)
     monkeypatch.setattr(cuda_streams, "on_cuda_stream", found.on)
-    cuda_streams._shared_stream.cache_clear()
+    streams._cuda_stream.cache_clear()
     yield found
-    cuda_streams._shared_stream.cache_clear()
+    streams._cuda_stream.cache_clear()
 
 
 def test_executors_share_the_streams_of_a_process(gpu):
     """There are few of them; passes run on the stream of everything else."""
     for _ in range(3):
-        streams = CudaStreams(DEVICE)
+        found = CudaStreams(DEVICE)
         for name in ("compute", "send:1", "recv:1", "send:1"):
-            streams.stream(name)
+            found.stream(name)
+    # Those of the executor that waits, which has a thread for each.
+    assert streams.own_cuda_stream(DEVICE, "send:1") is streams.own_cuda_stream(DEVICE, "send:1")
+    assert streams.own_cuda_stream(torch.device("cpu"), "send:1") is None
     assert gpu.made == 2
     work = []
-    streams.stream("compute").launch(lambda: work.append("done"))
+    found.stream("compute").launch(lambda: work.append("done"))
     assert (work, gpu.asked) == (["done"], [("on", "default")])
 
 
 def test_who_waits_is_the_device(gpu):
-    streams = CudaStreams(DEVICE)
-    event, stream = streams.event(), streams.stream("send:1")
+    found = CudaStreams(DEVICE)
+    event, stream = found.event(), found.stream("send:1")
     stream.record(event)
     stream.wait(event)
     assert gpu.asked == [("own 1", "records"), ("own 1", "waits")]
