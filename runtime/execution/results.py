@@ -52,7 +52,8 @@ def execution_of(
     if measurement.moe is not None:
         figures["moe"] = measurement.moe
     if measurement.allocated:
-        figures["allocator_peak_bytes"] = measurement.allocated
+        figures["allocator_peak_bytes"] = [peaks.held for peaks in measurement.allocated]
+        figures["allocator_reserved_bytes"] = [peaks.reserved for peaks in measurement.allocated]
     if measurement.pacing is not None:
         pace = experiment.run.pace
         figures["pacing"] = measurement.pacing | {

@@ -158,8 +158,13 @@ class AllocatorPeak:
             torch.cuda.reset_peak_memory_stats(self._device)
             self._others = torch.cuda.memory_allocated(self._device) - self._resident
 
-    def nbytes(self) -> int | None:
-        """Return the peak since the step began; None: the host's allocator does not say."""
+    def nbytes(self) -> tuple[int, int] | None:
+        """Return the peaks since the step began; None: the host's allocator does not say.
+
+        Of what tensors held, and of what the allocator had of the device: more, where blocks of
+        one stream or size did not serve another.
+        """
         if self._device.type != "cuda":
             return None
-        return torch.cuda.max_memory_allocated(self._device) - self._others
+        held = torch.cuda.max_memory_allocated(self._device) - self._others
+        return held, torch.cuda.max_memory_reserved(self._device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,18 @@ from simulator.timeline.statistics import usual_iteration
 from simulator.timeline.timeline import Floats, MemoryParts, MemorySamples, Timeline
 
 
+class Allocated(NamedTuple):
+    """The peaks of a GPU's allocator in a step, in bytes.
+
+    Attributes:
+        held: by tensors of the step.
+        reserved: of the device, everything that the process has besides included.
+    """
+
+    held: int
+    reserved: int
+
+
 @dataclass
 class RankRecord:
     """The record of one rank, in seconds from the common start of each iteration.
@@ -25,7 +37,7 @@ class RankRecord:
         posted, end: per iteration and instruction of the rank.
         memory: (time, change in bytes, name of the tensor) over each iteration.
         resident: bytes held throughout.
-        allocated: the most that the allocator held, per iteration; empty on CPUs.
+        allocated: the peaks of the allocator, per iteration; empty on CPUs.
         decisions: who met whom on this rank because of when they arrived, per iteration, those
             before the first that is recorded included.
     """
@@ -34,7 +46,7 @@ class RankRecord:
     end: list[list[float]]
     memory: list[list[tuple[float, int, TensorName]]]
     resident: MemoryParts
-    allocated: list[int] = field(default_factory=list)
+    allocated: list[Allocated] = field(default_factory=list)
     decisions: list[list[Decision]] = field(default_factory=list)
 
 
@@ -53,8 +65,8 @@ class Measurement:
         moe: the load of experts (see `expert_load`); None for models without.
         loss_scale: its last value and the skipped steps; None where it is not used.
         pacing: how much of a paced run was real work (see `pacing.combine`); None for others.
-        allocated: the most that the allocator of each rank held, in bytes, the median over the
-            iterations; empty on CPUs.
+        allocated: the peaks of the allocator of each rank, medians over the iterations; empty on
+            CPUs.
         decisions: who met whom because of when they arrived, per iteration, those to get warm
             included; empty where arrival decides nothing.
     """
@@ -67,7 +79,7 @@ class Measurement:
     moe: dict[str, Any] | None = None
     loss_scale: dict[str, Any] | None = None
     pacing: dict[str, Any] | None = None
-    allocated: list[int] = field(default_factory=list)
+    allocated: list[Allocated] = field(default_factory=list)
     decisions: list[list[Decision]] = field(default_factory=list)
 
     @property
@@ -205,7 +217,7 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
         data["moe"],
         data["loss_scale"],
         data["pacing"],
-        data["allocated"],
+        [Allocated(*peaks) for peaks in data["allocated"]],
         [_decisions(iteration) for iteration in data["decisions"]],
     )
 

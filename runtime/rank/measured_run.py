@@ -22,7 +22,7 @@ from runtime.executor.rank import Rank
 from runtime.launch.job import Job
 from runtime.measurement.clock import Clock
 from runtime.measurement.expert_load import ExpertLoadMeter
-from runtime.measurement.merge import Measurement, decisions_of, merge
+from runtime.measurement.merge import Allocated, Measurement, decisions_of, merge
 from runtime.rank.final_state import parameters_norm
 from runtime.rank.input import batches_of
 from runtime.rank.recorder import StepRecorder
@@ -110,7 +110,7 @@ class MeasuredRun:
             experts,
             self.context.loss_scale.to_json(),
             combine(paced) if paced else None,
-            [int(np.median(record.allocated)) for record in records if record.allocated],
+            [_median_peaks(record.allocated) for record in records if record.allocated],
             decisions_of(program, records),
         )
 
@@ -155,3 +155,7 @@ def pacing_of(context: RankContext) -> Pacing | None:
         return 0.0 if executed is None else costs.seconds(executed)
 
     return Pacing(seconds)
+
+
+def _median_peaks(steps: list[Allocated]) -> Allocated:
+    return Allocated(*(int(np.median(peaks)) for peaks in zip(*steps, strict=True)))

@@ -9,7 +9,7 @@ from runtime.executor.context import Batches
 from runtime.executor.devices import AllocatorPeak
 from runtime.executor.list_executor import ListExecutor
 from runtime.measurement.clock import Clock
-from runtime.measurement.merge import RankRecord
+from runtime.measurement.merge import Allocated, RankRecord
 
 
 class StepRecorder:
@@ -57,7 +57,7 @@ class StepRecorder:
                 for index, at_end, change, name in changes
             ]
         )
-        record.allocated += [] if peak is None else [peak]
+        record.allocated += [] if peak is None else [Allocated(*peak)]
         self.losses += losses
 
     def _mean_losses(self) -> list[float]:

@@ -150,7 +150,9 @@ def _print_statistics(console: Console, statistics: Statistics) -> None:
         _print_pacing(console, statistics.pacing)
     if statistics.allocator_peak_bytes:
         held = ", ".join(map(nbytes, statistics.allocator_peak_bytes[:16]))
-        console.print(f"allocators held at most {held} (ranks in order)")
+        reserved = ", ".join(map(nbytes, (statistics.allocator_reserved_bytes or [])[:16]))
+        of = f", of {reserved} that they had of the device" if reserved else ""
+        console.print(f"allocators held at most {held}{of} (ranks in order)")
     if statistics.loss_scale:
         scale = statistics.loss_scale
         console.print(f"loss scale {scale.value:g}, {scale.skipped_steps} steps skipped")

@@ -77,6 +77,7 @@ class Statistics:
         moe: the load of experts, for models that have some.
         allocator_peak_bytes: on GPUs, per rank the most that the allocator held for a step,
             median over the iterations.
+        allocator_reserved_bytes: the most that it had of the device then.
         pacing: for paced runs.
         loss_scale: for fp16.
     """
@@ -89,6 +90,7 @@ class Statistics:
     staleness: list[StageStaleness] | None = None
     moe: ExpertLoad | None = None
     allocator_peak_bytes: list[int] | None = None
+    allocator_reserved_bytes: list[int] | None = None
     pacing: PacingReport | None = None
     loss_scale: LossScale | None = None
 

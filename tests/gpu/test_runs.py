@@ -25,9 +25,27 @@ def test_one_rank_trains_as_on_a_cpu(gpu, four) -> None:
     assert ran.measurement.losses == pytest.approx(expected, rel=1e-4)
     assert ran.timeline.statistics is not None
     (peak,) = ran.timeline.statistics.allocator_peak_bytes or []
+    (reserved,) = ran.timeline.statistics.allocator_reserved_bytes or []
+    ratio = reserved / peak
+    gpu.add("memory that it reserved ÷ its peak", "1.0 to 1.5", f"{ratio:.2f}", 1 <= ratio <= 1.5)
     held = ran.metrics.ranks[0].peak_memory_bytes
     gpu.add("allocator's peak ÷ that of tensors", "1.0 to 1.3", f"{peak / held:.2f}", peak >= held)
     assert peak > 0
+
+
+def test_a_host_that_runs_ahead_trains_as_one_that_waits(gpu, four) -> None:
+    """To the last bit, but for the atomic additions of an embedding's gradient."""
+    found = {
+        host: run(
+            load(None, [*SMALL, *ON_GPU, "parallel.pipeline=1", f"run.host={host}"]), workers=four
+        )
+        for host in ("waits", "runs-ahead")
+    }
+    waits, ahead = found["waits"], found["runs-ahead"]
+    assert ahead.measurement.losses == pytest.approx(waits.measurement.losses, rel=1e-5)
+    times = [ran.metrics.iteration_time_s for ran in (ahead, waits)]
+    ratio = times[0] / times[1]
+    gpu.add("small step, host running ahead ÷ waiting", "< 0.8", f"{ratio:.2f}", ratio < 0.8)
 
 
 def test_a_command_leaves_neither_warnings_nor_processes(gpu, twinline) -> None:

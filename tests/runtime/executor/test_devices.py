@@ -131,8 +131,9 @@ def test_what_others_hold_is_no_part_of_a_step(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1500)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 2000)
     peak = AllocatorPeak(CUDA, 300)
     peak.restart()
-    assert peak.nbytes() == 800
+    assert peak.nbytes() == (800, 2000)
     assert reset == [CUDA]
     assert AllocatorPeak(torch.device("cpu"), 300).nbytes() is None

@@ -7,8 +7,9 @@ import pytest
 from runtime.executor.context import RankContext
 from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
+from runtime.measurement.merge import Allocated
 from runtime.progress import Progress
-from runtime.rank.measured_run import pacing_of
+from runtime.rank.measured_run import _median_peaks, pacing_of
 from simulator.strategies.lowering import lower
 
 
@@ -47,3 +48,8 @@ def test_accepts_are_stretched_to_their_requests_and_idle_steps_are_not(run):
     timed = len(ran.program) - (len(ran.program.queues[0].steps) - pushes)
     iterations = ran.experiment.run.iterations
     assert ran.measurement.pacing["executions"] == iterations * timed
+
+
+def test_peaks_of_the_allocator_are_medians_each():
+    steps = [Allocated(3, 10), Allocated(1, 30), Allocated(2, 20)]
+    assert _median_peaks(steps) == Allocated(2, 20)

@@ -28,6 +28,7 @@ FULL = Statistics(
     staleness=[StageStaleness(0, 1, [0, 1])],
     moe=ExpertLoad(0.0, [0.5, 0.5], [[0.5, 0.5]]),
     allocator_peak_bytes=[10, 20],
+    allocator_reserved_bytes=[30, 40],
     pacing=PacingReport(8, 1, 0.5, 1.5, "rank 1, 0F0", 3.0),
     loss_scale=LossScale(1024.0, 2),
 )
