@@ -37,6 +37,7 @@ from simulator.experiment.spelling import (
 )
 from simulator.experiment.workload import Workload
 from simulator.strategies.gradients.asynchronous import check as check_workers
+from simulator.strategies.gradients.diloco import check as check_outer_steps
 from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
@@ -80,6 +81,7 @@ register_checks(
     check_workers,
     check_asynchronous,
     check_local_steps,
+    check_outer_steps,
     check_gossip,
     check_transforms,
     check_batch,

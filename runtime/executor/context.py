@@ -13,6 +13,7 @@ from runtime.executor.graph import Graph
 from runtime.executor.groups import Groups
 from runtime.executor.ledger import Freed, Ledger
 from runtime.executor.loss_scale import LossScaler
+from runtime.executor.outer_optimizer import OuterOptimizer
 from runtime.executor.parameters import Parameters, parameters_of
 from runtime.executor.rank import Rank
 from runtime.executor.reception import Reception
@@ -66,6 +67,7 @@ class RankContext:
     Attributes:
         segments: the modules, by layer range; names: those of their tensors.
         parameters: flat buffers by the name of their bucket.
+        outer: outer optimizers by the tensor that they change.
         tensors: boundary tensors by (logical name, batch), as all that is of a microbatch.
         graphs: what forward passes left to backward passes, by (first layer, batch).
         split: (layers, batch) whose backward pass is split; deferred: their weight
@@ -101,6 +103,11 @@ class RankContext:
         }
         self._of_tensor = self.parameters | {
             parameters.bucket.weights: parameters for parameters in self.parameters.values()
+        }
+        self.outer = {
+            task.tensor: OuterOptimizer(self._of_tensor[task.tensor].precise, task.coefficients[1])
+            for task in dict.fromkeys(i.task for i in rank.instructions)
+            if task.op is Op.OUTER_STEP and task.tensor
         }
         self._shapes: dict[int, tuple[tuple[int, ...], torch.dtype]] = {}
         self.tensors: dict[TensorKey, Tensor] = {}
@@ -153,7 +160,8 @@ class RankContext:
         return {
             "parameters": sum(p.resident_bytes for p in held),
             "gradients": sum(p.gradients.nbytes for p in held),
-            "optimizer": sum(p.optimizer_bytes for p in held),
+            "optimizer": sum(p.optimizer_bytes for p in held)
+            + sum(outer.nbytes for outer in self.outer.values()),
         }
 
     def outcome_of(self, step: Instruction) -> Outcome | None:

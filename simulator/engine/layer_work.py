@@ -56,7 +56,8 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
 def work_of_bucket(task: Task, workload: Workload) -> Work:
     """Return the bytes and kernels of the norm, the update or the mixing of a bucket.
 
-    A replica scales its own parameters and adds those of its neighbours, one after the other.
+    A replica scales its own parameters and adds those of its neighbours, one after the other. What
+    an outer step reads and writes is in `runtime.executor.outer_optimizer`.
     """
     cost, nbytes = task.op.row.cost, task.nbytes
     if cost is Formula.NORM:
@@ -64,6 +65,9 @@ def work_of_bucket(task: Task, workload: Workload) -> Work:
     if cost is Formula.MIXING:
         others = len(task.sources)
         return Work((), (2.0 + 3.0 * others) * nbytes, 1 + others)
+    if cost is Formula.OUTER_UPDATE:
+        has_velocity = task.coefficients[1] > 0
+        return Work((), (16.0 if has_velocity else 8.0) * nbytes, 6 if has_velocity else 3)
     return work_of_update(nbytes / workload.dtype_bytes, nbytes, workload)
 
 

@@ -53,7 +53,11 @@ def key_of_task(
     """
     if task.tensor:
         count = task.nbytes // workload.dtype_bytes
-        details = (f"with {len(task.sources)}",) if op is Op.MIX else _details(op, workload)
+        details = _details(op, workload)
+        if op is Op.MIX:
+            details = (f"with {len(task.sources)}",)
+        elif op is Op.OUTER_STEP and task.coefficients[1]:
+            details = ("momentum",)
         return PassKey(op, workload.dtype, details, parameters=count)
     return pass_key(op, layers[slice(*task.layers)], workload, parallel)
 

@@ -29,6 +29,7 @@ class Parallel(Section):
             and each updates its own; "parameter-server" sums them on servers, which update;
             "asynchronous" lets each push its own to a server and pull parameters when it likes;
             "local-sgd" lets each update by its own, and averages parameters now and then;
+            "diloco" also takes a step of an outer optimizer with how much they have changed;
             "gossip" lets each mix its parameters with those of neighbours in every step.
         servers: number of these servers, ranks behind those of the mesh; unset, 1.
         policy: whom a server of asynchronous workers serves next, and when it updates; by name,
@@ -39,6 +40,8 @@ class Parallel(Section):
         sync_period: training steps from one average of the parameters to the next.
         local_after: training steps of the program in which gradients are summed over replicas,
             before local ones begin; unset, 0.
+        outer_learning_rate, outer_momentum: of the outer optimizer of data_style "diloco"; unset,
+            0.7 and 0.9.
         topology: the neighbours of each replica with data_style "gossip": a name, or "csv:PATH"
             of a file of weights.
         zero: what replicas shard: 1 the optimizer's state, 2 also gradients, 3 also parameters.
@@ -66,15 +69,17 @@ class Parallel(Section):
     virtual_stages: Degree = 1
     microbatches: Degree = 1
     microbatch_size: Positive | None = None
-    data_style: Literal["all-reduce", "parameter-server", "asynchronous", "local-sgd", "gossip"] = (
-        "all-reduce"
-    )
+    data_style: Literal[
+        "all-reduce", "parameter-server", "asynchronous", "local-sgd", "diloco", "gossip"
+    ] = "all-reduce"
     servers: Degree | None = None
     policy: str = "first-come"
     staleness_bound: Annotated[int, Field(ge=0)] | None = None
     pushes: Positive | None = None
     sync_period: Positive | None = None
     local_after: Annotated[int, Field(ge=0)] | None = None
+    outer_learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    outer_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     topology: str | None = None
     zero: Annotated[int, Field(ge=0, le=3)] = 0
     zero_group: Degree | None = None
@@ -125,7 +130,7 @@ class Parallel(Section):
     @property
     def is_local(self) -> bool:
         """Tell whether replicas update their parameters by gradients of their own."""
-        return self.data_style in ("local-sgd", "gossip")
+        return self.data_style in ("local-sgd", "diloco", "gossip")
 
     @property
     def averaged_shares(self) -> int:

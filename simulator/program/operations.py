@@ -31,6 +31,7 @@ class Op(Word):
     GRADIENT_NORM = "NORM"
     OPTIMIZER_STEP = "STEP"
     MIX = "MIX"
+    OUTER_STEP = "OUTER"
 
     @property
     def row(self) -> Operation:
@@ -125,6 +126,13 @@ ROWS = (
         Look("mix", (0.08, 0.08), "OO"),
         ("0MIX",),
         "replace parameters by a weighted mean of them and of those that other replicas sent",
+    ),
+    Operation(
+        Op.OUTER_STEP,
+        Formula.OUTER_UPDATE,
+        Look("outer step", (0.10, 0.10), "//"),
+        ("0OUTER",),
+        "step of an outer optimizer, from the parameters before a period towards their average",
     ),
     Operation(
         Op.SEND,

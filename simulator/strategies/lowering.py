@@ -102,7 +102,7 @@ CHAIN = (
     Transform(
         "replicas average their parameters",
         average_parameters,
-        lambda experiment: experiment.parallel.data_style == "local-sgd",
+        lambda experiment: experiment.parallel.data_style in ("local-sgd", "diloco"),
     ),
     Transform(
         "replicas mix their parameters with those of neighbours",

@@ -11,6 +11,7 @@ from simulator.experiment.section import ExperimentError
 from simulator.strategies import user_transforms
 from simulator.strategies.gradients import policies
 from simulator.strategies.gradients.asynchronous import check as check_workers
+from simulator.strategies.gradients.diloco import check as check_outer_steps
 from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
@@ -76,6 +77,14 @@ OURS = (
         "replicas update for themselves and average parameters every few steps; post-local",
         lambda e: e.parallel.data_style == "local-sgd",
         (check_local_steps,),
+    ),
+    Strategy(
+        "DiLoCo",
+        DATA,
+        'parallel.data_style = "diloco", sync_period, outer_learning_rate, outer_momentum',
+        "local steps, and an outer optimizer's step with what they have changed",
+        lambda e: e.parallel.data_style == "diloco",
+        (check_local_steps, check_outer_steps),
     ),
     Strategy(
         "gossip",

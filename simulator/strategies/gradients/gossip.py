@@ -17,7 +17,7 @@ from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Reference
 from simulator.program.tensors import Tensor, TensorName
-from simulator.strategies.gradients.local_steps import check_replicas, exchanged_bytes
+from simulator.strategies.gradients.replicas import check_replicas, exchanged_bytes
 from simulator.strategies.gradients.step_calls import StepCalls
 from simulator.strategies.gradients.topologies import Topology, topology_named
 from simulator.strategies.lowered import Lowered

@@ -9,20 +9,23 @@ parameters is an update by the mean gradient.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
-from simulator.program.bucket import Bucket
 from simulator.program.operations import Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call
 from simulator.program.tensors import TensorName
 from simulator.strategies.edits import Edits
+from simulator.strategies.gradients.diloco import outer_step, with_outer_state
+from simulator.strategies.gradients.replicas import check_replicas, exchanged_bytes
 from simulator.strategies.gradients.step_calls import StepCalls
 from simulator.strategies.lowered import Lowered
-from simulator.strategies.schedules.checks import updates_within_a_step
 
-KEYS = ("sync_period", "local_after")
+STYLES = {"sync_period": ("local-sgd", "diloco"), "local_after": ("local-sgd",)}
+"""The styles that read a key."""
 
 
 def check(experiment: Experiment) -> None:
@@ -32,13 +35,13 @@ def check(experiment: Experiment) -> None:
         ExperimentError: with one line that names key, value and what is allowed.
     """
     parallel, horizon = experiment.parallel, experiment.run.horizon
-    if parallel.data_style != "local-sgd":
-        for key in KEYS:
-            if getattr(parallel, key) is not None:
-                raise ExperimentError(
-                    f"parallel.{key} = {getattr(parallel, key)}: only for parallel.data_style = "
-                    f"'local-sgd', not {parallel.data_style!r}"
-                )
+    for key, styles in STYLES.items():
+        if getattr(parallel, key) is not None and parallel.data_style not in styles:
+            raise ExperimentError(
+                f"parallel.{key} = {getattr(parallel, key)}: only for parallel.data_style = "
+                f"{' or '.join(map(repr, styles))}, not {parallel.data_style!r}"
+            )
+    if parallel.data_style not in STYLES["sync_period"]:
         return
     check_replicas(experiment)
     asked = f"parallel.data_style = {parallel.data_style!r}"
@@ -64,52 +67,17 @@ def check(experiment: Experiment) -> None:
         )
 
 
-def check_replicas(experiment: Experiment) -> None:
-    """Refuse plans whose replicas cannot have parameters of their own.
-
-    Raises:
-        ExperimentError: with one line that names key, value and what is allowed.
-    """
-    parallel = experiment.parallel
-    asked = f"parallel.data_style = {parallel.data_style!r}"
-    if not experiment.workload.family.has_parameters:
-        raise ExperimentError(
-            f"{asked}: workload.model = {experiment.workload.model!r} has no parameters; "
-            "allowed: 'all-reduce'"
-        )
-    if parallel.axis_size("data") == 1:
-        raise ExperimentError(
-            f"parallel.data = {parallel.data}: with {asked} there is one replica, and nothing to "
-            "exchange; allowed: more"
-        )
-    if parallel.shards_optimizer:
-        raise ExperimentError(
-            f"parallel.zero = {parallel.zero}: replicas share what is equal in all of them, and "
-            f"with {asked} nothing is; allowed: 0"
-        )
-    if updates_within_a_step(experiment):
-        raise ExperimentError(
-            f"parallel.schedule = {parallel.schedule!r}: passes of several versions of the "
-            f"parameters are under way when {asked} changes them; allowed: synchronous schedules"
-        )
-
-
-def exchanged_bytes(bucket: Bucket, experiment: Experiment) -> int:
-    """Return the bytes of parameters as replicas exchange them: of master weights, if any."""
-    workload = experiment.workload
-    size = 4 if workload.has_master_weights else workload.dtype_bytes
-    return bucket.nbytes // workload.dtype_bytes * size
-
-
 def average_parameters(lowered: Lowered) -> Lowered:
     """Average the parameters of all replicas at the end of every period.
 
-    In the synchronous steps before the first period their gradients are averaged instead.
+    In the synchronous steps before the first period their gradients are averaged instead. With
+    "diloco" an outer optimizer makes a step of the difference.
     """
     experiment = lowered.experiment
     before, period = experiment.parallel.local_after or 0, experiment.parallel.sync_period
     assert period is not None
     steps = range(before + period - 1, experiment.run.horizon, period)
+    has_outer = experiment.parallel.data_style == "diloco"
 
     def change(rank: int, calls: list[Call]) -> list[Call]:
         group = lowered.mesh.group(rank, "data")
@@ -120,6 +88,7 @@ def average_parameters(lowered: Lowered) -> Lowered:
             nbytes = exchanged_bytes(bucket, experiment)
             gradients = _mean("REDUCE_GRAD", last, group, bucket.name, bucket.nbytes)
             parameters = _mean("AVERAGE", last, group, bucket.weights, nbytes)
+            outer = outer_step(parameters, experiment) if has_outer else None
             for step in range(before):
                 known = mine.last_gradient(step, bucket)
                 reduced = edits.insert(known, gradients, None)
@@ -128,14 +97,25 @@ def average_parameters(lowered: Lowered) -> Lowered:
                     edits.wait(update, 0, reduced)
             for step in steps:
                 update = mine.updates(step, bucket)[-1]
-                average = mine.insert(parameters, step, [(update, 0)], behind=update)
-                used = mine.first_use(step + 1, bucket)
-                if used is not None:
-                    edits.wait(*used, average)
+                known, used = (update, 0), mine.first_use(step + 1, bucket)
+                if len(group) > 1:
+                    known = mine.insert(parameters, step, [known], behind=update)
+                if outer is not None:
+                    first = None if used is None else used[0]
+                    mine.insert(outer, step, [known], before=first)
+                elif used is not None:
+                    edits.wait(*used, known)
         edits.apply()
         return mine.calls()
 
-    return lowered.with_calls(change)
+    lowered = lowered.with_calls(change)
+    if not has_outer:
+        return lowered
+    resident = {
+        rank: with_outer_state(held, lowered.buckets[rank], experiment)
+        for rank, held in lowered.resident.items()
+    }
+    return replace(lowered, resident=resident)
 
 
 def _mean(name: str, last: Task, group: tuple[int, ...], tensor: TensorName, nbytes: int) -> Task:

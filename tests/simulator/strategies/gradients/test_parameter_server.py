@@ -184,7 +184,7 @@ def test_mfu_counts_the_devices_of_servers() -> None:
         (
             ["parallel.data_style=ring"],
             "parallel.data_style = 'ring': allowed: 'all-reduce', 'parameter-server', "
-            "'asynchronous', 'local-sgd' or 'gossip'",
+            "'asynchronous', 'local-sgd', 'diloco' or 'gossip'",
         ),
         (
             ["parallel.servers=5"],
