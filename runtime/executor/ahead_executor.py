@@ -68,7 +68,8 @@ class AheadExecutor(ListExecutor):
             self._wait_for(index)
         self._compute.launch(self.context.end_step)
         self._compute.record(self._step_event)
-        self._step_event.wait(self.timeout_s)
+        if not self._step_event.wait(self.timeout_s):
+            raise self.late()
         self._freed.drop_passed()
         self.posted = [event.seconds() for event in self.begin_events]
         self.end = [event.seconds() for event in self.end_events]
@@ -81,7 +82,6 @@ class AheadExecutor(ListExecutor):
         under_way: deque[int] = deque()  # passes
         step = 0
         for instruction in self.instructions:
-            self.rank.progress.enter(instruction.index)
             if instruction.task.stream == COMPUTE_STREAM:
                 if len(under_way) == self._most_ahead:
                     self._wait_for(under_way.popleft())
@@ -111,6 +111,8 @@ class AheadExecutor(ListExecutor):
         Raises:
             ExecutionError: it has failed.
         """
+        if instruction.task.stream == COMPUTE_STREAM:
+            self.rank.progress.enter(instruction.index)
         try:
             begin = time.perf_counter()
             for observer in self.observers:

@@ -26,12 +26,15 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"), FAULTS, ids=[f"{fault[2]}-{fault[1]}" for fault, _ in FAULTS]
+    ("fault", "message", "host"),
+    [(*each, "waits") for each in FAULTS] + [(*each, "runs-ahead") for each in FAULTS[:4]],
+    ids=lambda value: value if value in ("waits", "runs-ahead") else str(value[-1]),
 )
 def test_a_rank_that_fails_is_named_and_nothing_is_left(
-    fresh, experiment, processes_with, wait_until, fault, message
+    fresh, experiment, processes_with, wait_until, fault, message, host
 ):
-    tiny = experiment(**PIPELINE, timeout_s=HANG_S if fault[2] == "hang" else 60.0)
+    patience = {"timeout_s": HANG_S if fault[2] == "hang" else 60.0}
+    tiny = experiment(**PIPELINE, **patience, host=host)
     workers = fresh()
     folder = workers._folder.name
     wait_until(lambda: len(processes_with(folder)) == 3, "agent and two ranks")
