@@ -165,6 +165,10 @@ class SharedResources:
             self._limited[demand] = tuple(found.items())
         return self._limited[demand]
 
+    def is_used(self, resource: Resource) -> bool:
+        """Tell whether an activity is using a resource."""
+        return bool(self._users[resource])
+
     def _is_short(self, resource: Resource) -> bool:
         return self._load[resource] > self.capacities[resource] * (1 + ROUNDING)
 

@@ -7,14 +7,19 @@ where activities share a resource (`simulator.engine.contention`) and so stretch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import cast
 
+import numpy as np
 import simpy
 
 from simulator.cluster.resource import Resource
-from simulator.engine.contention import Activity, Demand, SharedResources
+from simulator.engine.contention import Demand, SharedResources
+from simulator.engine.lookahead import Lookahead
 from simulator.engine.questions import CopiedCosts, Costs
 from simulator.engine.unshared import unshared_times
+from simulator.engine.use import Use
 from simulator.program.accept_queue import Decision
 from simulator.program.arrivals import NEVER, idle_steps
 from simulator.program.errors import ProgramError
@@ -22,7 +27,9 @@ from simulator.program.gc_pause import paused_gc
 from simulator.program.instruction import Instruction
 from simulator.program.program import Program
 from simulator.program.repeating_walk import Going, RepeatingWalk
-from simulator.program.runs import Times
+from simulator.program.runs import Run, Times
+from simulator.program.stream import COMPUTE_STREAM
+from simulator.program.walk import StreamQueue
 from simulator.timeline.memory import memory_samples
 from simulator.timeline.timeline import Floats, Timeline
 
@@ -50,6 +57,7 @@ class Engine(RepeatingWalk):
         self._alone: dict[tuple[object, ...], Times] = {}
         self._seconds = costs.all_seconds(program)
         self._delays = costs.all_delays(program)
+        self._lookahead = Lookahead(self, self._stream_of, self._seconds)
 
     def run(self) -> Timeline:
         """Simulate to the end and return the timeline.
@@ -91,12 +99,44 @@ class Engine(RepeatingWalk):
         return self._costs.are_alike()
 
     def is_alone(self, uid: int) -> bool:
-        """Tell whether an instruction meets nobody and is slowed by its own rank at most."""
+        """Tell whether an instruction meets nobody, and nobody computes on what it uses."""
         if not super().is_alone(uid):
             return False
+        stream = self._stream_of[uid]
+        return all(
+            other.beside is stream.beside or other.name != COMPUTE_STREAM
+            for resource in self.uses(uid)
+            for other in self._users[resource]
+        )
+
+    def uses(self, uid: int) -> Iterable[Resource]:
+        """Return what an instruction uses that not only its rank uses."""
         demand, _ = self.demand((uid,))
         own = self._costs.own(self.instruction(uid).rank) if demand else ()
-        return all(resource in own for resource, _ in demand)
+        return [resource for resource, _ in demand if resource not in own]
+
+    def undisturbed_until(self, run: Run, stream: StreamQueue) -> float:
+        """Return until when nothing else can use what a run of the rank of a stream uses."""
+        now, soonest = self._environment.now, NEVER
+        for resource in cast(frozenset[Resource], run.uses):
+            if self._shared.is_used(resource):
+                return now
+            for other in self._users[resource]:
+                if other.beside is not stream.beside or other.meets:
+                    soonest = min(soonest, self._lookahead.begins(other, now))
+        return soonest
+
+    @cached_property
+    def _users(self) -> dict[Resource, list[StreamQueue]]:
+        """The streams whose instructions use a resource."""
+        found: dict[Resource, dict[int, StreamQueue]] = {}
+        for first, columns in zip(self.program.begins, self.program.columns, strict=True):
+            _, examples = np.unique(columns.task, return_index=True)
+            for uid in (examples + first).tolist():
+                stream = self._stream_of[uid]
+                for resource, _ in self.demand((uid,))[0]:
+                    found.setdefault(resource, {})[id(stream)] = stream
+        return {resource: list(streams.values()) for resource, streams in found.items()}
 
     def timed(self, uids: Sequence[int]) -> Times:
         """Return the times of instructions of one rank that nothing else disturbs.
@@ -173,7 +213,7 @@ class Engine(RepeatingWalk):
 
         Then `uids` end; or they are posted, if that is what they do.
         """
-        use = Use(self, time, uids, arrives)
+        use = Use(self.end_use, time, uids, arrives)
         self._uses[id(use)] = use
 
         def start(_: object = None) -> None:
@@ -209,30 +249,6 @@ class Engine(RepeatingWalk):
         """Let what uses shared resources be that of other instructions, which are like them."""
         for use in self._uses.values():
             use.uids = tuple(map(image, use.uids))
-
-
-class Use:
-    """A use of shared resources by instructions, once it has begun or before.
-
-    Args:
-        engine: goes on behind it.
-        time: when it begins.
-        uids: whose it is.
-        arrives: it is what one of them waits for before it is posted.
-
-    Attributes:
-        activity: stands for it while it lasts; None: it has not begun.
-    """
-
-    __slots__ = ("_engine", "time", "uids", "arrives", "activity")
-
-    def __init__(self, engine: Engine, time: float, uids: tuple[int, ...], arrives: bool) -> None:
-        self._engine, self.time, self.uids, self.arrives = engine, time, uids, arrives
-        self.activity: Activity | None = None
-
-    def done(self, now: float) -> None:
-        """Go on, now that it has ended."""
-        self._engine.end_use(self, now)
 
 
 class Alone(Engine):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
 from simulator.program.accept_queue import Decision
+from simulator.program.arrivals import NEVER
 from simulator.program.program import Program
 from simulator.program.runs import Run, Runs, Times
 from simulator.program.stream import COMPUTE_STREAM
@@ -17,8 +18,9 @@ class LeapingWalk(Walk):
     """A walk in which instructions that meet nobody are one step, where calls are alike.
 
     Its results are those of `Walk`. A run begins at a compute instruction when nothing goes on
-    beside it on its rank but messages, which slow no run; a transfer that starts at the same
-    moment, left of the call before, is part of it. Where the order of arrival decides who meets,
+    beside it on its rank but messages, and is broken off before one of them, or anything else,
+    could slow it; a transfer that starts at the same moment, left of the call before, is part of
+    it. Where the order of arrival decides who meets,
     every instruction is a step of its own.
     """
 
@@ -33,7 +35,7 @@ class LeapingWalk(Walk):
         return True
 
     def is_alone(self, uid: int) -> bool:
-        """Tell whether an instruction meets nobody and is slowed by its own rank at most."""
+        """Tell whether an instruction meets nobody."""
         number = self.meeting[uid]
         return number < 0 or len(self.program.participants[number]) == 1
 
@@ -41,6 +43,14 @@ class LeapingWalk(Walk):
         """Return the times of instructions of one rank with nothing beside them."""
         none = [0.0] * len(uids)
         return none, none, none
+
+    def uses(self, uid: int) -> Iterable[Hashable]:
+        """Return what an instruction uses that not only its rank uses."""
+        return ()
+
+    def undisturbed_until(self, run: Run, stream: StreamQueue) -> float:
+        """Return until when nothing else can use what a run of the rank of a stream uses."""
+        return NEVER
 
     def leap(self, stream: StreamQueue, uid: int, ready: float) -> bool:
         """Take the run that begins at an instruction, if there is one and nothing disturbs it."""
@@ -50,6 +60,10 @@ class LeapingWalk(Walk):
         if left is None:
             return False
         run = self._runs.at(uid, left)
+        if run is None:
+            return False
+        if run.uses:
+            run = self._runs.until(run, uid, left, self.undisturbed_until(run, stream) - ready)
         if run is None or self._is_disturbed(run, uid, left, ready):
             return False
         self._take(run, stream, uid, left, ready)

@@ -7,7 +7,8 @@ step for all of them (see `simulator.program.leaping_walk`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -35,6 +36,9 @@ class Run(NamedTuple):
         times: when all of them happen, the first of the call being able to start at 0.
         counts: how many of them are on each stream.
         free: seconds at which each stream is free again.
+        uses: what they use that others may use, too.
+        breaks: the seconds at which it may be broken off, ascending, and how many of them have
+            ended then.
     """
 
     length: int
@@ -43,16 +47,21 @@ class Run(NamedTuple):
     times: Times
     counts: dict[Stream, int]
     free: dict[Stream, float]
+    uses: frozenset[Hashable]
+    breaks: tuple[tuple[float, int], ...]
 
 
 class Conditions(Protocol):
     """The questions about instructions that runs depend on, which a walk answers."""
 
     def is_alone(self, uid: int) -> bool:
-        """Tell whether an instruction meets nobody and is slowed by its own rank at most."""
+        """Tell whether an instruction meets nobody."""
 
     def timed(self, uids: Sequence[int]) -> Times:
         """Return the times of instructions of one rank with nothing beside them."""
+
+    def uses(self, uid: int) -> Iterable[Hashable]:
+        """Return what an instruction uses that not only its rank uses."""
 
     def waits(self, uid: int) -> list[int]:
         """Return the uids of what an instruction names that must have ended before it."""
@@ -85,11 +94,12 @@ class Runs:
                 self._entry += (np.repeat(starts, lengths) + np.arange(len(calls))).tolist()
         self._at: dict[tuple[int, ...], Run | None] = {}
         self._made: dict[tuple[int, ...], Run | None] = {}
+        self._broken: dict[tuple[tuple[int, ...], int], Run] = {}
         self._last_owner: dict[int, Integers] = {}  # by list
 
     def at(self, first: int, left: Sequence[int]) -> Run | None:
         """Return the run of `left` and of what follows `first`; None: it is not worth it."""
-        key = (self._entry[first], *[id(self._task[other]) for other in left])
+        key = self._key(first, left)
         if key not in self._at:
             row, number, position = self._place[key[0]]
             template = self._program.call_columns[row].templates[number]
@@ -103,6 +113,34 @@ class Runs:
                 run = run._replace(awaited=self._awaited(row, number, position, run.length))
             self._at[key] = run
         return self._at[key]
+
+    def until(self, run: Run, first: int, left: Sequence[int], seconds: float) -> Run | None:
+        """Return the part of a run that is over after some seconds; None: it is not worth it.
+
+        What is behind the run waits for nothing in that part but its last instruction.
+        """
+        if run.awaited:
+            seconds = min(seconds, run.times[2][len(left) + run.awaited[0]])
+        place = bisect_right(run.breaks, (seconds, len(run.times[2]))) - 1
+        if place < 0:
+            return None
+        if place == len(run.breaks) - 1:
+            return run
+        _, count = run.breaks[place]
+        length = count - len(left)
+        if count < len(left) + 2:
+            return None
+        whole = self._key(first, left)
+        if (whole, count) not in self._broken:
+            streams = [self._task[uid].stream for uid in (*left, *range(first, first + length))]
+            outside = tuple(place for place in run.outside if place < length)
+            part = _run(run.times, streams, len(left), outside, run.uses)
+            part = part._replace(awaited=self._awaited(*self._place[whole[0]], length))
+            self._broken[whole, count] = part
+        return self._broken[whole, count]
+
+    def _key(self, first: int, left: Sequence[int]) -> tuple[int, ...]:
+        return (self._entry[first], *[id(self._task[other]) for other in left])
 
     def _awaited(self, row: int, number: int, position: int, length: int) -> tuple[int, ...]:
         """Return the places in a run that something behind it waits for, in any of its calls."""
@@ -130,18 +168,37 @@ class Runs:
         count = settled(streams, times[2])
         if count < len(left) + 2:
             return None
-        counts: dict[Stream, int] = {}
-        free: dict[Stream, float] = {}
-        for stream, end in zip(streams[:count], times[2], strict=False):
-            counts[stream] = counts.get(stream, 0) + 1
-            free[stream] = end
         outside = tuple(
             uid - first
             for uid in members[len(left) + 1 : count]
             if any(other < first for other in self._conditions.waits(uid))
         )
-        posted, start, ends = (column[:count] for column in times)
-        return Run(count - len(left), outside, (), (posted, start, ends), counts, free)
+        uses = frozenset(used for uid in members[:count] for used in self._conditions.uses(uid))
+        return _run(times, streams[:count], len(left), outside, uses)
+
+
+def _run(
+    times: Times,
+    streams: Sequence[Stream],
+    left: int,
+    outside: tuple[int, ...],
+    uses: frozenset[Hashable],
+) -> Run:
+    """Return a run of as many instructions as there are streams, some of them left of before."""
+    posted, start, ends = (column[: len(streams)] for column in times)
+    counts: dict[Stream, int] = {}
+    free: dict[Stream, float] = {}
+    breaks: dict[float, int] = {}
+    latest = 0.0
+    for number, (stream, end) in enumerate(zip(streams, ends, strict=True), 1):
+        counts[stream] = counts.get(stream, 0) + 1
+        free[stream] = end
+        latest = max(latest, end)
+        if stream == COMPUTE_STREAM and end >= latest:
+            breaks[end] = number
+    within = (posted, start, ends)
+    pairs = tuple(breaks.items())
+    return Run(len(streams) - left, outside, (), within, counts, free, uses, pairs)
 
 
 def settled(streams: Sequence[Stream], ends: Sequence[float]) -> int:

@@ -41,6 +41,8 @@ def plans(draw) -> Experiment:
         "layers": draw(st.sampled_from([4, 8])),
         "global_batch": 6 * microbatches,
     }
+    if workload["model"] == "gpt":  # larger ones share their links
+        workload |= {"hidden": draw(st.sampled_from([64, 2048])), "sequence": 512, "heads": 8}
     cluster = {"preset": draw(st.sampled_from(["dgx-h100", "dgx-a100-80gb"])), "nodes": 6}
     try:
         return parse({"workload": workload, "parallel": parallel, "cluster": cluster})

@@ -59,6 +59,8 @@ def plans(draw) -> Experiment:
     }
     model = draw(st.sampled_from(["gpt", "mlp", "unit"]))
     workload = {"model": model}
+    if model == "gpt":  # larger ones share their links
+        workload |= {"hidden": draw(st.sampled_from([64, 2048])), "sequence": 512, "heads": 8}
     if model == "unit":
         workload |= {
             "forward": 1.0,

@@ -37,6 +37,9 @@ class OneSecondEach:
         starts = [float(number) for number in range(len(uids))]
         return starts, starts, [start + 1.0 for start in starts]
 
+    def uses(self, uid: int) -> list[str]:
+        return ["a link"] if self.listed[uid].task.op is Op.ALL_REDUCE else []
+
     def waits(self, uid: int) -> list[int]:
         return [other.uid for other in self.listed[uid].after]
 
@@ -77,6 +80,38 @@ def test_what_waits_outside_is_known() -> None:
     run = Runs(made, OneSecondEach(made)).at(1, [])
     assert run is not None
     assert run.outside == (2,)
+
+
+def test_a_run_is_broken_off_where_nothing_of_it_is_under_way() -> None:
+    entries = [Entry(FORWARD), Entry(SUM, (0,)), Entry(BACKWARD, (1,)), Entry(SUM, (2,))]
+    made = program([Call(Template([*entries, Entry(BACKWARD, (3,)), Entry(SEND)]), 0)])
+    runs = Runs(made, OneSecondEach(made))
+    run = runs.at(0, [])
+    assert run is not None
+    assert run.uses == {"a link"}
+    assert run.breaks == ((1.0, 1), (3.0, 3), (5.0, 5))
+    assert runs.until(run, 0, [], 5.0) is run
+    part = runs.until(run, 0, [], 4.9)
+    assert part is not None
+    assert part is runs.until(run, 0, [], 3.0)
+    assert part.length == 3
+    assert part.counts == {COMPUTE_STREAM: 2, TENSOR: 1}
+    assert part.free == {COMPUTE_STREAM: 3.0, TENSOR: 2.0}
+    assert part.awaited == (2,)
+    assert runs.until(run, 0, [], 2.9) is None  # a single instruction
+    assert runs.until(run, 0, [], 0.5) is None
+
+
+def test_a_run_of_which_something_is_awaited_is_broken_off_behind_it() -> None:
+    entries = [Entry(FORWARD), Entry(SUM, (0,)), Entry(BACKWARD, (1,)), Entry(BACKWARD, (2,))]
+    made = program([Call(Template([*entries, Entry(SEND, (2,))]), 0)])
+    runs = Runs(made, OneSecondEach(made))
+    run = runs.at(0, [])
+    assert run is not None
+    assert (run.length, run.awaited) == (4, (2, 3))
+    part = runs.until(run, 0, [], 10.0)
+    assert part is not None
+    assert part.length == 3
 
 
 def test_a_single_instruction_is_no_run() -> None:
