@@ -11,6 +11,7 @@ from runtime.models.deferral import Linear
 from runtime.models.loss import squared_error
 from runtime.models.transformer import Add, MlpPart, Share
 from simulator.experiment.experiment import Experiment
+from simulator.workloads.mlp import skips
 
 
 class Perceptron(nn.Module):
@@ -27,6 +28,14 @@ class Perceptron(nn.Module):
         return x + out
 
 
+class JoinedPerceptron(Perceptron):
+    """A perceptron of the sum of its input and of a skip connection."""
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        """Map two tensors of (batch, sequence, hidden) to one."""
+        return super().forward(x + skip)
+
+
 class SquaredError(nn.Module):
     """The mean squared error as a layer: a scalar."""
 
@@ -38,7 +47,10 @@ class SquaredError(nn.Module):
 def layer(experiment: Experiment, index: int) -> nn.Module:
     """Build layer `index` of `simulator.workloads.mlp.layers`, freshly initialised."""
     w = experiment.workload
-    return SquaredError() if index == w.layers else Perceptron(w.hidden, w.ffn)
+    if index == w.layers:
+        return SquaredError()
+    joined = w.skips and index in skips(w.layers)
+    return (JoinedPerceptron if joined else Perceptron)(w.hidden, w.ffn)
 
 
 class First(nn.Module):

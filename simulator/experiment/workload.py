@@ -32,6 +32,8 @@ class Workload(Section):
             token chooses, and how many more token slots they have than a balanced load takes.
         routing, zipf_exponent: the load of moe-gpt's experts that a prediction is for,
             "uniform", "zipf" or "file:PATH". A run measures its own.
+        skips: the input of each block in the second half of mlp has the output of its mirror
+            image in the first half added, as a U-Net has.
         size: "base" or "large", which stands for all sizes of bert.
         attention: "unfused" computes softmax(Q·Kᵀ)·V of gpt, moe-gpt and bert step by step,
             "flash" in one kernel that does not keep the scores.
@@ -55,6 +57,7 @@ class Workload(Section):
     sequence: Positive = 64
     vocab: Positive = 256
     ffn_hidden: Positive | None = None
+    skips: bool = False
     size: Literal["base", "large"] | None = None
     experts: Degree = 4
     top_k: Degree = 2

@@ -26,6 +26,7 @@ MODELS_OF_KEY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(TIMES, models_with(lambda family: not family.has_parameters)),
     **dict.fromkeys(SHAPE, models_with(lambda family: family.has_shape_keys)),
     "attention": models_with(lambda family: family.has_attention),
+    "skips": ("mlp",),
     **dict.fromkeys(("image_size", "classes"), models_with(lambda f: f.data == "images")),
     **dict.fromkeys(("dtype", "optimizer", "clip_norm"), models_with(lambda f: f.has_parameters)),
 }
@@ -56,6 +57,11 @@ def check_keys(experiment: Experiment) -> None:
         raise ExperimentError(
             f"workload.loss_scale = {workload.loss_scale:g}: only for workload.dtype = 'fp16', "
             f"not {workload.dtype!r}"
+        )
+    if workload.skips and workload.layers < 3:
+        raise ExperimentError(
+            f"workload.skips = true: {workload.layers} blocks have none to skip; allowed: with "
+            "workload.layers of 3 or more"
         )
     for key, value in BERT_SIZES[workload.size].items() if workload.size else ():
         given = getattr(workload, key)

@@ -39,6 +39,11 @@ def check_degrees(experiment: Experiment) -> None:
             f"parallel.tensor = {tensor}: {model} is not split over ranks; allowed: 1, or one of "
             f"the models {', '.join(SPLIT_MODELS)}"
         )
+    if tensor > 1 and workload.skips:
+        raise ExperimentError(
+            f"parallel.tensor = {tensor}: blocks with workload.skips = true are not split over "
+            "ranks; allowed: 1"
+        )
     if "tensor_style" in parallel.model_fields_set and (model != "mlp" or tensor == 1):
         allowed = "only for workload.model = 'mlp'"
         if model == "mlp":

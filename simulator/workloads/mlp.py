@@ -1,6 +1,8 @@
 """A stack of two-layer perceptrons with residuals, trained to predict the next window.
 
-Each block is x + fc2(GELU(fc1(x))); the loss is the mean squared error.
+Each block is x + fc2(GELU(fc1(x))); the loss is the mean squared error. With ``workload.skips``
+block i from the end takes the sum of its input and of the output of block i from the beginning
+(Ronneberger et al. 2015, "U-Net", where the two are put side by side).
 `runtime.models.mlp` is the module that computes it.
 """
 
@@ -42,8 +44,33 @@ def layers(experiment: Experiment) -> list[Layer]:
             output_bytes=hidden_bytes,
         )
 
+    def joined(plain: Layer, back: int) -> Layer:
+        """Return a block whose input is the sum of two tensors, which is kept in their place."""
+        return replace(
+            plain,
+            kind=f"perceptron-skip {shape}",
+            moved_bytes=plain.moved_bytes + 3 * hidden_bytes,
+            kernels=plain.kernels + 1,
+            saved_bytes=plain.saved_bytes + hidden_bytes,
+            deferred_bytes=plain.deferred_bytes + hidden_bytes,
+            defers_input=False,
+            reads=(0, back),
+            keeps=(False, False),
+        )
+
     loss = squared_error(f"squared-error {shape}", tokens * h, width)
-    return [block(True)] + [block(False)] * (w.layers - 1) + [loss]
+    blocks = [block(True)] + [block(False)] * (w.layers - 1)
+    backs = skips(w.layers) if w.skips else {}
+    return [*(joined(b, backs[i]) if i in backs else b for i, b in enumerate(blocks)), loss]
+
+
+def skips(blocks: int) -> dict[int, int]:
+    """Return the blocks that a skip connection ends in, and how many boundaries back it begins.
+
+    The one that begins behind block i ends before block blocks - 1 - i.
+    """
+    ends = {blocks - 1 - begin: begin for begin in range(blocks // 2)}
+    return {end: end - begin - 1 for end, begin in sorted(ends.items()) if end - begin > 1}
 
 
 def squared_error(kind: str, values: int, width: int) -> Layer:

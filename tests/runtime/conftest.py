@@ -146,9 +146,10 @@ def one_process(experiment: Experiment) -> tuple[Any, Any, list[float]]:
         optimizer.zero_grad()
         for index in range(count):
             x, target = microbatch(experiment, step, index, CPU)
-            for layer in layers[:-1]:
-                x = layer(x)
-            loss = layers[-1](x, target)
+            held = [x]
+            for layer, described in zip(layers[:-1], describe(experiment), strict=False):
+                held.append(layer(*(held[len(held) - 1 - back] for back in described.reads)))
+            loss = layers[-1](held[-1], target)
             (loss * (1.0 / count)).backward()
             total += loss.item() / count
         if experiment.workload.clip_norm is not None:

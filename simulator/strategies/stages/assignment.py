@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.experiment.mesh import AXES
+from simulator.experiment.section import ExperimentError
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.stages.pieces import Pieces
 from simulator.strategies.stages.recompute import Rerun
@@ -12,10 +13,20 @@ from simulator.strategies.stages.stage import Stage
 
 
 def assign_stages(lowered: Lowered) -> Lowered:
-    """Give every rank its stages, with the ranks of the stages before and behind."""
+    """Give every rank its stages, with the ranks of the stages before and behind.
+
+    Raises:
+        ExperimentError: a rank would have the same tensor in two of its stages.
+    """
     mesh, placement = lowered.mesh, lowered.placement
     reruns = lowered.experiment.parallel.recompute == "full"
     pieces = [Pieces(spans, lowered.flow) for spans in lowered.pieces]
+    crossing, virtual = max(len(cut.inputs) for cut in pieces), lowered.plan.virtual_stages
+    if crossing > 1 and virtual > 1:
+        raise ExperimentError(
+            f"parallel.virtual_stages = {virtual}: {crossing} tensors of this model cross from one "
+            "stage to the next, and a rank would have one of them twice; allowed: 1"
+        )
     weight = loss_weight(lowered)
     rerun = [Rerun(cut) if reruns else None for cut in pieces]
     stages: dict[int, dict[int, Stage]] = {}

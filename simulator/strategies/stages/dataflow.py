@@ -66,6 +66,20 @@ class Flow:
             if any(reader >= last for reader in self.readers[boundary])
         ]
 
+    def crossing(self, cut: int) -> list[int]:
+        """Return the boundaries made before layer `cut` that it or later ones read; not the batch.
+
+        That of `cut` itself comes first, as it is needed first on the other side, then earlier
+        ones.
+        """
+        since = max(cut - self._longest, 0)
+        return [b for b in range(cut, since, -1) if self.readers[b] and self.readers[b][-1] >= cut]
+
+    @cached_property
+    def _longest(self) -> int:
+        """One more than the most boundaries back that a layer reads."""
+        return 1 + max((back for layer in self.layers for back in layer.reads), default=0)
+
     def losses(self, first: int, last: int) -> dict[int, float]:
         """Return the boundaries made by layers [first, last) that are losses, with their weights.
 

@@ -24,7 +24,7 @@ class Lifetimes:
     Attributes:
         freed: names by pass and piece.
         dropped: names by exchange, freed when it has gathered its result again.
-        by_send: names of what nobody here needs once it has been sent.
+        by_send: names of what nobody here needs once they have been sent.
         remade: boundaries whose tensors the forward pass frees and recomputation makes again.
     """
 
@@ -47,7 +47,7 @@ def lifetimes(pieces: Pieces, sends: bool, rerun: Rerun | None) -> Lifetimes:
 
     Args:
         pieces: the segments and exchanges of the stage.
-        sends: its output goes to another rank.
+        sends: its outputs go to another rank.
         rerun: what runs again before the backward pass; None: nothing.
     """
     found = Lifetimes()
@@ -55,19 +55,28 @@ def lifetimes(pieces: Pieces, sends: bool, rerun: Rerun | None) -> Lifetimes:
     for source in sorted(readers.keys() | keepers.keys()):
         reading, keeping = readers.get(source, []), keepers.get(source, [])
         if rerun is None:
-            _follow(found, pieces, source, reading, keeping)
+            _follow(found, pieces, source, reading, keeping, sends)
         else:
             _follow_rerun(found, pieces, rerun, source, reading, keeping)
-    if sends and pieces.flow.source(pieces.last) not in readers:
-        found.by_send.append(pieces.flow.activation(pieces.last))
+    for boundary in pieces.outputs if sends else ():
+        if pieces.flow.source(boundary) not in readers:
+            found.by_send.append(pieces.flow.activation(boundary))
     return found
 
 
 def _follow(
-    found: Lifetimes, pieces: Pieces, source: int, readers: list[int], keepers: list[int]
+    found: Lifetimes,
+    pieces: Pieces,
+    source: int,
+    readers: list[int],
+    keepers: list[int],
+    sends: bool,
 ) -> None:
     """Note where the activation at `source` is freed, if nothing runs again."""
     name = activation(source)
+    if not keepers and sends and source in pieces.outputs:
+        found.by_send.append(name)
+        return
     if not keepers or pieces.flow.regathered(source):
         found.free(Op.FORWARD, pieces.settled(readers), name)
     if keepers:

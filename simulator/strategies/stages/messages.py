@@ -56,17 +56,31 @@ def lower_passes(
     begins, following = columns.start.tolist(), columns.next.tolist()
     kinds, coming = columns.kind.tolist(), _likeness(columns, posted, begin)
     arrived: dict[int, tuple[Reference, ...]] = {}  # what a pass starts from
+    sent: dict[tuple[int, int], tuple[Call, int]] = {}  # forward passes, and where they send
     known: dict[tuple[int, int, int | tuple[int, ...]], tuple[Template, list[int], int]] = {}
     calls: list[Call] = []
+    messages = [scripts.messages(step) for step in passes]
+
+    def arriving(call: Call, number: int, those: Sequence[int]) -> dict[int, tuple[Reference, ...]]:
+        """Return what passes start from, received in a call from its entry `number` on."""
+        found: dict[int, tuple[Reference, ...]] = {}
+        for other in those:
+            count = messages[other]
+            found[begins[other]] = tuple([(call, number + k) for k in range(count)])
+            number += count
+        return found
+
     if first := posted[: begin[1]]:
         batch = passes[0].microbatch
         call = Call(Template(scripts.receives([passes[other] for other in first], batch)), batch)
-        for number, other in enumerate(first):
-            arrived[begins[other]] = ((call, number),)
+        arrived |= arriving(call, 0, first)
         calls.append(call)
     for position, step in enumerate(passes):
         number = begins[position]
         start = arrived.pop(number, ()) if number >= 0 else ()
+        for place in scripts.awaited(step):
+            forward, sends = sent[step.stage, step.microbatch]
+            start = (*start, (forward, sends + place))
         since, until = begin[position + 1], begin[position + 2]
         receives = coming[since] if until == since + 1 else tuple(coming[since:until])
         key = kinds[position], len(start), receives
@@ -77,10 +91,12 @@ def lower_passes(
         template, leaves, count = known[key]
         call = Call(template, step[2], start)
         calls.append(call)
+        if scripts.keeps_sent[step.stage] and step.op is Op.FORWARD:
+            sent[step.stage, step.microbatch] = call, count - scripts.sends(step.stage)
         if leaves:  # to a stage of this rank
             arrived[following[position]] = tuple([(call, leaf) for leaf in leaves])
-        for place in range(since, until):
-            arrived[begins[posted[place]]] = ((call, count + place - since),)
+        if since < until:
+            arrived |= arriving(call, count, posted[since:until])
     return calls
 
 
@@ -108,6 +124,7 @@ class Scripts:
 
     def __init__(self, stages: Mapping[int, Stage]) -> None:
         self._stages = stages
+        self.keeps_sent = {number: len(s.pieces.outputs) > 1 for number, s in stages.items()}
         self._scripts: dict[tuple[int, Op, int], Script] = {}
         self._templates: dict[tuple[int, Op, int, tuple[Pass, ...]], Template] = {}
 
@@ -134,12 +151,25 @@ class Scripts:
     def receives(self, coming: Sequence[Pass], microbatch: int) -> list[Entry]:
         """Return the receives for some passes, at the end of a call for a microbatch."""
         return [
-            Entry(
-                self._stages[started.stage].receive(started.op is Op.FORWARD),
-                shift=started.microbatch - microbatch,
-            )
+            Entry(task, shift=started.microbatch - microbatch)
             for started in coming
+            for task in self._stages[started.stage].receive(started.op is Op.FORWARD)
         ]
+
+    def awaited(self, step: Pass) -> list[int]:
+        """Return which messages of its forward pass a pass waits for before it frees tensors."""
+        if not self.keeps_sent[step.stage]:
+            return []
+        return [place for place, _ in self._stages[step.stage].sent_before(step.op)]
+
+    def sends(self, stage: int) -> int:
+        """Return how many messages a forward pass through a stage ends with."""
+        return len(self._stages[stage].send(forwards=True))
+
+    def messages(self, step: Pass) -> int:
+        """Return how many messages a pass starts from, if it starts from any."""
+        pieces = self._stages[step.stage].pieces
+        return len(pieces.inputs if step.op is Op.FORWARD else pieces.outputs)
 
 
 class Script:
@@ -153,10 +183,17 @@ class Script:
 
     def __init__(self, op: Op, stage: Stage, starts: int) -> None:
         self.entries: list[Entry] = []
+        late = [name for _, name in stage.sent_before(op)]
+        starts -= len(late)
         before = tuple(argument(position) for position in range(starts))
-        arriving: dict[TensorName, tuple[int, ...]] = dict.fromkeys(stage.starts(op), before)
+        freeing = {name: argument(starts + place) for place, name in enumerate(late)}
+        names = stage.starts(op)
+        arriving: dict[TensorName, tuple[int, ...]] = dict.fromkeys(names, before)
+        if stage.starts_from_messages(op):
+            arriving = {name: (number,) for name, number in zip(names, before, strict=True)}
         for task in _tasks(op, stage):
             waits = {number for name in task.sources for number in arriving.get(name, ())}
+            waits |= {freeing[name] for name in task.frees if name in freeing}
             if task.stream == COMPUTE_STREAM:
                 for name in task.sources:
                     arriving.pop(name, None)  # later compute need not wait again
@@ -196,6 +233,4 @@ def _tasks(op: Op, stage: Stage) -> Iterator[Task]:
             task = stage.exchange(exchange, forwards)
             if task is not None:
                 yield task
-    send = stage.send(forwards)
-    if send is not None:
-        yield send
+    yield from stage.send(forwards)

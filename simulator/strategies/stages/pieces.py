@@ -14,6 +14,7 @@ class Pieces:
         spans: the layers of each.
         flow: which layer reads what.
         first, last: the range of layers of the whole stage.
+        inputs, outputs: the boundaries whose tensors come into the stage, and leave it.
         piece_of: the piece that each layer is in.
         exchanges: the pieces that are one.
         regathered: those that gather their result once more before the backward pass.
@@ -24,6 +25,7 @@ class Pieces:
     def __init__(self, spans: Sequence[Range], flow: Flow):
         self.spans, self.flow = list(spans), flow
         self.first, self.last = self.spans[0][0], self.spans[-1][1]
+        self.inputs, self.outputs = flow.crossing(self.first), flow.crossing(self.last)
         self.piece_of = {layer: p for p, span in enumerate(self.spans) for layer in range(*span)}
         hows = [flow.layers[layer].exchange for layer, _ in self.spans]
         self.exchanges = {piece for piece, how in enumerate(hows) if how is not None}

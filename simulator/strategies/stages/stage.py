@@ -37,7 +37,7 @@ class Stage:
         previous_rank, next_rank: global ranks of its neighbours, None at the ends of the model.
         groups: per mesh axis the ranks that this rank exchanges with.
         loss_weight: see `Task.loss_weight`.
-        receives, sends: its input comes from, its output goes to, another rank.
+        receives, sends: its inputs come from, its outputs go to, another rank.
         rerun: what runs again before the backward pass; None: nothing.
     """
 
@@ -65,23 +65,38 @@ class Stage:
 
         Where they come from another rank they are one message.
         """
-        if boundary == self.last and self.sends:
+        if self.sends and boundary in self.pieces.outputs:
             return [gradient(boundary)]
         return self.flow.gradients(boundary, after)
 
     def starts(self, op: Op) -> list[TensorName]:
         """Return the tensors that a pass starts from."""
         if op is Op.FORWARD:
-            return [self.flow.activation(self.first)] if self.first else []
-        return self._gradients(self.last, self.last) if op in INPUT_BACKWARDS else []
+            return [self.flow.activation(boundary) for boundary in self.pieces.inputs]
+        if op not in INPUT_BACKWARDS:
+            return []
+        return [n for b in self.pieces.outputs for n in self._gradients(b, self.last)]
 
     def ends(self, op: Op) -> list[TensorName]:
         """Return the tensors that a pass leaves to a stage of the same rank."""
         if op is Op.FORWARD:
-            return [] if self.sends else [self.flow.activation(self.last)]
-        if op in INPUT_BACKWARDS and self.first and not self.receives:
-            return self.flow.gradients(self.first)
+            return [] if self.sends else [self.flow.activation(b) for b in self.pieces.outputs]
+        if op in INPUT_BACKWARDS and not self.receives:
+            return [name for b in self.pieces.inputs for name in self.flow.gradients(b)]
         return []
+
+    def sent_before(self, op: Op) -> list[tuple[int, TensorName]]:
+        """Return what the forward pass sends, by which message, and pass `op` frees."""
+        if op is Op.FORWARD or not self.sends or len(self.pieces.outputs) < 2:
+            return []
+        segments = set(range(len(self.pieces.spans))) - self.pieces.exchanges
+        freed = {name for piece in segments for name in self.compute(op, piece).frees}
+        names = map(self.flow.activation, self.pieces.outputs)
+        return [(place, name) for place, name in enumerate(names) if name in freed]
+
+    def starts_from_messages(self, op: Op) -> bool:
+        """Tell whether what a pass starts from comes from another rank."""
+        return self.receives if op is Op.FORWARD else self.sends and op in INPUT_BACKWARDS
 
     def compute(self, op: Op, piece: int) -> Task:
         """Return the task of pass `op` through a segment."""
@@ -114,6 +129,8 @@ class Stage:
             ]
             if op is Op.BACKWARD_INPUT:
                 allocates.append(deferred)
+            # What is added to must have come.
+            reads += [gradient(b) for b in flow.inputs(first, last) if b in self.pieces.outputs]
             reads += [
                 flow.activation(b)
                 for b in flow.inputs(first, last)
@@ -134,6 +151,8 @@ class Stage:
 
     def _begins_gradient(self, boundary: int, piece: int) -> bool:
         """Tell whether this piece is the first in the backward pass to put a gradient there."""
+        if boundary in self.pieces.outputs:
+            return False  # a later stage did
         stage = range(self.first, self.last)
         reading = [
             index
@@ -212,27 +231,34 @@ class Stage:
             frees=frees,
         )
 
-    def receive(self, forwards: bool) -> Task:
-        """Return the receive of the message that a pass starts from."""
-        return self._once(("RECV", int(forwards)), lambda: self._message(Op.RECV, forwards))
+    def receive(self, forwards: bool) -> list[Task]:
+        """Return the receives of the messages that a pass starts from."""
+        arriving = self.pieces.inputs if forwards else self.pieces.outputs
+        return [self._messages(Op.RECV, forwards, place) for place in range(len(arriving))]
 
-    def send(self, forwards: bool) -> Task | None:
-        """Return the send of the result of a pass, if another rank is next."""
+    def send(self, forwards: bool) -> list[Task]:
+        """Return the sends of the results of a pass, if another rank is next."""
         if not (self.sends if forwards else self.receives):
-            return None
-        return self._once(("SEND", int(forwards)), lambda: self._message(Op.SEND, forwards))
+            return []
+        leaving = self.pieces.outputs if forwards else self.pieces.inputs
+        return [self._messages(Op.SEND, forwards, place) for place in range(len(leaving))]
 
-    def _message(self, op: Op, forwards: bool) -> Task:
+    def _messages(self, op: Op, forwards: bool, place: int) -> Task:
+        key = op.value, 2 * place + forwards
+        return self._once(key, lambda: self._message(op, forwards, place))
+
+    def _message(self, op: Op, forwards: bool, place: int) -> Task:
         sending = op is Op.SEND
         other = self.next_rank if forwards == sending else self.previous_rank
         peer = -1 if other is None else other
-        boundary = self.last if forwards == sending else self.first
+        boundary = (self.pieces.outputs if forwards == sending else self.pieces.inputs)[place]
         name = activation(boundary) if forwards else gradient(boundary)
         nbytes = self.flow.layers[boundary - 1].output_bytes
         sources = (name,) if forwards else tuple(self.flow.gradients(boundary))
         task = Task(
             op=op,
             stage=self.index,
+            segment=place if place else -1,
             mnemonic=f"{op.value}_{'F' if forwards else 'B'}",
             stream=Stream.send(peer) if sending else Stream.recv(peer),
             peer=peer,
@@ -241,7 +267,10 @@ class Stage:
         )
         if not sending:
             return replace(task, allocates=(Tensor(name, nbytes),))
-        frees = tuple(self._lifetimes.by_send) if forwards else sources
+        frees = sources
+        if forwards:
+            sent = self.flow.activation(boundary)
+            frees = (sent,) if sent in self._lifetimes.by_send else ()
         return replace(task, sources=sources, frees=frees)
 
     def _once(self, key: tuple[str, int], make: Callable[[], Task]) -> Task:

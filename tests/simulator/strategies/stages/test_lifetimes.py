@@ -48,8 +48,19 @@ def test_what_is_freed_forwards_inside_a_block_is_made_again(keys: list[str]) ->
 
 
 def test_what_nobody_here_reads_is_freed_by_its_send() -> None:
-    pieces = cut([])
+    pieces = apply_chain(begin(load(None, ["pipeline=2"]))).stages[0][0].pieces
     assert lifetimes(pieces, sends=True, rerun=None).by_send == [
         pieces.flow.activation(pieces.last)
     ]
     assert lifetimes(pieces, sends=False, rerun=None).by_send == []
+
+
+def test_what_is_read_and_not_kept_is_freed_by_its_send() -> None:
+    keys = ["model=mlp", "skips=true", "layers=6", "pipeline=3"]
+    stages = apply_chain(begin(load(None, keys))).stages
+    first, middle = stages[0][0].pieces, stages[1][1].pieces
+    assert first.outputs == middle.inputs == [2, 1]
+    assert middle.outputs == [4, 2, 1]
+    sent = lifetimes(middle, sends=True, rerun=None).by_send
+    assert sorted(str(name) for name in sent) == ["act:1", "act:4"]  # block 2 keeps act:2
+    assert [str(name) for name in lifetimes(first, sends=True, rerun=None).by_send] == ["act:2"]
