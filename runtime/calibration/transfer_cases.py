@@ -28,9 +28,10 @@ PASSES = 30
 
 @dataclass
 class Runs:
-    """When each instruction of this rank was posted and ended, in every run."""
+    """When each instruction of this rank was posted, began and ended, in every run."""
 
     posted: list[list[float]] = field(default_factory=list)
+    begun: list[list[float]] = field(default_factory=list)
     end: list[list[float]] = field(default_factory=list)
 
 

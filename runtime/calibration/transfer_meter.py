@@ -29,6 +29,7 @@ from runtime.measurement.clock import Clock
 from runtime.measurement.merge import RankRecord, aligned
 from runtime.models.dtypes import TORCH_DTYPE
 from simulator.cluster.timing import Points, Timing, middle_mean
+from simulator.experiment.host_choice import runs_ahead
 from simulator.program.meetings import CARRIED
 from simulator.program.operation_columns import Payload
 from simulator.program.operations import Op
@@ -78,6 +79,9 @@ class TransferMeter:
         self._busy_work = BusyWork(rank.device, TORCH_DTYPE[rank.experiment.workload.dtype])
         self._usual: dict[tuple[Op | None, int, int], float] = {}
         self._next = 0
+        # Calibration waits for its instructions, so ranks meet before each launch of NCCL. Where
+        # hosts run ahead they do not, and what that takes is no part of a transfer.
+        self._without_meetings = runs_ahead(rank.experiment, rank.program)
 
     @property
     def programs(self) -> list[Program]:
@@ -158,6 +162,8 @@ class TransferMeter:
         self.rank.progress.leave()
         shift = self.clock.offset - origin
         runs.posted.append([time + shift for time in executor.posted])
+        begun = executor.met if self._without_meetings else executor.posted
+        runs.begun.append([time + shift for time in begun])
         runs.end.append([time + shift for time in executor.end])
 
     def close(self) -> None:
@@ -210,14 +216,11 @@ class TransferMeter:
         self, cases: list[TransferCase], pick: Callable[[TransferCase], Runs]
     ) -> list[Columns]:
         """Gather the picked runs of all ranks, per case."""
-        mine = [(runs.posted, runs.end) for runs in map(pick, cases)]
+        mine = list(map(pick, cases))
         everyone: list[Any] = [None] * self.rank.program.num_ranks
         dist.all_gather_object(everyone, mine)
         return [
-            aligned(
-                case.program, [RankRecord(posted, end, [], MemoryParts()) for posted, end in ranks]
-            )
-            for case, *ranks in zip(cases, *everyone, strict=True)
+            _columns(case.program, ranks) for case, *ranks in zip(cases, *everyone, strict=True)
         ]
 
     def _cores(self) -> float:
@@ -227,6 +230,14 @@ class TransferMeter:
         total = torch.tensor(spent, dtype=torch.float64)
         dist.all_reduce(total)
         return float(total[0] / total[1]) if total[1] > 0 else 0.0
+
+
+def _columns(program: Program, ranks: list[Runs]) -> Columns:
+    """Return the times of all ranks: an instruction starts when the last participant has begun."""
+    _, start, end = aligned(
+        program, [RankRecord(runs.begun, runs.end, [], MemoryParts()) for runs in ranks]
+    )
+    return np.concatenate([np.array(runs.posted) for runs in ranks], axis=1), start, end
 
 
 def _alone(case: TransferCase) -> Runs:

@@ -28,11 +28,15 @@ class Executor(ListExecutor):
 
     Args:
         context, observers: see `ListExecutor`.
+
+    Attributes:
+        met: when each instruction of the last step went on after its participants had met; for
+            most that is when it was posted.
     """
 
     def __init__(self, context: RankContext, observers: Sequence[Observer] = ()):
         super().__init__(context, observers)
-        device = self.rank.device
+        device, self.met = self.rank.device, [0.0] * len(self.instructions)
         used = dict.fromkeys(i.task.stream for i in self.instructions)
         takes_time = any(o.takes_time for o in self.observers)
         self.streams = {
@@ -135,7 +139,9 @@ class Executor(ListExecutor):
             begin = self.posted[index] = time.perf_counter()
             for observer in self.observers:
                 observer.before(instruction)
-            self.context.groups.meet(instruction)
+            self.met[index] = begin
+            if self.context.groups.meet(instruction):
+                self.met[index] = time.perf_counter()
             wait = OPERATIONS[instruction.task.op](self.context, instruction)
             yield
             if wait is not None:

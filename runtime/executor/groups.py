@@ -148,24 +148,25 @@ class Groups:
                 move(torch.zeros(1, device=device), source, target, 0)
                 synchronize(device)
 
-    def meet(self, instruction: Instruction) -> None:
+    def meet(self, instruction: Instruction) -> bool:
         """Wait on the host until all participants have come to a communication, if NCCL carries it.
 
         Threads that wait for their instructions launch kernels in no common order. These spin until
         their partners run, so one is launched only when they are all there; and its span begins
-        when it does on a GPU as on a host.
+        when it does on a GPU as on a host. False: there was nobody to wait for.
         """
         task = instruction.task
         if self._on_host:
-            return
+            return False
         if task.op in COLLECTIVES:
             group = self._collectives[task.stream, task.group]
         elif task.op in MESSAGES:
             source, target = participants_of(instruction.rank, task)
             group = self._pairs[source, target]
         else:
-            return
+            return False
         dist.all_reduce(torch.zeros(1), group=group)  # of the host's memory, and so by gloo
+        return True
 
     def announce(self, request: Instruction) -> None:
         """Tell the server of a queue that a request of this rank waits in it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runtime.calibration import transfer_meter as transfers
-from runtime.calibration.transfer_cases import TransferCase, TransferCases
+from runtime.calibration.transfer_cases import Runs, TransferCase, TransferCases
 from runtime.calibration.transfer_meter import PASS_S, TransferMeter
 from runtime.executor.groups import Groups
 from runtime.executor.rank import Rank
@@ -14,8 +14,11 @@ from runtime.progress import Progress
 from simulator.engine.engine import simulate
 from simulator.engine.questions import Costs
 from simulator.experiment_file import load
+from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
-from simulator.program.stream import COMPUTE_STREAM
+from simulator.program.program import Program
+from simulator.program.stream import COMPUTE_STREAM, Stream
+from simulator.program.task import Task
 from simulator.strategies.lowering import lower
 
 ISSUE_S, QUEUE_S, WAKE_S = 2e-5, 7e-5, 3e-4
@@ -72,6 +75,22 @@ def test_transfers_last_from_the_last_arrival_to_the_end(cases):
         assert case.nbytes <= nbytes < case.nbytes + 4 * case.size  # parts are equal
         assert timing.mean_s == pytest.approx(1e-3 + nbytes * 1e-9)
         assert timing.p10_s == pytest.approx(timing.p90_s)
+
+
+def test_meetings_of_hosts_are_no_part_of_what_a_transfer_takes():
+    """Ranks meet for 0.2 s before they launch; to wake a stream ends when it is posted."""
+    send = Instruction(Task(Op.SEND, 0, stream=Stream.send(1), peer=1, nbytes=8), 0)
+    receive = Instruction(Task(Op.RECV, 0, stream=Stream.recv(0), peer=0, nbytes=8), 0)
+    last = Instruction(Task(Op.OPTIMIZER_STEP, 0), 0, [receive])
+    program = Program([[send], [receive, last]])
+    ranks = [
+        Runs([[1.0]], [[1.3]], [[1.35]]),
+        Runs([[1.1, 1.5]], [[1.3, 1.5]], [[1.4, 1.6]]),
+    ]
+    columns = transfers._columns(program, ranks)
+    case = TransferCase("one message", program, Op.SEND, 2, 8)
+    assert transfers._timing(case, *columns).mean_s == pytest.approx(0.1)
+    assert transfers._wake_seconds(case, *columns) == pytest.approx(0.1)
 
 
 def test_ranks_compute_between_transfers(alone, experiment):
