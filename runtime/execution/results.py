@@ -51,6 +51,8 @@ def execution_of(
     }
     if measurement.moe is not None:
         figures["moe"] = measurement.moe
+    if measurement.consensus_distance is not None:
+        figures["consensus_distance"] = measurement.consensus_distance
     if measurement.allocated:
         figures["allocator_peak_bytes"] = [peaks.held for peaks in measurement.allocated]
         figures["allocator_reserved_bytes"] = [peaks.reserved for peaks in measurement.allocated]

@@ -69,6 +69,8 @@ class Measurement:
             CPUs.
         decisions: who met whom because of when they arrived, per iteration, those to get warm
             included; empty where arrival decides nothing.
+        consensus_distance: how far replicas were apart, in each step of the last iteration and
+            at its end; None where they have the same parameters.
     """
 
     timeline: Timeline
@@ -81,6 +83,7 @@ class Measurement:
     pacing: dict[str, Any] | None = None
     allocated: list[Allocated] = field(default_factory=list)
     decisions: list[list[Decision]] = field(default_factory=list)
+    consensus_distance: list[float] | None = None
 
     @property
     def noise_floor(self) -> float:
@@ -191,6 +194,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
         "pacing": measurement.pacing,
         "allocated": measurement.allocated,
         "decisions": measurement.decisions,
+        "consensus_distance": measurement.consensus_distance,
         "shown_decisions": timeline.decisions,
         "idle": timeline.idle,
     }
@@ -219,6 +223,7 @@ def from_json(program: Program, data: dict[str, Any]) -> Measurement:
         data["pacing"],
         [Allocated(*peaks) for peaks in data["allocated"]],
         [_decisions(iteration) for iteration in data["decisions"]],
+        data["consensus_distance"],
     )
 
 

@@ -21,6 +21,7 @@ from runtime.executor.pacing import Pacing, combine
 from runtime.executor.rank import Rank
 from runtime.launch.job import Job
 from runtime.measurement.clock import Clock
+from runtime.measurement.consensus import ConsensusObserver
 from runtime.measurement.expert_load import ExpertLoadMeter
 from runtime.measurement.merge import Allocated, Measurement, decisions_of, merge
 from runtime.rank.final_state import parameters_norm
@@ -50,6 +51,9 @@ class MeasuredRun:
         observers: list[Observer] = [self._staleness]
         if self._pacing is not None:
             observers.append(self._pacing)
+        self._consensus = ConsensusObserver(self.context)
+        if rank.experiment.parallel.is_local:
+            observers.append(self._consensus)
         if job.fault and job.fault[0] == rank.number:
             observers.append(Fault(*job.fault[1:], self._pacing))
         self._executor = executor_of(self.context, observers)
@@ -72,6 +76,7 @@ class MeasuredRun:
             if number == keys.warmup:
                 self._end_warm_up()
             self.context.keep_gradients = self._returns_tensors and number == total - 1
+            self._consensus.is_armed = number == total - 1
             self._recorder.step(batches, keep=number >= keys.warmup)
         self._rank.progress.leave()
         return self._measurement()
@@ -91,6 +96,8 @@ class MeasuredRun:
         norm, experts = parameters_norm(self.context), self._expert_load.total()
         staleness = self._everyones(self._staleness_rows())
         paced = self._everyones(self._pacing.report()) if self._pacing is not None else None
+        is_local = self._rank.experiment.parallel.is_local
+        distances = self._consensus.distances() if is_local else None
         first = self._rank.number == 0
         records: list[Any] | None = [None] * self._rank.program.num_ranks if first else None
         dist.gather_object(record, records)
@@ -112,6 +119,7 @@ class MeasuredRun:
             combine(paced) if paced else None,
             [_median_peaks(record.allocated) for record in records if record.allocated],
             decisions_of(program, records),
+            distances,
         )
 
     def _staleness_rows(self) -> list[dict[str, Any]]:

@@ -162,6 +162,14 @@ def _print_statistics(console: Console, statistics: Statistics) -> None:
             f"loss {losses[0]:.4f} → {losses[-1]:.4f} over {len(losses)} training steps, "
             f"parameters norm {statistics.parameters_norm:.6f}"
         )
+    if statistics.consensus_distance:
+        *steps, end = statistics.consensus_distance
+        mean, most = sum(steps) / len(steps), max(steps)
+        console.print(
+            f"replicas were {mean:.4g} apart on average, {most:.4g} at most (step "
+            f"{steps.index(most)}), {end:.4g} at the end of the iteration",
+            soft_wrap=True,
+        )
 
 
 def _print_pacing(console: Console, pacing: PacingReport) -> None:

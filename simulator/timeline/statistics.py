@@ -11,6 +11,9 @@ import numpy as np
 
 from simulator.program.staleness import StageStaleness
 
+LISTS = ("losses", "consensus_distance")
+"""The figures of single training steps, which may not be finite."""
+
 
 @dataclass(frozen=True)
 class ExpertLoad:
@@ -74,6 +77,8 @@ class Statistics:
         losses: mean loss over the global batch, per training step of the measured iterations.
         parameters_norm: L2 norm of all parameters after the last iteration.
         staleness: how old the weights were, per stage that has parameters.
+        consensus_distance: of replicas with parameters of their own, how far they were apart in
+            each training step of the last iteration, when it updates, and at the end.
         moe: the load of experts, for models that have some.
         allocator_peak_bytes: on GPUs, per rank the most that the allocator held for a step,
             median over the iterations.
@@ -88,6 +93,7 @@ class Statistics:
     losses: list[float] | None = None
     parameters_norm: float | None = None
     staleness: list[StageStaleness] | None = None
+    consensus_distance: list[float] | None = None
     moe: ExpertLoad | None = None
     allocator_peak_bytes: list[int] | None = None
     allocator_reserved_bytes: list[int] | None = None
@@ -108,8 +114,9 @@ class Statistics:
     def to_json(self) -> dict[str, Any]:
         """Return the fields that apply under their names; a number that is not finite is None."""
         plain = {name: value for name, value in vars(self).items() if value is not None}
-        if self.losses is not None:
-            plain["losses"] = [finite(loss) for loss in self.losses]
+        for name in LISTS:
+            if name in plain:
+                plain[name] = [finite(value) for value in plain[name]]
         if self.parameters_norm is not None:
             plain["parameters_norm"] = finite(self.parameters_norm)
         if self.staleness is not None:
@@ -133,8 +140,9 @@ class Statistics:
                 fields[name] = of(**fields[name])
         if "staleness" in fields:
             fields["staleness"] = [StageStaleness.from_json(row) for row in fields["staleness"]]
-        if "losses" in fields:
-            fields["losses"] = [math.nan if loss is None else loss for loss in fields["losses"]]
+        for name in LISTS:
+            if name in fields:
+                fields[name] = [math.nan if one is None else one for one in fields[name]]
         if fields.get("parameters_norm", 0.0) is None:
             fields["parameters_norm"] = math.nan
         found = cls(**fields)
