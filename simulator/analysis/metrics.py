@@ -158,7 +158,7 @@ def metrics_of(
         token="image" if workload.family.data == "images" else "token",
         ranks=[_with_contents(row, experiment, contents) for row in rank_metrics(timeline)],
         parameters=model_parameters(experiment),
-        steps=step_times(timeline),
+        steps=step_times(timeline, experiment.parallel.sync_period or 1),
     )
     return found.over_iterations(timeline.statistics)
 

@@ -21,7 +21,8 @@ class StepTimes:
         mean_s: seconds, the time of the whole program ÷ the number of steps; it is drained once.
         first_s: seconds until all of the first step has ended; filling a pipeline included.
         steady_s: seconds from the end of a step to the end of the next one, the mean from the
-            second to the last, of two from the first; None for one step.
+            second to the last, of two from the first; where steps differ by turns, the mean over
+            whole periods of them; None for one step, or one period.
         drained_s: seconds of a step of a program that has only this one: what each step would
             take if the pipeline were drained between steps; None where it was not simulated.
     """
@@ -53,9 +54,19 @@ def step_ends(timeline: Timeline) -> Floats:
     return ends
 
 
-def step_times(timeline: Timeline) -> StepTimes:
-    """Return the times of the training steps of a timeline."""
+def step_times(timeline: Timeline, period: int = 1) -> StepTimes:
+    """Return the times of the training steps of a timeline.
+
+    Args:
+        timeline: of any number of steps.
+        period: the number of steps after which they are alike again.
+    """
     ends, count = step_ends(timeline), timeline.horizon
-    settled = ends[min(1, count - 2) :]  # the first interval may still be shorter or longer
-    steady = float(settled[-1] - settled[0]) / (settled.size - 1) if count > 1 else None
+    periods = (count - 1) // period
+    if period == 1 and count > 2:
+        periods -= 1  # the first interval may still be shorter or longer
+    steady = None
+    if periods > 0:
+        steps = periods * period
+        steady = float(ends[-1] - ends[-1 - steps]) / steps
     return StepTimes(count, timeline.iteration_time / count, float(ends[0]), steady)

@@ -25,6 +25,13 @@ def test_steps_end_with_the_last_of_their_instructions() -> None:
     assert step_times(timeline([0, 1], [1.0, 3.0])).steady_s == 2.0
 
 
+def test_a_steady_state_has_whole_periods() -> None:
+    averaged = timeline([0, 1, 2, 3, 4, 5], [1.0, 4.0, 5.0, 8.0, 9.0, 12.0])  # every other step
+    assert step_times(averaged, 2).steady_s == 2.0
+    assert step_times(averaged, 3).steady_s == pytest.approx((12.0 - 5.0) / 3)
+    assert step_times(averaged, 6).steady_s is None
+
+
 def test_one_step_has_no_steady_state() -> None:
     one = step_times(timeline([0, 0], [1.0, 2.0]))
     assert one == StepTimes(1, 2.0, 2.0)
