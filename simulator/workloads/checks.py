@@ -53,6 +53,12 @@ def check_keys(experiment: Experiment) -> None:
                 f"workload.{key} = {value!r}: only for workload.model = "
                 + " or ".join(repr(model) for model in sorted(models))
             )
+    for section, key in ((experiment.parallel, "bucket_mb"), (experiment.run, "learning_rate")):
+        if key in section.model_fields_set and not workload.family.has_parameters:
+            raise ExperimentError(
+                f"{section.TABLE}.{key} = {getattr(section, key):g}: workload.model = "
+                f"{workload.model!r} has no parameters; allowed: unset"
+            )
     if "loss_scale" in workload.model_fields_set and workload.dtype != "fp16":
         raise ExperimentError(
             f"workload.loss_scale = {workload.loss_scale:g}: only for workload.dtype = 'fp16', "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -69,3 +71,15 @@ def test_units_and_widths_are_those_of_the_text():
     assert inches_of([], 9.0) == 0.0
     assert inches_of(["rank 3", "d0 p1  rank 3"], 9.0) > 1.8 * inches_of(["rank 3"], 9.0)
     assert inches_of(["short\na longer line"], 9.0) == inches_of(["a longer line"], 9.0)
+
+
+def test_nothing_is_said_of_a_cache_that_cannot_be_written():
+    environment = os.environ | {"MPLCONFIGDIR": "/proc/none", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import simulator.charts.timeline"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == done.stderr == ""

@@ -72,6 +72,8 @@ def test_exchanges_run_again_but_for_those_whose_result_the_next_block_reads() -
     ids=lambda plan: ",".join(map(str, plan.values())),
 )
 def test_between_forward_and_recomputation_only_inputs_of_blocks_are_held(model, plan) -> None:
+    if model == "unit":  # has no buckets
+        plan = {key: value for key, value in plan.items() if key != "bucket_mb"}
     experiment = make(model, recompute="full", **plan)
     layers, program = describe(experiment), lower(experiment)
     for instructions in program.ranks:
