@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_1f1b_runs_the_passes_of_torch(experiment, p, m):
     assert our_orders(ours) == orders
 
 
-STEPS = {
+STEPS: dict[str, dict[str, Any]] = {
     # name of the case: keys of the experiment
     "gpipe": {"schedule": "gpipe", "pipeline": 2, "microbatches": 4},
     "1f1b": {"schedule": "1f1b", "pipeline": 2, "microbatches": 4},
@@ -85,6 +86,8 @@ STEPS = {
     "zb-v": {"schedule": "zb-v", "pipeline": 2, "virtual_stages": 2, "microbatches": 4},
     "split": {"schedule": "csv", "pipeline": 2, "microbatches": 4},
 }
+if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13):
+    del STEPS["zb-v"]  # older versions send from a rank to itself, which gloo cannot
 SPLIT = """\
 0F0,0F1,0F2,0I0,0W0,0F3,0I1,0W1,0I2,0W2,0I3,0W3
 1F0,1I0,1F1,1I1,1W0,1F2,1I2,1W1,1F3,1I3,1W2,1W3
