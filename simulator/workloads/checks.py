@@ -49,8 +49,9 @@ def check_keys(experiment: Experiment) -> None:
         value = getattr(workload, key)
         given = key in workload.model_fields_set and value is not None
         if given and not reads(workload.model, key):
+            shown = str(value).lower() if isinstance(value, bool) else repr(value)
             raise ExperimentError(
-                f"workload.{key} = {value!r}: only for workload.model = "
+                f"workload.{key} = {shown}: only for workload.model = "
                 + " or ".join(repr(model) for model in sorted(models))
             )
     for section, key in ((experiment.parallel, "bucket_mb"), (experiment.run, "learning_rate")):

@@ -26,14 +26,20 @@ MESHES = [
     {"data": 3, "data_style": "parameter-server"},
     {"data": 2, "data_style": "asynchronous"},
     {"data": 3, "data_style": "asynchronous", "policy": "random-order"},
+    {"data": 2, "data_style": "asynchronous", "servers": 2},
+    {"data": 2, "data_style": "asynchronous", "policy": "softsync", "pushes": 2, "servers": 2},
     {"data": 3, "data_style": "asynchronous", "policy": "bounded-staleness", "staleness_bound": 1},
     {"data": 3, "data_style": "asynchronous", "policy": "softsync", "pushes": 2},
     {"data": 3, "data_style": "asynchronous", "policy": "first-n", "pushes": 2},
 ]
 
 
+ONE_PROCESS = ("model", "layers", "skips", "microbatches", "optimizer", "warmup")
+"""Keys that say what is trained, not how it is divided."""
+
+
 @settings(
-    max_examples=16,
+    max_examples=20,
     deadline=None,
     derandomize=True,  # a run takes its time: the same ones wherever the suite is run
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -53,6 +59,7 @@ def test_it_ends_and_trains_as_one_process_does(
         "iterations": data.draw(st.integers(1, 2)),
         "bucket_mb": data.draw(st.sampled_from([0.001, 25.0])),
         "optimizer": data.draw(st.sampled_from(["sgd", "momentum"])),
+        "skips": data.draw(st.booleans()),
     }
     if keys["pipeline"] > 1:
         schedules = ["gpipe", "1f1b", "zb-h1", "pipedream", "interleaved-1f1b"]
@@ -75,7 +82,7 @@ def test_it_ends_and_trains_as_one_process_does(
     steps = keys["horizon"] * keys["iterations"]
     assert len(ran.measurement.losses) == steps
     if not (arrives or updates_within_a_step(plan)):
-        one = {key: keys[key] for key in ("model", "layers", "microbatches", "optimizer", "warmup")}
+        one = {key: keys[key] for key in ONE_PROCESS}
         shares = plan.parallel.batch_shares
         _, _, losses = reference(experiment(**one, pipeline=1, data=shares, iterations=steps))
         assert ran.measurement.losses == pytest.approx(losses, rel=1e-11)

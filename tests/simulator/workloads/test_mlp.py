@@ -39,7 +39,7 @@ def test_of_other_models_one_tensor_crosses_between_stages() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["model=gpt", "skips=true"], "workload.skips = True: only for workload.model = 'mlp'"),
+        (["model=gpt", "skips=true"], "workload.skips = true: only for workload.model = 'mlp'"),
         ([*SKIPS, "layers=2"],
          "workload.skips = true: 2 blocks have none to skip; allowed: with workload.layers of 3 "
          "or more"),
