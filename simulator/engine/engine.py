@@ -57,6 +57,7 @@ class Engine(RepeatingWalk):
         self._alone: dict[tuple[object, ...], Times] = {}
         self._seconds = costs.all_seconds(program)
         self._delays = costs.all_delays(program)
+        self._launches = costs.all_launches(program)
         self._lookahead = Lookahead(self, self._stream_of, self._seconds)
 
     def run(self) -> Timeline:
@@ -181,7 +182,9 @@ class Engine(RepeatingWalk):
         return found
 
     def post(self, uid: int, ready: float) -> None:
-        """Post an instruction after the delay that its stream needs to wake."""
+        """Post a launched instruction after the delay that its stream needs to wake."""
+        if self._launches:
+            ready = max(ready, self._launches[uid])
         delay = self._delays[uid]
         if delay > 0:
             demand, weight = self._costs.delay_demand(self.instruction(uid))
@@ -209,10 +212,7 @@ class Engine(RepeatingWalk):
         uids: tuple[int, ...],
         arrives: bool = False,
     ) -> None:
-        """Use shared resources from `time` on, for `seconds` at full speed.
-
-        Then `uids` end; or they are posted, if that is what they do.
-        """
+        """Use shared resources from `time` on; then `uids` end, or are posted, if they arrive."""
         use = Use(self.end_use, time, uids, arrives)
         self._uses[id(use)] = use
 

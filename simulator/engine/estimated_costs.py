@@ -14,7 +14,7 @@ from simulator.engine import kernels
 from simulator.engine.contention import Demand
 from simulator.engine.demands import Demands
 from simulator.engine.durations import Durations
-from simulator.engine.host_time import hides_host
+from simulator.engine.host_time import hides_host, launch_times
 from simulator.engine.layer_work import work_of, work_of_bucket
 from simulator.engine.questions import Costs, seconds_by_task
 from simulator.engine.rank_speeds import RankSpeeds
@@ -121,6 +121,11 @@ class EstimatedCosts(Costs):
     def all_delays(self, program: Program) -> list[float]:
         """Return the time in which the stream of every instruction wakes."""
         return super().all_delays(program) if self.has_host else [0.0] * len(program)
+
+    def all_launches(self, program: Program) -> list[float]:
+        """Return when hosts that run ahead have launched each instruction at the earliest."""
+        hidden = self.has_host and hides_host(self.durations.experiment, program)
+        return launch_times(program, self.cluster) if hidden else []
 
     def alone(self, instruction: Instruction) -> float:
         """Return the duration of an instruction without host time."""

@@ -40,6 +40,10 @@ class Costs(Protocol):
         """Return `delay` of every instruction."""
         return [self.delay(instruction) for instruction in program]
 
+    def all_launches(self, program: Program) -> list[float]:
+        """Return before when the host cannot have launched each instruction; none: it waits."""
+        return []
+
     def delay_demand(self, instruction: Instruction) -> tuple[Demand, float]:
         """Return the shared resources that the delay waits for, and its weight.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from simulator import load, lower
 from simulator.cluster.profile import Profile
 from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
-from simulator.engine.host_time import hides_host, host_notes, launch_seconds
+from simulator.engine.engine import simulate
+from simulator.engine.host_time import hides_host, host_notes, launch_times
 from simulator.engine.measured_costs import MeasuredCosts
 from simulator.prediction import predict
 
@@ -39,19 +41,34 @@ def test_host_time_is_hidden_where_hosts_run_ahead():
 
 def test_what_launching_takes_by_hand():
     _, program, cluster = of("parallel.microbatches=1")
-    sent = [sum(i.task.stream.kind != "compute" for i in ranks) for ranks in program.ranks]
-    by_hand = max(
-        1e-5 * (len(ranks) - count) + 2e-5 * count
-        for ranks, count in zip(program.ranks, sent, strict=True)
-    )
-    assert launch_seconds(program, cluster) == pytest.approx(by_hand)
+    by_hand = []
+    for instructions in program.ranks:
+        now = 0.0
+        for instruction in instructions:
+            now += 1e-5 if instruction.task.stream.kind == "compute" else 2e-5
+            by_hand.append(now)
+    assert launch_times(program, cluster) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("issue_s", [1e-9, 10.0])
+def test_nothing_begins_before_it_is_launched(issue_s):
+    """Devices decide where hosts are quick, hosts where they are slow."""
+    experiment, program, cluster = of()
+    slow = replace(cluster, issue_s=issue_s, queue_s=0.0)
+    timeline = simulate(program, costs_of(program, experiment, slow))
+    launched = launch_times(program, slow)
+    assert all(timeline.posted >= np.array(launched) - 1e-12)
+    free = replace(cluster, issue_s=0.0, queue_s=0.0)
+    least_s = simulate(program, costs_of(program, experiment, free)).end.max()
+    assert timeline.end.max() == pytest.approx(max(least_s, max(launched)), rel=0.2)
+    assert bool(max(launched) > least_s) is (issue_s > 1)
 
 
 def test_a_host_that_cannot_stay_ahead_is_noted():
     experiment, program, cluster = of()
     assert host_notes(experiment, program, cluster, 1.0) == []
     (note,) = host_notes(experiment, program, cluster, 1e-6)
-    assert note.startswith("launching takes hosts up to ")
+    assert note.startswith("hosts do not stay ahead of their devices: of ")
 
 
 def test_a_cpu_is_its_own_host():
