@@ -182,17 +182,24 @@ class Stopwatch:
     def __init__(self, device: torch.device):
         self._device = device
         self._anchor: Anchor | None = None
+        self._walker = threading.get_ident()
 
     def restart(self) -> None:
         """Tie the device's clock to the host's; they drift, so once a step."""
         if self._device.type == "cuda":
             self._anchor = Anchor(self._device)
+            self._walker = threading.get_ident()
 
     def finish(self) -> float:
-        """Wait until what this thread has queued is done; returns when it was."""
+        """Wait until what this thread has queued is done; returns when it was.
+
+        The thread that walks the list looks again and again, for it launches what comes next.
+        Threads of streams sleep: a core for each of them would be taken from that one.
+        """
         if self._anchor is None:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        sleeps = threading.get_ident() != self._walker
+        event = torch.cuda.Event(enable_timing=True, blocking=sleeps)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self._device))
         event.synchronize()
         return self._anchor.seconds(event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import ClassVar
 
 import pytest
 import torch
@@ -134,8 +135,11 @@ class Event:
 
     clock_ms = 0.0
 
-    def __init__(self, enable_timing: bool):
+    sleepers: ClassVar[list[bool]] = []
+
+    def __init__(self, enable_timing: bool, blocking: bool = False):
         assert enable_timing
+        self.sleepers.append(blocking)
 
     def record(self, stream: object) -> None:
         self.at = Event.clock_ms
@@ -160,3 +164,8 @@ def test_an_end_on_a_gpu_is_when_the_device_came_there(monkeypatch) -> None:
     Event.clock_ms += 10.0
     assert watch.finish() == pytest.approx(5.0 + 0.11)
     assert Stopwatch(torch.device("cpu")).finish() == 5.0
+    assert not any(Event.sleepers)  # the thread that walks the list
+    thread = threading.Thread(target=watch.finish)
+    thread.start()
+    thread.join()
+    assert Event.sleepers[-1]
