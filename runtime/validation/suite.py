@@ -102,6 +102,9 @@ def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
     yield "asynchronous data parallel", "data parallel", apart | {"parallel.bucket_mb": 1e6}
     rarely = data | {"parallel.sync_period": 2, "run.horizon": 4, "run.iterations": 5}
     yield "local SGD", "data parallel", rarely | {"parallel.data_style": "local-sgd"}
+    yield "DiLoCo", "data parallel", rarely | {"parallel.data_style": "diloco"}
+    mixed = {"parallel.data_style": "gossip", "parallel.topology": "one-peer-exponential"}
+    yield "gossip", "data parallel", data | mixed | {"run.horizon": 4, "run.iterations": 5}
 
 
 def _inside_layers(ranks: int) -> Iterable[tuple[str, str, Keys]]:
