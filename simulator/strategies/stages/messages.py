@@ -59,31 +59,38 @@ def lower_passes(
     sent: dict[tuple[int, int], tuple[Call, int]] = {}  # forward passes, and where they send
     known: dict[tuple[int, int, int | tuple[int, ...]], tuple[Template, list[int], int]] = {}
     calls: list[Call] = []
-    messages = [scripts.messages(step) for step in passes]
+    of_kind = dict(zip(kinds, passes, strict=True))
+    messages = {kind: scripts.messages(step) for kind, step in of_kind.items()}
+    awaited = {kind: scripts.awaited(step) for kind, step in of_kind.items()}
+    waited_for = {
+        kind: step.op is Op.FORWARD and scripts.sends(step.stage) > 1
+        for kind, step in of_kind.items()
+    }
 
-    def arriving(call: Call, number: int, those: Sequence[int]) -> dict[int, tuple[Reference, ...]]:
-        """Return what passes start from, received in a call from its entry `number` on."""
-        found: dict[int, tuple[Reference, ...]] = {}
-        for other in those:
-            count = messages[other]
-            found[begins[other]] = tuple([(call, number + k) for k in range(count)])
+    def arrive(call: Call, number: int, since: int, until: int) -> None:
+        """Note what passes start from, received in a call from its entry `number` on."""
+        for other in posted[since:until]:
+            count = messages[kinds[other]]
+            arrived[begins[other]] = ((call, number),)
+            if count > 1:
+                arrived[begins[other]] = tuple([(call, number + k) for k in range(count)])
             number += count
-        return found
 
     if first := posted[: begin[1]]:
         batch = passes[0].microbatch
         call = Call(Template(scripts.receives([passes[other] for other in first], batch)), batch)
-        arrived |= arriving(call, 0, first)
+        arrive(call, 0, 0, begin[1])
         calls.append(call)
     for position, step in enumerate(passes):
         number = begins[position]
         start = arrived.pop(number, ()) if number >= 0 else ()
-        for place in scripts.awaited(step):
+        kind = kinds[position]
+        if awaited[kind]:
             forward, sends = sent[step.stage, step.microbatch]
-            start = (*start, (forward, sends + place))
+            start = (*start, *[(forward, sends + place) for place in awaited[kind]])
         since, until = begin[position + 1], begin[position + 2]
         receives = coming[since] if until == since + 1 else tuple(coming[since:until])
-        key = kinds[position], len(start), receives
+        key = kind, len(start), receives
         if key not in known:
             others = [passes[other] for other in posted[since:until]]
             template, script = scripts.template(step, len(start), others)
@@ -91,12 +98,12 @@ def lower_passes(
         template, leaves, count = known[key]
         call = Call(template, step[2], start)
         calls.append(call)
-        if scripts.keeps_sent[step.stage] and step.op is Op.FORWARD:
+        if waited_for[kind]:
             sent[step.stage, step.microbatch] = call, count - scripts.sends(step.stage)
         if leaves:  # to a stage of this rank
             arrived[following[position]] = tuple([(call, leaf) for leaf in leaves])
         if since < until:
-            arrived |= arriving(call, count, posted[since:until])
+            arrive(call, count, since, until)
     return calls
 
 
@@ -124,7 +131,6 @@ class Scripts:
 
     def __init__(self, stages: Mapping[int, Stage]) -> None:
         self._stages = stages
-        self.keeps_sent = {number: len(s.pieces.outputs) > 1 for number, s in stages.items()}
         self._scripts: dict[tuple[int, Op, int], Script] = {}
         self._templates: dict[tuple[int, Op, int, tuple[Pass, ...]], Template] = {}
 
@@ -158,8 +164,6 @@ class Scripts:
 
     def awaited(self, step: Pass) -> list[int]:
         """Return which messages of its forward pass a pass waits for before it frees tensors."""
-        if not self.keeps_sent[step.stage]:
-            return []
         return [place for place, _ in self._stages[step.stage].sent_before(step.op)]
 
     def sends(self, stage: int) -> int:
