@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 WHEELS := .wheels
 # torch, numpy, matplotlib, rich and pytest are taken to be there.
-TRAVELLING := annotated-types pydantic pydantic_core simpy typer typing-inspection typing_extensions
+TRAVELLING := annotated-doc annotated-types pydantic pydantic_core shellingham simpy typer typing-inspection typing_extensions
 PINNED = $(foreach name,$(TRAVELLING),$(shell grep -i '^$(name)==' constraints.txt))
 PLATFORM ?= --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64
 GPU_REPORT ?= twinline-out/gpu-report.md
