@@ -65,7 +65,7 @@ OURS = (
     Strategy(
         "asynchronous data parallel",
         DATA,
-        'parallel.data_style = "asynchronous", policy',
+        'parallel.data_style = "asynchronous", policy, servers',
         "workers push and pull at their own pace: Downpour, SSP, softsync, backup workers",
         lambda e: e.parallel.is_asynchronous,
         (check_servers, check_policy, check_workers),
