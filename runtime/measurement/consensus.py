@@ -20,6 +20,8 @@ from simulator.program.tensors import TensorName
 class ConsensusObserver(Observer):
     """Copies the parameters that the gradients of each step were computed with.
 
+    The copies are in the memory of the host, where one for each step is more likely to fit.
+
     Attributes:
         is_armed: whether it does so in the iterations to come; each forgets the one before.
         copies: of each step and bucket, as its optimizer step finds them.
@@ -39,7 +41,7 @@ class ConsensusObserver(Observer):
         if self.is_armed and instruction.task.op is Op.OPTIMIZER_STEP:
             for parameters in self._context.updated_by(instruction.task):
                 key = instruction.step, parameters.bucket.name
-                self.copies[key] = parameters.precise.clone()
+                self.copies[key] = parameters.precise.to("cpu", copy=True)
 
     def distances(self) -> list[float]:
         """Return the distance in each step, and at the end; every rank must ask together."""

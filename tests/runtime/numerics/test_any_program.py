@@ -31,6 +31,10 @@ MESHES = [
     {"data": 3, "data_style": "asynchronous", "policy": "bounded-staleness", "staleness_bound": 1},
     {"data": 3, "data_style": "asynchronous", "policy": "softsync", "pushes": 2},
     {"data": 3, "data_style": "asynchronous", "policy": "first-n", "pushes": 2},
+    {"data": 2, "pipeline": 2, "data_style": "local-sgd", "sync_period": 1},
+    {"data": 3, "data_style": "local-sgd", "sync_period": 1},
+    {"data": 2, "pipeline": 2, "data_style": "gossip", "topology": "complete"},
+    {"data": 4, "data_style": "gossip", "topology": "complete"},
 ]
 
 

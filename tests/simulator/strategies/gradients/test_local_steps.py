@@ -131,3 +131,28 @@ def test_what_does_not_compose_is_refused(settings: list[str], message: str) -> 
     with pytest.raises(ExperimentError) as error:
         load(None, keys)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("style", ["local-sgd", "diloco"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["data=8", "tensor=2", "pipeline=2", "microbatches=4"],
+        ["data=6", "tensor=2", "sequence_parallel=true", "slowdown={5 = 2}"],
+        ["data=6", "context=2", "pipeline=3", "microbatches=3"],
+    ],
+    ids=["tensor", "uneven", "context"],
+)
+def test_replicas_that_are_simulated_once_take_what_all_take(
+    style: str, settings: list[str]
+) -> None:
+    keys = ["model=gpt", "layers=6", "hidden=64", "heads=4", "sequence=16", "pipeline=1"]
+    keys += ["preset=dgx-a100-80gb", f"data_style={style}", "sync_period=2", "horizon=4"]
+    experiment = load(None, [*keys, *settings])
+    folded = predict(experiment)
+    assert folded.program.is_folded
+    whole = predict(experiment, resolve(experiment), lower(experiment))
+    assert folded.iteration_time_s == pytest.approx(whole.iteration_time_s, rel=1e-9)
+    assert folded.metrics.program.hash == whole.metrics.program.hash
+    for mine, theirs in zip(folded.metrics.ranks, whole.metrics.ranks, strict=True):
+        assert mine.exposed_comm_s == pytest.approx(theirs.exposed_comm_s, rel=1e-6, abs=1e-12)
