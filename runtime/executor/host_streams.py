@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import torch
+
 from runtime.executor.device_streams import DeviceStream, DeviceStreams, Event, Work
 
 LOOK_S = 0.1
@@ -91,6 +93,7 @@ class HostStream(DeviceStream):
     def __init__(self, name: str, streams: HostStreams) -> None:
         self._name, self._streams = name, streams
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._num_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
 
@@ -117,6 +120,8 @@ class HostStream(DeviceStream):
         self._thread.join(timeout_s)
 
     def _loop(self) -> None:
+        # A new thread would use as many as there are cores until torch is asked.
+        torch.set_num_threads(self._num_threads)
         closed, delay = self._streams.closed, self._streams.delay
         while not closed.is_set():
             work = self._queue.get()
