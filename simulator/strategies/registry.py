@@ -65,7 +65,7 @@ OURS = (
     Strategy(
         "asynchronous data parallel",
         DATA,
-        'parallel.data_style = "asynchronous", policy, servers',
+        'parallel.data_style = "asynchronous", policy',
         "workers push and pull at their own pace: Downpour, SSP, softsync, backup workers",
         lambda e: e.parallel.is_asynchronous,
         (check_servers, check_policy, check_workers),
@@ -73,7 +73,7 @@ OURS = (
     Strategy(
         "local SGD",
         DATA,
-        'parallel.data_style = "local-sgd", sync_period, local_after',
+        'parallel.data_style = "local-sgd", sync_period',
         "replicas update for themselves and average parameters every few steps; post-local",
         lambda e: e.parallel.data_style == "local-sgd",
         (check_local_steps,),
@@ -81,7 +81,7 @@ OURS = (
     Strategy(
         "DiLoCo",
         DATA,
-        'parallel.data_style = "diloco", sync_period, outer_learning_rate, outer_momentum',
+        'parallel.data_style = "diloco", sync_period',
         "local steps, and an outer optimizer's step with what they have changed",
         lambda e: e.parallel.data_style == "diloco",
         (check_local_steps, check_outer_steps),
