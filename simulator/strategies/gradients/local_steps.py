@@ -63,7 +63,8 @@ def check(experiment: Experiment) -> None:
         fitting = [n for n in range(1, horizon - before + 1) if (horizon - before) % n == 0]
         raise ExperimentError(
             f"parallel.sync_period = {period}: replicas would differ at the end of the program; "
-            f"allowed: what divides run.horizon{first}: {', '.join(map(str, fitting))}"
+            f"allowed: what divides run.horizon{first}: {', '.join(map(str, fitting))}; or "
+            f"run.horizon = {before - (before - horizon) // period * period}"
         )
 
 
