@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -47,9 +48,11 @@ class ClusterChoice(Section):
         """Return pairs of a rank and its factor, ascending."""
         try:
             if isinstance(given, Mapping):
-                pairs = [(int(rank), float(factor)) for rank, factor in given.items()]
-            else:
+                pairs = [_pair(0, entry) for entry in given.items()]
+            elif isinstance(given, (list, tuple)):
                 pairs = [_pair(rank, entry) for rank, entry in enumerate(given)]
+            else:
+                raise TypeError
         except (TypeError, ValueError, OverflowError):
             pairs = [(-1, 0.0)]
         ranks = [rank for rank, _ in pairs]
@@ -72,8 +75,14 @@ class ClusterChoice(Section):
         return not self.slowdown and self.jitter == "none"
 
 
-def _pair(rank: int, entry: Any) -> tuple[int, float]:
+def _pair(rank: Any, entry: Any) -> tuple[int, float]:
     """Return a rank and its factor, of an entry of a list: the factor, or both."""
     if isinstance(entry, (list, tuple)):
         rank, entry = entry
+    if isinstance(rank, str):  # keys of a table in a file are text
+        rank = int(rank)
+    if isinstance(rank, bool) or isinstance(entry, bool):
+        raise TypeError
+    if not isinstance(rank, Integral) or not isinstance(entry, Real):
+        raise TypeError
     return int(rank), float(entry)

@@ -19,7 +19,11 @@ def test_a_table_and_a_list_mean_the_same(given: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [3, [0], [float("inf")], {"a": 1}, {-1: 2}, [[1, 2], [1, 3]], "x"]
+    "given",
+    [
+        *(3, [0], [float("inf")], {"a": 1}, {-1: 2}, [[1, 2], [1, 3]], "x"),
+        *("12", ["2"], {"1": "2"}, [True, 2], {True: 2}, [[1.7, 2]], [[0, 1, 2]]),
+    ],
 )
 def test_what_are_no_factors_is_refused(given: object) -> None:
     with pytest.raises(ExperimentError, match=r"cluster\.slowdown = .*: allowed: a factor above 0"):
