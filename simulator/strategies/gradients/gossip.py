@@ -26,6 +26,9 @@ from simulator.strategies.lowered import Lowered
 def check(experiment: Experiment) -> None:
     """Refuse what replicas that differ cannot do, and topologies that do not mix.
 
+    Every iteration is a program of its own and begins with the first step of a topology, so
+    programs that are too short would never come to the others.
+
     Raises:
         ExperimentError: with one line that names key, value and what is allowed.
     """
@@ -42,7 +45,14 @@ def check(experiment: Experiment) -> None:
         raise ExperimentError(
             "parallel.data_style = 'gossip': needs parallel.topology, which is not set"
         )
-    topology_named(parallel.topology, parallel.axis_size("data"))
+    topology = topology_named(parallel.topology, parallel.axis_size("data"))
+    period, horizon = len(topology.taken), experiment.run.horizon
+    if horizon < period:
+        raise ExperimentError(
+            f"run.horizon = {horizon}: parallel.topology = {parallel.topology!r} of "
+            f"{parallel.axis_size('data')} replicas has other neighbours in each of {period} "
+            f"steps; allowed: {period} or more"
+        )
 
 
 def mix_parameters(lowered: Lowered) -> Lowered:

@@ -9,6 +9,7 @@ Training", sections 3 and 4: with one peer a step, 2^k replicas have the exact m
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from math import isqrt
 
@@ -115,10 +116,16 @@ def _torus(count: int) -> Topology:
 
 
 def _from_file(name: str, count: int) -> Topology:
-    """Return the weights of a file with a line for each replica, separated by commas."""
+    """Return the weights of a file with a line for each replica, separated by commas.
+
+    Powers of doubly stochastic weights approach the mean if replicas are connected and no
+    eigenvalue but the first has the absolute value 1.
+    """
     asked, path = f"parallel.topology = {name!r}", name.removeprefix(FILE)
     try:
-        matrix = np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty file, which has too few weights
+            matrix = np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float64)
     except OSError as error:
         raise ExperimentError(f"{asked}: {error.strerror or error}") from None
     except ValueError as error:
@@ -144,6 +151,12 @@ def _from_file(name: str, count: int) -> Topology:
     if len(reached) < count:
         lost = next(replica for replica in range(count) if replica not in reached)
         raise ExperimentError(f"{asked}: is not connected: nothing of row {lost} gets to row 0")
+    sizes = np.sort(np.abs(np.linalg.eigvals(matrix)))
+    if count > 1 and sizes[-2] > 1.0 - TOLERANCE:
+        raise ExperimentError(
+            f"{asked}: replicas hand parameters round and never get closer; allowed: a weight "
+            "above 0 for a replica's own parameters in at least one row"
+        )
     rows_of = [
         {replica: float(line[replica])} | {int(j): float(line[j]) for j in np.flatnonzero(line)}
         for replica, line in enumerate(matrix)

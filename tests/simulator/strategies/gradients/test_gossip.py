@@ -100,6 +100,11 @@ def test_weights_are_part_of_the_hash(tmp_path) -> None:
         ([], "'gossip': needs parallel.topology, which is not set"),
         (["topology=star"], "parallel.topology = 'star': allowed: ring, torus"),
         (["topology=torus", "data=3"], "3 replicas form no grid"),
+        (
+            ["topology=one-peer-exponential", "data=8", "horizon=2"],
+            "run.horizon = 2: parallel.topology = 'one-peer-exponential' of 8 replicas has other "
+            "neighbours in each of 3 steps; allowed: 3 or more",
+        ),
         (["topology=ring", "zero=3"], "parallel.zero = 3: replicas share what is equal"),
         (["topology=ring", "data=1"], "there is one replica, and nothing to exchange"),
         (["topology=ring", "model=unit"], "workload.model = 'unit' has no parameters"),

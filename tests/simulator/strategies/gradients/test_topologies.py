@@ -91,8 +91,8 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
     topology = topology_named(written(tmp_path, "0.5,0.5,0\n0,0.5,0.5\n0.5,0,0.5\n"), 3)
     assert topology.row(1, 7) == {1: 0.5, 2: 0.5}
     assert topology.takers(0, 0) == [2]
-    alone = topology_named(written(tmp_path, "0,1\n1,0\n"), 2)
-    assert alone.row(0, 0) == {0: 0.0, 1: 1.0}
+    others = topology_named(written(tmp_path, "0,0.5,0.5\n0.5,0,0.5\n0.5,0.5,0\n"), 3)
+    assert others.row(0, 0) == {0: 0.0, 1: 0.5, 2: 0.5}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,8 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
     [
         ("0.5,0.5\n0.5,0.4\n", "row 1 adds up to 0.9; rows and columns must add up to 1"),
         ("1,0\n0,1\n", "is not connected: nothing of row 1 gets to row 0"),
+        ("0,1\n1,0\n", "replicas hand parameters round and never get closer"),
+        ("", "has 0 × 1 weights; this plan needs 2 × 2"),
         ("1.5,-0.5\n-0.5,1.5\n", "row 0 has a weight below 0, or none"),
         ("nan,1\n1,0\n", "row 0 has a weight below 0, or none"),
         ("1\n", "has 1 × 1 weights; this plan needs 2 × 2"),
