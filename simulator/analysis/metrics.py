@@ -158,7 +158,11 @@ def metrics_of(
         token="image" if workload.family.data == "images" else "token",
         ranks=[_with_contents(row, experiment, contents) for row in rank_metrics(timeline)],
         parameters=model_parameters(experiment),
-        steps=step_times(timeline, experiment.parallel.sync_period or 1),
+        steps=step_times(
+            timeline,
+            experiment.parallel.sync_period or 1,
+            experiment.parallel.local_after or 0,
+        ),
     )
     return found.over_iterations(timeline.statistics)
 

@@ -54,17 +54,18 @@ def step_ends(timeline: Timeline) -> Floats:
     return ends
 
 
-def step_times(timeline: Timeline, period: int = 1) -> StepTimes:
+def step_times(timeline: Timeline, period: int = 1, before: int = 0) -> StepTimes:
     """Return the times of the training steps of a timeline.
 
     Args:
         timeline: of any number of steps.
         period: the number of steps after which they are alike again.
+        before: the number of steps ahead of the first period, which are of another kind.
     """
     ends, count = step_ends(timeline), timeline.horizon
-    periods = (count - 1) // period
-    if period == 1 and count > 2:
-        periods -= 1  # the first interval may still be shorter or longer
+    # The first interval may still be shorter or longer.
+    left_out = max(before, 2 if period == 1 and count > 2 else 1)
+    periods = (count - left_out) // period
     steady = None
     if periods > 0:
         steps = periods * period

@@ -32,6 +32,13 @@ def test_a_steady_state_has_whole_periods() -> None:
     assert step_times(averaged, 6).steady_s is None
 
 
+def test_a_steady_state_has_no_steps_from_before_the_first_period() -> None:
+    late = timeline([0, 1, 2, 3, 4], [10.0, 20.0, 30.0, 31.0, 35.0])
+    assert step_times(late, 2, before=3).steady_s == 2.5
+    assert step_times(late, 1, before=3).steady_s == 2.5
+    assert step_times(late, 1, before=1) == step_times(late)
+
+
 def test_one_step_has_no_steady_state() -> None:
     one = step_times(timeline([0, 0], [1.0, 2.0]))
     assert one == StepTimes(1, 2.0, 2.0)
