@@ -96,9 +96,14 @@ def run(
         peak_flops = peak_flops_of(experiment, saved_profile(experiment))
         check_speeds_are_paced(experiment)
         check_host_memory(job, program, on_host)
-        check_device_memory(job, rank, local, device)
     except ExperimentError as error:
         if local == 0:
+            print(f"twinline: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    try:
+        check_device_memory(job, rank, local, device)
+    except ExperimentError as error:  # other devices may be large enough for their ranks
+        if local % experiment.cluster.ranks_per_device == 0:
             print(f"twinline: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     torch.set_num_threads(1)

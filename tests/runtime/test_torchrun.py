@@ -17,6 +17,7 @@ from runtime.execution.running import run
 from runtime.torchrun import app
 from simulator.cluster.profile_file import load_profile
 from simulator.cluster.resolve import resolve
+from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import load
 from simulator.prediction import predict
 from simulator.timeline.trace import load_trace
@@ -46,6 +47,22 @@ def test_torchrun_with_the_wrong_number_of_ranks_is_one_line(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")  # each host says it once
     assert refusal() == ""
+
+
+def test_a_device_that_is_too_small_is_named_by_a_rank_on_it(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first rank of the host may be on a device that is large enough."""
+
+    def refused(*_: object) -> None:
+        raise ExperimentError("parallel: GPU 1 needs more")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("runtime.torchrun.check_device_memory", refused)
+    where = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (where | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    assert refusal() == "twinline: parallel: GPU 1 needs more\n"
 
 
 def on_two_hosts(folder: Path, *flags: str, ranks_per_host: int = 1) -> list[tuple[int, str, str]]:
