@@ -83,9 +83,9 @@ class UserPolicy(Policy):
         return text
 
     def _ask(self, question: Callable[..., Answer], *arguments: object) -> Answer:
-        before = dict(vars(self.policy))
+        before = repr(vars(self.policy))  # a list that it keeps may have changed in place
         answer = self.code.call(question, *arguments)
-        if vars(self.policy) != before:
+        if repr(vars(self.policy)) != before:
             raise self.code.mistake(
                 f"{self.code.file}: {question.__name__} has changed the policy; allowed: answers "
                 "that follow from the question"

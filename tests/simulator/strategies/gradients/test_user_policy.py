@@ -87,6 +87,9 @@ def test_a_policy_of_ours_is_asked_the_same_through_it() -> None:
          "mine.py: is_due returned True; allowed: False where no push is pending"),
         ("class policy(Policy):\n  def choose(self, waiting, served): self.last = waiting",
          "mine.py: choose has changed the policy; allowed: answers that follow from the question"),
+        ("class policy(Policy):\n  def __init__(self): self.seen = []\n"
+         "  def choose(self, waiting, served): return self.seen.append(1) or waiting[0]",
+         "mine.py: choose has changed the policy; allowed: answers that follow from the question"),
         ("class policy(Policy):\n  def admits(self, request, served): return request.rank != 1",
          "deadlock: "),
     ],
