@@ -90,8 +90,10 @@ class EstimatedCosts(Costs):
         assert not program.is_folded or (folding and folding.list_of == program.list_of)
         self.demands = Demands(program, cluster, folding, durations.seconds)
         self.capacities = self.demands.capacities
-        self._queued = None
-        if self.has_host and not hides_host(durations.experiment, program):
+        self._queued, self._launches = None, list[float]()
+        if self.has_host and hides_host(durations.experiment, program):
+            self._launches = launch_times(program, cluster)
+        elif self.has_host:
             self._queued = _queued_before(program)
         self._shares: dict[tuple[int, int], tuple[float, float]] = {}
 
@@ -124,8 +126,7 @@ class EstimatedCosts(Costs):
 
     def all_launches(self, program: Program) -> list[float]:
         """Return when hosts that run ahead have launched each instruction at the earliest."""
-        hidden = self.has_host and hides_host(self.durations.experiment, program)
-        return launch_times(program, self.cluster) if hidden else []
+        return self._launches
 
     def alone(self, instruction: Instruction) -> float:
         """Return the duration of an instruction without host time."""

@@ -50,6 +50,14 @@ def test_what_launching_takes_by_hand():
     assert launch_times(program, cluster) == pytest.approx(by_hand)
 
 
+def test_the_steps_that_are_sampled_share_what_launching_takes():
+    """Whether hosts can run ahead is found by following the whole program."""
+    experiment, program, cluster = of()
+    costs = costs_of(program, experiment, cluster)
+    assert costs.all_launches(program)
+    assert costs.sampled(0, 1).all_launches(program) is costs.all_launches(program)
+
+
 @pytest.mark.parametrize("issue_s", [1e-9, 10.0])
 def test_nothing_begins_before_it_is_launched(issue_s):
     """Devices decide where hosts are quick, hosts where they are slow."""
