@@ -19,6 +19,7 @@ def describe_plan(experiment: Experiment) -> str:
         "sequence parallel" if parallel.sequence_parallel else "",
         parallel.context_style if parallel.context > 1 else "",
         parallel.tensor_style if "tensor_style" in parallel.model_fields_set else "",
+        parallel.data_style if parallel.data_style != "all-reduce" else "",
         counted(parallel.num_servers, "server") if parallel.has_servers else "",
         f"zero {parallel.zero}" if parallel.shards_optimizer else "",
         f"recompute {parallel.recompute}" if parallel.recompute != "none" else "",

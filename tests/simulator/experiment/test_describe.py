@@ -24,7 +24,11 @@ MOE = {"model": "moe-gpt", "experts": 4}
         ),
         (
             {"data": 2, "data_style": "parameter-server"},
-            "gpt, data 2, 1 server, 1 microbatch",
+            "gpt, data 2, parameter-server, 1 server, 1 microbatch",
+        ),
+        (
+            {"data": 2, "data_style": "gossip", "topology": "ring"},
+            "gpt, data 2, gossip, 1 microbatch",
         ),
         ({"data": 4, "zero": 2}, "gpt, data 4, zero 2, 1 microbatch"),
         ({"context": 2}, "gpt, context 2, ring, 1 microbatch"),
