@@ -15,6 +15,7 @@ import torch
 
 from runtime.executor.device_streams import DeviceStream, DeviceStreams, Event, Work
 
+CLOSE_S = 1.0
 LOOK_S = 0.1
 """The time between two looks of a stream that waits whether it was given up."""
 
@@ -48,7 +49,10 @@ class HostStreams(DeviceStreams):
         """End the threads; one that hangs is left to the end of the process."""
         self.closed.set()
         for stream in self._streams.values():
-            stream.close()
+            stream.launch(lambda: None)  # wakes it
+        deadline = time.monotonic() + CLOSE_S  # of all streams together
+        for stream in self._streams.values():
+            stream.join(max(deadline - time.monotonic(), 0.0))
 
 
 class _Mark:
@@ -114,9 +118,8 @@ class HostStream(DeviceStream):
         event.mark = _Mark()
         self._queue.put(event.mark.now)
 
-    def close(self, timeout_s: float = 1.0) -> None:
-        """End the thread, whatever is queued."""
-        self._queue.put(lambda: None)
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end of the thread."""
         self._thread.join(timeout_s)
 
     def _loop(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from runtime.executor.host_streams import HostStreams
+from runtime.executor.host_streams import HostStream, HostStreams
 
 
 @pytest.fixture
@@ -68,3 +69,16 @@ def test_a_stream_that_waits_for_ever_can_be_given_up():
     stream.wait(never)
     streams.close()
     assert not stream._thread.is_alive()
+
+
+def test_streams_that_hang_are_waited_for_together(monkeypatch):
+    waited, gate, streams = [], threading.Event(), HostStreams()
+    for name in "abc":
+        streams.stream(name).launch(gate.wait)
+    monkeypatch.setattr(HostStream, "join", lambda self, timeout_s: waited.append(timeout_s))
+    moments = iter([5, 5.25, 6, 7])
+    clock = SimpleNamespace(monotonic=lambda: next(moments))
+    monkeypatch.setattr("runtime.executor.host_streams.time", clock)
+    streams.close()
+    gate.set()
+    assert waited == [0.75, 0, 0]
