@@ -160,7 +160,7 @@ def metrics_of(
         parameters=model_parameters(experiment),
         steps=step_times(
             timeline,
-            experiment.parallel.sync_period or 1,
+            experiment.parallel.step_period,
             experiment.parallel.local_after or 0,
         ),
     )

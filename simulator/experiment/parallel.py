@@ -133,6 +133,18 @@ class Parallel(Section):
         return self.data_style in ("local-sgd", "diloco", "gossip")
 
     @property
+    def has_neighbours(self) -> bool:
+        """Tell whether replicas exchange messages with neighbours, so that all must be there."""
+        return self.data_style == "gossip"
+
+    @property
+    def step_period(self) -> int:
+        """Number of training steps after which steps are alike again."""
+        if self.topology == "one-peer-exponential":
+            return max((self.axis_size("data") - 1).bit_length(), 1)
+        return self.sync_period or 1
+
+    @property
     def averaged_shares(self) -> int:
         """Number of shares of the batch whose mean gradient a rank hands on or updates with."""
         if self.is_asynchronous:

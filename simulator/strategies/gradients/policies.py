@@ -24,7 +24,7 @@ GROUP = "twinline.policies"
 
 POLICIES: dict[str, Callable[[Experiment, int], Policy]] = {
     "first-come": lambda experiment, number: FirstCome(),
-    "random-order": lambda experiment, number: RandomOrder(experiment.run.seed + number),
+    "random-order": lambda experiment, number: RandomOrder(_seed_of(experiment, number)),
     "bounded-staleness": lambda experiment, number: BoundedStaleness(
         experiment.parallel.staleness_bound or 0
     ),
@@ -35,6 +35,11 @@ POLICIES: dict[str, Callable[[Experiment, int], Policy]] = {
 
 SETTINGS = {"bounded-staleness": "staleness_bound", "softsync": "pushes", "first-n": "pushes"}
 """The key that a policy needs."""
+
+
+def _seed_of(experiment: Experiment, number: int) -> int:
+    """Return the seed of a server: of each its own, whatever the seeds of other runs."""
+    return experiment.run.seed ^ (number << 32)
 
 
 def policy_of(experiment: Experiment, number: int = 0) -> Policy:
