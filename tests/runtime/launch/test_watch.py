@@ -86,7 +86,7 @@ def test_a_rank_that_is_killed_between_jobs_is_named(fresh, experiment, processe
     assert processes_with(folder) == []
 
 
-@pytest.mark.parametrize("timeout_s", [1e-3, 0.03])
+@pytest.mark.parametrize("timeout_s", [5e-3, 0.03])
 def test_a_timeout_that_is_too_short_is_told_in_our_words(fresh, experiment, timeout_s):
     """Wherever it strikes: while ranks meet, in a message, or while others compute."""
     long = experiment(model="unit", pipeline=2, forward=0.2, timeout_s=timeout_s)

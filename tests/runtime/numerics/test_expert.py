@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from simulator.prediction import predict
+from simulator.program.operations import Op
 
 TINY = {"model": "moe-gpt", "layers": 2, "hidden": 16, "heads": 4}
 DROPS = {"capacity_factor": 0.7}
@@ -58,11 +59,23 @@ def test_every_tensor_has_the_bytes_the_program_says(run, keys):
         assert Counter((-changes[changes < 0]).tolist()) == Counter(made)
 
 
-# In these nothing is communicated beside a pass, so the order of all changes is certain.
+# In these nothing but what ZeRO 3 gathers ahead is communicated beside a pass, so the order of all
+# other changes is certain; a gather begins as soon as its thread has woken up.
 @pytest.mark.parametrize(
     "keys", [k for k in PLANS if not k.keys() & {"pipeline", "sequence_parallel"}], ids=name_of
 )
 def test_peak_memory_is_as_predicted(run, keys):
     ran = run(**{**TINY, **keys})
-    predicted = predict(ran.experiment).timeline.memory
-    assert [m.peak for m in ran.measurement.timeline.memory] == [m.peak for m in predicted]
+    predicted = [memory.peak for memory in predict(ran.experiment).timeline.memory]
+    measured = [memory.peak for memory in ran.measurement.timeline.memory]
+    if keys.get("zero") == 3:
+        gathered = max(
+            tensor.nbytes
+            for instruction in ran.program.ranks[0]
+            if instruction.task.op is Op.ALL_GATHER
+            for tensor in instruction.task.allocates
+        )
+        for found, expected in zip(measured, predicted, strict=True):
+            assert expected - gathered <= found <= expected
+    else:
+        assert measured == predicted

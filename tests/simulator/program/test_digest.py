@@ -61,6 +61,7 @@ OTHER = {
     "root": 6,
     "queue": "q",
     "policy": FirstCome(),
+    "coefficients": (0.5,),
     "segments": ((2, 5),),
     "replicas": (2, 6, 11),
     "shards": (2, 4),

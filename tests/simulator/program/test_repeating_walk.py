@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, reject
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, lower, parse
@@ -73,6 +73,7 @@ def plans(draw) -> Experiment:
         return reject()
 
 
+@settings(max_examples=50, deadline=None)
 @given(plans())
 def test_what_is_skipped_has_the_times_of_what_is_not(experiment: Experiment) -> None:
     cluster = resolve(experiment)
