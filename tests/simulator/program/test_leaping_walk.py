@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, reject
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from simulator import Experiment, ExperimentError, lower, parse
@@ -50,6 +50,7 @@ def plans(draw) -> Experiment:
         return reject()
 
 
+@settings(max_examples=60, deadline=None)
 @given(plans())
 def test_leaps_change_no_time(experiment: Experiment) -> None:
     cluster = resolve(experiment)

@@ -126,8 +126,15 @@ def test_a_worker_pulls_from_all_servers_and_pushes_to_each_as_soon_as_it_can() 
 
 
 def test_servers_decide_at_random_of_different_seeds() -> None:
-    keys = [*SEVERAL, "parallel.servers=2", "parallel.policy=random-order", "run.seed=7"]
-    assert [queue.policy for queue in program(*keys).queues] == [RandomOrder(7), RandomOrder(8)]
+    keys = [*SEVERAL, "parallel.servers=2", "parallel.policy=random-order"]
+    seeds = [
+        queue.policy.seed
+        for seed in (7, 8)  # of neither run, though they follow each other
+        for queue in program(*keys, f"run.seed={seed}").queues
+        if isinstance(queue.policy, RandomOrder)
+    ]
+    assert len(set(seeds)) == 4
+    assert seeds[0] == 7
 
 
 def test_staleness_is_counted_for_each_worker_at_each_server() -> None:
