@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("suite", max_examples=50)
+settings.load_profile("suite")  # half the usual number, so that all tests stay under eight minutes
 
 
 @pytest.fixture(autouse=True, scope="session")
