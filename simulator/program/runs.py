@@ -188,16 +188,11 @@ def _run(
     posted, start, ends = (column[: len(streams)] for column in times)
     counts: dict[Stream, int] = {}
     free: dict[Stream, float] = {}
-    breaks: dict[float, int] = {}
-    latest = 0.0
-    for number, (stream, end) in enumerate(zip(streams, ends, strict=True), 1):
+    for stream, end in zip(streams, ends, strict=True):
         counts[stream] = counts.get(stream, 0) + 1
         free[stream] = end
-        latest = max(latest, end)
-        if stream == COMPUTE_STREAM and end >= latest:
-            breaks[end] = number
     within = (posted, start, ends)
-    pairs = tuple(breaks.items())
+    pairs = tuple(_breaks(streams, ends).items())
     return Run(len(streams) - left, outside, (), within, counts, free, uses, pairs)
 
 
@@ -206,9 +201,15 @@ def settled(streams: Sequence[Stream], ends: Sequence[float]) -> int:
 
     What goes on beyond that may be slowed by what comes behind the run.
     """
-    count, latest = 0, 0.0
+    return max(_breaks(streams, ends).values(), default=0)
+
+
+def _breaks(streams: Sequence[Stream], ends: Sequence[float]) -> dict[float, int]:
+    """Return when a compute ends and all before it have, and how many have ended then."""
+    found: dict[float, int] = {}
+    latest = 0.0
     for number, (stream, end) in enumerate(zip(streams, ends, strict=True), 1):
         latest = max(latest, end)
         if stream == COMPUTE_STREAM and end >= latest:
-            count = number
-    return count
+            found[end] = number
+    return found
