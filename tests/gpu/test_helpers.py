@@ -160,7 +160,7 @@ def test_drift_is_what_clocks_differ_by() -> None:
 
 @pytest.mark.parametrize(("queues", "late"), [(32, 0), (8, 3)])
 def test_streams_behind_a_sleep_in_their_queue_are_late(queues: int, late: int) -> None:
-    """Of 8 queues, streams 8 and 16 share that of the sleep, and 9 that of the wait for it."""
+    """Streams 8 and 16 share the queue of the sleep, of 8, and 9 that of the wait for it."""
     gpu = Gpu(queues)
     found = gpu_probes.queues(gpu, gpu.clock)
     assert found["late_streams"] == late

@@ -29,7 +29,7 @@ def test_clocks(gpu, probe) -> None:
 
 @pytest.mark.parametrize("connections", [8, WORK_QUEUES])
 def test_streams_that_share_a_queue(gpu, probe, connections) -> None:
-    """With as many queues as ranks are given, none waits for what it does not depend on."""
+    """No stream waits for what it does not depend on, with as many queues as ranks are given."""
     found = probe("queues", CUDA_DEVICE_MAX_CONNECTIONS=str(connections))
     late = int(found["late_streams"])
     enough = connections == WORK_QUEUES

@@ -34,7 +34,7 @@ def test_one_rank_trains_as_on_a_cpu(gpu, four) -> None:
 
 
 def test_a_host_that_runs_ahead_trains_as_one_that_waits(gpu, four) -> None:
-    """To the last bit, but for the atomic additions of an embedding's gradient."""
+    """They are equal to the last bit, but for atomic additions of an embedding's gradient."""
     found = {
         host: run(
             load(None, [*SMALL, *ON_GPU, "parallel.pipeline=1", f"run.host={host}"]), workers=four

@@ -126,7 +126,7 @@ def removable(instructions):
     ids=named,
 )
 def test_a_wait_that_is_missing_shows(alone, experiment, plan):
-    """Where a stream is slow that should have been waited for, numbers are wrong or missing."""
+    """Numbers are wrong or missing where a slow stream should have been waited for."""
     plan = plan | {"microbatches": 2}
     context, batches = set_up(experiment, alone, plan)
     expected = outcome(Executor(context), batches, steps=1)
@@ -187,7 +187,7 @@ class SlowStream(DeviceStream):
 
 
 class SlowStreams(DeviceStreams):
-    """As on a GPU: the host has launched everything long before the device comes to it."""
+    """A device far behind: the host has launched everything long before it gets to it."""
 
     def __init__(self):
         self.log, self.events, self.count, self.made = [], [], 0, {}
