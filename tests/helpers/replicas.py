@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,17 @@ from simulator.experiment.experiment import Experiment
 from simulator.workloads.describe import describe
 
 CPU = torch.device("cpu")
+
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
+    "sgd": torch.optim.SGD,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+"""Torch's optimizers by the names of ours."""
+
+TOLERANCE = 1e-10
+"""The share of the largest value of a tensor by which sums in another order may differ."""
 
 Values = list[list[Tensor]]
 """Parameters of every replica, in the order of the model."""
@@ -88,3 +100,11 @@ def mix(weights: Any, values: Values) -> None:
         old = [p.detach().clone() for p in same]
         for i, p in enumerate(same):
             p.data.copy_(sum(float(weights[i][j]) * old[j] for j in range(len(old))))
+
+
+def assert_close(ours: Mapping[Any, Tensor], theirs: Mapping[Any, Tensor]) -> None:
+    """Assert that tensors of the same names are equal but for the order of sums."""
+    assert ours.keys() == theirs.keys()
+    for key, expected in theirs.items():
+        error = (ours[key] - expected).abs().max() / expected.abs().max()
+        assert error <= TOLERANCE, f"{key}: {error:.3g}"

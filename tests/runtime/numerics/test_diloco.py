@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from replicas import mix, train_apart
+from replicas import OPTIMIZERS, assert_close, mix, train_apart
 
 DILOCO = {"data_style": "diloco", "iterations": 2, "warmup": 0, "learning_rate": 0.05}
-OPTIMIZERS = {
-    "sgd": torch.optim.SGD,
-    "momentum": partial(torch.optim.SGD, momentum=0.9),
-    "adamw": torch.optim.AdamW,
-}
-TOLERANCE = 1e-10
 PLANS = [
     {"data": 2, "sync_period": 2, "horizon": 4, "optimizer": "adamw"},
     {"data": 3, "sync_period": 1, "horizon": 3, "model": "mlp", "layers": 3, "bucket_mb": 1e-6},
@@ -55,13 +48,6 @@ def reference(experiment: Any) -> Any:
         return OPTIMIZERS[experiment.workload.optimizer](values, lr=lr)
 
     return train_apart(experiment, make_optimizer, exchange)
-
-
-def assert_close(ours: Any, theirs: Any) -> None:
-    assert ours.keys() == theirs.keys()
-    for key, expected in theirs.items():
-        error = (ours[key] - expected).abs().max() / expected.abs().max()
-        assert error <= TOLERANCE, f"{key}: {error:.3g}"
 
 
 def name_of(keys: dict[str, Any]) -> str:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
-import torch
 
-from replicas import mix, train_apart
+from replicas import OPTIMIZERS, assert_close, mix, train_apart
 from simulator.strategies.gradients.topologies import topology_named
 
 GOSSIP = {"data_style": "gossip", "iterations": 2, "warmup": 0}
-OPTIMIZERS = {
-    "sgd": torch.optim.SGD,
-    "momentum": partial(torch.optim.SGD, momentum=0.9),
-    "adam": torch.optim.Adam,
-}
-TOLERANCE = 1e-10
 PLANS = [
     {"data": 4, "topology": "ring", "horizon": 3},
     {"data": 4, "topology": "ring", "model": "mlp", "layers": 3, "bucket_mb": 1e-6},
@@ -45,13 +37,6 @@ def reference(experiment: Any) -> Any:
         OPTIMIZERS[experiment.workload.optimizer],
         lambda step, values: mix(topology.matrix(step), values),
     )
-
-
-def assert_close(ours: Any, theirs: Any) -> None:
-    assert ours.keys() == theirs.keys()
-    for key, expected in theirs.items():
-        error = (ours[key] - expected).abs().max() / expected.abs().max()
-        assert error <= TOLERANCE, f"{key}: {error:.3g}"
 
 
 def name_of(keys: dict[str, Any]) -> str:

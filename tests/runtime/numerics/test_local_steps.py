@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from replicas import mix, train_apart
+from replicas import OPTIMIZERS, assert_close, mix, train_apart
 
 LOCAL = {"data_style": "local-sgd", "iterations": 2, "warmup": 0}
-OPTIMIZERS = {
-    "sgd": torch.optim.SGD,
-    "momentum": partial(torch.optim.SGD, momentum=0.9),
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
-TOLERANCE = 1e-10
 PLANS = [
     {"data": 2, "sync_period": 2, "horizon": 4},
     {"data": 3, "sync_period": 3, "horizon": 3, "model": "mlp", "layers": 3, "microbatches": 2},
@@ -53,13 +45,6 @@ def reference(experiment: Any) -> Any:
 
     optimizer = OPTIMIZERS[experiment.workload.optimizer]
     return train_apart(experiment, optimizer, exchange, lambda step: step < before)
-
-
-def assert_close(ours: Any, theirs: Any) -> None:
-    assert ours.keys() == theirs.keys()
-    for key, expected in theirs.items():
-        error = (ours[key] - expected).abs().max() / expected.abs().max()
-        assert error <= TOLERANCE, f"{key}: {error:.3g}"
 
 
 def name_of(keys: dict[str, Any]) -> str:
