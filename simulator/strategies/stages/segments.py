@@ -5,6 +5,7 @@ It is also cut where an exchange is waited for and, where blocks are recomputed,
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -85,7 +86,9 @@ class Filling:
 
     def contents(self, layers: Sequence[Layer], pieces: Sequence[Range]) -> BucketContents:
         """Return what is in the bucket, by the pieces that its layers lie in."""
-        segments = [(a, b) for a, b in pieces if any(a <= member < b for member in self.members)]
+        starts = [first for first, _ in pieces]
+        numbers = {bisect(starts, member) - 1 for member in self.members}
+        segments = [pieces[number] for number in sorted(numbers)]
         parameters = sum(layers[member].parameters for member in self.members)
         return BucketContents(tuple(segments), self.axes, parameters)
 
