@@ -99,7 +99,12 @@ def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
     half = {"parallel.data": ranks // 2, "parallel.servers": ranks // 2, "parallel.bucket_mb": 1.0}
     yield "parameter server", "data parallel", half | {"parallel.data_style": "parameter-server"}
     apart = {"parallel.data": ranks - 1, "parallel.data_style": "asynchronous", "run.horizon": 4}
-    yield "asynchronous data parallel", "data parallel", apart | {"parallel.bucket_mb": 1e6}
+    apart |= {"parallel.bucket_mb": 1e6}
+    yield "asynchronous data parallel", "data parallel", apart
+    stale = {"parallel.data_style": "stale-synchronous", "parallel.staleness_bound": 1}
+    yield "stale synchronous parallel", "data parallel", apart | stale
+    soft = {"parallel.data_style": "soft-synchronous", "parallel.gradients_per_update": ranks // 2}
+    yield "soft-synchronous parallel", "data parallel", apart | soft
     rarely = data | {"parallel.sync_period": 2, "run.horizon": 4, "run.iterations": 5}
     yield "local SGD", "data parallel", rarely | {"parallel.data_style": "local-sgd"}
     yield "DiLoCo", "data parallel", rarely | {"parallel.data_style": "diloco"}

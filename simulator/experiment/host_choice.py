@@ -63,7 +63,8 @@ def _obstacle(experiment: Experiment) -> str | None:
         model = experiment.workload.model
         return f"with workload.model = {model!r} the host sleeps until each instruction is due"
     if experiment.parallel.is_asynchronous:
-        return "with parallel.data_style = 'asynchronous' the host decides who is served"
+        style = experiment.parallel.data_style
+        return f"with parallel.data_style = {style!r} the host decides who is served"
     if run.device == "cuda" and not uses_nccl(experiment):
         return "on GPUs gloo's transfers are of the host, which waits for the device"
     return None

@@ -27,16 +27,20 @@ class Parallel(Section):
             attention core, or all of a block but its input.
         data_style: how replicas come to equal parameters: "all-reduce" sums gradients over them,
             and each updates its own; "parameter-server" sums them on servers, which update;
-            "asynchronous" lets each push its own to a server and pull parameters when it likes;
+            "asynchronous" lets each push its own to a server and pull parameters when it likes,
+            "stale-synchronous" unless it is too far ahead of the slowest, "soft-synchronous"
+            with updates by the mean of several of them;
             "local-sgd" lets each update by its own, and averages parameters now and then;
             "diloco" also takes a step of an outer optimizer with how much they have changed;
             "gossip" lets each mix its parameters with those of neighbours in every step.
         servers: number of these servers, ranks behind those of the mesh; unset, 1.
-        policy: whom a server of asynchronous workers serves next, and when it updates; by name,
-            or by the file or dotted name of one of the user's own.
+        policy: whom a server of data_style "asynchronous" serves next, and when it updates; by
+            name, or by the file or dotted name of one of the user's own.
         staleness_bound: pushes that a worker may be ahead of the slowest one when it pulls, for
-            policy "bounded-staleness".
-        pushes: pushes that an update averages, for policy "softsync" and "first-n".
+            data_style "stale-synchronous".
+        gradients_per_update, backup_workers: for data_style "soft-synchronous" one of the two:
+            how many workers' gradients an update averages, however old they are; or how many
+            fewer than there are, those of the newest parameters alone.
         sync_period: training steps from one average of the parameters to the next.
         local_after: training steps of the program in which gradients are summed over replicas,
             before local ones begin; unset, 0.
@@ -70,12 +74,20 @@ class Parallel(Section):
     microbatches: Degree = 1
     microbatch_size: Positive | None = None
     data_style: Literal[
-        "all-reduce", "parameter-server", "asynchronous", "local-sgd", "diloco", "gossip"
+        "all-reduce",
+        "parameter-server",
+        "asynchronous",
+        "stale-synchronous",
+        "soft-synchronous",
+        "local-sgd",
+        "diloco",
+        "gossip",
     ] = "all-reduce"
     servers: Degree | None = None
     policy: str = "first-come"
     staleness_bound: Annotated[int, Field(ge=0)] | None = None
-    pushes: Positive | None = None
+    gradients_per_update: Positive | None = None
+    backup_workers: Annotated[int, Field(ge=0)] | None = None
     sync_period: Positive | None = None
     local_after: Annotated[int, Field(ge=0)] | None = None
     outer_learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -120,12 +132,12 @@ class Parallel(Section):
     @property
     def has_servers(self) -> bool:
         """Tell whether servers update the parameters."""
-        return self.data_style in ("parameter-server", "asynchronous")
+        return self.data_style == "parameter-server" or self.is_asynchronous
 
     @property
     def is_asynchronous(self) -> bool:
         """Tell whether a server serves workers as they come."""
-        return self.data_style == "asynchronous"
+        return self.data_style in ("asynchronous", "stale-synchronous", "soft-synchronous")
 
     @property
     def is_local(self) -> bool:

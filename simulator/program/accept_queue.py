@@ -78,6 +78,7 @@ class Acceptance:
     def __init__(self, queue: AcceptQueue, policy: Policy | None = None) -> None:
         self.queue, self._policy = queue, policy or queue.policy
         self.served = Served(
+            pulls=dict.fromkeys(queue.requests, 0),
             pushes=dict.fromkeys(queue.requests, 0),
             left=queue.pushes_of,
             version=dict.fromkeys(queue.requests, 0),
@@ -106,6 +107,7 @@ class Acceptance:
                 served.updates += 1
                 served.pending = []
         else:
+            served.pulls[rank] += 1
             served.version[rank] = served.updates
         served.decisions += 1
         self.decisions.append(Decision(accept, request.uid))

@@ -32,7 +32,7 @@ class Served:
 
     Attributes:
         decisions: requests that were accepted.
-        pushes: by worker, those that were accepted.
+        pulls, pushes: by worker, those that were accepted.
         left: by worker, pushes that are still to come.
         updates: how often the parameters have been updated.
         version: by worker, `updates` at its last pull; 0 before the first.
@@ -40,6 +40,7 @@ class Served:
     """
 
     decisions: int = 0
+    pulls: dict[int, int] = field(default_factory=dict)
     pushes: dict[int, int] = field(default_factory=dict)
     left: dict[int, int] = field(default_factory=dict)
     updates: int = 0
@@ -128,18 +129,22 @@ class RandomOrder(Policy):
 class BoundedStaleness(Policy):
     """Serves whoever comes first, but lets no worker get too far ahead of the slowest.
 
-    A pull waits while its worker has pushed more than `bound` times more often than the one
-    that has pushed least. Ho et al. 2013, "More Effective Distributed ML via a Stale Synchronous
-    Parallel Parameter Server".
+    Of its clock c, which is how often it has pushed, a worker pulls once everybody has pushed of
+    clock c - bound - 1, and so finds all of that. Its push waits until everybody has pulled of
+    clock c - bound, and so is not found by then: a pull reads what Ho et al. allow, up to clock
+    c + bound - 1 of others. With a bound of 0 that is what bulk-synchronous workers read. Ho et
+    al. 2013, "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server",
+    sections 3 and 4.
     """
 
     bound: int = 0
 
     def admits(self, request: Request, served: Served) -> bool:
-        """Tell whether a worker pushes, or is close enough to the slowest."""
-        if request.is_push:
-            return True
-        return served.pushes[request.rank] - min(served.pushes.values()) <= self.bound
+        """Tell whether the slowest is close enough."""
+        clock = served.pushes[request.rank] - self.bound
+        if not request.is_push:
+            return clock <= min(served.pushes.values())
+        return all(pulls > clock or not served.left[rank] for rank, pulls in served.pulls.items())
 
     def refusal(self, pushes: Mapping[int, int]) -> str | None:
         """Refuse a negative bound."""
@@ -148,52 +153,26 @@ class BoundedStaleness(Policy):
 
 @dataclass(frozen=True)
 class SoftSync(Policy):
-    """Serves whoever comes first, and updates with the mean of every `count` pushes.
+    """Updates with the mean of what the first `count` workers push, however old it is.
 
-    The last update takes what is left. Gupta, Zhang and Wang 2016, "Model Accuracy and Runtime
-    Tradeoff in Distributed Deep Learning" (softsync).
-    """
-
-    count: int = 1
-
-    def is_due(self, served: Served) -> bool:
-        """Tell whether so many pushes are pending, or nobody has any left."""
-        enough = len(served.pending) >= self.count or not any(served.left.values())
-        return enough and bool(served.pending)
-
-    def refusal(self, pushes: Mapping[int, int]) -> str | None:
-        """Refuse more pushes an update than there are."""
-        total = sum(pushes.values())
-        if 1 <= self.count <= total:
-            return None
-        return f"an update takes {self.count} pushes; allowed: 1 to {total}, which is all of them"
-
-
-@dataclass(frozen=True)
-class FirstN(Policy):
-    """Updates with the mean of the first `count` pushes of the newest version; drops late ones.
-
-    A worker whose push is pending gets no parameters before that update; one whose parameters
-    were updated meanwhile pushed too late: its push is accepted, changes nothing, and it may go
-    on at once. An update takes fewer pushes where no other worker has any left. With as many
-    pushes an update as workers it is synchronous training. Chen et al. 2016, "Revisiting
-    Distributed Synchronous SGD" (backup workers).
+    A worker whose push is pending gets no parameters before that update, so each has at most one
+    in it: one push an update is asynchronous training, and one of every worker synchronous. An
+    update takes fewer where no other worker has any left. Gupta, Zhang and Wang 2016, "Model
+    Accuracy and Runtime Tradeoff in Distributed Deep Learning" (softsync, where a worker may push
+    again into the same update); Dutta et al. 2018, "Slow and Stale Gradients Can Win the Race"
+    (K-async).
     """
 
     count: int = 1
 
     @property
     def is_lasting(self) -> bool:
-        """It is not so: which pushes are dropped depends on the order."""
+        """It is not so: which pushes are of one update depends on the order."""
         return False
 
     def admits(self, request: Request, served: Served) -> bool:
         """Tell whether a worker pushes, or waits for no update."""
         return request.is_push or request.rank not in served.pending
-
-    def counts(self, push: Request, served: Served) -> bool:
-        """Tell whether a gradient is one of the newest parameters."""
-        return served.version[push.rank] == served.updates
 
     def is_due(self, served: Served) -> bool:
         """Tell whether so many pushes are pending, or no other worker has any left."""
@@ -204,7 +183,21 @@ class FirstN(Policy):
         """Refuse more pushes an update than workers."""
         if 1 <= self.count <= len(pushes):
             return None
-        return f"an update takes the first {self.count} workers; allowed: 1 to {len(pushes)}"
+        return f"an update takes pushes of {self.count} workers; allowed: 1 to {len(pushes)}"
+
+
+@dataclass(frozen=True)
+class FirstN(SoftSync):
+    """Updates with the mean of the first `count` pushes of the newest version; drops late ones.
+
+    A worker whose parameters were updated meanwhile pushed too late: its push is accepted, changes
+    nothing, and it may go on at once. Chen et al. 2016, "Revisiting Distributed Synchronous SGD"
+    (backup workers).
+    """
+
+    def counts(self, push: Request, served: Served) -> bool:
+        """Tell whether a gradient is one of the newest parameters."""
+        return served.version[push.rank] == served.updates
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor, TensorName
 from simulator.strategies.gradients.buckets import resident_bytes
-from simulator.strategies.gradients.policies import policy_of
+from simulator.strategies.gradients.policies import POLICIES, policy_of
 from simulator.strategies.lowered import Lowered
 
 QUEUE = "server"
@@ -41,7 +41,7 @@ def check(experiment: Experiment) -> None:
     parallel, run = experiment.parallel, experiment.run
     if not parallel.is_asynchronous:
         return
-    asked = "parallel.data_style = 'asynchronous'"
+    asked = f"parallel.data_style = {parallel.data_style!r}"
     for key in ("pipeline", "tensor", "context", "expert"):
         if getattr(parallel, key) > 1:
             raise ExperimentError(
@@ -49,10 +49,10 @@ def check(experiment: Experiment) -> None:
                 f"whole model; allowed: 1"
             )
     if parallel.num_servers > 1 and not policy_of(experiment).is_lasting:
+        by = f"parallel.policy = {parallel.policy!r}" if parallel.policy not in POLICIES else asked
         raise ExperimentError(
-            f"parallel.servers = {parallel.servers}: with parallel.policy = {parallel.policy!r} "
-            "servers drop pushes of different workers, which could wait for each other for ever; "
-            "allowed: 1"
+            f"parallel.servers = {parallel.servers}: with {by} workers that wait at one server "
+            "for others could be waited for at the next, for ever; allowed: 1"
         )
     if run.device == "cuda" and run.backend != "gloo":
         raise ExperimentError(

@@ -44,7 +44,8 @@ def check(experiment: Experiment) -> None:
     if parallel.servers is not None and not parallel.has_servers:
         raise ExperimentError(
             f"parallel.servers = {parallel.servers}: only for parallel.data_style = "
-            f"'parameter-server' or 'asynchronous', not {parallel.data_style!r}"
+            "'parameter-server', 'asynchronous', 'stale-synchronous' or 'soft-synchronous', not "
+            f"{parallel.data_style!r}"
         )
     if not parallel.has_servers:
         return

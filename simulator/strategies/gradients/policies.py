@@ -1,4 +1,4 @@
-"""The policies that ``parallel.policy`` names: ours, and those of the user's own."""
+"""The policies of servers: those that a data style asks for, and those that are named."""
 
 from __future__ import annotations
 
@@ -25,16 +25,14 @@ GROUP = "twinline.policies"
 POLICIES: dict[str, Callable[[Experiment, int], Policy]] = {
     "first-come": lambda experiment, number: FirstCome(),
     "random-order": lambda experiment, number: RandomOrder(_seed_of(experiment, number)),
-    "bounded-staleness": lambda experiment, number: BoundedStaleness(
-        experiment.parallel.staleness_bound or 0
-    ),
-    "softsync": lambda experiment, number: SoftSync(experiment.parallel.pushes or 1),
-    "first-n": lambda experiment, number: FirstN(experiment.parallel.pushes or 1),
 }
 """The policies by name, each made for an experiment and one of its servers, by number."""
 
-SETTINGS = {"bounded-staleness": "staleness_bound", "softsync": "pushes", "first-n": "pushes"}
-"""The key that a policy needs."""
+SETTINGS = {
+    "stale-synchronous": ("staleness_bound",),
+    "soft-synchronous": ("gradients_per_update", "backup_workers"),
+}
+"""The keys of which a data style needs one."""
 
 
 def _seed_of(experiment: Experiment, number: int) -> int:
@@ -52,7 +50,14 @@ def policy_of(experiment: Experiment, number: int = 0) -> Policy:
     Raises:
         ExperimentError: there is none of that name, or the file has no policy.
     """
-    name = experiment.parallel.policy
+    parallel = experiment.parallel
+    if parallel.staleness_bound is not None:
+        return BoundedStaleness(parallel.staleness_bound)
+    if parallel.gradients_per_update is not None:
+        return SoftSync(parallel.gradients_per_update)
+    if parallel.backup_workers is not None:
+        return FirstN(parallel.data - parallel.backup_workers)
+    name = parallel.policy
     if name in POLICIES:
         return POLICIES[name](experiment, number)
     if is_user_code(name, GROUP):
@@ -79,28 +84,40 @@ def check_policy(experiment: Experiment) -> None:
         ExperimentError: with one line that names key, value and what is allowed.
     """
     parallel = experiment.parallel
-    policy = policy_of(experiment)
-    needed = SETTINGS.get(parallel.policy) if parallel.is_asynchronous else None
-    for key in ("staleness_bound", "pushes"):
-        value = getattr(parallel, key)
-        if value is not None and key != needed:
-            those = " or ".join(repr(name) for name, asks in SETTINGS.items() if asks == key)
-            raise ExperimentError(
-                f"parallel.{key} = {value}: only for parallel.data_style = 'asynchronous' with "
-                f"{KEY} = {those}"
-            )
-    if not parallel.is_asynchronous:
-        if parallel.policy != "first-come":
-            raise ExperimentError(
-                f"{KEY} = {parallel.policy!r}: only for parallel.data_style = 'asynchronous', not "
-                f"{parallel.data_style!r}"
-            )
-        return
-    if needed and getattr(parallel, needed) is None:
+    style = parallel.data_style
+    for owner, keys in SETTINGS.items():
+        for key in keys:
+            if getattr(parallel, key) is not None and style != owner:
+                raise ExperimentError(
+                    f"parallel.{key} = {getattr(parallel, key)}: only for parallel.data_style = "
+                    f"{owner!r}, not {style!r}"
+                )
+    if parallel.policy != "first-come" and style != "asynchronous":
         raise ExperimentError(
-            f"{KEY} = {parallel.policy!r}: needs parallel.{needed}, which is not set"
+            f"{KEY} = {parallel.policy!r}: only for parallel.data_style = 'asynchronous', not "
+            f"{style!r}"
         )
-    refusal = policy.refusal(dict.fromkeys(range(parallel.data), experiment.run.horizon))
+    if not parallel.is_asynchronous:
+        return
+    keys = SETTINGS.get(style, ("policy",))
+    given = [key for key in keys if getattr(parallel, key) is not None]
+    if len(given) != 1:
+        wanted = ("one of " if len(keys) > 1 else "") + ", ".join(f"parallel.{k}" for k in keys)
+        found = "all are" if given else "none is"
+        raise ExperimentError(f"parallel.data_style = {style!r}: needs {wanted}; {found} set")
+    key, value = given[0], getattr(parallel, given[0])
+    horizon = experiment.run.horizon
+    if key == "staleness_bound" and value >= horizon:
+        raise ExperimentError(
+            f"parallel.staleness_bound = {value}: with run.horizon = {horizon} no worker gets so "
+            f"far ahead; allowed: 0 to {horizon - 1}"
+        )
+    if key == "backup_workers" and value >= parallel.data:
+        raise ExperimentError(
+            f"parallel.backup_workers = {value}: with parallel.data = {parallel.data} workers none "
+            f"would be left; allowed: 0 to {parallel.data - 1}"
+        )
+    policy = policy_of(experiment)
+    refusal = policy.refusal(dict.fromkeys(range(parallel.data), horizon))
     if refusal is not None:
-        key, value = (needed, getattr(parallel, needed)) if needed else ("policy", parallel.policy)
         raise ExperimentError(f"parallel.{key} = {value!r}: {refusal}")

@@ -48,15 +48,16 @@ def test_requests_are_served_as_they_come() -> None:
 
 def test_who_may_not_be_served_waits() -> None:
     bell = Bell(BoundedStaleness(0), [2, 2])
-    (pull, push, again, _), (other, first, *_) = bell.queue.requests.values()
-    for uid in (pull, push, other):
+    (pull, push, again, last), (other, first, second, _) = bell.queue.requests.values()
+    for uid in (pull, other, push):
         bell.ring(uid)
         bell.reception.serve(60.0)
     bell.ring(again)  # before the other has pushed
     bell.ring(first)
     assert [bell.reception.serve(60.0)[0].uid for _ in range(2)] == [first, again]
-    bell.ring(bell.queue.requests[1][3])
-    bell.reception.serve(60.0)  # the third push, beside one
+    bell.ring(last)  # before the other has pulled
+    bell.ring(second)
+    assert [bell.reception.serve(60.0)[0].uid for _ in range(2)] == [second, last]
     with pytest.raises(TimeoutError, match=r"; not there: rank 2$"):
         bell.reception.serve(0.01)
     bell.ring(RuntimeError("that is all"))  # ends the thread

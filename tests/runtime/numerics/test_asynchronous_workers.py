@@ -20,17 +20,18 @@ from simulator.strategies.lowering import lower
 from simulator.timeline.trace import load_trace, save_trace
 
 BASE = {"data_style": "asynchronous", "data": 2, "horizon": 3, "microbatches": 2, "layers": 2}
+STALE, SOFT = {"data_style": "stale-synchronous"}, {"data_style": "soft-synchronous"}
 CASES: list[dict[str, Any]] = [
     {},
     {"iterations": 1, "warmup": 2, "optimizer": "adam", "learning_rate": 0.01},
     {"data": 3, "optimizer": "momentum"},
-    {"data": 3, "policy": "bounded-staleness", "staleness_bound": 0},
-    {"data": 3, "policy": "softsync", "pushes": 2},
-    {"data": 3, "policy": "first-n", "pushes": 2},
+    {"data": 3, **STALE, "staleness_bound": 0},
+    {"data": 3, **SOFT, "gradients_per_update": 2},
+    {"data": 3, **SOFT, "backup_workers": 1},
     {"policy": "random-order", "model": "mlp"},
     {"bucket_mb": 0.001},
     {"bucket_mb": 0.001, "servers": 2, "optimizer": "adam"},
-    {"bucket_mb": 0.001, "servers": 2, "policy": "bounded-staleness", "staleness_bound": 0},
+    {"bucket_mb": 0.001, "servers": 2, **STALE, "staleness_bound": 1},
 ]
 
 
@@ -131,14 +132,27 @@ def test_one_worker_is_plain_training(
     assert behind == [[0]] * len(ran.servers)
 
 
-def test_all_workers_an_update_is_synchronous_training(
-    run: Callable[..., Any], reference: Callable[..., Any], experiment: Callable[..., Any]
+LIMITS = {
+    "all gradients an update": {**SOFT, "gradients_per_update": 3, "optimizer": "adam"},
+    "no backup worker": {**SOFT, "backup_workers": 0, "optimizer": "momentum"},
+    "a bound of 0": {**STALE, "staleness_bound": 0, "learning_rate": 0.1 / 3},
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_limits_are_synchronous_training(
+    name: str,
+    run: Callable[..., Any],
+    reference: Callable[..., Any],
+    experiment: Callable[..., Any],
 ) -> None:
-    keys = {"data": 2, "microbatches": 2, "layers": 2}
-    ran = run(
-        **keys, data_style="asynchronous", policy="first-n", pushes=2, horizon=2, iterations=2
-    )
-    parameters, _, losses = reference(experiment(**keys, iterations=4))
+    """With a bound of 0 each worker's gradient is an update: their sum in place of their mean."""
+    keys = {"data": 3, "microbatches": 2, "layers": 2}
+    ran = run(**keys, **LIMITS[name], horizon=2, iterations=2)
+    optimizer = ran.experiment.workload.optimizer
+    rate = ran.experiment.run.learning_rate * (3 if name == "a bound of 0" else 1)
+    one = keys | {"optimizer": optimizer, "learning_rate": rate, "iterations": 4}
+    parameters, _, losses = reference(experiment(**one))
     assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
     ((held, _),) = ran.servers
     for key, expected in parameters.items():
@@ -148,7 +162,7 @@ def test_all_workers_an_update_is_synchronous_training(
 
 
 def test_idle_steps_take_no_time_in_the_program_and_change_nothing(run: Callable[..., Any]) -> None:
-    ran = run(**BASE | {"data": 3, "policy": "softsync", "pushes": 2})
+    ran = run(**BASE | {"data": 3, "horizon": 4, **SOFT, "gradients_per_update": 2})
     timeline = ran.measurement.timeline
     pushes = len(ran.program.queues[0].pushes)
     due = len(ran.program.queues[0].steps) - len(timeline.idle)

@@ -15,6 +15,8 @@ from table_costs import TableCosts
 
 ASKED = ["parallel.data_style=asynchronous", "parallel.pipeline=1", "workload.layers=2"]
 
+SOFT, STALE = (f"parallel.data_style={name}-synchronous" for name in ("soft", "stale"))
+
 
 def program(*more: str) -> Program:
     return lower(load(None, [*ASKED, *more]))
@@ -50,9 +52,9 @@ def test_workers_pull_compute_and_push_and_the_server_accepts() -> None:
             "whole model; allowed: 1",
         ),
         (
-            ["parallel.servers=2", "parallel.policy=first-n", "parallel.pushes=1"],
-            "parallel.servers = 2: with parallel.policy = 'first-n' servers drop pushes of "
-            "different workers, which could wait for each other for ever; allowed: 1",
+            [SOFT, "parallel.servers=2", "parallel.backup_workers=1"],
+            "parallel.servers = 2: with parallel.data_style = 'soft-synchronous' workers that wait "
+            "at one server for others could be waited for at the next, for ever; allowed: 1",
         ),
         (
             ["parallel.zero=1"],
@@ -148,7 +150,7 @@ def test_staleness_is_counted_for_each_worker_at_each_server() -> None:
 
 
 def test_workers_do_not_get_further_ahead_than_a_bound_at_any_server() -> None:
-    keys = ["parallel.policy=bounded-staleness", "parallel.staleness_bound=1", "run.horizon=6"]
+    keys = [STALE, "parallel.staleness_bound=1", "run.horizon=6"]
     several = program(*SEVERAL, "parallel.servers=2", *keys)
     table = [4.0 if i.rank == 0 and not i.task.queue else 0.25 for i in several]
     timeline = simulate(several, TableCosts(table))
