@@ -38,6 +38,7 @@ from simulator.experiment.spelling import (
 from simulator.experiment.workload import Workload
 from simulator.strategies.gradients.asynchronous import check as check_workers
 from simulator.strategies.gradients.diloco import check as check_outer_steps
+from simulator.strategies.gradients.fragments import check as check_fragments
 from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
@@ -82,6 +83,7 @@ register_checks(
     check_asynchronous,
     check_local_steps,
     check_outer_steps,
+    check_fragments,
     check_gossip,
     check_transforms,
     check_batch,

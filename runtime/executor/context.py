@@ -226,14 +226,14 @@ class RankContext:
         """Return the sum of tensors, in the first of them."""
         if not names:
             raise ValueError("its task names no tensor")
-        first, *others = (self.tensors[name, batch] for name in names)
+        first, *others = (self.tensors[tensor_key(name, batch)] for name in names)
         for other in others:
             first += other
         return first
 
     def put(self, name: TensorName, tensor: Tensor, instruction: Instruction) -> None:
         """Hold a boundary tensor that an instruction makes under its logical name."""
-        key = name, instruction.batch
+        key = tensor_key(name, instruction.batch)
         self.tensors[key] = tensor
         self.ledger.hold(key, tensor.nbytes, instruction.index)
 

@@ -107,7 +107,10 @@ def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
     yield "soft-synchronous parallel", "data parallel", apart | soft
     rarely = data | {"parallel.sync_period": 2, "run.horizon": 4, "run.iterations": 5}
     yield "local SGD", "data parallel", rarely | {"parallel.data_style": "local-sgd"}
-    yield "DiLoCo", "data parallel", rarely | {"parallel.data_style": "diloco"}
+    outer = rarely | {"parallel.data_style": "diloco"}
+    yield "DiLoCo", "data parallel", outer
+    parts = {"parallel.fragments": 2, "parallel.sync_period": 4, "parallel.bucket_mb": 1.0}
+    yield "DiLoCo, fragments", "data parallel", outer | parts | {"parallel.overlap_steps": 1}
     mixed = {"parallel.data_style": "gossip", "parallel.topology": "one-peer-exponential"}
     yield "gossip", "data parallel", data | mixed | {"run.horizon": 4, "run.iterations": 5}
 

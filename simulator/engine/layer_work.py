@@ -54,7 +54,7 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
 
 
 def work_of_bucket(task: Task, workload: Workload) -> Work:
-    """Return the bytes and kernels of the norm, the update or the mixing of a bucket.
+    """Return the bytes and kernels of the norm, the update, the mixing or a copy of a bucket.
 
     A replica scales its own parameters and adds those of its neighbours, one after the other. What
     an outer step reads and writes is in `runtime.executor.outer_optimizer`.
@@ -65,9 +65,12 @@ def work_of_bucket(task: Task, workload: Workload) -> Work:
     if cost is Formula.MIXING:
         others = len(task.sources)
         return Work((), (2.0 + 3.0 * others) * nbytes, 1 + others)
+    if cost is Formula.COPYING:
+        return Work((), 2.0 * nbytes, 1)
     if cost is Formula.OUTER_UPDATE:
-        has_velocity = task.coefficients[1] > 0
-        return Work((), (16.0 if has_velocity else 8.0) * nbytes, 6 if has_velocity else 3)
+        has_velocity, mixes = task.coefficients[1] > 0, bool(task.sources)
+        moved = (16.0 if has_velocity else 8.0) + 5.0 * mixes
+        return Work((), moved * nbytes, (6 if has_velocity else 3) + 2 * mixes)
     return work_of_update(nbytes / workload.dtype_bytes, nbytes, workload)
 
 

@@ -56,8 +56,9 @@ def key_of_task(
         details = _details(op, workload)
         if op is Op.MIX:
             details = (f"with {len(task.sources)}",)
-        elif op is Op.OUTER_STEP and task.coefficients[1]:
-            details = ("momentum",)
+        elif op is Op.OUTER_STEP:
+            details = ("momentum",) if task.coefficients[1] else ()
+            details += ("mixed in",) if task.sources else ()
         return PassKey(op, workload.dtype, details, parameters=count)
     return pass_key(op, layers[slice(*task.layers)], workload, parallel)
 

@@ -46,6 +46,12 @@ class Parallel(Section):
             before local ones begin; unset, 0.
         outer_learning_rate, outer_momentum: of the outer optimizer of data_style "diloco"; unset,
             0.7 and 0.9.
+        fragments: of data_style "diloco": how many parts of the model are averaged at different
+            steps of a period; unset, 1.
+        overlap_steps: of data_style "diloco": training steps that an average goes on beside;
+            unset, 0.
+        overlap_share: the weight that a replica's own parameters keep when such an average is
+            applied; unset, 0.5.
         topology: the neighbours of each replica with data_style "gossip": a name, or "csv:PATH"
             of a file of weights.
         zero: what replicas shard: 1 the optimizer's state, 2 also gradients, 3 also parameters.
@@ -92,6 +98,9 @@ class Parallel(Section):
     local_after: Annotated[int, Field(ge=0)] | None = None
     outer_learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     outer_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    fragments: Positive | None = None
+    overlap_steps: Annotated[int, Field(ge=0)] | None = None
+    overlap_share: Annotated[float, Field(ge=0, lt=1)] | None = None
     topology: str | None = None
     zero: Annotated[int, Field(ge=0, le=3)] = 0
     zero_group: Degree | None = None

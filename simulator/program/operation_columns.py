@@ -41,6 +41,7 @@ class Formula(Flag):
     NORM = auto()
     UPDATE = auto()
     MIXING = auto()
+    COPYING = auto()
     OUTER_UPDATE = auto()
     MESSAGE = auto()
     SCATTERING = auto()

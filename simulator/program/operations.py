@@ -31,6 +31,7 @@ class Op(Word):
     GRADIENT_NORM = "NORM"
     OPTIMIZER_STEP = "STEP"
     MIX = "MIX"
+    SNAPSHOT = "SNAPSHOT"
     OUTER_STEP = "OUTER"
 
     @property
@@ -126,6 +127,13 @@ ROWS = (
         Look("mix", (0.08, 0.08), "OO"),
         ("0MIX",),
         "replace parameters by a weighted mean of them and of those that other replicas sent",
+    ),
+    Operation(
+        Op.SNAPSHOT,
+        Formula.COPYING,
+        Look("snapshot", (0.15, 0.15), ".."),
+        ("0SNAPSHOT",),
+        "copy parameters as they are now, for an average that goes on beside updates of them",
     ),
     Operation(
         Op.OUTER_STEP,

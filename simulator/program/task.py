@@ -49,7 +49,8 @@ class Task:
             if the last `ACCEPT` of this queue makes an update due.
         policy: of an `ACCEPT`, the one that chooses among the requests in its queue.
         coefficients: of a `MIX`, the weights of `tensor` and of each of the sources; of an
-            `OUTER`, the learning rate and the momentum.
+            `OUTER`, the learning rate, the momentum and, where it reads an average that has been
+            made beside passes, the weight that the rank's own parameters keep.
         loss_weight: of a pass that makes losses, the weight of each in the mean that an update
             follows; it is the mean of one rank's share of a microbatch. No part of the hash.
     """

@@ -21,8 +21,13 @@ class TensorKind(Word):
     GRADIENTS = "gradients"
     PARAMETERS = "parameters"
     WHOLE_PARAMETERS = "whole parameters"
+    SNAPSHOT = "snapshot"
     NORM = "norm"
     OTHER = "other"
+
+
+ONE_AT_A_TIME = (TensorKind.STASH, TensorKind.WHOLE_PARAMETERS, TensorKind.SNAPSHOT)
+"""Kinds of tensors that may live on from one training step to the next."""
 
 
 class TensorName(NamedTuple):
@@ -52,7 +57,7 @@ class TensorName(NamedTuple):
     @property
     def is_one_at_a_time(self) -> bool:
         """Return whether there is one of it at a time, not one a microbatch of each step."""
-        return self.kind in (TensorKind.STASH, TensorKind.WHOLE_PARAMETERS)
+        return self.kind in ONE_AT_A_TIME
 
     def __str__(self) -> str:
         return _text(self)
@@ -131,6 +136,11 @@ def saved_tensor(first: int) -> TensorName:
 def deferred_tensor(first: int) -> TensorName:
     """Return the name of what the backward pass for weights still needs."""
     return TensorName(TensorKind.DEFERRED, first)
+
+
+def snapshot_of(parameters: TensorName) -> TensorName:
+    """Return the name of a copy of the parameters of a bucket, as they were at some time."""
+    return parameters._replace(kind=TensorKind.SNAPSHOT)
 
 
 def stashed(first: int, version: int) -> TensorName:

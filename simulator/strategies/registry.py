@@ -12,6 +12,7 @@ from simulator.strategies import user_transforms
 from simulator.strategies.gradients import policies
 from simulator.strategies.gradients.asynchronous import check as check_workers
 from simulator.strategies.gradients.diloco import check as check_outer_steps
+from simulator.strategies.gradients.fragments import check as check_fragments
 from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
@@ -98,9 +99,9 @@ OURS = (
         "DiLoCo",
         DATA,
         'parallel.data_style = "diloco", sync_period',
-        "local steps, and an outer optimizer's step with what they have changed",
+        "local steps, and an outer optimizer's step with what they have changed; streaming",
         lambda e: e.parallel.data_style == "diloco",
-        (check_local_steps, check_outer_steps),
+        (check_local_steps, check_outer_steps, check_fragments),
     ),
     Strategy(
         "gossip",

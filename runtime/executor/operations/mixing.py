@@ -17,10 +17,26 @@ def mix(context: RankContext, instruction: Instruction) -> None:
     parameters.round()
 
 
+def snapshot(context: RankContext, instruction: Instruction) -> None:
+    """Copy parameters as they are now."""
+    (made,) = instruction.task.allocates
+    context.put(made.name, requested(context, instruction).precise.clone(), instruction)
+
+
 def outer_step(context: RankContext, instruction: Instruction) -> None:
-    """Take a step of the outer optimizer from averaged parameters."""
+    """Take a step of the outer optimizer from averaged parameters.
+
+    They are the rank's own, or were averaged beside passes that have updated its own since: then
+    these become a weighted mean of the result and of themselves.
+    """
     task, parameters = instruction.task, requested(context, instruction)
-    learning_rate, momentum = task.coefficients
+    learning_rate, momentum, *kept = task.coefficients
     assert task.tensor is not None
-    context.outer[task.tensor].step(parameters.precise, learning_rate, momentum)
+    outer, own = context.outer[task.tensor], parameters.precise
+    if task.sources:
+        averaged = context.add_up(task.sources, instruction.batch)
+        outer.step(averaged, learning_rate, momentum)
+        own.mul_(kept[0]).add_(averaged, alpha=1.0 - kept[0])
+    else:
+        outer.step(own, learning_rate, momentum)
     parameters.round()

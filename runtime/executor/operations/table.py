@@ -10,7 +10,7 @@ from runtime.executor.operations.arrivals import accept
 from runtime.executor.operations.collectives import collective
 from runtime.executor.operations.compute import backward, backward_input, backward_weight, forward
 from runtime.executor.operations.messages import receive, send
-from runtime.executor.operations.mixing import mix, outer_step
+from runtime.executor.operations.mixing import mix, outer_step, snapshot
 from runtime.executor.operations.optimizer import gradient_norm, optimizer_step
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COLLECTIVES, Op
@@ -28,6 +28,7 @@ OPERATIONS: dict[Op, Callable[[RankContext, Instruction], Wait | None]] = {
     Op.GRADIENT_NORM: gradient_norm,
     Op.OPTIMIZER_STEP: optimizer_step,
     Op.MIX: mix,
+    Op.SNAPSHOT: snapshot,
     Op.OUTER_STEP: outer_step,
 }
 """A function executes its operation, or begins it and returns what waits for the end."""

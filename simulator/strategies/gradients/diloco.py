@@ -19,6 +19,8 @@ from simulator.program.bucket import Bucket
 from simulator.program.operations import Op
 from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.task import Task
+from simulator.program.tensors import TensorName
+from simulator.strategies.gradients.fragments import OVERLAP_SHARE
 from simulator.strategies.gradients.replicas import exchanged_bytes
 
 LEARNING_RATE, MOMENTUM = 0.7, 0.9
@@ -42,8 +44,19 @@ def check(experiment: Experiment) -> None:
             )
 
 
-def outer_step(average: Task, experiment: Experiment) -> Task:
-    """Return the outer optimizer's step on the parameters that have been averaged."""
+def outer_step(average: Task, experiment: Experiment, copied: TensorName | None = None) -> Task:
+    """Return the outer optimizer's step on the parameters that have been averaged.
+
+    Args:
+        average: of the parameters.
+        experiment: has the coefficients.
+        copied: the copy of the parameters that was averaged in their place; those that the
+            replica has now become a weighted mean of the result and of themselves.
+    """
+    coefficients = _coefficients(experiment)
+    if copied is not None:
+        share = experiment.parallel.overlap_share
+        coefficients += (OVERLAP_SHARE if share is None else share,)
     return replace(
         average,
         op=Op.OUTER_STEP,
@@ -51,7 +64,9 @@ def outer_step(average: Task, experiment: Experiment) -> Task:
         stream=COMPUTE_STREAM,
         group=(),
         reduction="sum",
-        coefficients=_coefficients(experiment),
+        sources=() if copied is None else (copied,),
+        frees=() if copied is None else (copied,),
+        coefficients=coefficients,
     )
 
 
@@ -67,7 +82,7 @@ def with_outer_state(
     return {**resident, "optimizer": resident.get("optimizer", 0) + more}
 
 
-def _coefficients(experiment: Experiment) -> tuple[float, float]:
+def _coefficients(experiment: Experiment) -> tuple[float, ...]:
     parallel = experiment.parallel
     rate, momentum = parallel.outer_learning_rate, parallel.outer_momentum
     return (

@@ -14,12 +14,13 @@ from dataclasses import replace
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.program.operations import Op
-from simulator.program.stream import Stream
+from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.task import Task
 from simulator.program.template import Call
-from simulator.program.tensors import TensorName
+from simulator.program.tensors import Tensor, TensorName, snapshot_of
 from simulator.strategies.edits import Edits
 from simulator.strategies.gradients.diloco import outer_step, with_outer_state
+from simulator.strategies.gradients.fragments import fragments_of, sent_at
 from simulator.strategies.gradients.replicas import check_replicas, exchanged_bytes
 from simulator.strategies.gradients.step_calls import StepCalls
 from simulator.strategies.lowered import Lowered
@@ -72,38 +73,49 @@ def average_parameters(lowered: Lowered) -> Lowered:
     """Average the parameters of all replicas at the end of every period.
 
     In the synchronous steps before the first period their gradients are averaged instead. With
-    "diloco" an outer optimizer makes a step of the difference.
+    "diloco" an outer optimizer makes a step of the difference, and fragments of the model are
+    averaged at steps of their own, if there are several, beside the steps that follow.
     """
     experiment = lowered.experiment
-    before, period = experiment.parallel.local_after or 0, experiment.parallel.sync_period
+    parallel, horizon = experiment.parallel, experiment.run.horizon
+    before, period = parallel.local_after or 0, parallel.sync_period
     assert period is not None
-    steps = range(before + period - 1, experiment.run.horizon, period)
-    has_outer = experiment.parallel.data_style == "diloco"
+    has_outer, late = parallel.data_style == "diloco", parallel.overlap_steps or 0
 
     def change(rank: int, calls: list[Call]) -> list[Call]:
         group = lowered.mesh.group(rank, "data")
-        mine, edits = StepCalls(calls, experiment.parallel.microbatches), Edits()
+        mine, edits = StepCalls(calls, parallel.microbatches), Edits()
+        buckets = sorted(lowered.buckets[rank], key=lambda bucket: bucket.segments)
+        fragments = fragments_of([bucket.nbytes for bucket in buckets], experiment)
+        fragment_of = dict(zip(buckets, fragments, strict=True))
         for bucket in lowered.buckets[rank]:
             call, number = mine.last_gradient(0, bucket)
             last = call.template.entries[number].task
             nbytes = exchanged_bytes(bucket, experiment)
             gradients = _mean("REDUCE_GRAD", last, group, bucket.name, bucket.nbytes)
             parameters = _mean("AVERAGE", last, group, bucket.weights, nbytes)
-            outer = outer_step(parameters, experiment) if has_outer else None
+            copied = snapshot_of(bucket.weights) if late else None
+            outer = outer_step(parameters, experiment, copied) if has_outer else None
+            copy = _copy(parameters, copied) if copied else None
+            if copied is not None:
+                parameters = replace(parameters, tensor=copied, sources=(copied,))
             for step in range(before):
                 known = mine.last_gradient(step, bucket)
                 reduced = edits.insert(known, gradients, None)
                 edits.wait(*reduced, known)
                 for update in mine.updates(step, bucket):
                     edits.wait(update, 0, reduced)
-            for step in steps:
-                update = mine.updates(step, bucket)[-1]
-                known, used = (update, 0), mine.first_use(step + 1, bucket)
+            for step in range(before + sent_at(fragment_of[bucket], experiment), horizon, period):
+                update, applied = mine.updates(step, bucket)[-1], step + late
+                known, used = (update, 0), mine.first_use(applied + 1, bucket)
+                if copy is not None:
+                    known = mine.insert(copy, step, [known], behind=update)
                 if len(group) > 1:
                     known = mine.insert(parameters, step, [known], behind=update)
                 if outer is not None:
                     first = None if used is None else used[0]
-                    mine.insert(outer, step, [known], before=first)
+                    waits = [known, (mine.updates(applied, bucket)[-1], 0)] if late else [known]
+                    mine.insert(outer, applied, waits, before=first)
                 elif used is not None:
                     edits.wait(*used, known)
         edits.apply()
@@ -117,6 +129,19 @@ def average_parameters(lowered: Lowered) -> Lowered:
         for rank, held in lowered.resident.items()
     }
     return replace(lowered, resident=resident)
+
+
+def _copy(average: Task, copied: TensorName) -> Task:
+    """Return what copies the parameters that are averaged, for an average beside updates."""
+    return replace(
+        average,
+        op=Op.SNAPSHOT,
+        mnemonic="",
+        stream=COMPUTE_STREAM,
+        group=(),
+        reduction="sum",
+        allocates=(Tensor(copied, average.nbytes),),
+    )
 
 
 def _mean(name: str, last: Task, group: tuple[int, ...], tensor: TensorName, nbytes: int) -> Task:

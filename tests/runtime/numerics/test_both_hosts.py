@@ -25,6 +25,16 @@ PLANS: list[dict[str, Any]] = [
     {"data": 2, "pipeline": 1, "data_style": "parameter-server", "servers": 2, "bucket_mb": 0.001},
     {"data": 2, "pipeline": 1, "data_style": "local-sgd", "sync_period": 2, "horizon": 2},
     {"data": 2, "pipeline": 1, "data_style": "diloco", "sync_period": 1, "horizon": 2},
+    {
+        "data": 2,
+        "pipeline": 1,
+        "data_style": "diloco",
+        "sync_period": 3,
+        "horizon": 3,
+        "fragments": 2,
+        "overlap_steps": 1,
+        "bucket_mb": 0.001,
+    },
     {"data": 3, "pipeline": 1, "data_style": "gossip", "topology": "ring", "horizon": 2},
     {"expert": 2, "pipeline": 1, "model": "moe-gpt"},
 ]
