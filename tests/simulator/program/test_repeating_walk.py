@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, reject, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings
 
-from simulator import Experiment, ExperimentError, lower, parse
+from as_stepped import assert_as_stepped, gpu_plans
+from simulator import Experiment, lower, parse
 from simulator.cluster.resolve import resolve
 from simulator.engine.costs import costs_of
 from simulator.engine.engine import Engine, simulate
-from simulator.engine.replica_folding import folding_of
 from simulator.program.program import Program
 from simulator.program.repeating_walk import RepeatingWalk, Skip
-from simulator.strategies.schedules.registry import SCHEDULES
-from written_out import written_out
 
 
 @pytest.fixture
@@ -43,53 +40,10 @@ def plan_of(workload: dict, parallel: dict, nodes: int = 4, horizon: int = 1) ->
     )
 
 
-@st.composite
-def plans(draw) -> Experiment:
-    """Any plan on GPUs with many microbatches."""
-    pipeline = draw(st.sampled_from([1, 2, 4]))
-    parallel = {
-        "pipeline": pipeline,
-        "schedule": draw(st.sampled_from(sorted(SCHEDULES))),
-        "virtual_stages": draw(st.sampled_from([1, 2])),
-        "microbatches": draw(st.sampled_from([8, 16, 32])),
-        "data": draw(st.sampled_from([1, 2])),
-        "tensor": draw(st.sampled_from([1, 2])),
-        "sequence_parallel": draw(st.booleans()),
-        "zero": draw(st.sampled_from([0, 1, 2, 3])),
-    }
-    model = draw(st.sampled_from(["gpt", "mlp", "unit"]))
-    workload = {"model": model}
-    if model == "gpt":  # larger ones share their links
-        workload |= {"hidden": draw(st.sampled_from([64, 2048])), "sequence": 512, "heads": 8}
-    if model == "unit":
-        workload |= {
-            "forward": 1.0,
-            "backward_input": draw(st.sampled_from([1.0, 0.3])),
-            "p2p": 0.1,
-        }
-    try:
-        return plan_of(workload, parallel, horizon=draw(st.sampled_from([1, 1, 3])))
-    except ExperimentError:
-        return reject()
-
-
-@settings(max_examples=50, deadline=None)
-@given(plans())
+@settings(max_examples=30, deadline=None)
+@given(gpu_plans(microbatches=(8, 12, 20), horizons=(1, 1, 3)))
 def test_what_is_skipped_has_the_times_of_what_is_not(experiment: Experiment) -> None:
-    cluster = resolve(experiment)
-    try:
-        folding = folding_of(experiment, cluster)
-        program = lower(experiment, folding.list_of if folding else ())
-    except ExperimentError:
-        reject()
-    costs = costs_of(program, experiment, cluster)
-    skipping = Engine(program, costs).run()
-    stepping = simulate(written_out(program), costs)
-    for column in ("posted", "start", "end"):
-        found, expected = getattr(skipping, column), getattr(stepping, column)
-        assert found == pytest.approx(expected, rel=1e-9, abs=1e-9 * stepping.iteration_time)
-    for found, expected in zip(skipping.memory, stepping.memory, strict=True):
-        assert found.peak == expected.peak
+    assert_as_stepped(experiment)
 
 
 @pytest.mark.parametrize(
