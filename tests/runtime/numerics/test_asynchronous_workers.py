@@ -161,6 +161,27 @@ def test_the_limits_are_synchronous_training(
     assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    "keys", [keys for keys in CASES if "staleness_bound" in keys], ids=["one server", "two"]
+)
+def test_no_worker_gets_further_ahead_than_its_bound(
+    keys: dict[str, Any], run: Callable[..., Any]
+) -> None:
+    ran = run(**BASE | keys)
+    bound, ranks = keys["staleness_bound"], range(ran.experiment.parallel.data)
+    for queue in ran.program.queues:
+        for record in ran.measurement.decisions:
+            pulled, pushed = dict.fromkeys(ranks, 0), dict.fromkeys(ranks, 0)
+            for request in [queue.by_uid[d.request] for d in record if d.request in queue.by_uid]:
+                if request.is_push:  # nobody is to read it too early
+                    assert min(pulled.values()) > pushed[request.rank] - bound
+                    pushed[request.rank] += 1
+                else:  # it reads what all have pushed some steps before
+                    assert min(pushed.values()) >= pushed[request.rank] - bound
+                    pulled[request.rank] += 1
+                assert max(pushed.values()) - min(pushed.values()) <= bound + 1
+
+
 def test_idle_steps_take_no_time_in_the_program_and_change_nothing(run: Callable[..., Any]) -> None:
     ran = run(**BASE | {"data": 3, "horizon": 4, **SOFT, "gradients_per_update": 2})
     timeline = ran.measurement.timeline

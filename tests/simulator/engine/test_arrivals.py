@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parameter_server import server_program
+from simulator import load
 from simulator.engine.engine import simulate
+from simulator.engine.rank_speeds import RankSpeeds
 from simulator.program.arrival import (
     BoundedStaleness,
     FirstCome,
@@ -18,8 +20,10 @@ from simulator.program.arrival import (
     RandomOrder,
     SoftSync,
 )
+from simulator.program.arrival_staleness import arrival_staleness
 from simulator.program.check import check_program
 from simulator.program.errors import ProgramError
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.timeline.timeline import Timeline
 from table_costs import TableCosts
@@ -109,9 +113,76 @@ def test_no_worker_gets_further_ahead_than_its_bound(bound, workers, count, tabl
         assert max(clocks.values()) - min(clocks.values()) <= bound + 1
 
 
+def passes_take(program: Program, seconds: Sequence[Sequence[float]]) -> Timeline:
+    """Simulate where pass k of worker i takes `seconds[i][k]` (round and round), the rest none."""
+    table = [0.0] * len(program)
+    for i in program:
+        if i.task.op is Op.FORWARD:
+            mine = seconds[i.rank - 1]
+            table[i.uid] = mine[i.microbatch % len(mine)]
+    return simulate(program, TableCosts(table))
+
+
+@given(st.integers(0, 3), st.lists(st.lists(seconds, min_size=5, max_size=5), min_size=1))
+def test_a_bound_starts_steps_when_the_recursion_says(bound, table) -> None:
+    """start_p(c) = max(end_p(c - 1), max_q end_q(c - bound - 1)) where messages take nothing."""
+    program = server_program(BoundedStaleness(bound), [5] * len(table))
+    timeline = passes_take(program, table)
+    starts = [
+        timeline.start[[i.uid for i in listed[1::3]]].tolist() for listed in program.ranks[1:]
+    ]
+    ends: list[list[float]] = [[] for _ in table]
+    for clock in range(5):
+        far = max(end[clock - bound - 1] for end in ends) if clock > bound else 0.0
+        for worker, end in enumerate(ends):
+            start = max(far, end[-1] if end else 0.0)
+            assert starts[worker][clock] == start
+            end.append(start + table[worker][clock])
+
+
+def test_staleness_is_that_of_the_rates() -> None:
+    """Behind Λ/λ - 1 updates on average, a worker of rate λ of Λ; n - 1, all together."""
+    periods = (2.0, 3.0, 6.0)  # all are alike again after six seconds
+    program = server_program(FirstCome(), [int(60 / period) for period in periods])
+    timeline = passes_take(program, [[period] for period in periods])
+    rows = arrival_staleness(program, timeline.decisions)
+    settled = [row.versions_behind[int(6 / p) :] for row, p in zip(rows, periods, strict=True)]
+    total = sum(1 / period for period in periods)
+    for behind, period in zip(settled, periods, strict=True):
+        assert sum(behind) / len(behind) == pytest.approx(total * period - 1, rel=1e-12)
+    assert sum(map(sum, settled)) / sum(map(len, settled)) == len(periods) - 1
+
+
+@pytest.mark.parametrize("backups", [0, 1, 2])
+def test_backup_workers_wait_for_an_order_statistic(backups: int) -> None:
+    """c + (H_n - H_b)/λ is the mean of the (n - b)-th of n shifted exponential times."""
+    workers, spread, draws = 5, 0.5, 400
+    keys = ["pipeline=1", f"data={workers}", f"horizon={draws}", "jitter=shifted-exponential"]
+    speeds = RankSpeeds(load(None, [*keys, f"jitter_spread={spread}"]))
+    program = server_program(FirstN(workers - backups), [1] * workers)
+    updates = []
+    for draw in range(draws):
+        timeline = passes_take(program, [[speeds.of_rank(w)[draw]] for w in range(workers)])
+        due = [step for step in program.queues[0].steps if step not in timeline.idle]
+        updates.append(timeline.end[due[0]])
+    left = range(backups + 1, workers + 1)
+    expected = 1 - spread + spread * sum(1 / k for k in left)
+    deviation = spread * sum(1 / k**2 for k in left) ** 0.5
+    assert abs(sum(updates) / draws - expected) < 3 * deviation / draws**0.5
+
+
+@given(steps, tables)
+def test_one_gradient_an_update_is_asynchronous(counts, table) -> None:
+    one, plain = (server_program(each, counts) for each in (SoftSync(1), FirstCome()))
+    first, second = (simulate(program, TableCosts(table)) for program in (one, plain))
+    assert (first.decisions, first.idle) == (second.decisions, second.idle)
+    assert first.end.tolist() == second.end.tolist()
+
+
+@pytest.mark.parametrize("policy", [FirstN, SoftSync])
 @given(st.integers(1, 4), st.integers(1, 3), tables)
-def test_with_all_workers_an_update_all_make_the_same_step(workers, count, table) -> None:
-    program = server_program(FirstN(workers), [count] * workers)
+def test_with_all_workers_an_update_all_make_the_same_step(policy, workers, count, table) -> None:
+    program = server_program(policy(workers), [count] * workers)
     timeline = simulate(program, TableCosts(table))
     due = [step for step in program.queues[0].steps if step not in timeline.idle]
     assert len(due) == count
