@@ -14,8 +14,9 @@ from runtime.executor.groups import Groups
 from runtime.executor.ledger import Freed, Ledger
 from runtime.executor.loss_scale import LossScaler
 from runtime.executor.outer_optimizer import OuterOptimizer
-from runtime.executor.parameters import Parameters, parameters_of
+from runtime.executor.parameters import Parameters
 from runtime.executor.rank import Rank
+from runtime.executor.rank_parameters import parameters_of
 from runtime.executor.reception import Reception
 from runtime.models.deferral import Deferred
 from runtime.models.dtypes import TORCH_DTYPE
@@ -27,7 +28,14 @@ from simulator.program.batch import Batch
 from simulator.program.instruction import Instruction
 from simulator.program.operations import Op
 from simulator.program.task import Task
-from simulator.program.tensors import TensorKey, TensorKind, TensorName, gradient, tensor_key
+from simulator.program.tensors import (
+    TensorKey,
+    TensorKind,
+    TensorName,
+    gradient,
+    pushed_sum,
+    tensor_key,
+)
 from simulator.strategies.stages.dataflow import Flow
 from simulator.timeline.timeline import MemoryParts
 from simulator.workloads.describe import describe
@@ -93,8 +101,10 @@ class RankContext:
         self.names = {
             layers: BoundaryNames.of(segment, flow) for layers, segment in self.segments.items()
         }
+        tasks = dict.fromkeys(i.task for i in rank.instructions)
+        named = {task.tensor for task in tasks if task.tensor}
         self.parameters = parameters_of(
-            experiment, rank.buckets, self.segments, rank.number, device
+            experiment, rank.buckets, self.segments, rank.number, device, named
         )
         self._of_layers = {
             layers: parameters
@@ -102,11 +112,13 @@ class RankContext:
             for layers in parameters.segments
         }
         self._of_tensor = self.parameters | {
-            parameters.bucket.weights: parameters for parameters in self.parameters.values()
+            name: parameters
+            for parameters in self.parameters.values()
+            for name in (parameters.bucket.weights, pushed_sum(parameters.bucket.weights))
         }
         self.outer = {
             task.tensor: OuterOptimizer(self._of_tensor[task.tensor].precise, task.coefficients[1])
-            for task in dict.fromkeys(i.task for i in rank.instructions)
+            for task in tasks
             if task.op is Op.OUTER_STEP and task.tensor
         }
         self._shapes: dict[int, tuple[tuple[int, ...], torch.dtype]] = {}

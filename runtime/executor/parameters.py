@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from runtime.executor.optimizer import Optimizer
+from runtime.executor.push_sum import PushSum
 from runtime.models.dtypes import TORCH_DTYPE
 from runtime.models.segment import Segment
 from simulator.experiment.experiment import Experiment
 from simulator.program.batch import Batch
 from simulator.program.bucket import Bucket
-from simulator.program.tensors import TensorName
 
 
 class Parameters:
@@ -31,9 +31,11 @@ class Parameters:
         segments: the modules, in layer order.
         bucket: what the program says of them; None: they are whole, on this rank alone.
         rank: the number of this rank.
+        is_pushed: what is updated is the sum of push-sum.
 
     Attributes:
         optimizer: None where a server updates them.
+        push_sum: the sum and its weight, if there are any.
         segments: the slice of the flat buffers for each layer range, in layer order.
         gradients: the part of the gradients that is resident, flat.
         reduced: this rank's part of the gradients, summed over the ranks that share it.
@@ -47,6 +49,7 @@ class Parameters:
         segments: Sequence[Segment],
         bucket: Bucket | None = None,
         rank: int = 0,
+        is_pushed: bool = False,
     ):
         self.bucket = bucket or Bucket(tuple((s.first, s.last) for s in segments))
         self._slots = [
@@ -76,7 +79,11 @@ class Parameters:
         self.newest = self.active = 0
         updates = self.bucket.is_updated_by(rank)
         masters = updates and experiment.workload.has_master_weights
-        self._master = torch.empty_like(mine, dtype=torch.float32) if masters else None
+        wide = torch.float32 if masters else dtype
+        self._master = torch.empty_like(mine, dtype=wide) if masters else None
+        self.push_sum = PushSum(mine, wide) if is_pushed else None
+        if self.push_sum is not None:
+            self._master = self.push_sum.sum
         self.optimizer = (
             Optimizer(experiment.workload.optimizer, mine if self._master is None else self._master)
             if updates
@@ -108,10 +115,20 @@ class Parameters:
         """This rank's part of the newest weights, as they are updated: master weights, if any."""
         return self.shard if self._master is None else self._master
 
+    @property
+    def exchanged(self) -> Tensor:
+        """`precise`, as replicas exchange it: of push-sum with its weight."""
+        return self.precise if self.push_sum is None else self.push_sum.buffer
+
+    @property
+    def estimate(self) -> Tensor:
+        """`precise`, or what the sum and the weight of push-sum say of it."""
+        return self.precise if self.push_sum is None else self.push_sum.ratio()
+
     def round(self) -> None:
         """Let the newest weights follow what has become of `precise`."""
         if self._master is not None:
-            self.shard.copy_(self._master)
+            self.shard.copy_(self.estimate)
 
     @property
     def resident_bytes(self) -> int:
@@ -149,11 +166,11 @@ class Parameters:
     def optimizer_bytes(self) -> int:
         """The bytes kept for updates: the optimizer's state and fp32 master weights."""
         state = 0 if self.optimizer is None else self.optimizer.nbytes
-        return state + (0 if self._master is None else self._master.nbytes)
+        return state + (0 if self._master is None else self.exchanged.nbytes)
 
     def scaled_gradients(self, factor: float | Tensor | None = None) -> Tensor:
         """Return this rank's part of the gradients × `factor`, in the master weights' type."""
-        gradients = self.reduced if self._master is None else self.reduced.float()
+        gradients = self.reduced if self._master is None else self.reduced.to(self._master)
         return gradients if factor is None else gradients.mul_(factor)
 
     def update(
@@ -182,7 +199,7 @@ class Parameters:
         mine = flat[self._part] if self._shard is None else self._shard
         master = mine if self._master is None else self._master
         self.optimizer.step(master, gradients, learning_rate, overflow)
-        if master is not mine:
+        if master is not mine and self.push_sum is None:  # which is mixed before the next pass
             mine.copy_(master)
         self.newest += 1
         self._versions[self.newest] = (flat, leaves)
@@ -269,32 +286,3 @@ class Parameters:
     def within(self, layers: tuple[int, int]) -> bool:
         """Tell whether all of it lies in the layer range."""
         return all(layers[0] <= first and last <= layers[1] for first, last in self.segments)
-
-
-def parameters_of(
-    experiment: Experiment,
-    buckets: Sequence[Bucket],
-    segments: dict[tuple[int, int], Segment],
-    rank: int,
-    device: torch.device,
-) -> dict[TensorName, Parameters]:
-    """Return flat buffers for every bucket of a rank, by its name.
-
-    Args:
-        experiment: says their types and their optimizer.
-        buckets: those of the rank.
-        segments: its modules by layer range; a server, which computes no passes, has none, and
-            starts from the parameters of the first rank that has the bucket.
-        rank: its number.
-        device: where its tensors live.
-    """
-
-    def modules(bucket: Bucket) -> list[Segment]:
-        if bucket.server != rank:
-            return [segments[layers] for layers in bucket.segments]
-        coordinate = experiment.mesh.coordinate(bucket.replicas[0])
-        return [Segment(experiment, *layers, device, coordinate) for layers in bucket.segments]
-
-    return {
-        bucket.name: Parameters(experiment, modules(bucket), bucket, rank) for bucket in buckets
-    }

@@ -41,7 +41,7 @@ class ConsensusObserver(Observer):
         if self.is_armed and instruction.task.op is Op.OPTIMIZER_STEP:
             for parameters in self._context.updated_by(instruction.task):
                 key = instruction.step, parameters.bucket.name
-                self.copies[key] = parameters.precise.to("cpu", copy=True)
+                self.copies[key] = parameters.estimate.to("cpu", copy=True)
 
     def distances(self) -> list[float]:
         """Return the distance in each step, and at the end; every rank must ask together."""
@@ -55,7 +55,7 @@ class ConsensusObserver(Observer):
         squares = torch.zeros(horizon + 1, dtype=torch.float64)
         for step in range(horizon + 1):
             for name, parameters in context.parameters.items():
-                mine = self.copies[step, name] if step < horizon else parameters.precise
+                mine = self.copies[step, name] if step < horizon else parameters.estimate
                 mine = mine.double().cpu()
                 mean = mine.clone()
                 dist.all_reduce(mean, group=group)

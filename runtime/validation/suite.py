@@ -111,8 +111,10 @@ def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
     yield "DiLoCo", "data parallel", outer
     parts = {"parallel.fragments": 2, "parallel.sync_period": 4, "parallel.bucket_mb": 1.0}
     yield "DiLoCo, fragments", "data parallel", outer | parts | {"parallel.overlap_steps": 1}
-    mixed = {"parallel.data_style": "gossip", "parallel.topology": "one-peer-exponential"}
-    yield "gossip", "data parallel", data | mixed | {"run.horizon": 4, "run.iterations": 5}
+    mixed: Keys = {"parallel.data_style": "gossip", "parallel.topology": "one-peer-exponential"}
+    mixed = data | mixed | {"run.horizon": 4, "run.iterations": 5}
+    yield "gossip", "data parallel", mixed
+    yield "gossip, push-sum", "data parallel", mixed | {"parallel.push_sum": True}
 
 
 def _inside_layers(ranks: int) -> Iterable[tuple[str, str, Keys]]:

@@ -10,6 +10,7 @@ from simulator.experiment.workload import Workload
 from simulator.program.operation_columns import Formula
 from simulator.program.operations import Op
 from simulator.program.task import Task
+from simulator.program.tensors import TensorKind
 from simulator.workloads.layer import Layer
 
 BACKWARD_BYTES = 1.5
@@ -63,8 +64,8 @@ def work_of_bucket(task: Task, workload: Workload) -> Work:
     if cost is Formula.NORM:
         return Work((), nbytes, 1)
     if cost is Formula.MIXING:
-        others = len(task.sources)
-        return Work((), (2.0 + 3.0 * others) * nbytes, 1 + others)
+        others, divides = len(task.sources), mixes_sums(task)
+        return Work((), (2.0 + 3.0 * others + 2.0 * divides) * nbytes, 1 + others + divides)
     if cost is Formula.COPYING:
         return Work((), 2.0 * nbytes, 1)
     if cost is Formula.OUTER_UPDATE:
@@ -72,6 +73,11 @@ def work_of_bucket(task: Task, workload: Workload) -> Work:
         moved = (16.0 if has_velocity else 8.0) + 5.0 * mixes
         return Work((), moved * nbytes, (6 if has_velocity else 3) + 2 * mixes)
     return work_of_update(nbytes / workload.dtype_bytes, nbytes, workload)
+
+
+def mixes_sums(task: Task) -> bool:
+    """Tell whether what is mixed is divided by its weight afterwards, to give the parameters."""
+    return task.tensor is not None and task.tensor.kind is TensorKind.PUSHED_SUM
 
 
 def work_of_update(parameters: float, zeroed: float, workload: Workload) -> Work:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from simulator.engine.layer_work import mixes_sums
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.workload import Workload
 from simulator.program.operations import INPUT_BACKWARDS, Op
@@ -56,6 +57,7 @@ def key_of_task(
         details = _details(op, workload)
         if op is Op.MIX:
             details = (f"with {len(task.sources)}",)
+            details += ("divided",) if mixes_sums(task) else ()
         elif op is Op.OUTER_STEP:
             details = ("momentum",) if task.coefficients[1] else ()
             details += ("mixed in",) if task.sources else ()

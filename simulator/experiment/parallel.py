@@ -54,6 +54,8 @@ class Parallel(Section):
             applied; unset, 0.5.
         topology: the neighbours of each replica with data_style "gossip": a name, or "csv:PATH"
             of a file of weights.
+        push_sum: with data_style "gossip": the weights of what is sent travel with it, so that
+            replicas need not receive as much as they send.
         zero: what replicas shard: 1 the optimizer's state, 2 also gradients, 3 also parameters.
         zero_group: how many ranks share one set of shards; unset, all that replicate.
         prefetch: how many segments ahead of their use parameters are gathered, with zero = 3;
@@ -102,6 +104,7 @@ class Parallel(Section):
     overlap_steps: Annotated[int, Field(ge=0)] | None = None
     overlap_share: Annotated[float, Field(ge=0, lt=1)] | None = None
     topology: str | None = None
+    push_sum: bool = False
     zero: Annotated[int, Field(ge=0, le=3)] = 0
     zero_group: Degree | None = None
     prefetch: Annotated[int, Field(ge=0)] | None = None

@@ -22,6 +22,7 @@ class TensorKind(Word):
     PARAMETERS = "parameters"
     WHOLE_PARAMETERS = "whole parameters"
     SNAPSHOT = "snapshot"
+    PUSHED_SUM = "pushed sum"
     NORM = "norm"
     OTHER = "other"
 
@@ -141,6 +142,11 @@ def deferred_tensor(first: int) -> TensorName:
 def snapshot_of(parameters: TensorName) -> TensorName:
     """Return the name of a copy of the parameters of a bucket, as they were at some time."""
     return parameters._replace(kind=TensorKind.SNAPSHOT)
+
+
+def pushed_sum(parameters: TensorName) -> TensorName:
+    """Return the name of the sum and the weight of push-sum whose ratio parameters are."""
+    return parameters._replace(kind=TensorKind.PUSHED_SUM)
 
 
 def stashed(first: int, version: int) -> TensorName:

@@ -106,8 +106,8 @@ OURS = (
     Strategy(
         "gossip",
         DATA,
-        'parallel.data_style = "gossip", topology',
-        "replicas mix parameters with those of neighbours: ring, torus, exponential graphs",
+        'parallel.data_style = "gossip", topology, push_sum',
+        "replicas mix parameters with neighbours: ring, torus, exponential graphs; push-sum",
         lambda e: e.parallel.data_style == "gossip",
         (check_gossip,),
     ),

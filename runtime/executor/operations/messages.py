@@ -21,7 +21,7 @@ def send(context: RankContext, instruction: Instruction) -> None:
         return
     parameters = context.parameters_named(task.tensor)
     if parameters is not None:
-        tensor = parameters.precise
+        tensor = parameters.exchanged
     else:
         tensor = context.add_up(reads_of(task), instruction.batch)
     context.groups.send(tensor.contiguous(), context.rank.number, task.peer, tag(instruction))
@@ -36,7 +36,7 @@ def receive(context: RankContext, instruction: Instruction) -> None:
     assert task.tensor is not None
     name, parameters = task.tensor, context.parameters_named(task.tensor)
     if parameters is not None:  # those of another replica, beside this one's
-        tensor, name = torch.empty_like(parameters.precise), task.allocates[0].name
+        tensor, name = torch.empty_like(parameters.exchanged), task.allocates[0].name
     else:
         tensor = context.empty(name, task.nbytes)
     context.put(name, tensor, instruction)

@@ -11,7 +11,7 @@ def mix(context: RankContext, instruction: Instruction) -> None:
     """Replace parameters by a weighted mean of them and of what neighbours have sent."""
     task, parameters = instruction.task, requested(context, instruction)
     own, *weights = task.coefficients
-    mixed = parameters.precise.mul_(own)
+    mixed = parameters.exchanged.mul_(own)
     for name, weight in zip(task.sources, weights, strict=True):
         mixed.add_(context.tensors[name, instruction.batch], alpha=weight)
     parameters.round()

@@ -4,10 +4,16 @@ Decentralised parallel SGD (Lian et al. 2017, "Can Decentralized Algorithms Outp
 Algorithms?", Algorithm 1), in the order in which a replica first updates and then mixes (footnote 4
 there): x_i ← Σ_j W_ij (x_j - η g_j(x_j)). With equal weights for all replicas that is synchronous
 SGD. The optimizer's state stays with its replica.
+
+With push-sum the weights need not be doubly stochastic (Assran et al. 2019, "Stochastic Gradient
+Push for Distributed Deep Learning", Algorithm 1): replicas mix sums x and weights w, which travel
+with them, gradients are taken at z = x/w, and update x. A sender multiplies what it sends by its
+weights there; here the receiver does, which knows them as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from simulator.experiment.experiment import Experiment
@@ -16,7 +22,7 @@ from simulator.program.operations import Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Reference
-from simulator.program.tensors import Tensor, TensorName
+from simulator.program.tensors import Tensor, TensorName, pushed_sum
 from simulator.strategies.gradients.replicas import check_replicas, exchanged_bytes
 from simulator.strategies.gradients.step_calls import StepCalls
 from simulator.strategies.gradients.topologies import Topology, topology_named
@@ -39,13 +45,18 @@ def check(experiment: Experiment) -> None:
                 f"parallel.topology = {parallel.topology!r}: only for parallel.data_style = "
                 f"'gossip', not {parallel.data_style!r}"
             )
+        if parallel.push_sum:
+            raise ExperimentError(
+                "parallel.push_sum = true: only for parallel.data_style = 'gossip', not "
+                f"{parallel.data_style!r}"
+            )
         return
     check_replicas(experiment)
     if parallel.topology is None:
         raise ExperimentError(
             "parallel.data_style = 'gossip': needs parallel.topology, which is not set"
         )
-    topology = topology_named(parallel.topology, parallel.axis_size("data"))
+    topology = _topology(experiment)
     period, horizon = len(topology.taken), experiment.run.horizon
     if horizon < period:
         raise ExperimentError(
@@ -61,8 +72,7 @@ def mix_parameters(lowered: Lowered) -> Lowered:
     What comes is mixed in before the first call that uses the bucket.
     """
     parallel, horizon = lowered.experiment.parallel, lowered.experiment.run.horizon
-    assert parallel.topology is not None
-    topology = topology_named(parallel.topology, parallel.axis_size("data"))
+    topology, size = _topology(lowered.experiment), _weight_bytes(lowered.experiment)
 
     def change(rank: int, calls: list[Call]) -> list[Call]:
         replicas = lowered.mesh.group(rank, "data")
@@ -70,13 +80,14 @@ def mix_parameters(lowered: Lowered) -> Lowered:
         for bucket in lowered.buckets[rank]:
             call, number = mine.last_gradient(0, bucket)
             last = call.template.entries[number].task
+            whole = exchanged_bytes(bucket, lowered.experiment)
             common = Task(
                 op=Op.MIX,
                 stage=last.stage,
                 layers=last.layers,
                 segment=last.segment,
-                tensor=bucket.weights,
-                nbytes=exchanged_bytes(bucket, lowered.experiment),
+                tensor=pushed_sum(bucket.weights) if parallel.push_sum else bucket.weights,
+                nbytes=whole + (size if parallel.push_sum else 0),
             )
             period = len(topology.taken)
             exchanges = [
@@ -92,7 +103,32 @@ def mix_parameters(lowered: Lowered) -> Lowered:
                 mine.insert(mixing, step, waits, before=None if used is None else used[0])
         return mine.calls()
 
-    return lowered.with_calls(change)
+    lowered = lowered.with_calls(change)
+    if not parallel.push_sum:
+        return lowered
+    resident = {rank: _with_sums(held, lowered, rank) for rank, held in lowered.resident.items()}
+    return replace(lowered, resident=resident)
+
+
+def _topology(experiment: Experiment) -> Topology:
+    parallel = experiment.parallel
+    assert parallel.topology is not None
+    return topology_named(parallel.topology, parallel.axis_size("data"), parallel.push_sum)
+
+
+def _weight_bytes(experiment: Experiment) -> int:
+    """Return the bytes of a number as replicas exchange it."""
+    workload = experiment.workload
+    return 4 if workload.has_master_weights else workload.dtype_bytes
+
+
+def _with_sums(held: Mapping[str, int], lowered: Lowered, rank: int) -> dict[str, int]:
+    """Return what a rank holds throughout, with sums and weights; sums are the master weights."""
+    experiment, mine = lowered.experiment, lowered.buckets[rank]
+    more = len(mine) * _weight_bytes(experiment)
+    if not experiment.workload.has_master_weights:
+        more += sum(exchanged_bytes(bucket, experiment) for bucket in mine)
+    return {**held, "optimizer": held.get("optimizer", 0) + more}
 
 
 def _exchange(

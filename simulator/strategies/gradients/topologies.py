@@ -2,7 +2,8 @@
 
 Weights form a matrix W, row i for what replica i takes. W is doubly stochastic, so that the mean
 over all replicas stays what it is, and how far they are apart shrinks by W's second largest
-singular value in each step (Xiao & Boyd 2004; Lian et al. 2017, assumption 1). Exponential graphs
+singular value in each step (Xiao & Boyd 2004; Lian et al. 2017, assumption 1). With push-sum, W is
+column-stochastic: column j says how replica j divides what it has. Exponential graphs
 are those of Ying et al. 2021, "Exponential Graph is Provably Efficient for Decentralized Deep
 Training", sections 3 and 4: with one peer a step, 2^k replicas have the exact mean after k steps.
 """
@@ -55,14 +56,16 @@ class Topology:
         return found
 
 
-def topology_named(name: str, count: int) -> Topology:
+def topology_named(name: str, count: int, push_sum: bool = False) -> Topology:
     """Return the topology of a name, or of a file, for so many replicas.
+
+    With push-sum only the columns of a file must add up to 1.
 
     Raises:
         ExperimentError: there is none, or its weights do not mix; the message says why.
     """
     if name.startswith(FILE):
-        return _from_file(name, count)
+        return _from_file(name, count, push_sum)
     jumps = [2**k for k in range(max((count - 1).bit_length(), 1))]
     match name:
         case "ring":
@@ -115,11 +118,11 @@ def _torus(count: int) -> Topology:
     return Topology((tuple(rows),))
 
 
-def _from_file(name: str, count: int) -> Topology:
+def _from_file(name: str, count: int, push_sum: bool) -> Topology:
     """Return the weights of a file with a line for each replica, separated by commas.
 
-    Powers of doubly stochastic weights approach the mean if replicas are connected and no
-    eigenvalue but the first has the absolute value 1.
+    Powers of stochastic weights converge if replicas are connected, in both directions, and no
+    eigenvalue but the first has the absolute value 1; of doubly stochastic ones, to the mean.
     """
     asked, path = f"parallel.topology = {name!r}", name.removeprefix(FILE)
     try:
@@ -135,22 +138,25 @@ def _from_file(name: str, count: int) -> Topology:
         raise ExperimentError(
             f"{asked}: has {rows} × {columns} weights; this plan needs {count} × {count}"
         )
-    for kind, lines in (("row", matrix), ("column", matrix.T)):
+    needed = "columns" if push_sum else "rows and columns"
+    otherwise = "" if push_sum else ", or columns alone with parallel.push_sum = true"
+    for kind, lines in (("row", matrix), ("column", matrix.T))[push_sum:]:
         for number, line in enumerate(lines):
             total = float(line.sum())
             if not (line >= 0).all():
                 raise ExperimentError(f"{asked}: {kind} {number} has a weight below 0, or none")
             if not abs(total - 1.0) <= TOLERANCE:
                 raise ExperimentError(
-                    f"{asked}: {kind} {number} adds up to {total:.9g}; rows and columns must add "
-                    "up to 1"
+                    f"{asked}: {kind} {number} adds up to {total:.9g}; {needed} must add up to 1"
+                    f"{otherwise}"
                 )
-    reached = {0}
-    for _ in range(count):
-        reached |= {int(other) for one in reached for other in np.flatnonzero(matrix[one])}
-    if len(reached) < count:
-        lost = next(replica for replica in range(count) if replica not in reached)
-        raise ExperimentError(f"{asked}: is not connected: nothing of row {lost} gets to row 0")
+    for one_way, text in ((matrix, "row {} gets to row 0"), (matrix.T, "row 0 gets to row {}")):
+        reached = {0}
+        for _ in range(count):
+            reached |= {int(other) for one in reached for other in np.flatnonzero(one_way[one])}
+        if len(reached) < count:
+            lost = next(replica for replica in range(count) if replica not in reached)
+            raise ExperimentError(f"{asked}: is not connected: nothing of {text.format(lost)}")
     sizes = np.sort(np.abs(np.linalg.eigvals(matrix)))
     if count > 1 and sizes[-2] > 1.0 - TOLERANCE:
         raise ExperimentError(

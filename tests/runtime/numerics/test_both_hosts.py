@@ -36,6 +36,14 @@ PLANS: list[dict[str, Any]] = [
         "bucket_mb": 0.001,
     },
     {"data": 3, "pipeline": 1, "data_style": "gossip", "topology": "ring", "horizon": 2},
+    {
+        "data": 2,
+        "pipeline": 1,
+        "data_style": "gossip",
+        "topology": "ring",
+        "push_sum": True,
+        "horizon": 2,
+    },
     {"expert": 2, "pipeline": 1, "model": "moe-gpt"},
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from replicas import OPTIMIZERS, assert_close, mix, train_apart
 from simulator.strategies.gradients.topologies import topology_named
@@ -57,6 +58,75 @@ def test_weights_of_a_file_are_used(run, tmp_path):
     ran = run(**GOSSIP, data=3, horizon=2, topology=f"csv:{tmp_path}/w.csv")
     for ours, theirs in zip(ran.parameters, reference(ran.experiment)[0], strict=True):
         assert_close(ours, theirs)
+
+
+DIRECTED = "0.5,0,0.25\n0.5,0.5,0\n0,0.5,0.75\n"
+"""Column-stochastic; rows add up to 0.75, 1 and 1.25."""
+
+
+@pytest.mark.parametrize("more", [{"clip_norm": 0.1}, {"optimizer": "adam"}], ids=name_of)
+def test_push_sum_takes_gradients_at_the_ratio_and_updates_the_sum(run, tmp_path, more):
+    """Assran et al. 2019, Algorithm 1; a program goes on with the weights of the one before."""
+    (tmp_path / "w.csv").write_text(DIRECTED)
+    keys = {"data": 3, "topology": f"csv:{tmp_path}/w.csv", "horizon": 2, "bucket_mb": 0.003}
+    ran = run(**GOSSIP | keys | more, push_sum=True)
+    matrix = topology_named(f"csv:{tmp_path}/w.csv", 3, push_sum=True).matrix()
+    sums: list[Any] = []
+    weights = torch.ones(3, dtype=torch.float64)
+
+    class OfSums:
+        """An optimizer of sums, which gets its gradients from the parameters."""
+
+        def __init__(self, values: Any, lr: float) -> None:
+            self.values, self.sums = values, [p.detach().clone().requires_grad_() for p in values]
+            self.inner = OPTIMIZERS[ran.experiment.workload.optimizer](self.sums, lr=lr)
+            sums.append(self.sums)
+
+        def zero_grad(self) -> None:
+            for p in self.values:
+                p.grad = None
+
+        def step(self) -> None:
+            for x, p in zip(self.sums, self.values, strict=True):
+                x.grad = p.grad
+            self.inner.step()
+
+    def exchange(step: int, values: Any) -> None:
+        mix(matrix, sums)
+        weights.copy_(torch.tensor(matrix) @ weights)
+        for mine, theirs, weight in zip(values, sums, weights, strict=True):
+            for p, x in zip(mine, theirs, strict=True):
+                p.data.copy_(x / weight)
+
+    parameters, losses, _ = train_apart(ran.experiment, OfSums, exchange)
+    assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
+    for ours, theirs in zip(ran.parameters, parameters, strict=True):
+        assert_close(ours, theirs)
+
+
+def test_push_sum_with_doubly_stochastic_weights_is_gossip(run):
+    keys = {"data": 4, "topology": "one-peer-exponential", "horizon": 2, "bucket_mb": 0.003}
+    pushed, plain = run(**GOSSIP | keys, push_sum=True), run(**GOSSIP | keys)
+    assert pushed.measurement.losses == plain.measurement.losses
+    assert pushed.measurement.consensus_distance == plain.measurement.consensus_distance
+    for ours, theirs in zip(pushed.parameters, plain.parameters, strict=True):
+        assert all(value.equal(theirs[key]) for key, value in ours.items())
+
+
+@pytest.mark.parametrize("dtype", ["fp64", "bf16"])
+def test_sums_are_held_throughout(run, dtype):
+    """They are the master weights, if there are any; and a weight for each bucket."""
+    keys = {"data": 2, "topology": "ring", "dtype": dtype, "horizon": 1, "bucket_mb": 0.003}
+    pushed, plain = run(**GOSSIP | keys, push_sum=True), run(**GOSSIP | keys)
+    for held, less, mine in zip(
+        pushed.program.resident, plain.program.resident, pushed.program.buckets, strict=True
+    ):
+        more = held["optimizer"] - less.get("optimizer", 0)
+        size = 8 if dtype == "fp64" else 4
+        whole = sum(bucket.nbytes for bucket in mine) if dtype == "fp64" else 0
+        assert more == whole + size * len(mine)
+    measured, other = (one.measurement.timeline.memory[0].nbytes[0] for one in (pushed, plain))
+    assert measured - other == more
 
 
 @pytest.mark.parametrize("more", [{}, {"pipeline": 2}, {"tensor": 2}, {"context": 2}], ids=name_of)

@@ -84,6 +84,22 @@ def test_the_time_of_a_step_is_its_passes_a_message_and_the_mixing() -> None:
     assert predict(experiment).iteration_time_s == pytest.approx(expected, rel=1e-9)
 
 
+def test_push_sum_sends_a_weight_with_each_bucket_and_divides_by_it() -> None:
+    keys = [*GOSSIP, ONE, "data=4", "topology=ring", "preset=dgx-a100-80gb"]
+    times = {}
+    for push in ("false", "true"):
+        experiment = load(None, [*keys, f"push_sum={push}"])
+        program = lower(experiment)
+        costs = costs_of(program, experiment, resolve(experiment))
+        (mixing,) = (i for i in program.ranks[0] if i.task.op is Op.MIX)
+        assert mixing.task.nbytes == BLOCK * BLOCKS + 4 * (push == "true")
+        assert {i.task.nbytes for i in program.ranks[0] if i.task.op is Op.SEND} == {
+            mixing.task.nbytes
+        }
+        times[push] = costs.seconds(mixing)
+    assert times["true"] > times["false"]
+
+
 def test_weights_are_part_of_the_hash(tmp_path) -> None:
     hashes = set()
     for share in ("0.5", "0.25"):
@@ -104,6 +120,10 @@ def test_weights_are_part_of_the_hash(tmp_path) -> None:
             ["topology=one-peer-exponential", "data=8", "horizon=2"],
             "run.horizon = 2: parallel.topology = 'one-peer-exponential' of 8 replicas has other "
             "neighbours in each of 3 steps; allowed: 3 or more",
+        ),
+        (
+            ["data_style=all-reduce", "push_sum=true"],
+            "parallel.push_sum = true: only for parallel.data_style = 'gossip', not 'all-reduce'",
         ),
         (["topology=ring", "zero=3"], "parallel.zero = 3: replicas share what is equal"),
         (["topology=ring", "data=1"], "there is one replica, and nothing to exchange"),

@@ -115,6 +115,26 @@ def test_weights_that_do_not_mix_are_refused(tmp_path: Path, text: str, message:
     assert "\n" not in str(error.value)
 
 
+def test_push_sum_needs_columns_alone(tmp_path: Path) -> None:
+    rows = "0,0.5,0\n0,0.5,0.5\n1.0,0,0.5\n"
+    with pytest.raises(
+        ExperimentError, match=r"row 0 adds .* columns alone with parallel.push_sum"
+    ):
+        topology_named(written(tmp_path, rows), 3)
+    topology = topology_named(written(tmp_path, rows), 3, push_sum=True)
+    power = np.linalg.matrix_power(topology.matrix(), 100)
+    assert power == pytest.approx(np.outer(power[:, 0], np.ones(3)), abs=1e-12)
+    for text, message in (
+        ("0.5,0.5\n0.5,0.4\n", "column 1 adds up to 0.9; columns must add up to 1"),
+        ("1,0.5\n0,0.5\n", "is not connected: nothing of row 0 gets to row 1"),
+        ("0.5,0\n0.5,1\n", "is not connected: nothing of row 1 gets to row 0"),
+        ("0,1\n1,0\n", "replicas hand parameters round and never get closer"),
+    ):
+        with pytest.raises(ExperimentError) as error:
+            topology_named(written(tmp_path, text), 2, push_sum=True)
+        assert str(error.value).endswith(message) or message in str(error.value)
+
+
 def test_names_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"allowed: ring, torus, .*csv:PATH"):
         topology_named("star", 4)
