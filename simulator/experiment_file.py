@@ -25,6 +25,7 @@ from simulator.experiment.checks import (
 from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.host_choice import check_host
+from simulator.experiment.learning_rate import check_learning_rate
 from simulator.experiment.model_family import FAMILIES
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.run import Run
@@ -92,6 +93,7 @@ register_checks(
     check_size,
     check_devices,
     check_host,
+    check_learning_rate,
     check_one_cluster,
     check_speeds,
 )

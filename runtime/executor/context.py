@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from runtime.executor.graph import Graph
 from runtime.executor.groups import Groups
+from runtime.executor.learning_rate import LearningRate
 from runtime.executor.ledger import Freed, Ledger
 from runtime.executor.loss_scale import LossScaler
 from runtime.executor.outer_optimizer import OuterOptimizer
@@ -40,7 +41,7 @@ from simulator.strategies.stages.dataflow import Flow
 from simulator.timeline.timeline import MemoryParts
 from simulator.workloads.describe import describe
 
-Batches = dict[Batch, tuple[Tensor, Tensor]]
+Batches = Mapping[Batch, tuple[Tensor, Tensor]]
 """Input and target by training step and microbatch."""
 
 
@@ -82,6 +83,7 @@ class RankContext:
             gradients to come, by (first layer, batch).
         batches: those of the steps of the program.
         losses: of the microbatches, each with its step, on the rank that computes them.
+        learning_rate: that of every training step.
         norm_squared: that of the model's gradients, as far as the program has summed it.
         receptions: by queue, the requests that have come, if this rank serves them.
         ledger: the bytes that this rank holds.
@@ -133,6 +135,7 @@ class RankContext:
         self.loss_scale = LossScaler(
             experiment.workload.dtype, experiment.workload.loss_scale, device
         )
+        self.learning_rate = LearningRate(experiment)
         self.norm_squared = torch.zeros(1, dtype=torch.float64, device=device)
         self.ledger = Ledger(MemoryParts(**self.resident_bytes()))
         self.receptions: dict[str, Reception] = {}
@@ -147,6 +150,7 @@ class RankContext:
             record: decisions about arrivals to repeat; None: policies decide.
         """
         self.batches = batches
+        self.learning_rate.begin()
         self.losses.clear()
         self.ledger.restart()
         for parameters in self.parameters.values():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from runtime.models.dtypes import TORCH_DTYPE
+from runtime.models.teachers import image_class, perceptron
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.bert import masked_positions
 
@@ -42,10 +43,10 @@ def microbatch(
     - gpt, moe-gpt: bytes of shape (batch, sequence), and the byte that follows each.
     - bert: bytes of that shape, some of them hidden by `hide`; the target (2, batch, masked)
       says where they are and what they were.
-    - mlp: windows of `hidden` bytes scaled to ±0.5, shape (batch, sequence, hidden), and the
-      windows that follow them.
+    - mlp: windows of `hidden` bytes as numbers of mean 0 and variance 1, shape (batch, sequence,
+      hidden), and what `teachers.perceptron` makes of them.
     - image models: bytes scaled to ±0.5, shape (batch, 3, size, size), and a label per image:
-      the byte that follows it, modulo `classes`.
+      its `teachers.image_class`.
     - unit: one number, and no target.
 
     Args:
@@ -62,19 +63,19 @@ def microbatch(
     random = [np.random.default_rng((experiment.run.seed, step, sample)) for sample in samples]
     if w.family.data == "images":
         shape: tuple[int, ...] = (3, w.image_size, w.image_size)
-        read = windows(random, math.prod(shape) + 1)
-        images = scaled(read[:, :-1].reshape(batch, *shape), w.dtype)
-        return images.to(device), (read[:, -1].long() % w.classes).to(device)
+        images = windows(random, math.prod(shape)).reshape(batch, *shape)
+        labels = image_class(images, w.classes)
+        return scaled(images, w.dtype).to(device), labels.to(device)
     if w.family.data == "text" and not w.family.is_causal:
         inputs, targets = hide(random, windows(random, w.sequence).long())
         return inputs.to(device), targets.to(device)
     if w.family.is_causal:
         read = windows(random, w.sequence + 1)
         return read[:, :-1].long().to(device), read[:, 1:].long().to(device)
-    length, shape = w.sequence * w.hidden, (batch, w.sequence, w.hidden)
-    read = windows(random, length + w.hidden)
-    inputs, targets = read[:, :length].reshape(shape), read[:, w.hidden :].reshape(shape)
-    return scaled(inputs, w.dtype).to(device), scaled(targets, w.dtype).to(device)
+    read = windows(random, w.sequence * w.hidden).reshape(batch, w.sequence, w.hidden)
+    inputs = standardised(read)
+    dtype = TORCH_DTYPE[w.dtype]
+    return inputs.to(device, dtype), perceptron(inputs).to(device, dtype)
 
 
 def windows(random: Sequence[np.random.Generator], length: int) -> torch.Tensor:
@@ -92,6 +93,20 @@ def windows(random: Sequence[np.random.Generator], length: int) -> torch.Tensor:
 def scaled(values: torch.Tensor, dtype: str) -> torch.Tensor:
     """Map bytes to numbers from −0.5 to 0.5 in `dtype`."""
     return values.to(TORCH_DTYPE[dtype]) / 255 - 0.5
+
+
+def standardised(values: torch.Tensor) -> torch.Tensor:
+    """Return bytes of text as numbers whose mean is 0 and whose variance is 1 over the corpus."""
+    mean, deviation = moments()
+    return (values.double() - mean) / deviation
+
+
+@lru_cache(maxsize=1)
+def moments() -> tuple[float, float]:
+    """Return the mean and the standard deviation of the bytes of the corpus."""
+    counts = np.bincount(corpus().numpy(), minlength=256)
+    mean = np.average(np.arange(256), weights=counts)
+    return float(mean), float(np.average((np.arange(256) - mean) ** 2, weights=counts)) ** 0.5
 
 
 def hide(

@@ -41,6 +41,7 @@ class StepRecorder:
         origin = self._clock.common_start()
         executor.step(batches)
         peak, losses = self._allocator.nbytes(), self._mean_losses()
+        context.learning_rate.look(losses)
         receptions = context.receptions.values()
         met = [decision for one in receptions for decision in one.acceptance.decisions]
         self.record.decisions.append(met)

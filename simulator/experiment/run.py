@@ -19,6 +19,17 @@ class Run(Section):
             own, else gloo.
         host: whether the host of a rank launches work ahead of its device, or waits for the end
             of every instruction; "auto" is the former on GPUs that use NCCL.
+        learning_rate_schedule: how the learning rate changes over training steps: "linear" and
+            "cosine" let it fall for `learning_rate_decay` steps, "plateau" lowers it where the
+            loss stalls.
+        learning_rate_warmup: training steps over which it first rises from 0.
+        learning_rate_decay: training steps, after these, over which it falls.
+        learning_rate_floor: the share of it that is left in the end; unset, 0.
+        learning_rate_scaling: what it is multiplied with: the number of workers that share the
+            batch, the square root of that, or 1.
+        plateau_period: iterations from one look at the loss to the next; unset, 1.
+        plateau_patience: looks without a better loss that are let pass; unset, 10.
+        plateau_factor: what it is multiplied with then; unset, 0.1.
         check_memory: refuse a plan that the memory of this host, or of its GPUs, cannot hold.
     """
 
@@ -33,5 +44,13 @@ class Run(Section):
     host: Literal["auto", "waits", "runs-ahead"] = "auto"
     pace: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    learning_rate_schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
+    learning_rate_warmup: Annotated[int, Field(ge=0)] = 0
+    learning_rate_decay: Positive | None = None
+    learning_rate_floor: Annotated[float, Field(ge=0, lt=1)] | None = None
+    learning_rate_scaling: Literal["none", "linear", "sqrt"] = "none"
+    plateau_period: Positive | None = None
+    plateau_patience: Annotated[int, Field(ge=0)] | None = None
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = None
     check_memory: bool = True
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0

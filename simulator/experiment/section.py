@@ -138,6 +138,8 @@ def allowed(error: ErrorDetails, limits: Mapping[str, float]) -> str:
             return f"more than {limits['gt']:g}"
         case "less_than_equal":
             return f"{limits['le']:g} or less"
+        case "less_than":
+            return f"less than {limits['lt']:g}"
         case "literal_error":
             return str(limits["expected"])
         case kind:

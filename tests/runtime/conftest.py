@@ -31,6 +31,7 @@ from simulator.experiment_file import parse
 from simulator.program.program import Program
 from simulator.strategies.lowering import lower
 from simulator.workloads.describe import describe
+from torch_rates import stepper
 
 torch.set_num_threads(1)  # as the ranks: the order of sums inside an operator is the same
 
@@ -139,6 +140,7 @@ def one_process(experiment: Experiment) -> tuple[Any, Any, list[float]]:
     optimizer = OPTIMIZERS[experiment.workload.optimizer](
         parameters.values(), lr=experiment.run.learning_rate
     )
+    next_rate = stepper(optimizer, experiment)
     count = experiment.parallel.batch_shares * experiment.parallel.microbatches
     gradients, losses = {}, []
     for step in range(experiment.run.warmup + experiment.run.iterations):
@@ -156,6 +158,7 @@ def one_process(experiment: Experiment) -> tuple[Any, Any, list[float]]:
             torch.nn.utils.clip_grad_norm_(parameters.values(), experiment.workload.clip_norm)
         gradients = {key: parameter.grad.clone() for key, parameter in parameters.items()}
         optimizer.step()
+        next_rate(total)
         losses.append(total)
     values = {key: parameter.detach() for key, parameter in parameters.items()}
     return values, gradients, losses[experiment.run.warmup :]

@@ -45,7 +45,7 @@ def optimizer_step(context: RankContext, instruction: Instruction) -> None:
     updated, outcome = context.updated_by(task), context.outcome_of(instruction)
     if not updated or (outcome is not None and not outcome.pushes):
         return
-    keep_old, learning_rate = bool(task.allocates), context.rank.experiment.run.learning_rate
+    keep_old, learning_rate = bool(task.allocates), context.learning_rate.at(instruction.step)
     factor: float | Tensor | None
     factor, overflow = gradient_factor(context)
     if outcome is not None:

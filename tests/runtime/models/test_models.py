@@ -175,13 +175,6 @@ def test_gpt_target_is_the_byte_that_follows(experiment):
     assert int(x.max()) < 256
 
 
-def test_mlp_target_is_the_window_that_follows(experiment):
-    x, target = microbatch(experiment(model="mlp"), 3, 2, CPU)
-    assert torch.equal(x[:, 1:], target[:, :-1])
-    assert x.shape == (4, 8, 8)
-    assert float(x.abs().max()) <= 0.5
-
-
 def test_data_depend_on_seed_step_and_index_and_on_nothing_else(experiment):
     tiny = experiment(global_batch=8, microbatches=2)
     first = microbatch(tiny, 1, 1, CPU)[0]
