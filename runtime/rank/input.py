@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
 from runtime.executor.context import Batches
 from runtime.executor.rank import Rank
 from runtime.models.batches import microbatch
+from simulator.program.batch import Batch
 
 
 def batches_of(rank: Rank, iteration: int) -> Batches:
@@ -22,3 +27,35 @@ def batches_of(rank: Rank, iteration: int) -> Batches:
         for step in range(horizon)
         for i in range(count)
     }
+
+
+class BatchesOnDemand(Mapping[Batch, tuple[Tensor, Tensor]]):
+    """The microbatches of a rank in an iteration, made when they are asked for.
+
+    Args:
+        rank: whose replica they are of.
+        iteration: counted from 0.
+    """
+
+    def __init__(self, rank: Rank, iteration: int) -> None:
+        self._experiment, self._device = rank.experiment, rank.device
+        self._count = rank.experiment.parallel.microbatches
+        self._horizon = rank.experiment.run.horizon
+        self._first = rank.experiment.mesh.replica(rank.number) * self._count if rank.trains else 0
+        self._step = iteration * self._horizon
+        self._newest: tuple[Batch, tuple[Tensor, Tensor]] | None = None
+
+    def __getitem__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self._newest is None or self._newest[0] != batch:  # stages of a rank ask again
+            step, index = batch
+            made = microbatch(
+                self._experiment, self._step + step, self._first + index, self._device
+            )
+            self._newest = batch, made
+        return self._newest[1]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return ((step, i) for step in range(self._horizon) for i in range(self._count))
+
+    def __len__(self) -> int:
+        return self._horizon * self._count
