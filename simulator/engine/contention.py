@@ -41,37 +41,49 @@ def fair_rates(
     """
     weights = weights or [1.0] * len(demands)
     rates = [0.0] * len(demands)
-    growing = set(range(len(demands)))
-    left = dict(capacities)
+    users: dict[Resource, list[tuple[int, float]]] = {}  # with what each adds to the load
+    for index, demand in enumerate(demands):
+        for resource, amount in demand:
+            if resource in capacities and amount > 0:
+                users.setdefault(resource, []).append((index, amount * weights[index]))
+    users = {resource: users[resource] for resource in sorted(users, key=TEXT)}
+    left = {resource: capacities[resource] for resource in users}
+    load = {resource: _load(mine) for resource, mine in users.items()}
+    growing = dict.fromkeys(range(len(demands)))
     level = 0.0
     while growing:
-        load: dict[Resource, float] = {}
-        for index in growing:
-            for resource, amount in demands[index]:
-                if resource in left:
-                    load[resource] = load.get(resource, 0.0) + amount * weights[index]
-        heaviest = max(weights[index] for index in growing)
+        heaviest = max([weights[index] for index in growing])
         rise = 1.0 / heaviest - level
         tight = None
-        for resource in sorted(load, key=TEXT):
-            amount = load[resource]
-            if amount > 0 and left[resource] / amount < rise:
+        for resource, amount in load.items():
+            if left[resource] / amount < rise:
                 rise, tight = left[resource] / amount, resource
         level += rise
         for resource, amount in load.items():
             left[resource] -= rise * amount
         if tight is None:
-            stopped = {index for index in growing if weights[index] == heaviest}
+            stopped = [index for index in growing if weights[index] == heaviest]
         else:
-            stopped = {
-                index
-                for index in growing
-                if any(resource == tight and amount > 0 for resource, amount in demands[index])
-            }
+            stopped = list(dict.fromkeys(index for index, _ in users[tight]))
         for index in stopped:
             rates[index] = min(weights[index] * level, 1.0)
-        growing -= stopped
+            del growing[index]
+        for resource in {
+            resource for index in stopped for resource, _ in demands[index]
+        } & load.keys():
+            users[resource] = [user for user in users[resource] if user[0] in growing]
+            load[resource] = _load(users[resource])
+            if not users[resource]:
+                del load[resource]
     return rates
+
+
+def _load(users: Iterable[tuple[int, float]]) -> float:
+    """Return the sum of amounts, added one by one, which `sum` does in some versions only."""
+    load = 0.0
+    for _, amount in users:
+        load += amount
+    return load
 
 
 def rates_of_one(

@@ -21,7 +21,7 @@ from simulator.engine.questions import CopiedCosts, Costs
 from simulator.engine.unshared import unshared_times
 from simulator.engine.use import Use
 from simulator.program.accept_queue import Decision
-from simulator.program.arrivals import NEVER, idle_steps
+from simulator.program.arrivals import NEVER
 from simulator.program.errors import ProgramError
 from simulator.program.gc_pause import paused_gc
 from simulator.program.instruction import Instruction
@@ -73,7 +73,7 @@ class Engine(RepeatingWalk):
         timeline = _timeline(self.program, posted, start, end)
         if self.arrivals is not None:
             timeline.decisions = self.arrivals.decisions
-            timeline.idle = idle_steps(self.program.queues, timeline.decisions)
+            timeline.idle = self.arrivals.idle
         return timeline
 
     def complete(self) -> None:
@@ -88,12 +88,12 @@ class Engine(RepeatingWalk):
                 events.step()
                 self.look()
             return
-        while min(events.peek(), arrivals.soonest()) < NEVER:
-            if events.peek() <= arrivals.soonest():
-                events.step()
-            else:
+        while (soonest := arrivals.soonest()) < NEVER or events.peek() < NEVER:
+            if soonest < events.peek():
                 self.serve()
                 self.advance()
+            else:
+                events.step()
 
     def leaps(self) -> bool:
         """Tell whether instructions of one template always take the same times."""

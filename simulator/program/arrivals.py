@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -9,6 +11,9 @@ from simulator.program.accept_queue import Acceptance, AcceptQueue, Decision
 from simulator.program.arrival import Recorded, Request
 
 NEVER = float("inf")
+
+LAST = sys.maxsize
+"""Stands for a rank behind all others."""
 
 
 class Meeting(NamedTuple):
@@ -32,13 +37,16 @@ class Line:
 
     def __init__(self, acceptance: Acceptance) -> None:
         self.acceptance = acceptance
-        self._waiting: dict[Request, float] = {}
+        self._requests: list[Request] = []  # that wait, by arrival, at equal times by rank
+        self._came: list[tuple[float, int]] = []  # their times and ranks
         self._ready: float | None = None  # since when the server has waited
         self._next: Meeting | None = None
 
     def ask(self, request: Request, time: float) -> None:
         """Let a request wait from `time` on."""
-        self._waiting[request] = time
+        place = bisect_right(self._came, (time, request.rank))
+        self._came.insert(place, (time, request.rank))
+        self._requests.insert(place, request)
         self._next = None
 
     def open(self, time: float) -> None:
@@ -48,25 +56,25 @@ class Line:
 
     def next(self) -> Meeting | None:
         """Return who can be served first, if nobody comes before that; None: nobody."""
-        if self._ready is None or not self._waiting:
-            return None
-        if self._next is None:
+        if self._next is None and self._ready is not None and self._requests:
             self._next = self._first(self._ready)
         return self._next
 
     def _first(self, ready: float) -> Meeting | None:
         """Ask the policy when the server is ready, and whenever somebody has come since."""
-        by_arrival = sorted(self._waiting, key=lambda r: (self._waiting[r], r.rank))
-        for time in sorted({max(ready, came) for came in self._waiting.values()}):
-            there = [request for request in by_arrival if self._waiting[request] <= time]
-            chosen = self.acceptance.choose(there)
+        there, time = 0, ready
+        while there < len(self._came):
+            time = max(time, self._came[there][0])
+            there = bisect_right(self._came, (time, LAST))
+            chosen = self.acceptance.choose(self._requests[:there])
             if chosen is not None:
                 return Meeting(time, chosen)
         return None
 
     def serve(self, request: Request) -> Decision:
         """Serve a request; the server is not ready for another one until it says so."""
-        del self._waiting[request]
+        place = self._requests.index(request)
+        del self._requests[place], self._came[place]
         self._ready = self._next = None
         self.acceptance.accept(request)
         return self.acceptance.decisions[-1]
@@ -89,29 +97,35 @@ class Arrivals:
     ) -> None:
         self.lines = {queue.name: Line(acceptance_of(queue, record)) for queue in queues}
         self.decisions: list[Decision] = []
-        self._requests: dict[int, tuple[Line, Request]] = {}
-        self._accepts: dict[int, Line] = {}
+        self._meetings: dict[int, tuple[Line, Request | None]] = {}  # None: the server's side
         self._steps: dict[int, tuple[Acceptance, int]] = {}
         for queue in queues:
             line = self.lines[queue.name]
-            self._accepts |= dict.fromkeys(queue.accepts, line)
-            self._requests |= {uid: (line, request) for uid, request in queue.by_uid.items()}
+            self._meetings |= dict.fromkeys(queue.accepts, (line, None))
+            self._meetings |= {uid: (line, request) for uid, request in queue.by_uid.items()}
             for number, uid in enumerate(queue.steps):
                 self._steps[uid] = line.acceptance, number
 
     @property
     def concerned(self) -> Iterable[int]:
         """The uids of all instructions that meet by arrival, or depend on who did."""
-        return [*self._requests, *self._accepts, *self._steps]
+        return [*self._meetings, *self._steps]
+
+    @property
+    def idle(self) -> list[int]:
+        """The uids of the optimizer steps that had nothing to do."""
+        return [uid for uid in self._steps if not self.is_due(uid)]
 
     def arrive(self, uid: int, time: float) -> bool:
         """Record that an instruction is posted; tell whether it does nothing and ends at once."""
-        if uid in self._requests:
-            line, request = self._requests[uid]
+        if uid in self._steps:
+            return not self.is_due(uid)
+        line, request = self._meetings[uid]
+        if request is None:
+            line.open(time)
+        else:
             line.ask(request, time)
-        elif uid in self._accepts:
-            self._accepts[uid].open(time)
-        return uid in self._steps and not self.is_due(uid)
+        return False
 
     def is_due(self, step: int) -> bool:
         """Tell whether an optimizer step has something to do, its request being served."""
@@ -124,11 +138,12 @@ class Arrivals:
 
     def soonest(self) -> float:
         """Return when the next request can be served, if nobody comes before that."""
-        return min((found.time for found, _ in self._possible()), default=NEVER)
+        found = self._first()
+        return NEVER if found is None else found[0].time
 
     def serve(self) -> tuple[float, Decision] | None:
         """Serve the next request; return when, and what met. None: nobody can be served."""
-        found = min(self._possible(), key=lambda pair: pair[0].time, default=None)
+        found = self._first()
         if found is None:
             return None
         meeting, line = found
@@ -136,10 +151,14 @@ class Arrivals:
         self.decisions.append(decision)
         return meeting.time, decision
 
-    def _possible(self) -> list[tuple[Meeting, Line]]:
-        """Return who can be served first in each queue, queues by name."""
-        found = [(line.next(), line) for line in self.lines.values()]
-        return [(meeting, line) for meeting, line in found if meeting is not None]
+    def _first(self) -> tuple[Meeting, Line] | None:
+        """Return who can be served first, in any queue; at equal times the name decides."""
+        first: tuple[Meeting, Line] | None = None
+        for line in self.lines.values():
+            meeting = line.next()
+            if meeting is not None and (first is None or meeting.time < first[0].time):
+                first = meeting, line
+        return first
 
 
 def idle_steps(queues: Sequence[AcceptQueue], record: Sequence[Decision]) -> list[int]:

@@ -65,19 +65,24 @@ def columns_of_list(instructions: Sequence[Instruction]) -> Columns:
     numbers: dict[int, int] = {}
     tasks: list[Task] = []
     task: list[int] = []
+    waits: list[int] = []
     for instruction in instructions:
         number = numbers.setdefault(id(instruction.task), len(tasks))
         if number == len(tasks):
             tasks.append(instruction.task)
         task.append(number)
-    after = [sorted([other.index for other in i.after]) for i in instructions]
+        after = instruction.after
+        if len(after) == 1:
+            waits.append(after[0].index)
+        elif after:
+            waits += sorted([other.index for other in after])
     return Columns(
         tasks,
         np.array(task, dtype=np.int64),
         np.array([i.microbatch for i in instructions], dtype=np.int64),
         np.array([i.step for i in instructions], dtype=np.int64),
-        _begins(np.array([len(indices) for indices in after], dtype=np.int64)),
-        np.array([index for indices in after for index in indices], dtype=np.int64),
+        _begins(np.array([len(i.after) for i in instructions], dtype=np.int64)),
+        np.array(waits, dtype=np.int64),
     )
 
 

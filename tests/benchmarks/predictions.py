@@ -38,6 +38,7 @@ GPT3 = GPT | {
 TRILLION = GPT3 | {"layers": 128, "hidden": 25600, "heads": 160}
 UNIT = {"model": "unit", "forward": 1.0, "backward_input": 1.0, "backward_weight": 1.0, "p2p": 0.1}
 SEQUENCE = {"sequence_parallel": True}
+MLP = {"model": "mlp", "layers": 4, "hidden": 256}
 
 PLANS: dict[str, tuple[dict[str, Any], int, int, dict[str, Any]]] = {
     "unit 1F1B, 16 stages × 256": (UNIT, 256, 2, {"pipeline": 16, "microbatches": 256}),
@@ -71,6 +72,18 @@ PLANS: dict[str, tuple[dict[str, Any], int, int, dict[str, Any]]] = {
         | {"tensor": 8, "pipeline": 64, "data": 6, "microbatches": 512, "recompute": "selective"},
     ),
     "data 65,536": (GPT, 65536, 8192, {"data": 65536}),
+    "64 asynchronous workers × 100 steps": (
+        MLP, 64, 9, {"data": 64, "data_style": "asynchronous"},
+    ),
+    "64 replicas × 100 steps, gossip on a ring": (
+        MLP, 64, 8, {"data": 64, "data_style": "gossip", "topology": "ring"},
+    ),
+    "64 replicas × 100 steps, one-peer gossip": (
+        MLP, 64, 8, {"data": 64, "data_style": "gossip", "topology": "one-peer-exponential"},
+    ),
+    "64 replicas × 100 steps, gossip on a torus": (
+        MLP, 64, 8, {"data": 64, "data_style": "gossip", "topology": "torus"},
+    ),
     "calibrated, pipeline 4": (
         {"model": "mlp", "layers": 8}, 64, 1, {"pipeline": 4, "microbatches": 16},
     ),
@@ -80,8 +93,13 @@ PLANS: dict[str, tuple[dict[str, Any], int, int, dict[str, Any]]] = {
 }  # fmt: skip
 """Each row has its workload, global batch, number of DGX H100 nodes, and degrees.
 
-Rows that are calibrated are for `calibrated`, not for DGX nodes.
+Rows that are calibrated are for `calibrated`, not for DGX nodes. Ranks of rows of many steps are of
+uneven speed, drawn for each step.
 """
+
+STEPS = 100
+UNEVEN = {"jitter": "lognormal", "jitter_spread": 0.3}
+"""The horizon of rows of many steps, and the speeds of their ranks."""
 
 
 def calibrated() -> Profile:
@@ -113,11 +131,13 @@ def experiment_of(name: str) -> Experiment:
     if workload["model"] != "unit":
         workload = workload | {"global_batch": global_batch}
     preset = {} if name.startswith("calibrated") else {"preset": "dgx-h100", "nodes": nodes}
+    is_long = f"{STEPS} steps" in name
     return parse(
         {
             "workload": workload,
             "parallel": {"pipeline": 1, "microbatches": 1} | parallel,
-            "cluster": preset,
+            "cluster": preset | (UNEVEN if is_long else {}),
+            "run": {"horizon": STEPS if is_long else 1},
         }
     )
 
