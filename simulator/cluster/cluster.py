@@ -32,6 +32,9 @@ class Cluster:
 
     Attributes:
         kinds: devices by the name of their kind.
+        library: what moves bytes.
+        gloo: what gloo does; None: not known.
+        remarks: what the reader of a prediction should know of it.
         algorithm: the only algorithm of collectives; None: the fastest one.
         cores: cores that the ranks of one node share; None: ranks have devices.
         device_capacity: how many passes at once, of ranks that share a device, get as much
@@ -48,6 +51,8 @@ class Cluster:
     topology: Topology
     kinds: dict[str, Device]
     library: Library = field(default_factory=Library)
+    gloo: Library | None = None
+    remarks: tuple[str, ...] = ()
     algorithm: str | None = None
     cores: float | None = None
     device_capacity: float = 1.0
@@ -67,12 +72,13 @@ class Cluster:
     def notes(self) -> list[str]:
         """A sentence that says how much of the machine its file does not say itself, if any."""
         if not self.taken:
-            return []
+            return [*self.remarks]
         origins = {origin.partition(",")[0]: None for origin in self.taken.values()}
         presets = [origin for origin in origins if origin.startswith(("as ", "like "))]
         return [
+            *self.remarks,
             f"{len(self.taken)} figures of cluster {self.name} are not in its file and were taken "
-            f"({', '.join(presets) or 'defaults'}); `twinline clusters FILE` shows them"
+            f"({', '.join(presets) or 'defaults'}); `twinline clusters FILE` shows them",
         ]
 
     @property
@@ -180,6 +186,35 @@ class Cluster:
         elif node_bandwidth_gbit is not None:
             node = replace(node, nic_bandwidth=node_bandwidth_gbit * 1e9 / 8 / node.nics)
         return replace(self, topology=replace(self.topology, nodes=Nodes(((node, count),))))
+
+    def farther(self, latency_us: float) -> Cluster:
+        """Return this cluster with so many µs more in each step between its nodes.
+
+        Raises:
+            ExperimentError: nothing joins several nodes, or what transfers take was measured.
+        """
+        network, key = self.topology.network, f"cluster.node_latency_us = {latency_us:g}"
+        if self.profile is not None:
+            raise ExperimentError(
+                f"{key}: the transfers of {self.name} are measured; allowed: unset, or name a "
+                "preset or a file"
+            )
+        if network is None:
+            raise ExperimentError(f"{key}: cluster {self.name} has no [network]: one node only")
+        farther = network.farther(latency_us * 1e-6)
+        return replace(self, topology=replace(self.topology, network=farther))
+
+    def with_gloo(self) -> Cluster:
+        """Return this cluster with gloo for its library, if it says what that does."""
+        if self.gloo is not None:
+            return replace(self, library=self.gloo)
+        if self.device.kind == "cpu":
+            return self
+        remark = (
+            f"cluster {self.name} does not say what transfers take with run.backend = 'gloo' "
+            "([collectives.gloo]); they are predicted as with NCCL"
+        )
+        return replace(self, remarks=(*self.remarks, remark))
 
     def _check_devices(self, count: int) -> None:
         """Refuse a node of `count` devices that cannot be built."""

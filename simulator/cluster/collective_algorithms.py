@@ -5,13 +5,14 @@ algorithm's protocols and of all algorithms the fastest counts, as in the tuner 
 (src/graph/tuning.cc) and of MPI libraries. Payloads are counted as nccl-tests does: bytes
 of the larger side.
 
-ring: Patarasuk & Yuan 2009, section 3. halving-doubling: Thakur, Rabenseifner & Gropp 2005,
-section 4. tree: two complementary binary trees between nodes (Sanders, Speck & Träff 2009),
-chains inside, as in NCCL 2.4. hierarchical: level by level (Cho et al. 2019, BlueConnect);
-its all-to-all is Rajbhandari et al. 2022 (DeepSpeed-MoE), section 5. in-network: switches of
-an island add up (Graham et al. 2016, SHARP; NVLS), trees between nodes. pairwise: Thakur et
-al. 2005, section 3. A reduce or a broadcast goes piece by piece along a chain that is a ring cut
-open at the root: NCCL has no other way for them (src/graph/tuning.cc).
+ring: Patarasuk & Yuan 2009, section 3. piecewise-ring: the same as gloo has it (gloo/allreduce.cc),
+in pieces of which two are under way: one is sent when the one before the last has come.
+halving-doubling: Thakur, Rabenseifner & Gropp 2005, section 4. tree: two complementary binary trees
+between nodes (Sanders, Speck & Träff 2009), chains inside, as in NCCL 2.4. hierarchical: level by
+level (Cho et al. 2019, BlueConnect); its all-to-all is Rajbhandari et al. 2022 (DeepSpeed-MoE),
+section 5. in-network: switches of an island add up (Graham et al. 2016, SHARP; NVLS), trees between
+nodes. pairwise: Thakur et al. 2005, section 3. A reduce or a broadcast goes piece by piece along a
+chain that is a ring cut open at the root: NCCL has no other way for them (src/graph/tuning.cc).
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Way:
         phases: levels take turns; otherwise they are one pipeline.
         copies: how often every member puts its payload in place.
         pattern: who talks to whom; see `simulator.cluster.extent.extent_of`.
+        pieces: messages that every rank sends one after the other, two of them under way; 0: the
+            payload flows through.
     """
 
     steps: tuple[float, ...]
@@ -48,10 +51,15 @@ class Way:
     phases: bool = False
     copies: float = 0.0
     pattern: str = "ring"
+    pieces: int = 0
 
+
+PIECE = 1 << 20
+"""The most bytes of a piece of a piecewise ring (gloo/allreduce.h: kMaxSegmentSize)."""
 
 OPERATIONS = {
     "ring": (*HALVES, *CHAINS),
+    "piecewise-ring": (*HALVES, *CHAINS),
     "halving-doubling": HALVES,
     "tree": (Op.ALL_REDUCE,),
     "hierarchical": (*HALVES, Op.ALL_TO_ALL),
@@ -90,6 +98,11 @@ def way_of(algorithm: str, op: Op, extent: Extent, nbytes: float) -> Way:
         around = half * (n - 1) / n * nbytes
         steps = tuple(float(half * (counts[at] - counts[at + 1])) for at in levels)
         return Way(steps, (around,) * len(levels), copies=half / 2)
+    if algorithm == "piecewise-ring":
+        of_rank = 1 if op is Op.ALL_GATHER else ceil(nbytes / n / PIECE)
+        pieces = half * (n - 1) * max(of_rank, 2)
+        whole = (half * (n - 1) / n * nbytes,) * len(levels)
+        return Way((0.0,) * len(levels), whole, copies=half / 2, pieces=pieces)
     if algorithm in ("tree", "in-network"):
         return _tree(algorithm == "in-network", extent, nbytes)
     fanouts = [extent.fanout(at) for at in levels]

@@ -9,10 +9,10 @@ import numpy as np
 from simulator.cluster.collective_algorithms import OPERATIONS, Way, obstacle, way_of
 from simulator.cluster.extent import Extent, extent_of
 from simulator.cluster.library import Library
-from simulator.cluster.links import Protocol
+from simulator.cluster.links import Link, Protocol
 from simulator.cluster.placement import Floats, Placement
 from simulator.cluster.resource import Direction, Resource
-from simulator.cluster.topology import MEMORY, PORT, Topology
+from simulator.cluster.topology import MEMORY, NODE, PORT, Topology
 from simulator.experiment.section import ExperimentError
 from simulator.program.operation_columns import Formula
 from simulator.program.operations import Op
@@ -132,10 +132,19 @@ class CommunicationCosts:
         assert link
         busy = max(load.values())
         seconds, name = min(
-            (protocol.latency_s + busy / protocol.efficiency, name)
+            (self._message(link, protocol, busy / protocol.efficiency, nbytes), name)
             for name, protocol in link.protocols.items()
         )
         return self.library.start_s + seconds + nbytes / self.library.copy_bandwidth, name
+
+    def _message(self, link: Link, protocol: Protocol, busy: float, nbytes: float) -> float:
+        """Return the seconds of a message whose bytes take so long on the links."""
+        if link.connection is None or not nbytes:
+            return protocol.latency_s + busy
+        latency, count = protocol.latency_s, self.library.connections
+        seconds = max(busy, nbytes / (count * link.connection.speed(latency)))
+        each = nbytes / count
+        return latency + seconds + link.connection.start_s(latency, each / seconds, each)
 
     def _fastest(self, algorithm: str, op: Op, group: tuple[int, ...], nbytes: float) -> Cost:
         way = way_of(algorithm, op, self.extent(group), nbytes)
@@ -147,7 +156,8 @@ class CommunicationCosts:
         return Cost(self.library.start_s + seconds, way.volumes, algorithm, name)
 
     def _seconds(self, algorithm: str, way: Way, extent: Extent, protocol: str) -> float:
-        latency, busy = 0.0, np.zeros(len(way.volumes))
+        latency, farthest = 0.0, 0.0
+        busy, of_connections = np.zeros(len(way.volumes)), np.zeros(len(way.volumes))
         for level, link in enumerate(self.links):
             if link is None or extent.counts[level] == extent.counts[level + 1]:
                 continue
@@ -156,9 +166,26 @@ class CommunicationCosts:
                 assert self.library.in_network
                 with_ = self.library.in_network
             latency += way.steps[level] * with_.latency_s
+            farthest = max(farthest, with_.latency_s)
             busy[level] = way.volumes[level] / with_.efficiency
+            if link.connection is not None:
+                speed = link.connection.speed(with_.latency_s) * self.library.connections
+                of_connections[level] = way.volumes[level] / (speed * self._streams(way, extent))
         each = extent.load * busy
-        return latency + float(each.max(axis=0).sum() if way.phases else each.sum(axis=1).max())
+        if way.phases:
+            return latency + float(np.maximum(each.max(axis=0), of_connections).sum())
+        on_links = float(each.sum(axis=1).max())
+        seconds = max(on_links, float(of_connections.max()))
+        if way.pieces:  # from a piece to the one after the next there is a round trip
+            turns = way.pieces * (2 * farthest + self.library.piece_s)
+            seconds = max(seconds, (on_links + turns) / 2)
+        return latency + seconds
+
+    def _streams(self, way: Way, extent: Extent) -> int:
+        """Return between how many pairs of ranks at once the bytes go that leave a node."""
+        if way.pattern == "pairs":
+            return extent.members[NODE]
+        return min(self.topology.nodes.first.nics, extent.members[NODE])
 
 
 def _pairs_of(op: Op, group: tuple[int, ...]) -> list[tuple[int, int]]:

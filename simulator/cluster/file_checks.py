@@ -31,8 +31,13 @@ def contradictions(file: ClusterFile) -> Iterator[str]:
             )
         below = tier.nodes_per_switch
     library = file.collectives
-    if missing := [name for name in ("ring", "pairwise") if name not in library.algorithms]:
-        yield f"collectives.algorithms: {missing[0]!r} is missing; other operations need it"
+    for place, one in (("collectives", library), ("collectives.gloo", library.gloo)):
+        has = set(one.algorithms) if one else {"ring", "pairwise"}
+        if not has & {"ring", "piecewise-ring"} or "pairwise" not in has:
+            missing = "pairwise" if "pairwise" not in has else "ring"
+            yield f"{place}.algorithms: {missing!r} is missing; other operations need it"
+    if library.gloo and "in-network" in library.gloo.algorithms:
+        yield "collectives.gloo.algorithms: 'in-network' is not for gloo"
     if ("in-network" in library.algorithms) != (library.in_network is not None):
         yield "collectives.in_network: needed if, and only if, algorithms has 'in-network'"
 

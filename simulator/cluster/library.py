@@ -28,6 +28,8 @@ class Library:
         algorithms: names of the algorithms that it has.
         in_network: switches that add up; None: there are none.
         transfer_share: share of a device that a transfer takes from passes beside it.
+        connections: TCP connections that share what a rank sends to another one.
+        piece_s: seconds that a rank takes for each piece of a transfer that goes piecewise.
     """
 
     start_s: float = 0.0
@@ -35,3 +37,5 @@ class Library:
     algorithms: tuple[str, ...] = ("ring", "pairwise")
     in_network: InNetwork | None = None
     transfer_share: float = 0.0
+    connections: int = 1
+    piece_s: float = 0.0

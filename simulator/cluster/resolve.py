@@ -77,6 +77,10 @@ def resolve(experiment: Experiment, fallback: Profile | None = None) -> Cluster:
     else:
         cluster = load_preset("laptop" if choice.preset is None else choice.preset)
     cluster = _chosen(cluster, choice, experiment.world_size)
+    if choice.node_latency_us is not None:
+        cluster = cluster.farther(choice.node_latency_us)
+    if experiment.run.backend == "gloo" and cluster.profile is None:
+        cluster = cluster.with_gloo()
     available = cluster.topology.num_ranks
     if experiment.world_size > available:
         each = sorted({len(node.devices) for node in cluster.topology.nodes.distinct})

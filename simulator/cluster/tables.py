@@ -86,10 +86,23 @@ class TierTable(Table):
     oversubscription: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
 
 
+class ConnectionTable(Table):
+    """The table ``[network.connection]``: the limits of one TCP connection between nodes.
+
+    Attributes:
+        gbit: 10⁹ bit/s that it carries at most.
+        window_mb: 10⁶ bytes that are under way at most, sent and not confirmed.
+    """
+
+    gbit: Rate
+    window_mb: Rate
+
+
 class NetworkTable(Table):
     """The table ``[network]`` between nodes; its bandwidth is that of the network cards."""
 
     protocols: Protocols
+    connection: ConnectionTable | None = None
     tiers: list[TierTable] = Field(default=[])
 
 
@@ -99,15 +112,16 @@ class InNetworkTable(ProtocolTable):
     devices: Count = 2
 
 
-class CollectivesTable(Table):
-    """The table ``[collectives]``: what the communication library does.
+class LibraryTable(Table):
+    """The table ``[collectives.gloo]``: what gloo does, where ``run.backend`` asks for it.
 
     Attributes:
         start_us: time before the first step of a collective or message.
         copy_gbyte: 10⁹ bytes/s at which a device puts the payload in place; unset, no time.
         algorithms: algorithms that the library has; the fastest is chosen.
-        in_network: switches that add up, if there are any.
         transfer_share: share of a device that a transfer takes from passes beside it.
+        connections: TCP connections that share what a rank sends to another one.
+        piece_us: host time for each piece of a transfer that goes piecewise.
     """
 
     start_us: Amount = 0.0
@@ -115,8 +129,21 @@ class CollectivesTable(Table):
     algorithms: list[Algorithm] = Field(
         default=["ring", "halving-doubling", "tree", "hierarchical", "pairwise"], min_length=1
     )
-    in_network: InNetworkTable | None = None
     transfer_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    connections: Count = 1
+    piece_us: Amount = 0.0
+
+
+class CollectivesTable(LibraryTable):
+    """The table ``[collectives]``: what the communication library does.
+
+    Attributes:
+        in_network: switches that add up, if there are any.
+        gloo: what it is with ``run.backend = "gloo"``; unset, the same.
+    """
+
+    in_network: InNetworkTable | None = None
+    gloo: LibraryTable | None = None
 
 
 class HostTable(Table):
@@ -155,8 +182,10 @@ TABLES: dict[str, type[BaseModel]] = {
     "pcie": PcieTable,
     "network": NetworkTable,
     "tiers": TierTable,
+    "connection": ConnectionTable,
     "collectives": CollectivesTable,
     "in_network": InNetworkTable,
+    "gloo": LibraryTable,
     "host": HostTable,
 }
 NAMED_TABLES: dict[str, type[BaseModel]] = {"devices": DeviceTable, "protocols": ProtocolTable}

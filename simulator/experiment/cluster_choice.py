@@ -10,7 +10,9 @@ from pydantic import Field, field_validator
 
 from simulator.experiment.section import ExperimentError, Positive, Section
 
-Algorithm = Literal["ring", "halving-doubling", "tree", "hierarchical", "in-network", "pairwise"]
+Algorithm = Literal[
+    "ring", "piecewise-ring", "halving-doubling", "tree", "hierarchical", "in-network", "pairwise"
+]
 """Algorithms of collectives; `simulator.cluster` says what each does."""
 
 
@@ -18,6 +20,8 @@ class ClusterChoice(Section):
     """The machine that a prediction is for: a preset, a cluster file or a calibrated profile.
 
     Attributes:
+        node_bandwidth_gbit: of all network cards of a node together, in place of the cluster's.
+        node_latency_us: what each step between nodes takes longer than on the cluster.
         ranks_per_device: how many ranks share a GPU.
         algorithm: how collectives are done; "auto" takes the fastest of those that the cluster has.
         slowdown: how many times longer ranks compute, as pairs of a rank and its factor; given
@@ -35,6 +39,7 @@ class ClusterChoice(Section):
     nodes: Positive | None = None
     devices_per_node: Positive | None = None
     node_bandwidth_gbit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    node_latency_us: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     ranks_per_device: Positive = 1
     algorithm: Literal["auto", Algorithm] = "auto"
     slowdown: Annotated[tuple[tuple[int, float], ...], Field(strict=False)] = ()

@@ -14,9 +14,10 @@ from simulator.cluster.catalogue import load_preset
 from simulator.cluster.collective_algorithms import OPERATIONS, obstacle
 from simulator.cluster.communication_costs import CommunicationCosts
 from simulator.cluster.library import InNetwork, Library
-from simulator.cluster.links import Link, Protocol
+from simulator.cluster.links import Connection, Link, Protocol
 from simulator.cluster.nodes import Node, Nodes
 from simulator.cluster.preset_files import preset_names
+from simulator.cluster.resolve import resolve
 from simulator.cluster.resource import Direction, ResourceKind
 from simulator.cluster.topology import NODE, PORT, Tier, Topology
 from simulator.program.operations import Op
@@ -204,6 +205,8 @@ def test_an_oversubscribed_tier_is_the_bottleneck_of_an_all_to_all() -> None:
 def test_every_preset_reaches_no_more_than_its_links(name: str) -> None:
     cluster = load_preset(name)
     group = tuple(range(cluster.devices_per_node))
+    if len(group) == 1:  # nothing joins devices of a node
+        return
     cost = cluster.communication.cost(Op.ALL_GATHER, group, 1e10)
     extent = cluster.communication.extent(group)
     link = cluster.topology.link(
@@ -213,3 +216,68 @@ def test_every_preset_reaches_no_more_than_its_links(name: str) -> None:
     rings = 6 if cluster.topology.mesh else 1
     moved = (len(group) - 1) / len(group) * 1e10
     assert 0.5 < moved / cost.seconds / (rings * link.bandwidth) <= 1
+
+
+def over_tcp(library: Library, latency_s: float, speed: float = 1e9) -> CommunicationCosts:
+    """Nodes of one device with cards of 1 GB/s; connections of `speed` and a window of 1 MB."""
+    node = Node(("gpu",), nics=1, nic_bandwidth=1e9)
+    ways = {"TCP": Protocol(latency_s, 1.0)}
+    network = Link(0.0, ways, Connection(speed, 1e6))
+    return CommunicationCosts(Topology(Nodes(((node, 4),)), network=network), library)
+
+
+@pytest.mark.parametrize(("connections", "expected"), [(1, 1.5e9 / 0.2e9), (4, 1.5e9 / 0.8e9)])
+def test_a_rank_sends_as_fast_as_its_connections(connections: int, expected: float) -> None:
+    costs = over_tcp(Library(connections=connections), 0.0, speed=0.2e9)
+    assert costs.cost(Op.ALL_REDUCE, (0, 1, 2, 3), 1e9).seconds == pytest.approx(expected)
+    assert costs.message_seconds(0, 1, 1.5e9) == pytest.approx(expected)
+    assert over_tcp(Library(connections=9), 0.0, 0.2e9).message_seconds(0, 1, 1e9) == 1.0
+
+
+def test_a_message_begins_slowly_and_then_sends_a_window_a_round_trip() -> None:
+    link = over_tcp(Library(), 5e-3).links[NODE]
+    assert link and link.connection
+    start = link.connection.start_s(5e-3, 1e8, 1e8)
+    assert start == pytest.approx((log2(1e6 / 14600) - 1) * 10e-3)
+    assert over_tcp(Library(), 5e-3).message_seconds(0, 1, 1e8) == pytest.approx(5e-3 + 1.0 + start)
+
+
+def test_a_ring_in_pieces_waits_a_round_trip_for_every_two() -> None:
+    """512 MiB in 512 pieces, each sent three times in either half."""
+    library = Library(algorithms=("piecewise-ring", "pairwise"), connections=99, piece_s=2e-3)
+    size, group = 512 * 2**20, (0, 1, 2, 3)
+    pieces, bytes_s = 2 * 3 * 128, 1.5 * size / 1e9
+    slow = over_tcp(library, 5e-3).cost(Op.ALL_REDUCE, group, size).seconds
+    assert slow == pytest.approx((bytes_s + pieces * 12e-3) / 2)
+    near = over_tcp(library, 0.0).cost(Op.ALL_REDUCE, group, size).seconds
+    assert near == pytest.approx((bytes_s + pieces * 2e-3) / 2)
+    at_once = replace(library, piece_s=0.0)
+    assert over_tcp(at_once, 0.0).cost(Op.ALL_REDUCE, group, size).seconds == pytest.approx(bytes_s)
+    halves = [
+        over_tcp(library, 5e-3).cost(op, group, size).seconds
+        for op in (Op.REDUCE_SCATTER, Op.ALL_GATHER)
+    ]
+    assert halves == pytest.approx([slow / 2, max(bytes_s / 2, (bytes_s / 2 + 6 * 12e-3) / 2)])
+
+
+PUBLISHED = [
+    ("gloo", 1, 5, 0.959),
+    ("gloo", 5, 2, 2.989),
+    ("gloo", 10, 1, 5.909),
+    ("nccl", 1, 5, 0.655),
+    ("nccl", 5, 2, 1.650),
+    ("nccl", 10, 1, 3.298),
+]
+"""Backend, ms, Gbit/s, seconds of 256 MiB on four nodes (`tests/benchmarks/networks.py`)."""
+
+
+@pytest.mark.parametrize(("backend", "ms", "gbit", "seconds"), PUBLISHED)
+def test_published_all_reduces_over_shaped_networks(
+    backend: str, ms: float, gbit: float, seconds: float
+) -> None:
+    plan = ["preset=aws-p3-2xlarge", f"node_latency_us={ms * 1e3}", f"node_bandwidth_gbit={gbit}"]
+    run = [f"backend={backend}", "device=cuda"]
+    cluster = resolve(load(None, ["model=mlp", "pipeline=1", "data=4", *plan, *run]))
+    cost = cluster.communication.cost(Op.ALL_REDUCE, (0, 1, 2, 3), 256 * 2**20)
+    assert cost.algorithm == {"gloo": "piecewise-ring", "nccl": "ring"}[backend]
+    assert cost.seconds == pytest.approx(seconds, rel=0.1)

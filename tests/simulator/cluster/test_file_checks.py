@@ -68,3 +68,13 @@ def test_every_contradiction_is_named() -> None:
     shown = problems(data)
     assert any(line.startswith("nodes.0.devices_per_island = 3: must divide") for line in shown)
     assert shown[-1].startswith("collectives.algorithms: 'ring' is missing")
+
+
+def test_gloo_needs_algorithms_for_everything_too() -> None:
+    data = read("aws-p3-2xlarge")
+    data["collectives"]["gloo"]["algorithms"] = ["ring"]
+    assert problems(data) == [
+        "collectives.gloo.algorithms: 'pairwise' is missing; other operations need it"
+    ]
+    data["collectives"]["gloo"]["algorithms"] = ["ring", "pairwise", "in-network"]
+    assert problems(data) == ["collectives.gloo.algorithms: 'in-network' is not for gloo"]

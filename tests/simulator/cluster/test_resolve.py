@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -166,3 +168,28 @@ def test_a_profile_of_several_hosts_knows_which_ranks_are_on_one() -> None:
     assert found.collective(Op.ALL_REDUCE, (0, 2), 8).mean_s == 5.0
     alone = resolve(load(None, ["parallel.data=4"]), Profile(profile.machine, messages=here))
     assert (alone.nodes, alone.message(1, 2, 8).mean_s) == (1, 1.0)
+
+
+def test_a_shaped_network_is_farther_and_gloo_has_its_own_library() -> None:
+    preset = "cluster.preset=aws-p3-2xlarge"
+    far = cluster(preset, "cluster.node_latency_us=5000", "run.backend=gloo")
+    near = cluster(preset)
+    assert far.topology.network and near.topology.network
+    assert far.topology.network.latency_s == near.topology.network.latency_s + 5e-3
+    assert (near.library.connections, far.library.connections) == (16, 1)
+    assert far.library.algorithms == ("piecewise-ring", "pairwise")
+    assert far.notes == near.notes == []
+
+
+def test_a_cluster_that_says_nothing_of_gloo_has_a_note() -> None:
+    (note,) = cluster("cluster.preset=dgx-h100", "run.backend=gloo").notes
+    assert note.startswith("cluster dgx-h100 does not say what transfers take with run.backend")
+    assert cluster("run.backend=gloo").notes == []  # the laptop has nothing else
+
+
+def test_distance_needs_a_network_that_is_not_measured() -> None:
+    with pytest.raises(ExperimentError, match=r"^cluster.node_latency_us = 5: the transfers of"):
+        from_profile(Profile({"cores": 3, "hostname": "here"})).farther(5)
+    alone = replace(load_preset("laptop").topology, network=None)
+    with pytest.raises(ExperimentError, match=r"laptop has no .network.: one node only"):
+        replace(load_preset("laptop"), topology=alone).farther(5)
