@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,6 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from runtime.models.recompute import run_again
 from simulator.workloads.attention import Form
+
+Turn = Callable[[Tensor], Tensor]
+"""A function that turns heads, (batch, sequence, heads, width), by their positions."""
 
 
 def split_heads(packed: Tensor, heads: int) -> Tensor:
@@ -35,42 +39,72 @@ def causal_mask(sequence: int) -> Tensor:
     return torch.zeros(sequence, sequence).masked_fill(future, float("-inf"))
 
 
-def self_attention(qkv: Tensor, heads: int, mask: Tensor | None, form: Form) -> Tensor:
-    """Attend within each sequence: (batch, sequence, 3 × hidden) → (batch, sequence, hidden).
+def self_attention(
+    qkv: Tensor,
+    heads: int,
+    mask: Tensor | None,
+    form: Form,
+    kv_heads: int = 0,
+    turn: Turn | None = None,
+) -> Tensor:
+    """Attend within each sequence: (batch, sequence, columns) → (batch, sequence, heads × width).
 
     Args:
         qkv: Q, K and V side by side in the last dimension.
-        heads: number of heads in `qkv`.
+        heads: number of heads in Q.
         mask: a causal mask, (sequence, sequence), that is added to the scores; None: every
             token attends to all.
         form: the implementation, see `simulator.workloads.attention`.
+        kv_heads: number of heads in K and V, each for as many of Q; 0: `heads`.
+        turn: turns Q and K by their positions; None: nothing does.
     """
+    core = partial(_self_attention, heads=heads, mask=mask, kv_heads=kv_heads or heads, turn=turn)
     if form == "flash":
-        return _flash_attention(qkv, heads, mask is not None)
-    core = partial(_self_attention, heads=heads, mask=mask)
+        return core(qkv, flash=True)
     return run_again(core, qkv) if form == "recomputed" else core(qkv)
 
 
-def _self_attention(qkv: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-    q, k, v = (split_heads(part, heads) for part in qkv.chunk(3, dim=2))
+def _self_attention(
+    qkv: Tensor,
+    heads: int,
+    mask: Tensor | None,
+    kv_heads: int,
+    turn: Turn | None,
+    flash: bool = False,
+) -> Tensor:
+    parted = qkv.view(*qkv.shape[:2], heads + 2 * kv_heads, -1)
+    q, k, v = torch.split(parted, [heads, kv_heads, kv_heads], dim=2)
+    if turn is not None:
+        q, k = turn(q), turn(k)
+        # A view of V would keep Q and K of before in memory, besides those that were turned.
+        v = v.clone(memory_format=torch.contiguous_format)
+    if flash:
+        return flash_attention(q, k, v, mask is not None)
+    q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (q, k, v))
     return merge_heads(attend(q, k, v, mask), heads)
 
 
-def _flash_attention(qkv: Tensor, heads: int, causal: bool) -> Tensor:
+def flash_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """Attend in one kernel; the backward pass needs Q, K, V, output and log-sum-exp per row."""
-    batch, sequence, _ = qkv.shape
-    parts = (part.view(batch, sequence, heads, -1) for part in qkv.chunk(3, dim=2))
-    q, k, v = (part.transpose(1, 2) for part in parts)
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # or an error: no other keeps the same
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        mixed = functional.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, enable_gqa=q.shape[1] > k.shape[1]
+        )
     return mixed.transpose(1, 2).flatten(2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Return softmax(Q·Kᵀ / √width + mask)·V; all are (batch × heads, sequence, width)."""
-    scale = 1 / math.sqrt(q.shape[2])
+    """Return softmax(Q·Kᵀ / √width + mask)·V, (batch × heads, sequence, width), as Q is.
+
+    K and V may have fewer heads, each for as many of Q, whose rows then follow each other.
+    """
+    scale, shape = 1 / math.sqrt(q.shape[2]), q.shape
+    group = len(q) // len(k)
+    q = q.reshape(len(k), group * shape[1], shape[2])
     if mask is None:  # beta = 0: the first argument is not even read
         scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=scale)
     else:
-        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
-    return torch.bmm(scores.softmax(dim=-1), v)
+        rows = mask if group == 1 else mask.repeat(group, 1)
+        scores = torch.baddbmm(rows, q, k.transpose(1, 2), alpha=scale)
+    return torch.bmm(scores.softmax(dim=-1), v).view(shape)

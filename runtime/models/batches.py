@@ -40,7 +40,7 @@ def microbatch(
     Each sample is drawn from (seed, step, its number in the global batch), so a step has the
     same data whatever the strategy and the size of a microbatch.
 
-    - gpt, moe-gpt: bytes of shape (batch, sequence), and the byte that follows each.
+    - gpt, llama, moe-gpt: bytes of shape (batch, sequence), and the byte that follows each.
     - bert: bytes of that shape, some of them hidden by `hide`; the target (2, batch, masked)
       says where they are and what they were.
     - mlp: windows of `hidden` bytes as numbers of mean 0 and variance 1, shape (batch, sequence,

@@ -12,7 +12,8 @@ from runtime.models import context
 from runtime.models.attention import causal_mask, self_attention
 from runtime.models.deferral import Linear
 from runtime.models.loss import cross_entropy
-from runtime.models.transformer import Share, shard_block, tokens_here
+from runtime.models.share import Share, tokens_here
+from runtime.models.transformer import shard_block
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.attention import Form, form
 

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from runtime.models.deferral import Linear
 from runtime.models.loss import squared_error
-from runtime.models.transformer import Add, MlpPart, Share
+from runtime.models.share import Share
+from runtime.models.transformer import Add, MlpPart
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.mlp import skips
 

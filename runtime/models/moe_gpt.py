@@ -15,7 +15,7 @@ from torch.nn import functional
 from runtime.models import gpt
 from runtime.models.deferral import BatchedLinear, Linear
 from runtime.models.expert_counter import ExpertCounter
-from runtime.models.transformer import Share
+from runtime.models.share import Share
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.moe_gpt import capacity
 

@@ -9,28 +9,27 @@ import torch
 from torch import Tensor
 
 
-def run_again(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return `function(x)`, keeping only x for the backward pass.
+def run_again(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Return `function(*inputs)`, keeping only the inputs for the backward pass.
 
     The backward pass calls the function again (Chen et al. 2016, "Training Deep Nets with
     Sublinear Memory Cost", section 4). The function must have no parameters: only the
-    gradient of x is returned.
+    gradients of its inputs are returned.
     """
     apply: Callable[..., Tensor] = _Again.apply
-    return apply(x, function)
+    return apply(function, *inputs)
 
 
 class _Again(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(ctx: Any, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs)
         ctx.function = function
-        return function(x)
+        return function(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
-            x = ctx.saved_tensors[0].detach().requires_grad_()
-            output = ctx.function(x)
-        (gradient,) = torch.autograd.grad(output, x, gradients[0])
-        return gradient, None
+            inputs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+            output = ctx.function(*inputs)
+        return None, *torch.autograd.grad(output, inputs, gradients[0])

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from runtime.models import bert, convnet, gpt, mlp, moe_gpt, resnet50, unit
+from runtime.models import bert, convnet, gpt, llama, mlp, moe_gpt, resnet50, unit
 from runtime.models.deferral import BatchedLinear, Conv2d, Deferred, Linear
 from runtime.models.dtypes import TORCH_DTYPE
 from runtime.models.expert_counter import ExpertCounter
@@ -21,6 +21,7 @@ MODELS: dict[str, Callable[[Experiment, int], nn.Module]] = {
     "unit": unit.layer,
     "mlp": mlp.layer,
     "gpt": gpt.layer,
+    "llama": llama.layer,
     "moe-gpt": moe_gpt.layer,
     "bert": bert.layer,
     "alexnet": convnet.alexnet,
@@ -36,6 +37,7 @@ Coordinate = Mapping[str, int]
 SHARD_MODULE: dict[str, Callable[[nn.Module, str, Experiment, Coordinate], nn.Module]] = {
     "mlp": mlp.shard_module,
     "gpt": gpt.shard_module,
+    "llama": llama.shard_module,
     "moe-gpt": moe_gpt.shard_module,
     "bert": bert.shard_module,
 }

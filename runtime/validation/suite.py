@@ -122,6 +122,8 @@ def _inside_layers(ranks: int) -> Iterable[tuple[str, str, Keys]]:
     mlp = tensor | {"workload.model": "mlp"}
     yield "tensor", "tensor", tensor
     yield "tensor, sequence parallel", "tensor", tensor | {"parallel.sequence_parallel": True}
+    llama = tensor | {"workload.model": "llama", "workload.kv_heads": 2}
+    yield "tensor, llama", "tensor", llama
     for style in ("column", "row", "megatron"):
         yield f"tensor, mlp {style}", "tensor", mlp | {"parallel.tensor_style": style}
     for style in ("ring", "ulysses"):

@@ -9,7 +9,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.strategies.lowering import layers_of_stages
 from simulator.workloads.describe import describe, describe_whole
 
-EMBEDDED = frozenset({"gpt", "moe-gpt", "bert"})
+EMBEDDED = frozenset({"gpt", "llama", "moe-gpt", "bert"})
 """Models with an embedding before the first block and a head behind the last one."""
 
 

@@ -43,7 +43,10 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
         return Work(layer.backward_weight)
     if not layer.parameters:
         return Work()
-    ranks = prod(parallel.axis_size(axis) for axis in layer.sums_over)
+    ranks = prod(
+        workload.kv_ranks(parallel.tensor) if axis == "kv" else parallel.axis_size(axis)
+        for axis in layer.sums_over
+    )
     shards = min(parallel.shards, ranks)  # experts have fewer ranks to share them
     mine, part = layer.parameters / shards, size / shards
     if cost is Formula.NORM:

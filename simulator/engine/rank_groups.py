@@ -89,10 +89,15 @@ def groups_of(experiment: Experiment) -> list[Groups]:
 
 def _along(mesh: Mesh, axes: tuple[str, ...]) -> Integers:
     """Return the groups along some axes."""
-    order = sorted(AXES, key=lambda axis: axis in axes)
-    size = int(np.prod([mesh.degrees[axis] for axis in axes], dtype=int))
-    ranks = mesh.ranks.transpose([AXES.index(axis) for axis in order]).reshape(-1, size)
-    return np.sort(ranks, axis=1)
+    ranks, names, degrees = mesh.ranks, list(AXES), dict(mesh.degrees)
+    if "kv" in axes:  # the last part of tensor
+        names.append("kv")
+        degrees |= {"tensor": degrees["tensor"] // mesh.kv, "kv": mesh.kv}
+        ranks = ranks.reshape([degrees[axis] for axis in names])
+    order = sorted(names, key=lambda axis: axis in axes)
+    size = int(np.prod([degrees[axis] for axis in axes], dtype=int))
+    rows = ranks.transpose([names.index(axis) for axis in order]).reshape(-1, size)
+    return np.sort(rows, axis=1)
 
 
 def _with_each(whole: Integers, servers: Iterable[int]) -> Iterator[Integers]:

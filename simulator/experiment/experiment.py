@@ -61,7 +61,8 @@ class Experiment(Section):
     def mesh(self) -> Mesh:
         """The device mesh of the plan's degrees: that of the trainers."""
         sizes = {axis: self.parallel.axis_size(axis) for axis in AXES}
-        return Mesh(self.parallel.rank_order, **sizes)
+        kv = self.workload.kv_ranks(self.parallel.tensor) if self.workload.family.is_llama else 1
+        return Mesh(self.parallel.rank_order, kv, **sizes)
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:

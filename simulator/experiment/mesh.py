@@ -16,11 +16,14 @@ class Mesh:
 
     Args:
         order: axes from the slowest to the fastest varying as ranks are counted.
+        kv: how many neighbours on `tensor` have the same heads of keys and values; groups of
+            them are along "kv".
         degrees: sizes of the axes; an axis that is not named has size 1.
     """
 
-    def __init__(self, order: Sequence[str] = AXES, **degrees: int):
+    def __init__(self, order: Sequence[str] = AXES, kv: int = 1, **degrees: int):
         self.order = tuple(order)
+        self.kv = kv
         self.degrees = {axis: degrees.get(axis, 1) for axis in AXES}
         counted = np.arange(math.prod(self.degrees.values()))
         counted = counted.reshape([self.degrees[axis] for axis in self.order])
@@ -28,6 +31,12 @@ class Mesh:
         positions = np.unravel_index(self.ranks.ravel().argsort(), self.ranks.shape)
         self._coordinates = np.stack(positions, axis=1)
         self._groups: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
+
+    @property
+    def wide(self) -> frozenset[str]:
+        """The axes along which a group has several ranks."""
+        found = {axis for axis, degree in self.degrees.items() if degree > 1}
+        return frozenset(found | {"kv"} if self.kv > 1 else found)
 
     @property
     def world_size(self) -> int:
@@ -56,11 +65,15 @@ class Mesh:
         """Return the ranks that differ from `rank` in these axes only, ascending."""
         known = self._groups.setdefault(axes, {})
         if rank not in known:
-            selector = tuple(
-                slice(None) if axis in axes else at
-                for axis, at in zip(AXES, self._coordinates[rank], strict=True)
-            )
-            group = tuple(sorted(self.ranks[selector].ravel().tolist()))
+            at = self._coordinates[rank]
+            selector: list[slice | int] = [
+                slice(None) if axis in axes else int(here)
+                for axis, here in zip(AXES, at, strict=True)
+            ]
+            if "kv" in axes and "tensor" not in axes:
+                begin = int(at[-1]) // self.kv * self.kv
+                selector[-1] = slice(begin, begin + self.kv)
+            group = tuple(sorted(self.ranks[tuple(selector)].ravel().tolist()))
             known.update(dict.fromkeys(group, group))
         return known[rank]
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-ModelName = Literal["unit", "mlp", "gpt", "moe-gpt", "bert", "alexnet", "vgg16", "resnet50"]
+ModelName = Literal[
+    "unit", "mlp", "gpt", "llama", "moe-gpt", "bert", "alexnet", "vgg16", "resnet50"
+]
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,13 @@ class ModelFamily:
         data: what it is trained on: "text" as bytes, "images", "numbers", or "nothing".
         is_causal: a token attends to those before it only.
         has_experts: every block has a mixture of experts.
+        is_llama: its blocks are Llama's, with the keys that they have.
     """
 
     data: Literal["text", "images", "numbers", "nothing"]
     is_causal: bool = False
     has_experts: bool = False
+    is_llama: bool = False
 
     @property
     def has_attention(self) -> bool:
@@ -43,6 +47,7 @@ FAMILIES: dict[ModelName, ModelFamily] = {
     "unit": ModelFamily("nothing"),
     "mlp": ModelFamily("numbers"),
     "gpt": ModelFamily("text", is_causal=True),
+    "llama": ModelFamily("text", is_causal=True, is_llama=True),
     "moe-gpt": ModelFamily("text", is_causal=True, has_experts=True),
     "bert": ModelFamily("text"),
     "alexnet": ModelFamily("images"),

@@ -26,17 +26,21 @@ class Workload(Section):
     """The model that is trained, its sizes, its numbers and its optimizer.
 
     Attributes:
-        layers, hidden, heads, sequence, vocab, ffn_hidden: sizes of gpt, moe-gpt, bert and
-            mlp, as in Megatron-LM.
+        layers, hidden, heads, sequence, vocab, ffn_hidden: sizes of gpt, llama, moe-gpt,
+            bert and mlp, as in Megatron-LM.
         experts, top_k, capacity_factor: experts in every MLP of moe-gpt, how many of them a
             token chooses, and how many more token slots they have than a balanced load takes.
         routing, zipf_exponent: the load of moe-gpt's experts that a prediction is for,
             "uniform", "zipf" or "file:PATH". A run measures its own.
+        kv_heads, head_dim: heads of keys and values in llama, `heads` unless given, and values of
+            a head, `hidden` ÷ `heads` unless given.
+        bias: which products of llama's blocks have one: "none", "qkv" or "all".
+        rope_theta: base of the wavelengths of llama's rotary positions.
         skips: the input of each block in the second half of mlp has the output of its mirror
             image in the first half added, as a U-Net has.
         size: "base" or "large", which stands for all sizes of bert.
-        attention: "unfused" computes softmax(Q·Kᵀ)·V of gpt, moe-gpt and bert step by step,
-            "flash" in one kernel that does not keep the scores.
+        attention: "unfused" computes softmax(Q·Kᵀ)·V of transformers step by step, "flash" in one
+            kernel that does not keep the scores.
         image_size, classes: side of the square images of three channels that alexnet, vgg16
             and resnet50 take, and the number of classes that they are sorted into.
         global_batch: sequences or images per training step over all replicas.
@@ -57,6 +61,10 @@ class Workload(Section):
     sequence: Positive = 64
     vocab: Positive = 256
     ffn_hidden: Positive | None = None
+    kv_heads: Positive | None = None
+    head_dim: Positive | None = None
+    bias: Literal["none", "qkv", "all"] = "none"
+    rope_theta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10000.0
     skips: bool = False
     size: Literal["base", "large"] | None = None
     experts: Degree = 4
@@ -97,6 +105,13 @@ class Workload(Section):
     def ffn(self) -> int:
         """Size of the feed-forward layer, 4 × hidden unless it is given."""
         return self.ffn_hidden or 4 * self.hidden
+
+    def kv_ranks(self, tensor: int) -> int:
+        """Return how many of `tensor` ranks have the same heads of keys and values.
+
+        There is more than one where these are fewer than the ranks.
+        """
+        return max(tensor // (self.kv_heads or self.heads), 1)
 
     @property
     def dtype_bytes(self) -> int:

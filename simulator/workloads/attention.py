@@ -18,6 +18,11 @@ Form = Literal["kept", "recomputed", "flash"]
 """
 
 
+ROTATED, ROTATIONS = 8, 4
+"""Times that a rotation by positions reads or writes a value, and its kernels: half of the values
+are negated, halves are swapped, both are weighted and added."""
+
+
 def form(experiment: Experiment) -> Form:
     """Return the form in which `experiment` computes attention."""
     if experiment.workload.attention == "flash":
@@ -33,6 +38,8 @@ class Core:
         count: heads of all samples together.
         width: bytes of a value.
         causal: a token attends to those before it only.
+        group: heads of queries that share a head of keys and values.
+        rotary: queries and keys are turned by their positions before they meet.
     """
 
     form: Form
@@ -41,6 +48,8 @@ class Core:
     head: int
     width: int
     causal: bool
+    group: int = 1
+    rotary: bool = False
 
     @property
     def matmuls(self) -> tuple[Matmul, Matmul]:
@@ -50,40 +59,51 @@ class Core:
         """
         fused = self.form == "flash"
         scores = Matmul(
-            m=self.sequence,
+            m=self.group * self.sequence,
             n=self.sequence,
             k=self.head,
-            batch=self.count,
+            batch=self.count // self.group,
             of_weights=False,
             fused=fused,
             share=0.5 if fused and self.causal else 1.0,
         )
         return scores, replace(scores, n=self.head, k=self.sequence)
 
-    def into(self, layer: Layer) -> Layer:
-        """Return `layer`, whose other work is given, with this core behind its first product.
+    def into(self, layer: Layer, before: int = 1) -> Layer:
+        """Return `layer`, whose other work is given, with this core among its products.
 
-        The input of the core, Q, K and V side by side, is kept in any case.
+        The input of the core, Q, K and V, is kept in any case.
+
+        Args:
+            layer: the layer without the core.
+            before: how many of its products come first.
         """
-        heads_bytes = self.count * self.sequence * self.head * self.width
+        queries = self.count * self.sequence * self.head * self.width
+        keys = queries // self.group
         scores_bytes = self.count * self.sequence * self.sequence * self.width
-        first, *rest = layer.matmuls
         scores, mix = self.matmuls
-        layer = replace(layer, matmuls=(first, scores, mix, *rest))
+        products = (*layer.matmuls[:before], scores, mix, *layer.matmuls[before:])
+        layer = replace(layer, matmuls=products)
+        turned, turns = 0, 0
+        if self.rotary:  # what is turned is new; V is copied, or it would keep Q and K of before
+            turned, turns = ROTATED * (queries + keys) + 2 * keys, ROTATIONS + 1
         if self.form == "flash":
             # Q, K and V are read, the output is written; of a row of scores the log-sum-exp is
             # kept. The backward pass computes the scores again: 5 products, 2.5 × the forward
             # pass (Dao 2023, section 4.1).
+            moved = 2.0 * queries + 2.0 * keys + turned
             return replace(
                 layer,
                 kind=f"flash {layer.kind}",
-                moved_bytes=layer.moved_bytes + 4 * heads_bytes,
+                moved_bytes=layer.moved_bytes + moved,
+                kernels=layer.kernels + turns,
                 saved_bytes=layer.saved_bytes + self.count * self.sequence * max(self.width, 4),
                 recomputed=(scores,),
             )
         # Q, K and V are copied apart, the softmax reads and writes the scores, the heads are
         # merged; the products read and write the rest.
-        moved, kernels = 8.0 * heads_bytes + 2.0 * scores_bytes, 5
+        moved = 4.0 * queries + 4.0 * keys + 2.0 * scores_bytes + turned
+        kernels = 5 + turns
         layer = replace(
             layer, moved_bytes=layer.moved_bytes + moved, kernels=layer.kernels + kernels
         )

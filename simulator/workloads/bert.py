@@ -24,6 +24,7 @@ from simulator.workloads.context import attention as split_attention
 from simulator.workloads.gpt import positions
 from simulator.workloads.layer import REPLICATED, Layer, linear
 from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
+from simulator.workloads.vocabulary import cross_entropy, embedding, logits
 
 MASKED_SHARE = 0.15
 SEGMENTS = 2
@@ -46,7 +47,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     w, blocks = experiment.workload, TransformerBlocks(experiment, "bert-", pre_norm=False)
     h, width, hidden_bytes = w.hidden, w.dtype_bytes, blocks.hidden_bytes
     masked = experiment.microbatch_size * masked_positions(w.sequence)
-    embedding = Layer(
+    first = Layer(
         kind=f"bert-embedding {blocks.shape} v{w.vocab}",
         parameters=(w.vocab + w.sequence + SEGMENTS) * h + 2 * h,
         moved_bytes=6 * hidden_bytes,  # rows looked up, positions and segments added, norm
@@ -69,7 +70,7 @@ def layers(experiment: Experiment) -> list[Layer]:
         defers_input=True,
     )
     halves = [blocks.attention(causal=False), blocks.mlp()] * w.layers
-    return chain(embedding, halves, blocks.head(transform, masked, bias=True))
+    return chain(first, halves, blocks.head(transform, masked, bias=True))
 
 
 def _half(p: SplitTransformer, whole: int, core: list[Layer]) -> list[Layer]:
@@ -81,15 +82,15 @@ def _half(p: SplitTransformer, whole: int, core: list[Layer]) -> list[Layer]:
 def split_layers(experiment: Experiment) -> list[Layer]:
     """Return the same, cut where ranks must talk (see `simulator.workloads.transformer`)."""
     p, blocks = SplitTransformer.of(experiment), experiment.workload.layers
-    result = [p.embedding(), *p.leave(), _positions_and_segments(p)]
+    result = [embedding(p), *p.leave(), _positions_and_segments(p)]
     for block in range(blocks):
         whole = 2 * block + 1
         first, *rest = _half(p, whole, split_attention(p, whole, causal=False))
         result += [replace(first, starts_block=block > 0), *rest]
         result += _half(p, whole + 1, [p.mlp(whole + 1)])
     whole, masked = 2 * blocks + 1, p.batch * masked_positions(p.context * p.sequence)
-    result += [*p.enter(), _transform(p, whole, masked), p.logits(whole, masked, bias=True)]
-    *before, loss = p.cross_entropy(whole, masked)
+    result += [*p.enter(), _transform(p, whole, masked), logits(p, whole, masked, bias=True)]
+    *before, loss = cross_entropy(p, whole, masked)
     if p.context > 1 and p.tensor > 1:
         loss = replace(loss, saved_bytes=masked)  # which tokens are other ranks'
     return [*result, *before, loss]

@@ -1,4 +1,4 @@
-"""Halves of transformer blocks and the loss, which gpt and bert share where layers are whole."""
+"""Halves of transformer blocks and the loss, which all families share where layers are whole."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from simulator.experiment.experiment import Experiment
+from simulator.workloads.anatomy import Anatomy
 from simulator.workloads.attention import Core, form
 from simulator.workloads.layer import Layer, linear
 
 
 @dataclass(frozen=True)
 class TransformerBlocks:
-    """Halves of transformer blocks, with biases, for one microbatch of an experiment.
+    """Halves of transformer blocks for one microbatch of an experiment.
 
     Attributes:
         name: of the model, in front of the kinds of its layers; empty for gpt.
@@ -24,6 +25,11 @@ class TransformerBlocks:
     experiment: Experiment
     name: str
     pre_norm: bool
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The anatomy of a block."""
+        return Anatomy.of(self.experiment.workload)
 
     @property
     def tokens(self) -> int:
@@ -49,48 +55,57 @@ class TransformerBlocks:
 
     @property
     def norm_statistics(self) -> int:
-        """Bytes of the mean and the deviation that a norm keeps of every token."""
-        return 2 * self.tokens * self.experiment.workload.wide_bytes
+        """Bytes that a norm keeps of every token, besides its input."""
+        return self.anatomy.statistics * self.tokens * self.experiment.workload.wide_bytes
 
     def attention(self, causal: bool) -> Layer:
         """Return norm, attention and residual: Q, K and V in one product, and a projection."""
-        w, hidden = self.experiment.workload, self.hidden_bytes
-        h, heads = w.hidden, w.heads
-        count = self.experiment.microbatch_size * heads
+        w, hidden, a = self.experiment.workload, self.hidden_bytes, self.anatomy
+        h, qkv, width = w.hidden, a.queries + 2 * a.keys, w.dtype_bytes
         core = Core(
-            form(self.experiment), count, w.sequence, h // heads, w.dtype_bytes, causal=causal
+            form(self.experiment),
+            self.experiment.microbatch_size * a.heads,
+            w.sequence,
+            a.head,
+            width,
+            causal,
+            a.group,
+            a.rotary,
         )
         half = self._half(
-            f"attention {self.shape} a{heads}",
-            parameters=3 * h * h + 3 * h + h * h + h,
+            f"attention {self.shape} {a.shape}",
+            parameters=h * qkv + a.qkv_bias * qkv + a.queries * h + a.bias * h,
             # Inputs of the projection; gradients of Q, K, V and output.
-            deferred_bytes=5 * hidden,
+            deferred_bytes=self.tokens * (a.queries + qkv) * width + hidden,
         )
         return core.into(
             replace(
                 half,
-                matmuls=(linear(self.tokens, h, 3 * h), linear(self.tokens, h, h)),
+                matmuls=(linear(self.tokens, h, qkv), linear(self.tokens, a.queries, h)),
                 moved_bytes=5 * hidden,  # norm, residual
                 kernels=2,
-                saved_bytes=5 * hidden + self.norm_statistics,
+                saved_bytes=hidden + self.tokens * (a.queries + qkv) * width + self.norm_statistics,
             )
         )
 
     def mlp(self) -> Layer:
-        """Return norm, two products with GELU between them, and residual."""
-        w, tokens, hidden = self.experiment.workload, self.tokens, self.hidden_bytes
-        h, ffn = w.hidden, w.ffn
-        inner = 2 * tokens * ffn * w.dtype_bytes  # both sides of GELU
+        """Return norm, two products with the activation function between them, and residual."""
+        w, a = self.experiment.workload, self.anatomy
+        tokens, hidden = self.tokens, self.hidden_bytes
+        h, ffn, (moves, kernels) = w.hidden, w.ffn, a.activation_work
+        inner = tokens * (a.inner + ffn) * w.dtype_bytes  # both sides of the activation function
+        biases = " biases" if a.gated and a.bias else ""
         half = self._half(
-            f"mlp {self.shape} f{ffn}",
-            parameters=h * ffn + ffn + ffn * h + h,
+            f"mlp {self.shape} f{ffn}{biases}",
+            parameters=h * a.inner + ffn * h + a.bias * (a.inner + h),
             deferred_bytes=hidden + inner,
         )
         return replace(
             half,
-            matmuls=(linear(tokens, h, ffn), linear(tokens, ffn, h)),
-            moved_bytes=5 * hidden + inner,  # norm, residual; GELU
-            kernels=3,
+            matmuls=(linear(tokens, h, a.inner), linear(tokens, ffn, h)),
+            # Norm, residual; activation function.
+            moved_bytes=5 * hidden + moves * tokens * ffn * w.dtype_bytes,
+            kernels=2 + kernels,
             saved_bytes=hidden + inner + self.norm_statistics,
             starts_block=False,
         )
@@ -99,7 +114,7 @@ class TransformerBlocks:
         """Return half a block with the parameters of its norm."""
         return Layer(
             kind=self.name + kind,
-            parameters=parameters + 2 * self.experiment.workload.hidden,
+            parameters=parameters + self.anatomy.norm_parameters,
             # The input of the first product is the norm's output, or the layer's own input.
             deferred_bytes=deferred_bytes + (self.hidden_bytes if self.pre_norm else 0),
             defers_input=not self.pre_norm,

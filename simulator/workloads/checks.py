@@ -6,7 +6,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.experiment.hints import divisors_near, nearest_that_works
 from simulator.experiment.model_family import models_with
 from simulator.experiment.section import ExperimentError
-from simulator.experiment.workload import BERT_SIZES, SHAPE
+from simulator.experiment.workload import BERT_SIZES, SHAPE, Workload
 from simulator.workloads.describe import describe
 from simulator.workloads.expert_load import check_routing
 
@@ -18,11 +18,14 @@ SMALLEST_SINGLE_IMAGE = 33
 
 MOE_KEYS = ("experts", "top_k", "capacity_factor", "routing", "zipf_exponent")
 
+LLAMA_KEYS = ("kv_heads", "head_dim", "bias", "rope_theta")
+
 TIMES = ("forward", "backward_input", "backward_weight", "p2p")
 
 MODELS_OF_KEY: dict[str, tuple[str, ...]] = {
     "size": ("bert",),
     **dict.fromkeys(MOE_KEYS, models_with(lambda family: family.has_experts)),
+    **dict.fromkeys(LLAMA_KEYS, models_with(lambda family: family.is_llama)),
     **dict.fromkeys(TIMES, models_with(lambda family: not family.has_parameters)),
     **dict.fromkeys(SHAPE, models_with(lambda family: family.has_shape_keys)),
     "attention": models_with(lambda family: family.has_attention),
@@ -77,7 +80,9 @@ def check_keys(experiment: Experiment) -> None:
                 f"workload.{key} = {given}: workload.size = {workload.size!r} has {value}; "
                 "give one of them"
             )
-    if workload.family.has_attention and workload.hidden % workload.heads:
+    if workload.family.is_llama:
+        _check_heads(workload)
+    if workload.family.has_attention and workload.hidden % workload.heads and not workload.head_dim:
         candidates = divisors_near(workload.hidden, workload.heads)
         hint = nearest_that_works(experiment, "workload", "heads", candidates)
         raise ExperimentError(
@@ -90,6 +95,26 @@ def check_keys(experiment: Experiment) -> None:
         )
     if workload.family.has_experts:
         check_routing(workload)
+
+
+def _check_heads(workload: Workload) -> None:
+    """Refuse heads of keys and values that cannot be shared, and heads that cannot be turned."""
+    heads, kv_heads = workload.heads, workload.kv_heads
+    if kv_heads is not None and heads % kv_heads:
+        raise ExperimentError(
+            f"workload.kv_heads = {kv_heads}: must divide workload.heads = {heads}; allowed: "
+            + ", ".join(str(count) for count in range(1, heads + 1) if heads % count == 0)
+        )
+    if (workload.head_dim or workload.hidden // heads) % 2:
+        given = (
+            f"workload.head_dim = {workload.head_dim}"
+            if workload.head_dim
+            else f"workload.heads = {heads}: workload.hidden = {workload.hidden} has heads of "
+            f"{workload.hidden // heads} values"
+        )
+        raise ExperimentError(
+            f"{given}; rotary positions turn pairs of them; allowed: an even number"
+        )
 
 
 def check_attention(experiment: Experiment) -> None:

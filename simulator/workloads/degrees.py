@@ -52,14 +52,17 @@ def check_degrees(experiment: Experiment) -> None:
     sizes = {"workload.hidden": workload.hidden, "workload.ffn_hidden": workload.ffn}
     if workload.family.has_attention:
         sizes |= {"workload.heads": workload.heads, "workload.vocab": workload.vocab}
+    if workload.family.is_llama:
+        del sizes["workload.hidden"]
     if tensor > 1:
         _check_divides(experiment, "tensor", tensor, sizes)
+        _check_keys(experiment, "tensor", tensor, workload.kv_heads or workload.heads)
     _check_context(experiment)
     if not parallel.sequence_parallel:
         return
     if tensor == 1 or not workload.family.has_attention:
         raise ExperimentError(
-            "parallel.sequence_parallel = true: shares the norms of gpt, moe-gpt and bert over "
+            "parallel.sequence_parallel = true: shares the norms of transformers over "
             "the ranks of parallel.tensor > 1; allowed: false"
         )
     tokens = experiment.microbatch_size * workload.sequence // parallel.context
@@ -95,7 +98,21 @@ def _check_context(experiment: Experiment) -> None:
     if style == "ulysses":
         each = " ÷ tensor" if parallel.tensor > 1 else ""
         sizes[f"workload.heads{each}"] = workload.heads // parallel.tensor
+        keys = max((workload.kv_heads or workload.heads) // parallel.tensor, 1)
+        _check_keys(experiment, "context", context, keys)
     _check_divides(experiment, "context", context, sizes)
+
+
+def _check_keys(experiment: Experiment, key: str, degree: int, heads: int) -> None:
+    """Refuse a degree that neither divides so many heads of keys nor is divided by it."""
+    if heads % degree and degree % heads:
+        fewer = range(degree - 1, 0, -1)
+        near = [other for other in fewer if not (heads % other and other % heads)]
+        hint = nearest_that_works(experiment, "parallel", key, near)
+        raise ExperimentError(
+            f"parallel.{key} = {degree}: neither divides nor is a multiple of the {heads} heads of "
+            f"keys and values (workload.kv_heads); {hint}"
+        )
 
 
 def _check_divides(experiment: Experiment, key: str, degree: int, sizes: dict[str, int]) -> None:

@@ -8,13 +8,14 @@ from functools import lru_cache
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.parallel import Parallel
-from simulator.workloads import alexnet, bert, gpt, mlp, moe_gpt, resnet50, unit, vgg16
+from simulator.workloads import alexnet, bert, gpt, llama, mlp, moe_gpt, resnet50, unit, vgg16
 from simulator.workloads.layer import Layer
 
 MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
     "unit": unit.layers,
     "mlp": mlp.layers,
     "gpt": gpt.layers,
+    "llama": llama.layers,
     "moe-gpt": moe_gpt.layers,
     "bert": bert.layers,
     "alexnet": alexnet.layers,
@@ -26,6 +27,7 @@ MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
 SPLIT_MODELS: dict[str, Callable[[Experiment], list[Layer]]] = {
     "mlp": mlp.split_layers,
     "gpt": gpt.split_layers,
+    "llama": llama.split_layers,
     "moe-gpt": moe_gpt.split_layers,
     "bert": bert.split_layers,
 }

@@ -15,6 +15,7 @@ from simulator.workloads.blocks import TransformerBlocks, chain
 from simulator.workloads.context import attention as split_attention
 from simulator.workloads.layer import Layer
 from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
+from simulator.workloads.vocabulary import cross_entropy, embedding, logits
 
 
 def layers(experiment: Experiment) -> list[Layer]:
@@ -26,7 +27,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     section 4.1, whose count includes dropout masks and counts 16-bit values).
     """
     w, blocks = experiment.workload, TransformerBlocks(experiment, "", pre_norm=True)
-    embedding = Layer(
+    first = Layer(
         kind=f"embedding {blocks.shape} v{w.vocab}",
         parameters=w.vocab * w.hidden + w.sequence * w.hidden,
         moved_bytes=4 * blocks.hidden_bytes,  # rows looked up, positions added
@@ -44,7 +45,7 @@ def layers(experiment: Experiment) -> list[Layer]:
         deferred_bytes=blocks.hidden_bytes,
     )
     halves = [blocks.attention(causal=True), blocks.mlp()] * w.layers
-    return chain(embedding, halves, blocks.head(norm, blocks.tokens, bias=False))
+    return chain(first, halves, blocks.head(norm, blocks.tokens, bias=False))
 
 
 def _half(p: SplitTransformer, whole: int, core: list[Layer]) -> list[Layer]:
@@ -66,14 +67,28 @@ def split_layers(
         second: makes the parts of the second half of a block, from their whole layer's index.
     """
     p, blocks = SplitTransformer.of(experiment), experiment.workload.layers
-    result = [p.embedding(), *p.leave(), positions(p)]
+    first = [embedding(p), *p.leave(), positions(p)]
+    return [*first, *split_blocks(p, blocks, second), *split_head(p, 2 * blocks + 1)]
+
+
+def split_blocks(
+    p: SplitTransformer,
+    blocks: int,
+    second: Callable[[SplitTransformer, int], list[Layer]] = _mlp,
+) -> list[Layer]:
+    """Return the parts of so many blocks; a stage cannot begin with the first one."""
+    result: list[Layer] = []
     for block in range(blocks):
         whole = 2 * block + 1
         norm, *rest = _half(p, whole, split_attention(p, whole, causal=True))
         result += [replace(norm, starts_block=block > 0), *rest, *second(p, whole + 1)]
-    whole = 2 * blocks + 1
-    result += [p.norm(whole), *p.enter(), p.logits(whole, p.tokens, bias=False)]
-    return result + p.cross_entropy(whole, p.tokens)
+    return result
+
+
+def split_head(p: SplitTransformer, whole: int) -> list[Layer]:
+    """Return the parts of the head, from its whole layer's index."""
+    result = [p.norm(whole), *p.enter(), logits(p, whole, p.tokens, bias=False)]
+    return result + cross_entropy(p, whole, p.tokens)
 
 
 def positions(p: SplitTransformer) -> Layer:

@@ -10,10 +10,11 @@ The parts of one layer of `gpt` or `bert` compute what that layer does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from simulator.experiment.experiment import Experiment
 from simulator.program.operations import Op
+from simulator.workloads.anatomy import Anatomy
 from simulator.workloads.attention import Core, Form, form
 from simulator.workloads.layer import REPLICATED, Exchange, Layer, exchange, linear
 
@@ -29,13 +30,12 @@ class SplitTransformer:
         sequence: tokens of a sample that a context rank has.
         width, wide: bytes of a value, and of one where 16 bits are too few.
         shares_tokens: norms and residuals are computed on a share of the tokens.
+        kv_ranks: tensor ranks that have the same heads of keys and values.
     """
 
     batch: int
     sequence: int
-    hidden: int
-    heads: int
-    ffn: int
+    anatomy: Anatomy
     vocab: int
     width: int
     wide: int
@@ -44,6 +44,7 @@ class SplitTransformer:
     context: int
     context_style: str
     form: Form
+    kv_ranks: int
 
     @classmethod
     def of(cls, experiment: Experiment) -> SplitTransformer:
@@ -52,9 +53,7 @@ class SplitTransformer:
         return cls(
             batch=experiment.microbatch_size,
             sequence=w.sequence // parallel.context,
-            hidden=w.hidden,
-            heads=w.heads,
-            ffn=w.ffn,
+            anatomy=Anatomy.of(w),
             vocab=w.vocab,
             width=w.dtype_bytes,
             wide=w.wide_bytes,
@@ -63,7 +62,48 @@ class SplitTransformer:
             context=parallel.context,
             context_style=parallel.context_style,
             form=form(experiment),
+            kv_ranks=w.kv_ranks(parallel.tensor),
         )
+
+    @property
+    def hidden(self) -> int:
+        """Hidden size."""
+        return self.anatomy.hidden
+
+    @property
+    def heads(self) -> int:
+        """Number of all heads."""
+        return self.anatomy.heads
+
+    @property
+    def ffn(self) -> int:
+        """Size of the feed-forward layer."""
+        return self.anatomy.ffn
+
+    @property
+    def queries(self) -> int:
+        """Columns of Q that a rank has."""
+        return self.anatomy.queries // self.tensor
+
+    @property
+    def keys(self) -> int:
+        """Columns of K, and of V, that a rank has."""
+        return self.anatomy.keys * self.kv_ranks // self.tensor
+
+    @property
+    def group(self) -> int:
+        """Heads of queries that share a head of keys and values on a rank."""
+        return self.queries // self.keys
+
+    @property
+    def keys_sums(self) -> tuple[str, ...]:
+        """Mesh axes over which gradients of the weights of keys and values are sums."""
+        return (*REPLICATED, "kv") if self.kv_ranks > 1 else REPLICATED
+
+    @property
+    def is_apart(self) -> bool:
+        """Tell whether queries and keys are layers of their own, as they have other copies."""
+        return self.kv_ranks > 1
 
     @property
     def tokens(self) -> int:
@@ -104,8 +144,8 @@ class SplitTransformer:
 
     @property
     def norm_statistics(self) -> int:
-        """Bytes of the mean and the deviation that a norm keeps of every token."""
-        return 2 * self.here * self.wide
+        """Bytes that a norm keeps of every token, besides its input."""
+        return self.anatomy.statistics * self.here * self.wide
 
     def enter(self) -> list[Layer]:
         """Return f, by which every rank gets the whole input of its share of the weights."""
@@ -129,8 +169,8 @@ class SplitTransformer:
     def norm(self, whole: int) -> Layer:
         """Return a norm of the tokens here."""
         return Layer(
-            kind=f"norm n{self.here} h{self.hidden}",
-            parameters=2 * self.hidden,
+            kind=f"{'rms-' if self.anatomy.rms else ''}norm n{self.here} h{self.hidden}",
+            parameters=self.anatomy.norm_parameters,
             moved_bytes=2 * self.here_bytes,
             kernels=1,
             saved_bytes=self.norm_statistics,
@@ -142,20 +182,30 @@ class SplitTransformer:
             whole=(whole, "norm"),
         )
 
+    def core(self, causal: bool) -> Core:
+        """Return the core of attention of the heads and tokens of a rank."""
+        return Core(
+            self.form,
+            self.batch * self.heads // self.tensor,
+            self.sequence,
+            self.anatomy.head,
+            self.width,
+            causal,
+            self.group,
+            self.anatomy.rotary,
+        )
+
     def attention(self, whole: int, causal: bool) -> Layer:
         """Return the part from the input of Q, K and V to the output projection."""
-        h, t, heads = self.hidden, self.tensor, self.heads
-        heads_bytes = self.all_bytes // t
-        core = Core(
-            self.form, self.batch * heads // t, self.sequence, h // heads, self.width, causal
-        )
-        return core.into(
+        h, a, q, qkv = self.hidden, self.anatomy, self.queries, self.queries + 2 * self.keys
+        heads_bytes = self.tokens * (q + qkv) * self.width
+        return self.core(causal).into(
             Layer(
-                kind=f"{'causal' if causal else 'full'}-attention-part {self.shape} a{heads}",
-                parameters=(3 * h * h + 3 * h + h * h) // t,
-                matmuls=(linear(self.tokens, h, 3 * h // t), linear(self.tokens, h // t, h)),
-                saved_bytes=4 * heads_bytes,
-                deferred_bytes=4 * heads_bytes + self.all_bytes,
+                kind=f"{'causal' if causal else 'full'}-attention-part {self.shape} {a.shape}",
+                parameters=h * qkv + a.qkv_bias * qkv + q * h,
+                matmuls=(linear(self.tokens, h, qkv), linear(self.tokens, q, h)),
+                saved_bytes=heads_bytes,
+                deferred_bytes=heads_bytes + self.all_bytes,
                 defers_input=True,
                 output_shape=(self.batch, self.sequence, h),
                 output_bytes=self.all_bytes,
@@ -165,17 +215,19 @@ class SplitTransformer:
         )
 
     def mlp(self, whole: int) -> Layer:
-        """Return columns of the first product, GELU, and rows of the second."""
-        h, t, tokens, width = self.hidden, self.tensor, self.tokens, self.width
-        columns = self.ffn // t
+        """Return columns of the first product, activation function, and rows of the second."""
+        h, t, tokens, width, a = self.hidden, self.tensor, self.tokens, self.width, self.anatomy
+        columns, inner = self.ffn // t, a.inner // t
+        kept, (moves, kernels) = tokens * (inner + columns) * width, a.activation_work
+        gated = f"gated-{'biases-' if a.bias else ''}" if a.gated else ""
         return Layer(
-            kind=f"mlp-part {self.shape} f{self.ffn}",
-            parameters=h * columns + columns + columns * h,
-            matmuls=(linear(tokens, h, columns), linear(tokens, columns, h)),
-            moved_bytes=2 * tokens * columns * width,
-            kernels=1,
-            saved_bytes=2 * tokens * columns * width,
-            deferred_bytes=self.all_bytes + 2 * tokens * columns * width,
+            kind=f"{gated}mlp-part {self.shape} f{self.ffn}",
+            parameters=h * inner + a.bias * inner + columns * h,
+            matmuls=(linear(tokens, h, inner), linear(tokens, columns, h)),
+            moved_bytes=moves * tokens * columns * width,
+            kernels=kernels,
+            saved_bytes=kept,
+            deferred_bytes=self.all_bytes + kept,
             defers_input=True,
             output_shape=(self.batch, self.sequence, h),
             output_bytes=self.all_bytes,
@@ -185,11 +237,12 @@ class SplitTransformer:
 
     def add(self, whole: int, back: int) -> Layer:
         """Return bias and residual, which is the input of the layer, `back` boundaries ago."""
+        biased = self.anatomy.bias
         return Layer(
-            kind=f"add n{self.here} h{self.hidden}",
-            parameters=self.hidden,
+            kind=f"{'add' if biased else 'residual'} n{self.here} h{self.hidden}",
+            parameters=biased * self.hidden,
             moved_bytes=3 * self.here_bytes,
-            kernels=2,
+            kernels=1 + biased,
             output_shape=self.here_shape,
             output_bytes=self.here_bytes,
             starts_block=False,
@@ -198,96 +251,4 @@ class SplitTransformer:
             sums_over=self.copied_sums,
             copied_over=EVERYWHERE,
             whole=(whole, "add"),
-        )
-
-    def embedding(self) -> Layer:
-        """Return the rows of this rank's share of the vocabulary; other tokens are 0."""
-        rows = self.vocab // self.tensor
-        return Layer(
-            kind=f"embedding-part {self.shape} v{self.vocab}",
-            parameters=rows * self.hidden,
-            moved_bytes=4 * self.all_bytes,
-            kernels=3,
-            saved_bytes=9 * self.tokens,  # index, which are others'
-            output_shape=(self.batch, self.sequence, self.hidden),
-            output_bytes=self.all_bytes,
-            whole=(0, "embedding"),
-        )
-
-    def logits(self, whole: int, tokens: int, bias: bool) -> Layer:
-        """Return the logits of this rank's share of the vocabulary: (tokens, vocab ÷ tensor)."""
-        columns = self.vocab // self.tensor
-        nbytes = tokens * columns * self.width
-        return Layer(
-            kind=f"logits-part n{tokens} {self.shape} v{self.vocab}",
-            parameters=self.hidden * columns + bias * columns,
-            matmuls=(linear(tokens, self.hidden, columns),),
-            deferred_bytes=nbytes,
-            defers_input=True,
-            output_shape=(tokens, columns),
-            output_bytes=nbytes,
-            starts_block=False,
-            whole=(whole, "logits"),
-        )
-
-    def cross_entropy(self, whole: int, tokens: int) -> list[Layer]:
-        """Return the mean cross-entropy of logits that are nowhere whole.
-
-        It takes their maximum, the sum of exponentials and the logit of the target over the
-        ranks, then the mean (Shoeybi et al. 2019, section 3). It reads the logits, which are
-        before it.
-        """
-        columns = self.vocab // self.tensor
-        nbytes, row = tokens * columns * self.wide, tokens * self.wide
-        if self.tensor == 1:
-            return [self._loss(whole, tokens, nbytes)]
-        maximum = Layer(
-            kind=f"maximum n{tokens} v{columns}",
-            moved_bytes=tokens * columns * self.width,
-            kernels=1,
-            output_shape=(tokens,),
-            output_bytes=row,
-            starts_block=False,
-            keeps=(False,),
-            differentiable=False,
-            whole=(whole, "maximum"),
-        )
-        highest = Exchange("tensor", Op.ALL_REDUCE, None, reduction="max")
-        sums = Layer(
-            kind=f"exponentials n{tokens} v{columns}",
-            moved_bytes=5 * nbytes,  # shifted, exponentials, their sum
-            kernels=5,
-            saved_bytes=nbytes + 9 * tokens,  # exponentials; target's place, whether it is here
-            output_shape=(2, tokens),
-            output_bytes=2 * row,
-            starts_block=False,
-            reads=(0, 2),
-            keeps=(False, False),
-            whole=(whole, "exponentials"),
-        )
-        loss = Layer(
-            kind=f"cross-entropy n{tokens}",
-            moved_bytes=4 * row,
-            kernels=3,
-            starts_block=False,
-            whole=(whole, "cross-entropy"),
-        )
-        return [
-            maximum,
-            replace(exchange(highest, (tokens,), row), differentiable=False),
-            sums,
-            exchange(Exchange("tensor", Op.ALL_REDUCE, None), (2, tokens), 2 * row),
-            loss,
-        ]
-
-    def _loss(self, whole: int, tokens: int, nbytes: int) -> Layer:
-        """Return the mean cross-entropy where the logits of a token are in one place."""
-        return Layer(
-            kind=f"loss n{tokens} v{self.vocab}",
-            moved_bytes=3 * nbytes,  # log-softmax
-            kernels=2,
-            saved_bytes=nbytes + 8 * tokens + self.wide,  # log-softmax, targets, their weight
-            starts_block=False,
-            keeps=(False,),
-            whole=(whole, "loss"),
         )

@@ -27,11 +27,10 @@ def segment_stages(lowered: Lowered) -> Lowered:
         travels = experiment.parallel.has_servers or len(mesh.group(0, *axes.sums_over)) > 1
         return bucket_bytes if travels else inf
 
-    wide = {axis for axis, degree in mesh.degrees.items() if degree > 1}
     at_blocks = experiment.parallel.recompute == "full"
     cuts = [
         split_into_segments(
-            lowered.layers, stage, experiment.workload.dtype_bytes, limit, wide, at_blocks
+            lowered.layers, stage, experiment.workload.dtype_bytes, limit, mesh.wide, at_blocks
         )
         for stage in lowered.ranges
     ]

@@ -11,7 +11,8 @@ from runtime.executor.graph import backward_pass, forward_pass
 from runtime.executor.ledger import SavedBytes
 from runtime.models.batches import microbatch
 from runtime.models.segment import Segment, boundary
-from runtime.models.transformer import CrossEntropy, Exponentials, Maximum, Share
+from runtime.models.share import Share
+from runtime.models.vocabulary import CrossEntropy, Exponentials, Maximum
 from simulator.strategies.stages.dataflow import Flow, saved_bytes
 from simulator.workloads.describe import describe
 

@@ -22,6 +22,11 @@ SHAPES = [
     {"model": "gpt", "layers": 1, "hidden": 24, "heads": 1, "sequence": 5, "vocab": 300},
     {"model": "gpt", "layers": 1, "hidden": 12, "heads": 3, "ffn_hidden": 20, "sequence": 16},
     {"model": "gpt", "layers": 2, "hidden": 8, "heads": 8, "sequence": 3, "global_batch": 1},
+    {"model": "llama", "layers": 2, "hidden": 16, "heads": 4, "kv_heads": 2, "bias": "all"},
+    {"model": "llama", "layers": 1, "heads": 4, "kv_heads": 1, "head_dim": 6, "bias": "qkv"},
+    {"model": "llama", "layers": 1, "heads": 2, "sequence": 3, "global_batch": 1},
+    {"model": "llama", "layers": 1, "heads": 4, "kv_heads": 2, "recompute": "selective"},
+    {"model": "llama", "layers": 1, "heads": 4, "kv_heads": 2, "attention": "flash"},
     {"model": "moe-gpt", "layers": 2, "hidden": 16, "heads": 4, "sequence": 8},
     {"model": "moe-gpt", "layers": 1, "experts": 5, "top_k": 3, "capacity_factor": 0.3},
     {"model": "moe-gpt", "layers": 1, "experts": 3, "top_k": 1, "ffn_hidden": 20, "sequence": 7},
@@ -59,7 +64,7 @@ def test_every_layer_and_every_segment_is_as_described(experiment, keys, split):
             assert real == described, f"layers {first} to {last}"
 
 
-@pytest.mark.parametrize("model", ["gpt", "mlp", "moe-gpt"])
+@pytest.mark.parametrize("model", ["gpt", "llama", "mlp", "moe-gpt"])
 def test_a_split_backward_adds_up_to_the_whole(experiment, model):
     """Input gradient to the bit; weight gradients accumulate, and only when told to."""
     tiny = experiment(model=model, layers=2)

@@ -49,6 +49,24 @@ PLANS = (
         {"model": "moe-gpt", "expert": 2, "tensor": 2, "recompute": "full"},
     ]
 )
+PLANS += [
+    {"model": "llama", **plan}
+    for plan in (
+        {"tensor": 2, "kv_heads": 2, "sequence_parallel": True, "bias": "all", "dtype": "fp64"},
+        {"tensor": 2, "attention": "flash", "bias": "qkv"},
+        {"tensor": 4, "kv_heads": 2, "sequence_parallel": True, "bias": "qkv"},
+        {"tensor": 4, "kv_heads": 1, "attention": "flash", "dtype": "fp64"},
+        {"tensor": 4, "kv_heads": 2, "recompute": "selective", "head_dim": 6, "global_batch": 1},
+        {"tensor": 2, "kv_heads": 1, "recompute": "full"},
+        {"context": 2, "kv_heads": 2, "bias": "all", "dtype": "fp64"},
+        {"context": 4, "kv_heads": 1, "tensor": 2, "heads": 8, "sequence_parallel": True},
+        {"context": 2, "kv_heads": 2, "recompute": "selective"},
+        {"context": 2, "kv_heads": 2, "context_style": "ulysses", "dtype": "fp64"},
+        {"context": 4, "kv_heads": 2, "context_style": "ulysses", "bias": "all"},
+        {"context": 2, "kv_heads": 1, "tensor": 2, "context_style": "ulysses"}
+        | {"recompute": "selective", "sequence_parallel": True},
+    )
+]
 SPLIT_SEQUENCES = [
     {"model": model, "context": context, "context_style": style, "dtype": dtype, **more}
     for model, dtype in (("gpt", "fp64"), ("bert", "fp32"))

@@ -13,6 +13,10 @@ ALONE = [
     for context in (2, 4)
     for style in (RING, ULYSSES)
 ]
+ALONE += [
+    {"model": "llama", "context": context, "kv_heads": kv_heads, **style}
+    for context, kv_heads, style in ((4, 2, RING), (2, 2, ULYSSES), (4, 2, ULYSSES))
+]
 PAIRS = (
     [
         {"context": 2, "microbatches": 3, **RING},
@@ -32,6 +36,8 @@ PAIRS = (
     ]
     + [
         {"context": 2, "tensor": 2, **RING},
+        {"context": 2, "tensor": 2, "model": "llama", "kv_heads": 1, "clip_norm": 0.5, **RING},
+        {"context": 2, "tensor": 2, "model": "llama", "kv_heads": 1, "zero": 1, **ULYSSES},
         {"context": 2, "tensor": 2, "sequence_parallel": True, "optimizer": "momentum", **ULYSSES},
         {"context": 2, "pipeline": 2, "microbatches": 3, "model": "bert", **ULYSSES},
     ]

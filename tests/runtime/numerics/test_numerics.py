@@ -57,6 +57,20 @@ EXPERTS = [
         {"pipeline": 2, "microbatches": 4, "schedule": "gpipe", "experts": 3, "top_k": 1},
     )
 ]
+LLAMA = [
+    {"model": "llama", "kv_heads": 1, **plan}
+    for plan in (
+        {"pipeline": 2, "microbatches": 4, "bias": "qkv"},
+        {"pipeline": 2, "microbatches": 4, "schedule": "gpipe", "recompute": "full"},
+    )
+]
+SPLIT_LLAMA = [
+    {"model": "llama", "kv_heads": 1, **plan}
+    for plan in (
+        {"data": 2, "pipeline": 2, "microbatches": 2, "zero": 1, "optimizer": "adamw"},
+        {"pipeline": 2, "microbatches": 3, "schedule": "zb-v", "virtual_stages": 2, "data": 2},
+    )
+]
 SPLIT_EXPERTS = [
     {"model": "moe-gpt", "capacity_factor": 0.8, **plan}
     for plan in (
@@ -98,7 +112,15 @@ def name_of(keys: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(
     "keys",
-    PIPELINES + MORE_PIPELINES + ACCUMULATION + REPLICAS + STATEFUL + EXPERTS + SPLIT_EXPERTS,
+    PIPELINES
+    + MORE_PIPELINES
+    + ACCUMULATION
+    + REPLICAS
+    + STATEFUL
+    + EXPERTS
+    + SPLIT_EXPERTS
+    + LLAMA
+    + SPLIT_LLAMA,
     ids=name_of,
 )
 def test_gradients_parameters_and_losses_are_those_of_one_process(run, equals_one_process, keys):
@@ -129,7 +151,7 @@ IN_ORDER = [
 ]
 
 
-@pytest.mark.parametrize("keys", PIPELINES + IN_ORDER + ACCUMULATION + EXPERTS, ids=name_of)
+@pytest.mark.parametrize("keys", PIPELINES + IN_ORDER + ACCUMULATION + EXPERTS + LLAMA, ids=name_of)
 def test_without_replicas_not_a_bit_is_different(run, reference, keys):
     """The same products and the same order of sums (the backward passes of these schedules
     run in the order of the microbatches, and whole), so nothing may differ at all."""

@@ -16,6 +16,12 @@ ALONE = [
     for tensor in (2, 4)
     for style in ("column", "row", "megatron")
 ]
+# Heads of keys and values: as many as ranks, and fewer, so that several ranks have the same.
+ALONE += [
+    {"tensor": 2, "model": "llama", "kv_heads": 2, "bias": "all", "sequence_parallel": True},
+    {"tensor": 4, "model": "llama", "kv_heads": 2, "bias": "qkv", "microbatches": 2},
+    {"tensor": 4, "model": "llama", "kv_heads": 1, "sequence_parallel": True, "head_dim": 6},
+]
 SHARED = {"sequence_parallel": True}
 PAIRS = [
     {"tensor": 2, "pipeline": 2, "microbatches": 3, "model": "bert", **SHARED},
@@ -46,6 +52,16 @@ PAIRS = [
     {"tensor": 2, "pipeline": 2, "optimizer": "momentum", "clip_norm": 0.5, "microbatches": 2},
     {"tensor": 2, "data": 2, "zero": 1, "optimizer": "adam", "clip_norm": 0.5, **SHARED},
     {"tensor": 2, "data": 2, "zero": 3, "bucket_mb": 0.002, "clip_norm": 0.5, "microbatches": 2},
+]
+
+
+PAIRS += [
+    {"model": "llama", "kv_heads": 1, "tensor": 2, "clip_norm": 0.5, "microbatches": 2, **plan}
+    for plan in (
+        {"pipeline": 2, "schedule": "zb-h1", "optimizer": "momentum", **SHARED},
+        {"data": 2, "zero": 1, "optimizer": "adam", "recompute": "selective"},
+        {"data": 2, "zero": 3, "bucket_mb": 0.002, "recompute": "full", **SHARED},
+    )
 ]
 
 

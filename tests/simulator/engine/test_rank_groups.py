@@ -42,6 +42,16 @@ def test_every_group_of_a_program_with_experts_is_there() -> None:
         check_groups(experiment)
 
 
+@pytest.mark.parametrize(
+    "parallel",
+    [("data=2", "tensor=4", "zero=1"), ("pipeline=2", "tensor=4", "sequence_parallel=true")],
+)
+def test_groups_that_share_heads_of_keys_are_there(parallel: tuple[str, ...]) -> None:
+    model = ["model=llama", "kv_heads=2", "heads=8", "layers=2", "hidden=64", "clip_norm=1"]
+    settings = [f"workload.{key}" for key in model] + [f"parallel.{key}" for key in parallel]
+    check_groups(load(None, [*settings, "cluster.preset=dgx-h100"]))
+
+
 def check_groups(experiment) -> None:
     groups = groups_of(experiment)
     for divided in groups:

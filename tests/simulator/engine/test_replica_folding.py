@@ -211,6 +211,8 @@ def test_folded_is_unfolded_whatever_the_plan_and_the_cluster(data: st.DataObjec
     more = [f"cluster.devices_per_node={per_node}", f"parallel.rank_order={json.dumps(order)}"]
     if degrees["expert"] > 1:
         more += ["workload.model=moe-gpt", "workload.experts=2"]
+    elif draw(st.booleans()):
+        more += ["workload.model=llama", f"workload.kv_heads={draw(st.sampled_from([1, 2]))}"]
     zero = draw(st.integers(0, 3))
     if draw(st.booleans()):
         zero = 0

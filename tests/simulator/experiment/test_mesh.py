@@ -19,6 +19,15 @@ def test_groups_by_hand() -> None:
     assert mesh.coordinate(6) == dict(zip(AXES, (1, 1, 0, 0, 0), strict=True))
 
 
+def test_neighbours_on_tensor_have_the_same_keys() -> None:
+    mesh = Mesh(data=2, tensor=4, kv=2)
+    assert mesh.groups("kv") == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert mesh.groups("data", "kv") == [(0, 1, 4, 5), (2, 3, 6, 7)]
+    assert mesh.groups("tensor", "kv") == mesh.groups("tensor")
+    assert mesh.wide == {"data", "tensor", "kv"}
+    assert Mesh(data=2, tensor=4).groups("kv") == [(rank,) for rank in range(8)]
+
+
 @given(st.lists(st.integers(1, 3), min_size=5, max_size=5))
 def test_groups_partition_the_ranks_and_differ_in_one_coordinate(sizes: list[int]) -> None:
     mesh = Mesh(**dict(zip(AXES, sizes, strict=True)))

@@ -134,7 +134,7 @@ def test_ranks_share_the_work_of_all_tokens(style):
         ({"context": 8, "tensor": 2, "context_style": "ulysses"}, "parallel.context = 8: does not "
          "divide workload.heads ÷ tensor = 4; nearest that works: 4"),
         ({"context": 2, "model": "mlp"}, "parallel.context = 2: attention of mlp is not split over "
-         "ranks; allowed: 1, or one of the models gpt, moe-gpt, bert"),
+         "ranks; allowed: 1, or one of the models gpt, llama, moe-gpt, bert"),
         ({"context_style": "ring"}, "parallel.context_style = 'ring': nothing to split with "
          "parallel.context = 1; allowed: with parallel.context > 1"),
         ({"context": 2, "context_style": "star"}, "parallel.context_style = 'star': allowed: "

@@ -153,8 +153,8 @@ def test_an_experiment_survives_its_own_dump() -> None:
         ),
         (
             {"model": "resnet50", "layers": 101},
-            "workload.layers = 101: only for workload.model = 'bert' or 'gpt' or 'mlp' or "
-            "'moe-gpt'",
+            "workload.layers = 101: only for workload.model = 'bert' or 'gpt' or 'llama' or 'mlp' "
+            "or 'moe-gpt'",
         ),
         (
             {"model": "vgg16", "forward": 0.1},

@@ -1,0 +1,81 @@
+"""Q, K and V as layers of their own, and what is made of the heads behind them.
+
+Attention is cut so where keys travel (`ring`, `ulysses`), and where keys have other copies than
+queries. `runtime.models.heads` has the modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from simulator.workloads.attention import ROTATED, ROTATIONS
+from simulator.workloads.layer import REPLICATED, Layer, linear
+from simulator.workloads.transformer import SplitTransformer
+
+
+def made(p: SplitTransformer, whole: int, part: str, columns: int, back: int = 0) -> Layer:
+    """Return Q, or K and V, or all of them, of the heads here: (batch, sequence, columns).
+
+    Args:
+        p: the plan.
+        whole: index of the whole layer.
+        part: "queries", "keys" or "packed".
+        columns: those of this rank.
+        back: boundaries since the input.
+    """
+    nbytes, a = p.tokens * columns * p.width, p.anatomy
+    turned = a.rotary * (p.queries if part == "queries" else p.keys)
+    return Layer(
+        kind=f"{part} {p.shape} {a.shape}" if a.rotary else f"{part} {p.shape}",
+        parameters=p.hidden * columns + a.qkv_bias * columns,
+        matmuls=(linear(p.tokens, p.hidden, columns),),
+        # Keys that were turned and values are put side by side again.
+        moved_bytes=p.tokens * p.width * (ROTATED * turned + (part == "keys") * 4 * turned),
+        kernels=a.rotary * (ROTATIONS + (part == "keys")),
+        deferred_bytes=nbytes,
+        defers_input=True,
+        output_shape=(p.batch, p.sequence, columns),
+        output_bytes=nbytes,
+        starts_block=False,
+        reads=(back,),
+        sums_over=p.keys_sums if part == "keys" else REPLICATED,
+        whole=(whole, part),
+    )
+
+
+def apart(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
+    """Return Q, K with V, and what attends, apart: not all of them have the same copies."""
+    queries = made(p, whole, "queries", p.queries)
+    keys = made(p, whole, "keys", 2 * p.keys, back=1)
+    core = replace(p.core(causal), rotary=False)
+    copies = p.form == "kept"  # of Q, K and V, head by head; else they are kept as they come
+    mixed = p.tokens * p.queries * p.width
+    bare = Layer(
+        kind=f"{'causal' if causal else 'full'}-mixed {p.shape} {p.anatomy.shape}",
+        parameters=p.queries * p.hidden,
+        matmuls=(linear(p.tokens, p.queries, p.hidden),),
+        saved_bytes=mixed + copies * (mixed + 2 * p.tokens * p.keys * p.width),
+        deferred_bytes=mixed + p.all_bytes,
+        output_shape=(p.batch, p.sequence, p.hidden),
+        output_bytes=p.all_bytes,
+        starts_block=False,
+        reads=(1, 0),
+        keeps=(not copies, not copies),
+        whole=(whole, "mixed"),
+    )
+    return [queries, keys, core.into(bare, before=0)]
+
+
+def projection(p: SplitTransformer, whole: int) -> Layer:
+    """Return the output projection: (batch, sequence, columns of Q) → a part of a sum."""
+    return Layer(
+        kind=f"projection {p.shape}" + (f" {p.anatomy.shape}" if p.anatomy.rotary else ""),
+        parameters=p.queries * p.hidden,
+        matmuls=(linear(p.tokens, p.queries, p.hidden),),
+        deferred_bytes=p.all_bytes,
+        defers_input=True,
+        output_shape=(p.batch, p.sequence, p.hidden),
+        output_bytes=p.all_bytes,
+        starts_block=False,
+        whole=(whole, "projection"),
+    )
