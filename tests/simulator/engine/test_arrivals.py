@@ -156,7 +156,7 @@ def test_staleness_is_that_of_the_rates() -> None:
 @pytest.mark.parametrize("backups", [0, 1, 2])
 def test_backup_workers_wait_for_an_order_statistic(backups: int) -> None:
     """c + (H_n - H_b)/λ is the mean of the (n - b)-th of n shifted exponential times."""
-    workers, spread, draws = 5, 0.5, 400
+    workers, spread, draws = 5, 0.5, 200
     keys = ["pipeline=1", f"data={workers}", f"horizon={draws}", "jitter=shifted-exponential"]
     speeds = RankSpeeds(load(None, [*keys, f"jitter_spread={spread}"]))
     program = server_program(FirstN(workers - backups), [1] * workers)
