@@ -7,7 +7,7 @@ from typing import ClassVar
 from runtime.executor.context import RankContext
 from simulator.program.instruction import Instruction
 from simulator.program.operations import LAST_BACKWARDS, Op
-from simulator.program.staleness import UPDATES, Staleness
+from simulator.program.staleness import UPDATES, Staleness, updates_of
 
 
 class Observer:
@@ -44,6 +44,9 @@ class StalenessObserver(Observer):
 
     def __init__(self, context: RankContext):
         self._context = context
+        program = context.rank.program
+        self._updates = updates_of(program.columns[program.members.index(context.rank.number)])
+        self._own = {task.stage for task in self._updates if task.op is Op.OPTIMIZER_STEP}
         self.staleness = Staleness()
 
     def begin_step(self) -> None:
@@ -53,7 +56,7 @@ class StalenessObserver(Observer):
     def before(self, instruction: Instruction) -> None:
         """Note the version that an update supersedes, or parameters that a server sends."""
         task = instruction.task
-        if task.op in UPDATES:
+        if task.op in UPDATES and task in self._updates:
             for parameters in self._context.updated_by(task):
                 self.staleness.update(task.stage, parameters.newest)
 
@@ -62,7 +65,8 @@ class StalenessObserver(Observer):
         task = instruction.task
         if task.op is Op.FORWARD:
             parameters = self._context.parameters_of(task.layers)
-            if parameters is not None:
+            mine = task.stage not in self._own or (parameters and parameters.optimizer)
+            if parameters is not None and mine:
                 self.staleness.use(task.stage, instruction.batch, parameters.active)
         elif task.op in LAST_BACKWARDS:
             self.staleness.contribute(task.stage, instruction.batch)

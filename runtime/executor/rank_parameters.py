@@ -34,7 +34,7 @@ def parameters_of(
     """
 
     def modules(bucket: Bucket) -> list[Segment]:
-        if bucket.server != rank:
+        if rank in bucket.replicas or bucket.server != rank:
             return [segments[layers] for layers in bucket.segments]
         coordinate = experiment.mesh.coordinate(bucket.replicas[0])
         return [Segment(experiment, *layers, device, coordinate) for layers in bucket.segments]

@@ -14,13 +14,18 @@ from simulator.strategies.gradients.parameter_layout import model_ranks
 def parameters_norm(context: RankContext) -> float:
     """Return the L2 norm over the whole model, each parameter counted once, on every rank.
 
-    Where servers serve workers as they come, the model is what servers have.
+    Where servers serve workers as they come, the model is what servers have; where trainers serve
+    each other, it is what each of them updates.
     """
+    rank = context.rank.number
     square = torch.zeros(1, dtype=torch.float64)
     servers = {queue.server for queue in context.rank.program.queues}
-    counted = context.rank.number in (servers or model_ranks(context.rank.experiment, 0))
-    for parameters in context.parameters.values() if counted else ():
-        square += parameters.shard.double().square().sum().cpu() / parameters.bucket.copies
+    counted = servers or {*model_ranks(context.rank.experiment, 0)}
+    for parameters in context.parameters.values():
+        bucket = parameters.bucket
+        if rank not in ({bucket.server} if bucket.server in bucket.replicas else counted):
+            continue
+        square += parameters.shard.double().square().sum().cpu() / bucket.copies
     dist.all_reduce(square)
     return float(square.sqrt()[0])
 

@@ -98,6 +98,12 @@ def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
         yield f"zero {stage}", "sharded", data | {"parallel.zero": stage}
     half = {"parallel.data": ranks // 2, "parallel.servers": ranks // 2, "parallel.bucket_mb": 1.0}
     yield "parameter server", "data parallel", half | {"parallel.data_style": "parameter-server"}
+    shared = {"parallel.data_style": "parameter-server", "parallel.servers": "shared"}
+    yield (
+        "parameter server, shared",
+        "data parallel",
+        data | shared | {"parallel.bucket_mb": 1.0},
+    )
     apart = {"parallel.data": ranks - 1, "parallel.data_style": "asynchronous", "run.horizon": 4}
     apart |= {"parallel.bucket_mb": 1e6}
     yield "asynchronous data parallel", "data parallel", apart

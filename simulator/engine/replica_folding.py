@@ -46,13 +46,13 @@ def folding_of(experiment: Experiment, cluster: Cluster) -> Folding | None:
 
     Lists that a user's transforms have changed may differ in any way; ranks that share cores or a
     device must all be there; what is drawn, from a profile or as jitter, differs from rank to
-    rank; asynchronous workers do the same, but never at the same time; and neighbours send each
-    other messages, of which both sides must be there.
+    rank; asynchronous workers do the same, but never at the same time; neighbours send each other
+    messages, of which both sides must be there; and trainers that serve have buckets of their own.
     """
     alone = cluster.cores is None and cluster.topology.per_device == 1
     parallel = experiment.parallel
     drawn = cluster.profile is not None or RankSpeeds(experiment).vary
-    apart = parallel.is_asynchronous or parallel.has_neighbours
+    apart = parallel.is_asynchronous or parallel.has_neighbours or parallel.shares_servers
     if parallel.transforms or drawn or not alone or apart:
         return None
     mesh, groups, world_size = experiment.mesh, groups_of(experiment), experiment.world_size

@@ -20,7 +20,8 @@ def describe_plan(experiment: Experiment) -> str:
         parallel.context_style if parallel.context > 1 else "",
         parallel.tensor_style if "tensor_style" in parallel.model_fields_set else "",
         parallel.data_style if parallel.data_style != "all-reduce" else "",
-        counted(parallel.num_servers, "server") if parallel.has_servers else "",
+        counted(parallel.num_servers, "server") if parallel.num_servers else "",
+        "shared servers" if parallel.shares_servers else "",
         f"zero {parallel.zero}" if parallel.shards_optimizer else "",
         f"recompute {parallel.recompute}" if parallel.recompute != "none" else "",
         f"{experiment.cluster.ranks_per_device} ranks a device"
@@ -35,5 +36,5 @@ def describe_plan(experiment: Experiment) -> str:
 
 def describe_ranks(experiment: Experiment) -> str:
     """Return where the number of ranks comes from: data × pipeline × … + servers = 5 ranks."""
-    servers = " + servers" if experiment.parallel.has_servers else ""
+    servers = " + servers" if experiment.parallel.num_servers else ""
     return f"parallel: data × pipeline × …{servers} = {counted(experiment.world_size, 'rank')}"

@@ -68,7 +68,7 @@ class Experiment(Section):
     def roles(self) -> tuple[Role, ...]:
         """The roles of all ranks, in the order of these: trainers first."""
         trainers = Role(TRAINER, self.mesh)
-        if not self.parallel.has_servers:
+        if not self.parallel.num_servers:
             return (trainers,)
         servers = Mesh(data=self.parallel.num_servers)
         return trainers, Role(SERVER, servers, trainers.ranks.stop)

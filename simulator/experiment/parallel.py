@@ -33,7 +33,8 @@ class Parallel(Section):
             "local-sgd" lets each update by its own, and averages parameters now and then;
             "diloco" also takes a step of an outer optimizer with how much they have changed;
             "gossip" lets each mix its parameters with those of neighbours in every step.
-        servers: number of these servers, ranks behind those of the mesh; unset, 1.
+        servers: number of these servers, ranks behind those of the mesh; unset, 1. "shared": the
+            trainers themselves, each of some buckets.
         policy: whom a server of data_style "asynchronous" serves next, and when it updates; by
             name, or by the file or dotted name of one of the user's own.
         staleness_bound: pushes that a worker may be ahead of the slowest one when it pulls, for
@@ -91,7 +92,7 @@ class Parallel(Section):
         "diloco",
         "gossip",
     ] = "all-reduce"
-    servers: Degree | None = None
+    servers: Degree | Literal["shared"] | None = None
     policy: str = "first-come"
     staleness_bound: Annotated[int, Field(ge=0)] | None = None
     gradients_per_update: Positive | None = None
@@ -147,6 +148,11 @@ class Parallel(Section):
         return self.data_style == "parameter-server" or self.is_asynchronous
 
     @property
+    def shares_servers(self) -> bool:
+        """Tell whether the servers are the trainers themselves."""
+        return self.servers == "shared" and self.has_servers
+
+    @property
     def is_asynchronous(self) -> bool:
         """Tell whether a server serves workers as they come."""
         return self.data_style in ("asynchronous", "stale-synchronous", "soft-synchronous")
@@ -182,8 +188,10 @@ class Parallel(Section):
 
     @property
     def num_servers(self) -> int:
-        """Number of ranks that update parameters for the others."""
-        return (self.servers or 1) if self.has_servers else 0
+        """Number of ranks that do nothing but update parameters for the others."""
+        if not self.has_servers or self.servers == "shared":
+            return 0
+        return self.servers or 1
 
     @property
     def replicas(self) -> int:

@@ -94,7 +94,10 @@ class Section(BaseModel):
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, ExperimentError):  # of a table within this one
             return str(cause)
-        wrong = ".".join(str(part) for part in first["loc"])
+        place = first["loc"]
+        if place[0] in cls.model_fields and cls._texts(str(place[0])):
+            place = place[:1]  # without which of its types is meant
+        wrong = ".".join(str(part) for part in place)
         key = cls._full(wrong)
         if first["type"] == "extra_forbidden":
             return f"{key}: unknown key; {cls._elsewhere(wrong)}known here: " + ", ".join(
@@ -106,7 +109,8 @@ class Section(BaseModel):
         known = cls._texts(wrong) if wrong in cls.model_fields else ()
         hint = suggestion(value, known) if isinstance(value, str) else ""
         limits = _limits(cls.model_fields[wrong]) if wrong in cls.model_fields else {}
-        return f"{key} = {value!r}: {hint}allowed: {allowed(first, limits)}"
+        texts = "" if first["type"] == "literal_error" else "".join(f"{t!r}, or " for t in known)
+        return f"{key} = {value!r}: {hint}allowed: {texts}{allowed(first, limits)}"
 
     @classmethod
     def _elsewhere(cls, wrong: str) -> str:

@@ -13,6 +13,7 @@ from simulator.program.batch import Batch
 from simulator.program.columns import Columns
 from simulator.program.operations import LAST_BACKWARDS, Op
 from simulator.program.program import Program
+from simulator.program.task import Task
 from simulator.program.tensors import TensorName
 
 UPDATES = frozenset({Op.OPTIMIZER_STEP, Op.BROADCAST})
@@ -130,12 +131,30 @@ def staleness_of(program: Program, ranks: list[int]) -> list[StageStaleness]:
     return sorted(result, key=lambda row: row.stage)
 
 
+def updates_of(columns: Columns) -> set[Task]:
+    """Return the tasks of a list that count as updates of a stage.
+
+    They are the steps of the rank itself, or what servers send of stages of which it updates
+    nothing. Trainers that serve each other update parts of a stage, all of the same version.
+    """
+    own = {task.stage for task in columns.tasks if task.op is Op.OPTIMIZER_STEP}
+    return {
+        task
+        for task in columns.tasks
+        if task.op in UPDATES and (task.op is Op.OPTIMIZER_STEP or task.stage not in own)
+    }
+
+
 def _at_once(columns: Columns) -> list[StageStaleness] | None:
     """Return the staleness of stages that are updated once, at the end; None: they are not."""
-    tasks = columns.tasks
+    tasks, replacing = columns.tasks, updates_of(columns)
     updates, forwards, last = (
-        np.flatnonzero(np.array([task.op in ops for task in tasks], bool)[columns.task])
-        for ops in (UPDATES, {Op.FORWARD}, LAST_BACKWARDS)
+        np.flatnonzero(np.array(which, bool)[columns.task])
+        for which in (
+            [task in replacing for task in tasks],
+            [task.op is Op.FORWARD for task in tasks],
+            [task.op in LAST_BACKWARDS for task in tasks],
+        )
     )
     stage = np.array([task.stage for task in tasks], dtype=np.int64)[columns.task]
     updated = stage[updates]
@@ -159,6 +178,7 @@ def _in_turn(columns: Columns, weights: Set[TensorName]) -> list[StageStaleness]
         columns: of the list.
         weights: names of its parameters.
     """
+    replacing = updates_of(columns)
     staleness = Staleness()
     newest: Counter[TensorName | int | None] = Counter()  # by stage, or bucket
     counts = np.array([task.op in COUNTS for task in columns.tasks], bool)[columns.task]
@@ -171,7 +191,7 @@ def _in_turn(columns: Columns, weights: Set[TensorName]) -> list[StageStaleness]
             staleness.use(stage, (batch[0], batch[1]), version)
         elif task.op in LAST_BACKWARDS:
             staleness.contribute(stage, (batch[0], batch[1]))
-        elif not task.tensor or task.tensor in weights:
+        elif task in replacing and (not task.tensor or task.tensor in weights):
             what = task.tensor or stage
             staleness.update(stage, newest[what])
             newest[what] += 1

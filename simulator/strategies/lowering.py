@@ -24,6 +24,7 @@ from simulator.strategies.gradients.optimizer_steps import insert_optimizer_step
 from simulator.strategies.gradients.parameter_layout import ParameterLayout
 from simulator.strategies.gradients.parameter_server import add_servers, choose_servers
 from simulator.strategies.gradients.policies import POLICIES
+from simulator.strategies.gradients.shared_servers import choose_trainers, update_in_turn
 from simulator.strategies.gradients.weight_versions import stash_weights
 from simulator.strategies.gradients.zero import gather_parameters, shard_tensors
 from simulator.strategies.lowered import Lowered
@@ -49,7 +50,14 @@ CHAIN = (
     Transform(
         "buckets get the servers that update them",
         choose_servers,
-        lambda experiment: experiment.parallel.has_servers,
+        lambda experiment: (
+            experiment.parallel.has_servers and not experiment.parallel.shares_servers
+        ),
+    ),
+    Transform(
+        "buckets get the trainers that update them",
+        choose_trainers,
+        lambda experiment: experiment.parallel.shares_servers,
     ),
     Transform("passes become segments, exchanges and messages", expand_passes),
     Transform(
@@ -74,8 +82,15 @@ CHAIN = (
         "servers update weights for the other ranks",
         add_servers,
         lambda experiment: (
-            experiment.parallel.has_servers and not experiment.parallel.is_asynchronous
+            experiment.parallel.has_servers
+            and not experiment.parallel.is_asynchronous
+            and not experiment.parallel.shares_servers
         ),
+    ),
+    Transform(
+        "trainers update weights for each other",
+        update_in_turn,
+        lambda experiment: experiment.parallel.shares_servers,
     ),
     Transform(
         "the norm of the gradient comes before the updates",

@@ -43,7 +43,7 @@ def check(experiment: Experiment) -> None:
     asked = f"parallel.data_style = {parallel.data_style!r}"
     if parallel.servers is not None and not parallel.has_servers:
         raise ExperimentError(
-            f"parallel.servers = {parallel.servers}: only for parallel.data_style = "
+            f"parallel.servers = {parallel.servers!r}: only for parallel.data_style = "
             "'parameter-server', 'asynchronous', 'stale-synchronous' or 'soft-synchronous', not "
             f"{parallel.data_style!r}"
         )
@@ -52,6 +52,17 @@ def check(experiment: Experiment) -> None:
     if not workload.family.has_parameters:
         raise ExperimentError(
             f"{asked}: workload.model = 'unit' has no parameters; allowed: 'all-reduce'"
+        )
+    if parallel.shares_servers and parallel.is_asynchronous:
+        raise ExperimentError(
+            f"parallel.servers = 'shared': with {asked} a rank's passes and the updates by what "
+            "arrives would take turns on its device in an order that nobody knows beforehand; "
+            "allowed: a whole number"
+        )
+    if parallel.shares_servers and parallel.replicas == 1:
+        raise ExperimentError(
+            "parallel.servers = 'shared': with one replica there is nobody to share with; allowed: "
+            "a whole number, or data, context or expert of 2 or more"
         )
     if parallel.shards_optimizer:
         raise ExperimentError(
@@ -63,7 +74,7 @@ def check(experiment: Experiment) -> None:
             f"workload.clip_norm = {workload.clip_norm:g}: with {asked} no rank has the norm of "
             "the whole gradient; allowed: unset"
         )
-    if workload.dtype == "fp16":
+    if workload.dtype == "fp16" and not parallel.shares_servers:
         raise ExperimentError(
             f"workload.dtype = 'fp16': with {asked} nobody tells trainers that gradients have "
             "overflowed; allowed: fp64, fp32, bf16"
@@ -72,6 +83,8 @@ def check(experiment: Experiment) -> None:
 
 def server_ranks(experiment: Experiment) -> range:
     """Return the global ranks of all servers."""
+    if experiment.parallel.shares_servers:
+        return range(experiment.world_size)
     return next((role.ranks for role in experiment.roles if role.name == SERVER), range(0))
 
 
@@ -107,7 +120,7 @@ def choose_servers(lowered: Lowered) -> Lowered:
             part = parts.index(bucket.replicas) if len(parts) > 1 else None
             server = chosen[bucket.segments, bucket.replicas]
             buckets[rank].append(replace(bucket, server=server, part=part))
-    return _holding(lowered, buckets)
+    return holding(lowered, buckets)
 
 
 def _divided(sizes: Mapping[Key, int], servers: Sequence[int]) -> dict[Key, int]:
@@ -120,7 +133,7 @@ def _divided(sizes: Mapping[Key, int], servers: Sequence[int]) -> dict[Key, int]
     return chosen
 
 
-def _holding(lowered: Lowered, buckets: Mapping[int, list[Bucket]]) -> Lowered:
+def holding(lowered: Lowered, buckets: Mapping[int, list[Bucket]]) -> Lowered:
     """Return a copy in which ranks hold these buckets."""
     workload = lowered.experiment.workload
     states = workload.optimizer_bytes // workload.dtype_bytes
@@ -129,24 +142,52 @@ def _holding(lowered: Lowered, buckets: Mapping[int, list[Bucket]]) -> Lowered:
 
 
 def server_traffic(bucket: Bucket, backward: Task) -> Iterator[Task]:
-    """Yield what follows the last backward pass of a bucket: to its server, and back from it."""
+    """Yield what follows the last backward pass of a bucket: to its server, and back from it.
+
+    From a server that is one of the trainers it comes back later: see `shared_servers`.
+    """
     assert bucket.server is not None
-    for op, name, stream, tensor in (
-        (Op.REDUCE, "REDUCE_GRAD", Stream.along("data"), bucket.name),
-        (Op.BROADCAST, "BROADCAST", STREAM, bucket.weights),
-    ):
-        yield Task(
-            op=op,
-            stage=backward.stage,
-            layers=backward.layers,
-            segment=backward.segment,
-            mnemonic=_mnemonic(name, bucket),
-            stream=stream,
-            group=(*bucket.replicas, bucket.server),
-            root=bucket.server,
-            tensor=tensor,
-            nbytes=bucket.nbytes,
-        )
+    is_shared = bucket.server in bucket.replicas
+    reduce = Task(
+        op=Op.REDUCE,
+        stage=backward.stage,
+        layers=backward.layers,
+        segment=backward.segment,
+        mnemonic=_mnemonic("REDUCE_GRAD", bucket),
+        stream=Stream.along("data"),
+        group=bucket.replicas if is_shared else (*bucket.replicas, bucket.server),
+        root=bucket.server,
+        tensor=bucket.name,
+        nbytes=bucket.nbytes,
+    )
+    yield reduce
+    if not is_shared:  # else it comes behind the update, in the same list
+        yield broadcast_of(bucket, reduce)
+
+
+def broadcast_of(bucket: Bucket, reduce: Task) -> Task:
+    """Return what brings parameters back, among those that have reduced their gradients."""
+    return replace(
+        reduce,
+        op=Op.BROADCAST,
+        mnemonic=_mnemonic("BROADCAST", bucket),
+        stream=STREAM,
+        tensor=bucket.weights,
+    )
+
+
+def update_of(bucket: Bucket, reduce: Task) -> Task:
+    """Return the update of a bucket by its server."""
+    return Task(
+        op=Op.OPTIMIZER_STEP,
+        stage=reduce.stage,
+        layers=(bucket.segments[0][0], bucket.segments[-1][1]),
+        segment=reduce.segment,
+        mnemonic=_mnemonic(Op.OPTIMIZER_STEP.value, bucket),
+        tensor=bucket.weights,
+        nbytes=bucket.nbytes,
+        version=0,
+    )
 
 
 def _mnemonic(name: str, bucket: Bucket) -> str:
@@ -171,10 +212,10 @@ def add_servers(lowered: Lowered) -> Lowered:
     servers = server_ranks(lowered.experiment)
     served = {rank: [one for one in order if one.bucket.server == rank] for rank in servers}
     buckets = {
-        rank: [_as_served(one.bucket, lowered) for one in mine] for rank, mine in served.items()
+        rank: [as_served(one.bucket, lowered) for one in mine] for rank, mine in served.items()
     }
     calls = {rank: _calls(mine) for rank, mine in served.items()}
-    lowered = _holding(lowered, {**lowered.buckets, **buckets})
+    lowered = holding(lowered, {**lowered.buckets, **buckets})
     return replace(
         lowered,
         ranks=[*lowered.ranks, *servers],
@@ -183,7 +224,7 @@ def add_servers(lowered: Lowered) -> Lowered:
     )
 
 
-def _as_served(bucket: Bucket, lowered: Lowered) -> Bucket:
+def as_served(bucket: Bucket, lowered: Lowered) -> Bucket:
     """Return the bucket of trainers as its server has it: once for ranks that share its sums.
 
     So servers have fewer copies of parameters than the ranks of one model.
@@ -219,16 +260,6 @@ def _calls(served: Sequence[Served]) -> list[Call]:
     reduces = [Call.of_task(one.reduce) for one in served]
     calls = list(reduces)
     for one, reduced in zip(served, reduces, strict=True):
-        update = Task(
-            op=Op.OPTIMIZER_STEP,
-            stage=one.reduce.stage,
-            layers=(one.bucket.segments[0][0], one.bucket.segments[-1][1]),
-            segment=one.reduce.segment,
-            mnemonic=_mnemonic(Op.OPTIMIZER_STEP.value, one.bucket),
-            tensor=one.bucket.weights,
-            nbytes=one.bucket.nbytes,
-            version=0,
-        )
-        step = Call.of_task(update, arguments=[(reduced, 0)])
+        step = Call.of_task(update_of(one.bucket, one.reduce), arguments=[(reduced, 0)])
         calls += [step, Call.of_task(one.broadcast, arguments=[(step, 0)])]
     return calls

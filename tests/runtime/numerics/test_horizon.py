@@ -14,6 +14,7 @@ CASES = [
     {"data": 2, "zero": 3, "clip_norm": 0.1},
     {"data": 2, "tensor": 2, "schedule": "gpipe"},
     {"data": 2, "data_style": "parameter-server", "servers": 2, "bucket_mb": 0.003},
+    {"data": 2, "data_style": "parameter-server", "servers": "shared", "bucket_mb": 0.001},
     {"dtype": "fp16", "data": 2, "clip_norm": 1.0},
 ]
 
