@@ -99,15 +99,7 @@ def predict(
         ExperimentError: the plan has no program, or `cluster` cannot hold it, or is none.
     """
     notes: list[str] = []
-    if cluster == "saved":
-        cluster = resolve(experiment, profile_for(experiment, notes))
-    elif cluster is None:
-        cluster = resolve(experiment)
-    elif not isinstance(cluster, Cluster):
-        raise ExperimentError(
-            f"cluster = {cluster!r}: allowed: a Cluster, 'saved' or None; the experiment names a "
-            "preset or a file: experiment(preset=…), experiment(file=…)"
-        )
+    cluster = cluster_of_prediction(experiment, cluster, notes)
     mesh = experiment.mesh
     if program is None:
         folding = folding_of(experiment, cluster)
@@ -154,6 +146,28 @@ def predict(
         moe=predicted_routing(experiment) if experiment.workload.family.has_experts else None,
         memory_fit=fit,
         notes=notes,
+    )
+
+
+def cluster_of_prediction(
+    experiment: Experiment, cluster: Cluster | Literal["saved"] | None, notes: list[str]
+) -> Cluster:
+    """Return the cluster that an experiment is predicted for; see `predict`.
+
+    Args:
+        experiment: what is predicted.
+        cluster: the one given.
+        notes: get a sentence if something stands in for this machine.
+    """
+    if cluster == "saved":
+        return resolve(experiment, profile_for(experiment, notes))
+    if cluster is None:
+        return resolve(experiment)
+    if isinstance(cluster, Cluster):
+        return cluster
+    raise ExperimentError(
+        f"cluster = {cluster!r}: allowed: a Cluster, 'saved' or None; the experiment names a "
+        "preset or a file: experiment(preset=…), experiment(file=…)"
     )
 
 

@@ -43,6 +43,7 @@ SECTIONS = {
         *("run", "Execution", "compare", "Outcome", "calibrate", "Workers", "LaunchError"),
         *("keep_profile", "load_profile", "from_profile", "Profile"),
     ],
+    "Learn": ["learn", "Learning", "LearningCurve", "learning_figure"],
     "Validate": ["validate_suite", "cases_of", "Validation"],
     "Results": [
         *("Result", "Metrics", "RankMetrics", "MemoryFit", "Statistics", "Timeline"),

@@ -9,11 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from simulator.analysis.cause import Cause
 from simulator.analysis.comparison import Comparison
+from simulator.analysis.learning import Learning, LearningCurve
 from simulator.analysis.replay import KINDS
 from simulator.cli.app import app
 from simulator.timeline.statistics import LossScale, PacingReport, Statistics
@@ -70,6 +72,15 @@ def test_one_cluster_is_an_object_of_the_list_and_its_keys() -> None:
     assert found == documented("clusters NAME")
     listed = json.loads(CliRunner().invoke(app, ["clusters", "--json"]).stdout)["clusters"]
     assert printed["cluster"] in listed
+
+
+def test_learning_has_the_keys_of_its_section() -> None:
+    some = np.array([2.0, 1.0])
+    texts = dict.fromkeys(("name", "plan", "cluster", "workload"), "")
+    columns = dict.fromkeys(("time_s", "samples", "bytes_sent", "loss"), some)
+    curve = LearningCurve(**texts, **columns, steps=2, step_points=1)  # type: ignore[arg-type]
+    found = Learning(curves=[curve], target_loss=2.0).to_json()
+    assert set(keys(found)) == documented("learn")
 
 
 def names(of: type) -> set[str]:

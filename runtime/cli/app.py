@@ -23,6 +23,7 @@ app = command_line(
         "simulator.cli.predict",
         "runtime.cli.run",
         "runtime.cli.compare",
+        "runtime.cli.learn",
         "runtime.cli.calibrate",
         "runtime.cli.validate",
         "simulator.cli.program",

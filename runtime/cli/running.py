@@ -35,12 +35,16 @@ def run_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def progress_bar() -> Iterator[OnProgress]:
-    """Show a bar on stderr, if that is a terminal."""
+def progress_bar(first: str = "starting ranks") -> Iterator[OnProgress]:
+    """Show a bar on stderr, if that is a terminal.
+
+    Args:
+        first: what is done until somebody says more.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task("starting ranks", total=1.0)
+        task = bar.add_task(first, total=1.0)
         yield lambda share, what: bar.update(task, completed=share, description=what)

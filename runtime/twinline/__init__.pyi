@@ -6,6 +6,7 @@ from runtime.execution.running import run as run
 from runtime.keep_profile import keep_profile as keep_profile
 from runtime.launch.launcher import LaunchError as LaunchError
 from runtime.launch.launcher import Workers as Workers
+from runtime.learning.learning import learn as learn
 from runtime.validation.suite import cases_of as cases_of
 from runtime.validation.validation import Validation as Validation
 from runtime.validation.validation import validate_suite as validate_suite
@@ -13,11 +14,14 @@ from simulator.analysis.cause import Cause as Cause
 from simulator.analysis.comparison import Comparison as Comparison
 from simulator.analysis.comparison import OtherProgramError as OtherProgramError
 from simulator.analysis.comparison import compare_timelines as compare_timelines
+from simulator.analysis.learning import Learning as Learning
+from simulator.analysis.learning import LearningCurve as LearningCurve
 from simulator.analysis.memory_fit import MemoryFit as MemoryFit
 from simulator.analysis.results import Metrics as Metrics
 from simulator.analysis.results import RankMetrics as RankMetrics
 from simulator.analysis.results import Result as Result
 from simulator.charts.chart import Chart as Chart
+from simulator.charts.learning import learning_figure as learning_figure
 from simulator.charts.memory import memory_figure as memory_figure
 from simulator.charts.profile import profile_figure as profile_figure
 from simulator.charts.schedules import schedules_figure as schedules_figure
