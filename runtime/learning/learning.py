@@ -88,7 +88,7 @@ def learn(
         found.curves.append(trained(name, run, until_s, smoothing_steps, note))
         found.notes += notes_of(found.curves[-1], run, steps)
     if until_s is not None and not any(curve.loss.size for curve in found.curves):
-        raise ExperimentError(f"until_s = {until_s:g}: no loss is known by then; allowed: more")
+        raise ExperimentError(f"until {until_s:g} s: no loss is known by then; allowed: more")
     found.notes = list(dict.fromkeys([*found.notes, *notes_of_all(found)]))
     return found
 

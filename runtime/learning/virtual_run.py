@@ -160,8 +160,8 @@ def until(experiment: Experiment, end_s: float, cluster: Cluster) -> VirtualRun:
         steps = math.ceil(1.1 * found.steps * end_s / covered) if covered else MOST_STEPS + 1
         if steps > MOST_STEPS:
             raise ExperimentError(
-                f"--until {end_s:g}: needs more than {MOST_STEPS:,} training steps; allowed: up to "
-                f"{covered * MOST_STEPS / found.steps:.3g}"
+                f"until {end_s:g} s: needs more than {MOST_STEPS:,} training steps; allowed: up to "
+                f"{covered * MOST_STEPS / found.steps:.3g} s"
             )
 
 

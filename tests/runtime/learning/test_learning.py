@@ -108,7 +108,7 @@ def test_notes_say_what_does_not_compare() -> None:
         ({"pace": 2.0}, {}, "run.pace = 2: learning takes the cluster's own time"),
         ({}, {"steps": 1, "until_s": 1.0}, "both are given"),
         ({}, {"steps": 0}, "steps = 0: allowed: more than 0"),
-        (TINY, {"until_s": 1e-9}, "until_s = 1e-09: no loss is known by then; allowed: more"),
+        (TINY, {"until_s": 1e-9}, "until 1e-09 s: no loss is known by then; allowed: more"),
     ],
 )
 def test_what_cannot_be_learnt_is_refused(

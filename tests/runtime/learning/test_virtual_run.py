@@ -76,7 +76,7 @@ def test_every_worker_is_busy_until_the_end(style: dict[str, Any]) -> None:
 def test_too_many_steps_are_refused() -> None:
     plan = make(**SMALL)
     with pytest.raises(
-        ExperimentError, match=r"--until 1e\+09: needs more than 1,000,000 training"
+        ExperimentError, match=r"until 1e\+09 s: needs more than 1,000,000 training"
     ):
         until(plan, 1e9, resolve(plan))
 

@@ -23,8 +23,8 @@ from simulator.timeline.trace import load_trace, save_trace
 BASE = {"data_style": "asynchronous", "data": 2, "horizon": 3, "microbatches": 2, "layers": 2}
 STALE, SOFT = {"data_style": "stale-synchronous"}, {"data_style": "soft-synchronous"}
 CASES: list[dict[str, Any]] = [
-    {},
     {"iterations": 1, "warmup": 2, "optimizer": "adam", "learning_rate": 0.01},
+    {"learning_rate_schedule": "linear", "learning_rate_decay": 5},
     {"data": 3, "optimizer": "momentum"},
     {"data": 3, **STALE, "staleness_bound": 0},
     {"data": 3, **SOFT, "gradients_per_update": 2},
