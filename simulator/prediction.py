@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from simulator.analysis.link_bytes import LinkBytes, link_bytes
 from simulator.analysis.memory_fit import memory_fit
 from simulator.analysis.metrics import metrics_of
 from simulator.analysis.results import RankMetrics, Result
@@ -25,7 +26,7 @@ from simulator.engine.measured_costs import MeasuredCosts
 from simulator.engine.replica_folding import folding_of
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
-from simulator.program.arrival_staleness import arrival_staleness
+from simulator.program.arrival_staleness import arrival_staleness, dropped_pushes
 from simulator.program.errors import ProgramError
 from simulator.program.program import Program
 from simulator.program.staleness import staleness_of
@@ -65,6 +66,11 @@ class Prediction(Result):
             return self.recorded
         return expanded(self.recorded, self.program.list_of)
 
+    @cached_property
+    def links(self) -> list[LinkBytes] | None:
+        """The bytes over every link, the busiest first; None: not all ranks were simulated."""
+        return link_bytes(self.program, self.cluster)
+
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of ``twinline predict`` (see ``docs/json.md``)."""
         plain = self.metrics.to_json() | {"ranks_simulated": self.program.num_ranks}
@@ -74,6 +80,7 @@ class Prediction(Result):
         if self.moe:
             plain["moe"] = dict(vars(self.moe))
         plain["cluster"] = self.cluster.name
+        plain["links"] = self.links and [link.to_json() for link in self.links]
         plain["memory_fit"] = self.memory_fit and self.memory_fit.to_json()
         return plain | {"notes": self.notes}
 
@@ -128,7 +135,9 @@ def predict(
     if fit is not None and not fit.fits:
         notes.append(str(fit))
     peak_flops = cluster.peak_flops(experiment.workload.dtype, experiment.world_size)
-    metrics = metrics_of(timeline, experiment, peak_flops, timeline.meta["hash"])
+    of_workers = arrival_staleness(program, timeline.decisions)
+    dropped = dropped_pushes(program, of_workers)
+    metrics = metrics_of(timeline, experiment, peak_flops, timeline.meta["hash"], dropped)
     if _shows_each(program):
         metrics = replace(metrics, ranks=_of_each(metrics.ranks, program))
     if experiment.run.horizon > 1 and updates_within_a_step(experiment):
@@ -141,7 +150,7 @@ def predict(
         metrics=metrics,
         staleness=[
             *staleness_of(program, list(mesh.group(0, "pipeline"))),
-            *arrival_staleness(program, timeline.decisions),
+            *of_workers,
         ],
         moe=predicted_routing(experiment) if experiment.workload.family.has_experts else None,
         memory_fit=fit,

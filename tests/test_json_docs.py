@@ -60,7 +60,7 @@ def test_the_keys_of_a_command_are_those_of_its_section(command: str) -> None:
     arguments = ["--json"]
     if command == "predict":
         arguments += [part for key in MOE.split() for part in ("--set", key)]
-        arguments += ["--set", "cluster.preset=laptop"]
+        arguments += ["--set", "cluster.preset=laptop", "--set", "run.horizon=3"]
     printed = CliRunner().invoke(app, [command, *arguments])
     assert printed.exit_code == 0
     assert set(keys(json.loads(printed.stdout))) == documented(command)

@@ -11,6 +11,7 @@ from simulator.analysis.metrics import metrics_of
 from simulator.analysis.results import Result
 from simulator.experiment.experiment import Experiment
 from simulator.prediction import metadata
+from simulator.program.arrival_staleness import arrival_staleness, dropped_pushes
 from simulator.program.program import Program
 from simulator.timeline.statistics import Statistics, over_iterations
 
@@ -77,7 +78,13 @@ def execution_of(
         program=program,
         measurement=measurement,
         recorded=timeline,
-        metrics=metrics_of(timeline, experiment, peak_flops, program.hash()),
+        metrics=metrics_of(
+            timeline,
+            experiment,
+            peak_flops,
+            program.hash(),
+            dropped_pushes(program, arrival_staleness(program, timeline.decisions)),
+        ),
         staleness=statistics.staleness or [],
         moe=statistics.moe,
         notes=[*statistics.notes, *experiment.notes],

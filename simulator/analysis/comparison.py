@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from simulator.analysis.attribution import attribute
 from simulator.analysis.cause import Cause
+from simulator.analysis.pushes import steps_of_accepts
 from simulator.analysis.results import html_table
-from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.timeline.timeline import Timeline
 from simulator.units import percent, seconds
@@ -156,7 +156,7 @@ def _by_request(
     one worker says nothing about what it did for another.
     """
     served = {decision.request: decision.accept for decision in measured.decisions}
-    theirs, mine = _steps(measured), _steps(predicted)
+    theirs, mine = steps_of_accepts(measured), steps_of_accepts(predicted)
     same = order.copy()
     for accept, request in predicted.decisions:
         other = served[int(order[request])]
@@ -164,21 +164,6 @@ def _by_request(
         if accept in mine:
             same[mine[accept]] = theirs[other]
     return same
-
-
-def _steps(timeline: Timeline) -> dict[int, int]:
-    """Return, by the span of an ACCEPT, that of the optimizer step with the same number."""
-    if not timeline.decisions:
-        return {}
-    numbers = [timeline.rank, timeline.step, timeline.microbatch]
-    found: dict[tuple[int, ...], int] = {}
-    for span in np.flatnonzero(timeline.of_kind(lambda kind: kind.op is Op.OPTIMIZER_STEP)):
-        found[tuple(int(column[span]) for column in numbers)] = int(span)
-    return {
-        accept: found[key]
-        for accept, _ in timeline.decisions
-        if (key := tuple(int(column[accept]) for column in numbers)) in found
-    }
 
 
 def _memory_errors(predicted: Timeline, measured: Timeline) -> list[float]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 import numpy as np
 
 from simulator.analysis.contents import StageContents, contents_of_ranks, model_parameters
+from simulator.analysis.rates import rates_of
 from simulator.analysis.results import Metrics, ProgramSummary, RankMetrics
 from simulator.analysis.step_times import step_times
 from simulator.experiment.experiment import Experiment
@@ -124,7 +125,11 @@ def recomputed_flops(experiment: Experiment) -> float:
 
 
 def metrics_of(
-    timeline: Timeline, experiment: Experiment, peak_flops: float | None, hash_: str
+    timeline: Timeline,
+    experiment: Experiment,
+    peak_flops: float | None,
+    hash_: str,
+    dropped: Set[int] = frozenset(),
 ) -> Metrics:
     """Return the figures of `timeline`.
 
@@ -132,6 +137,7 @@ def metrics_of(
         timeline: of the training steps of `experiment`.
         peak_flops: of one device in the workload's dtype, FLOP/s; None: MFU is None.
         hash_: of the program.
+        dropped: spans of pushes that came too late to count.
     """
     world_size = experiment.world_size
     lengths = np.bincount(timeline.rank, minlength=timeline.num_ranks)
@@ -145,6 +151,9 @@ def metrics_of(
     if timed and peak_flops:
         possible, needed = unpaced * world_size * peak_flops, model_flops(experiment)
         mfu, hfu = needed / possible, (needed + recomputed_flops(experiment)) / possible
+    parallel = experiment.parallel
+    steps = step_times(timeline, parallel.step_period, parallel.local_after or 0)
+    rates = rates_of(timeline, steps, experiment.global_batch, parallel.batch_shares, dropped)
     contents = contents_of_ranks(experiment)
     tokens = experiment.global_batch * workload.tokens_per_sample
     found = Metrics(
@@ -158,11 +167,8 @@ def metrics_of(
         token="image" if workload.family.data == "images" else "token",
         ranks=[_with_contents(row, experiment, contents) for row in rank_metrics(timeline)],
         parameters=model_parameters(experiment),
-        steps=step_times(
-            timeline,
-            experiment.parallel.step_period,
-            experiment.parallel.local_after or 0,
-        ),
+        steps=steps,
+        rates=rates and rates.scaled(1.0 / (experiment.run.pace or 1.0)) if timed else None,
     )
     return found.over_iterations(timeline.statistics)
 

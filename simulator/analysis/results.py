@@ -9,6 +9,7 @@ from typing import Any
 
 from simulator.analysis.contents import StageContents
 from simulator.analysis.memory_fit import MemoryFit
+from simulator.analysis.rates import Rates
 from simulator.analysis.step_times import StepTimes
 from simulator.experiment.roles import TRAINER
 from simulator.program.staleness import StageStaleness
@@ -91,6 +92,7 @@ class Metrics:
         ranks: one entry a rank of the timeline, in order.
         parameters: of the whole model, a count.
         steps: the times of single training steps.
+        rates: updates and samples per second in steady state; None where nothing settles.
     """
 
     program: ProgramSummary
@@ -104,6 +106,7 @@ class Metrics:
     ranks: list[RankMetrics]
     parameters: int = 0
     steps: StepTimes | None = None
+    rates: Rates | None = None
 
     def over_iterations(self, statistics: Statistics | None) -> Metrics:
         """Return the figures of a median timeline for the iteration time of its `statistics`.
@@ -119,8 +122,15 @@ class Metrics:
             for value in (self.mfu, self.hfu, self.tokens_per_s)
         )
         steps = self.steps and self.steps.scaled(1.0 / scale)
+        rates = self.rates and self.rates.scaled(1.0 / scale)
         return replace(
-            self, iteration_time_s=time, mfu=mfu, hfu=hfu, tokens_per_s=rate, steps=steps
+            self,
+            iteration_time_s=time,
+            mfu=mfu,
+            hfu=hfu,
+            tokens_per_s=rate,
+            steps=steps,
+            rates=rates,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -128,6 +138,7 @@ class Metrics:
         return vars(self) | {
             "program": dict(vars(self.program)),
             "steps": self.steps and self.steps.to_json(),
+            "rates": self.rates and self.rates.to_json(),
             "ranks": [rank.to_json() for rank in self.ranks],
         }
 

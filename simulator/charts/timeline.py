@@ -8,6 +8,7 @@ from textwrap import fill
 from matplotlib.axes import Axes
 
 from simulator.analysis.metrics import bubble
+from simulator.charts.arrows import arrows_of, draw_arrows, inside
 from simulator.charts.chart import Chart, column_of_panels, inches_of, styled, unit_of
 from simulator.charts.density import (
     draw_density,
@@ -27,6 +28,7 @@ ROW_HEIGHT, DENSE_ROW_HEIGHT = 0.62, 0.4  # inches
 GAP, WIDE_GAP = 0.4, 0.9  # inches above a panel: a title; a time axis, its label and a title
 MOST_MEMORY = 16  # ranks; of more there are no curves of memory
 TITLE_LETTERS = 110  # in a line
+TITLE_PAD = (6.0, 14.0)  # points; above the names of steps, if there are any
 
 
 def timeline_figure(timeline: Timeline, *, title: str = "") -> Chart:
@@ -109,7 +111,7 @@ def timelines_figure(
         panel.set_ylim(line.num_ranks, 0.0)
         panel.set_title(
             f"{name} — {duration}, bubble fraction {bubble(line)[0]:.2f}",
-            loc="left", fontsize=11, pad=6 if line.horizon == 1 else 14,  # above names of steps
+            loc="left", fontsize=11, pad=TITLE_PAD[line.horizon > 1],
         )  # fmt: skip
         _mark_end(panel, line, duration, last)
         if large:
@@ -118,11 +120,13 @@ def timelines_figure(
             draw_density(panel, line, time, height)
         else:
             draw_rows(panel, line, time, detailed)
+            draw_arrows(panel, arrows_of(line), names_of_ranks(line), TITLE_PAD[line.horizon > 1])
     for number, part in enumerate(excerpts):
         panel = panels[len(lines) + number]
         panel.set(xlim=window[2:], ylim=(part.num_ranks, 0.0))
         panel.set_title(f"{[*named][number]}: the framed part", loc="left", fontsize=11)
         draw_rows(panel, part, lines[number].iteration_time, detailed)
+        draw_arrows(panel, inside(arrows_of(lines[number]), window), names_of_ranks(part))
         mark_window(panels[number], window)
     if len(lines) == len(excerpts) == 1:  # else the lines would cross other panels
         lead_to_window(chart, panels[0], panels[1], window)

@@ -9,6 +9,7 @@ from simulator.analysis.comparison import Comparison
 from simulator.analysis.results import Result
 from simulator.cli.console import print_filled
 from simulator.cli.results import print_parts
+from simulator.cli.settled import print_staleness, whole_staleness
 from simulator.units import nbytes, percent, seconds
 
 LEGEND = """\
@@ -61,6 +62,22 @@ def print_comparison(
         table.add_row(
             "dropped share", *(f"{s:.3f}" for s in shares), f"{shares[0] - shares[1]:+.3f}"
         )
+    if predicted.metrics.rates and measured.metrics.rates:
+        rates = [result.metrics.rates for result in (predicted, measured)]
+        pace = [rate.updates_per_s for rate in rates if rate]
+        table.add_row(
+            "updates/s, settled",
+            *(f"{rate:,.1f}" for rate in pace),
+            percent(pace[0] / pace[1] - 1, signed=True),
+        )
+    behind = [whole_staleness(result.staleness) for result in (predicted, measured)]
+    if behind[0] and behind[1]:
+        means = [row.mean_versions_behind for row in behind if row]
+        table.add_row(
+            "staleness, mean", *(f"{mean:.2f}" for mean in means), f"{means[0] - means[1]:+.2f}"
+        )
+        most = [row.max_versions_behind for row in behind if row]
+        table.add_row("staleness, largest", *map(str, most), f"{most[0] - most[1]:+d}")
     table.add_row(
         "instruction starts, mean |Δ|", "", "", percent(comparison.instruction_start_error)
     )
@@ -69,6 +86,10 @@ def print_comparison(
         error = percent((took - takes) / takes, signed=True) if takes > 0 else "–"
         table.add_row(f"{name} (median of {count})", seconds(took), seconds(takes), error)
     console.print(table)
+    if behind[0] and behind[1]:
+        print_staleness(
+            console, ("predicted", predicted.staleness), ("measured", measured.staleness)
+        )
     console.print(LEGEND, soft_wrap=True)
     floor = comparison.noise_floor
     if floor is not None:

@@ -9,6 +9,7 @@ from simulator.cli.contents import print_contents
 from simulator.cli.options import AsJson, File, Gantt, Sets, Trace
 from simulator.cli.outputs import check_outputs, deliver, timeline_outputs
 from simulator.cli.results import print_memory_fit, print_result
+from simulator.cli.settled import print_links
 from simulator.cli.user_errors import user_errors
 from simulator.experiment.describe import describe_plan
 from simulator.experiment_file import load
@@ -46,6 +47,8 @@ def predict(
         console = stdout_console()
         print_result(console, f"predicted on {cluster}", prediction)
         print_contents(console, prediction.metrics)
+        if prediction.links and experiment.run.horizon > 1:
+            print_links(console, prediction.links, experiment.run.horizon)
         print_memory_fit(console, prediction)
         print_notes(console, prediction.notes)
 

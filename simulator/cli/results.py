@@ -10,7 +10,7 @@ from rich.table import Table
 
 from simulator.analysis.results import RankMetrics, Result
 from simulator.analysis.step_times import StepTimes
-from simulator.program.staleness import StageStaleness
+from simulator.cli.settled import print_staleness, rates_line, staleness_line
 from simulator.timeline.statistics import PacingReport, Statistics
 from simulator.units import count, counted, listed, nbytes, percent, seconds
 
@@ -51,6 +51,8 @@ def print_result(console: Console, title: str, result: Result) -> None:
     print_parts(console, figures)
     if metrics.steps and metrics.steps.horizon > 1:
         print_parts(console, _of_steps(metrics.steps))
+    if metrics.rates:
+        console.print(rates_line(metrics.rates), soft_wrap=True)
     _print_ranks(console, metrics.ranks)
     if result.moe:
         loads = result.moe.load_of_blocks
@@ -61,33 +63,10 @@ def print_result(console: Console, title: str, result: Result) -> None:
         )
     if line := staleness_line(result.staleness):
         console.print(line, soft_wrap=True)
+        print_staleness(console, ("", result.staleness))
     if statistics:
         _print_statistics(console, statistics)
     console.print(LEGEND if metrics.mfu is None else f"{LEGEND}\n{MFU_LEGEND}", soft_wrap=True)
-
-
-def staleness_line(stages: Sequence[StageStaleness]) -> str:
-    """Return the staleness of the gradients that workers push, in words; none: nothing."""
-    workers = [row for row in stages if row.worker is not None]
-    if not workers:
-        return ""
-    whole = StageStaleness.of(
-        workers[0].stage, [one for row in workers for one in row.versions_behind]
-    )
-    mean, most = whole.mean_versions_behind, whole.max_versions_behind
-    several = len({row.server for row in workers}) > 1
-    rows = [
-        f"rank {row.worker}{f' at rank {row.server}' if several else ''} "
-        f"{row.mean_versions_behind:.2f}"
-        for row in workers[:MOST_ROWS]
-    ]
-    more = f", … {len(workers)} in all" if len(workers) > MOST_ROWS else ""
-    dropped = whole.versions_behind.count(None)
-    late = f"; {counted(dropped, 'gradient')} came too late" if dropped else ""
-    return (
-        f"staleness: gradients are {mean:.2f} updates behind on average, {most} at most "
-        f"({', '.join(rows)}{more}){late}"
-    )
 
 
 def _of_steps(steps: StepTimes) -> list[str]:

@@ -30,3 +30,20 @@ def arrival_staleness(program: Program, decisions: Sequence[Decision]) -> list[S
             StageStaleness.of(stage, found, rank, queue.server) for rank, found in behind.items()
         ]
     return rows
+
+
+def dropped_pushes(program: Program, rows: Sequence[StageStaleness]) -> set[int]:
+    """Return the uids of the pushes that came too late and went into no update.
+
+    Args:
+        program: what was simulated or executed.
+        rows: the staleness of its workers.
+    """
+    dropped: set[int] = set()
+    for queue in program.queues:
+        for row in rows:
+            if row.server == queue.server and row.worker in queue.requests:
+                pushes = [uid for uid in queue.requests[row.worker] if uid in queue.pushes]
+                behind = zip(pushes, row.versions_behind, strict=True)
+                dropped.update(uid for uid, one in behind if one is None)
+    return dropped

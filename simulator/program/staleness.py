@@ -23,8 +23,8 @@ COUNTS = LAST_BACKWARDS | UPDATES | {Op.FORWARD}
 """Operations that read weights, or put gradients to them."""
 
 
-DERIVED = "mean_versions_behind"
-"""The key of a figure that follows from the others."""
+DERIVED = ("mean_versions_behind", "histogram")
+"""The keys of figures that follow from the others."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,22 @@ class StageStaleness:
         applied = [behind for behind in self.versions_behind if behind is not None]
         return sum(applied) / len(applied) if applied else 0.0
 
+    @property
+    def histogram(self) -> list[int]:
+        """The number of gradients that were 0, 1, 2, … updates behind; dropped ones do not count.
+
+        It ends with the largest that occurs.
+        """
+        counts = Counter(self.versions_behind)
+        return [counts[behind] for behind in range(self.max_versions_behind + 1)]
+
     def to_json(self) -> dict[str, Any]:
-        """Return the fields under their names; of a worker also the mean."""
+        """Return the fields under their names; of a worker also the mean and the histogram."""
         plain = dict(vars(self))
         if self.worker is None:
             del plain["worker"], plain["server"]
             return plain
-        return plain | {DERIVED: self.mean_versions_behind}
+        return plain | {name: getattr(self, name) for name in DERIVED}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> StageStaleness:
@@ -82,7 +91,7 @@ class StageStaleness:
         """
         if not isinstance(data, dict):
             raise TypeError(f"{data!r} is no staleness")
-        return cls(**{name: value for name, value in data.items() if name != DERIVED})
+        return cls(**{name: value for name, value in data.items() if name not in DERIVED})
 
 
 class Staleness:

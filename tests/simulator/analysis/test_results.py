@@ -32,8 +32,8 @@ def test_properties_are_the_figures(prediction: Prediction) -> None:
 def test_the_json_of_a_prediction_has_the_fields_in_their_order(prediction: Prediction) -> None:
     plain = json.loads(json.dumps(prediction.to_json(), allow_nan=False))
     figures = ["program", "iteration_time_s", "bubble_fraction", "bubble_ratio", "mfu", "hfu"]
-    figures += ["tokens_per_s", "token", "ranks", "parameters", "steps"]
-    figures += ["ranks_simulated", "staleness", "cluster", "memory_fit", "notes"]
+    figures += ["tokens_per_s", "token", "ranks", "parameters", "steps", "rates"]
+    figures += ["ranks_simulated", "staleness", "cluster", "links", "memory_fit", "notes"]
     assert list(plain) == figures
     rank = prediction.ranks[1]
     assert rank.peak_memory_parts is not None

@@ -8,9 +8,8 @@ import pytest
 from rich.console import Console
 
 from simulator import load, predict
-from simulator.cli.results import print_parts, print_result, staleness_line
+from simulator.cli.results import print_parts, print_result
 from simulator.experiment.describe import describe_plan
-from simulator.program.staleness import StageStaleness
 from simulator.units import nbytes, percent, seconds
 
 
@@ -121,17 +120,3 @@ def test_the_steps_of_an_iteration() -> None:
     assert (
         describe_plan(load(None, ["horizon=5"])) == "gpt, pipeline 2, 5 steps, 1f1b, 4 microbatches"
     )
-
-
-def test_the_staleness_of_workers_is_one_line() -> None:
-    rows = [
-        StageStaleness.of(0, [0, 1, None], worker=0),
-        StageStaleness.of(0, [2, 2, 3], worker=1),
-    ]
-    assert staleness_line(rows) == (
-        "staleness: gradients are 1.60 updates behind on average, 3 at most (rank 0 0.50, "
-        "rank 1 2.33); 1 gradient came too late"
-    )
-    assert staleness_line([StageStaleness(0, 1, [1])]) == ""
-    many = [StageStaleness.of(0, [1], worker=rank) for rank in range(20)]
-    assert staleness_line(many).endswith("rank 15 1.00, … 20 in all)")

@@ -52,6 +52,7 @@ def test_synchronous_updates_are_never_stale_and_late_gradients_count_as_none() 
         "versions_behind": [None],
         "max_versions_behind": 0,
         "mean_versions_behind": 0.0,
+        "histogram": [0],
     }
     assert StageStaleness.from_json(late.to_json()) == late
 

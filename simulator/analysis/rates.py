@@ -1,0 +1,89 @@
+"""Updates and samples per second, once a program of several steps has settled."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from simulator.analysis.pushes import pushes_of, updates_of
+from simulator.analysis.step_times import StepTimes
+from simulator.timeline.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The pace of training in steady state, in the cluster's own time where a run is paced.
+
+    Where workers go on at their own pace, that is from when each of them has pushed once until
+    one of them has pushed for the last time; else it is that of `StepTimes.steady_s`. With
+    several servers, the updates are those of one of them, on average.
+
+    Attributes:
+        updates_per_s: updates of the parameters.
+        samples_per_s: samples whose gradients went into them.
+        update_s: seconds from an update to the next.
+    """
+
+    updates_per_s: float
+    samples_per_s: float
+    update_s: float
+
+    def scaled(self, factor: float) -> Rates:
+        """Return the rates of a timeline that is `factor` times longer."""
+        return replace(
+            self,
+            updates_per_s=self.updates_per_s / factor,
+            samples_per_s=self.samples_per_s / factor,
+            update_s=self.update_s * factor,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields under their names."""
+        return dict(vars(self))
+
+
+def rates_of(
+    timeline: Timeline,
+    steps: StepTimes | None,
+    samples: int,
+    workers: int,
+    dropped: Set[int] = frozenset(),
+) -> Rates | None:
+    """Return the rates of a timeline; None: it has too few steps to settle.
+
+    Args:
+        timeline: of any number of steps.
+        steps: its times.
+        samples: of a training step of all workers.
+        workers: how many share them.
+        dropped: spans of pushes that came too late to count.
+    """
+    if timeline.decisions:
+        return _by_arrival(timeline, samples / workers, dropped)
+    if steps is None or not steps.steady_s:
+        return None
+    return Rates(1.0 / steps.steady_s, samples / steps.steady_s, steps.steady_s)
+
+
+def _by_arrival(timeline: Timeline, samples: float, dropped: Set[int]) -> Rates | None:
+    """Return the rates where arrival decides, each push being of so many samples."""
+    pushes, updates = pushes_of(timeline), updates_of(timeline)
+    ends: dict[int, list[float]] = {}
+    for push in pushes:
+        ends.setdefault(push.worker, []).append(float(timeline.end[push.write]))
+    if not ends:
+        return None
+    begin, end = max(mine[0] for mine in ends.values()), min(mine[-1] for mine in ends.values())
+    written = [timeline.end[mine] for mine in updates.values() if mine]
+    if end <= begin or not written:
+        return None
+    counts = [int(((times > begin) & (times <= end)).sum()) for times in written]
+    arrived = np.array([timeline.end[p.write] for p in pushes if p.push not in dropped])
+    arrived = ((arrived > begin) & (arrived <= end)).sum() / len(written)
+    rate = sum(counts) / len(counts) / (end - begin)
+    if rate <= 0:
+        return None
+    return Rates(rate, float(arrived) * samples / (end - begin), 1.0 / rate)
