@@ -33,10 +33,18 @@ def merge_heads(parted: Tensor, heads: int) -> Tensor:
     return merged.reshape(batch, sequence, heads * width)
 
 
-def causal_mask(sequence: int) -> Tensor:
-    """Return the mask, (sequence, sequence): 0 where a row may attend to a column, else −∞."""
-    future = torch.ones(sequence, sequence, dtype=torch.bool).triu(1)
-    return torch.zeros(sequence, sequence).masked_fill(future, float("-inf"))
+def causal_mask(sequence: int, window: int | None = None) -> Tensor:
+    """Return the mask, (sequence, sequence): 0 where a row may attend to a column, else −∞.
+
+    Args:
+        sequence: number of tokens.
+        window: how many a row may attend to, itself included; None: all before it.
+    """
+    every = torch.ones(sequence, sequence, dtype=torch.bool)
+    hidden = every.triu(1)
+    if window is not None:
+        hidden |= every.tril(-window)
+    return torch.zeros(sequence, sequence).masked_fill(hidden, float("-inf"))
 
 
 def self_attention(
@@ -46,6 +54,8 @@ def self_attention(
     form: Form,
     kv_heads: int = 0,
     turn: Turn | None = None,
+    norms: tuple[Turn, Turn] | None = None,
+    window: bool = False,
 ) -> Tensor:
     """Attend within each sequence: (batch, sequence, columns) → (batch, sequence, heads × width).
 
@@ -57,39 +67,53 @@ def self_attention(
         form: the implementation, see `simulator.workloads.attention`.
         kv_heads: number of heads in K and V, each for as many of Q; 0: `heads`.
         turn: turns Q and K by their positions; None: nothing does.
+        norms: of the heads of Q and of K, before they are turned; None: there are none.
+        window: the mask is more than causal.
     """
-    core = partial(_self_attention, heads=heads, mask=mask, kv_heads=kv_heads or heads, turn=turn)
+    kv_heads = kv_heads or heads
+    parted = qkv.view(*qkv.shape[:2], heads + 2 * kv_heads, -1)
+    q, k, v = torch.split(parted, [heads, kv_heads, kv_heads], dim=2)
+    if norms is not None:
+        q, k = norms[0](q), norms[1](k)
+    core = partial(_self_attention, mask=mask, turn=turn)
     if form == "flash":
-        return core(qkv, flash=True)
-    return run_again(core, qkv) if form == "recomputed" else core(qkv)
+        return core(q, k, v, flash=True, window=window)
+    return run_again(core, q, k, v) if form == "recomputed" else core(q, k, v)
 
 
 def _self_attention(
-    qkv: Tensor,
-    heads: int,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
     mask: Tensor | None,
-    kv_heads: int,
     turn: Turn | None,
     flash: bool = False,
+    window: bool = False,
 ) -> Tensor:
-    parted = qkv.view(*qkv.shape[:2], heads + 2 * kv_heads, -1)
-    q, k, v = torch.split(parted, [heads, kv_heads, kv_heads], dim=2)
+    heads = q.shape[2]
     if turn is not None:
         q, k = turn(q), turn(k)
         # A view of V would keep Q and K of before in memory, besides those that were turned.
         v = v.clone(memory_format=torch.contiguous_format)
     if flash:
-        return flash_attention(q, k, v, mask is not None)
+        return flash_attention(q, k, v, mask, window)
     q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (q, k, v))
     return merge_heads(attend(q, k, v, mask), heads)
 
 
-def flash_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """Attend in one kernel; the backward pass needs Q, K, V, output and log-sum-exp per row."""
+def flash_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, window: bool = False
+) -> Tensor:
+    """Attend in one kernel; the backward pass needs Q, K, V, output and log-sum-exp per row.
+
+    The kernel makes a causal mask itself, but not that of a window.
+    """
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # or an error: no other keeps the same
         mixed = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=causal, enable_gqa=q.shape[1] > k.shape[1]
+            *(q, k, v, mask if window else None),
+            is_causal=mask is not None and not window,
+            enable_gqa=q.shape[1] > k.shape[1],
         )
     return mixed.transpose(1, 2).flatten(2)
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from runtime.models.deferral import Linear
 from runtime.models.heads import Keys, Mixed, Projection, Queries, keys_of, queries_of
 from runtime.models.ring import Block
+from runtime.models.rms_norm import RmsNorm
 from runtime.models.rotary import Rotary
 from runtime.models.share import Share
 from runtime.models.ulysses import Core, Merged, Packed, SortedKeys, SortedQueries
@@ -39,18 +41,28 @@ def shard_attention(
     if part in ("projection", "merged", "mixed"):
         assert isinstance(projection, nn.Linear)
         if part == "mixed":
-            return Mixed(projection, share, heads, kv_heads, mask, how)
+            window = bool(getattr(whole, "window", False))
+            return Mixed(projection, share, heads, kv_heads, mask, how, window)
         return {"projection": Projection, "merged": Merged}[part](projection, share)
-    if part not in ("packed", "queries", "keys", "sorted-queries", "sorted-keys"):
+    if part == "packed":
+        assert isinstance(qkv, nn.Linear)
+        return Packed(share.columns(qkv, (a.queries, a.keys, a.keys)), ranks)
+    if not part.endswith(("queries", "keys")):
         return None
     assert isinstance(qkv, nn.Linear)
-    if part == "packed":
-        return Packed(share.columns(qkv, (a.queries, a.keys, a.keys)), ranks)
-    of_keys = part.endswith("keys")
-    linear = (
-        keys_of(qkv, share, a.queries, a.kv_heads) if of_keys else queries_of(qkv, share, a.queries)
-    )
-    rotary = Rotary(workload, share.positions) if a.rotary else None
+    of_keys, is_norm = part.endswith("keys"), "normed-" in part
+    linear: Linear | None = None
+    norm: RmsNorm | None = None
+    if is_norm:
+        found = attributes["key_norm" if of_keys else "query_norm"]
+        assert isinstance(found, RmsNorm)
+        norm = found
+    elif of_keys:
+        linear = keys_of(qkv, share, a.queries, a.kv_heads)
+    else:
+        linear = queries_of(qkv, share, a.queries)
+    last = is_norm or not a.qk_norm
+    rotary = Rotary(workload, share.positions) if a.rotary and last else None
     if rotary is not None and part.startswith("sorted"):
-        return (SortedKeys if of_keys else SortedQueries)(linear, rotary, ranks)
-    return (Keys if of_keys else Queries)(linear, rotary)
+        return (SortedKeys if of_keys else SortedQueries)(linear, norm, rotary, ranks)
+    return (Keys if of_keys else Queries)(linear, norm, rotary)

@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+Activation = Literal["silu", "gelu"]
 
-def swiglu(x: Tensor) -> Tensor:
-    """Return SiLU(gate) · up: (…, 2 × columns) → (…, columns).
 
-    Only `x` is kept for the backward pass, which computes SiLU again, as the fused kernels of
+def gated(x: Tensor, activation: Activation = "silu") -> Tensor:
+    """Return f(gate) · up: (…, 2 × columns) → (…, columns).
+
+    Only `x` is kept for the backward pass, which computes f again, as the fused kernels of
     Megatron-LM do.
+
+    Args:
+        x: gate and up side by side.
+        activation: f: SiLU (SwiGLU), or GELU by its approximation with tanh (GeGLU).
     """
-    apply: Callable[..., Tensor] = _SwiGlu.apply
-    return apply(x)
+    apply: Callable[..., Tensor] = _Gated.apply
+    return apply(x, activation)
 
 
-class _SwiGlu(torch.autograd.Function):
+class _Gated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, activation: Activation) -> Tensor:
         ctx.save_for_backward(x)
+        ctx.activation = activation
         gate, up = x.chunk(2, dim=-1)
-        return functional.silu(gate) * up
+        return _activated(gate, activation) * up
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         gate, up = ctx.saved_tensors[0].chunk(2, dim=-1)
-        sigmoid = gate.sigmoid()
-        activated = gate * sigmoid
-        into_gate = gradient * up * (sigmoid + activated * (1 - sigmoid))
-        return torch.cat([into_gate, gradient * activated], dim=-1)
+        aten, through = torch.ops.aten, gradient * up
+        if ctx.activation == "silu":
+            into_gate = aten.silu_backward(through, gate)
+        else:
+            into_gate = aten.gelu_backward(through, gate, approximate="tanh")
+        return torch.cat([into_gate, gradient * _activated(gate, ctx.activation)], dim=-1), None
+
+
+def _activated(gate: Tensor, activation: Activation) -> Tensor:
+    if activation == "silu":
+        return functional.silu(gate)
+    return functional.gelu(gate, approximate="tanh")

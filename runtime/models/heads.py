@@ -10,29 +10,34 @@ from torch import Tensor, nn
 from runtime.models.attention import attend, flash_attention, merge_heads
 from runtime.models.deferral import Linear
 from runtime.models.recompute import run_again
+from runtime.models.rms_norm import RmsNorm
 from runtime.models.rotary import Rotary
 from runtime.models.share import Share, linear_of
 from simulator.workloads.attention import Form
 
 
 class Queries(nn.Module):
-    """Q of this rank's heads, turned by their positions if `rotary` is given.
+    """Q of this rank's heads: made, normed, turned by their positions, or some of these.
 
     Args:
-        linear: makes them.
-        rotary: turns them.
+        linear: makes them; None: they come in.
+        norm: of each head; None: there is none.
+        rotary: turns them; None: nothing does.
     """
 
-    def __init__(self, linear: Linear, rotary: Rotary | None):
+    def __init__(self, linear: Linear | None, norm: RmsNorm | None, rotary: Rotary | None):
         super().__init__()
-        self.linear, self.rotary = linear, rotary
+        self.linear, self.norm, self.rotary = linear, norm, rotary
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, tokens, hidden) to (batch, tokens, columns of this rank)."""
-        made: Tensor = self.linear(x)
-        if self.rotary is None:
-            return made
-        return self.rotary.turn(made.view(*made.shape[:2], -1, self.rotary.head)).flatten(2)
+        made: Tensor = x if self.linear is None else self.linear(x)
+        return made if self.rotary is None else self.turned(made, self.rotary)
+
+    def turned(self, made: Tensor, rotary: Rotary) -> Tensor:
+        """Norm and turn (batch, tokens, heads × width)."""
+        heads = made.view(*made.shape[:2], -1, rotary.head)
+        return rotary.turn(heads if self.norm is None else self.norm(heads)).flatten(2)
 
 
 class Keys(Queries):
@@ -40,12 +45,11 @@ class Keys(Queries):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, tokens, hidden) to (batch, tokens, 2 × columns of this rank)."""
-        made: Tensor = self.linear(x)
+        made: Tensor = x if self.linear is None else self.linear(x)
         if self.rotary is None:
             return made
         keys, values = made.chunk(2, dim=2)
-        turned = self.rotary.turn(keys.view(*keys.shape[:2], -1, self.rotary.head))
-        return torch.cat([turned.flatten(2), values], dim=2)
+        return torch.cat([self.turned(keys, self.rotary), values], dim=2)
 
 
 class Projection(nn.Module):
@@ -72,9 +76,10 @@ class Mixed(nn.Module):
         kv_heads: int,
         mask: Tensor | None,
         form: Form,
+        window: bool,
     ):
         super().__init__()
-        self.linear, self.form = share.rows(whole), form
+        self.linear, self.form, self.window = share.rows(whole), form, window
         self.heads, self.kv_heads = heads, kv_heads
         self.register_buffer("mask", mask, persistent=False)
 
@@ -97,7 +102,7 @@ class Mixed(nn.Module):
             )
         )
         if flash:
-            return flash_attention(q, k, v, mask is not None)
+            return flash_attention(q, k, v, mask, self.window)
         q, k, v = (
             part.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(0, 1)
             for part in (q, k, v)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from runtime.models import context
 from runtime.models.attention import causal_mask, self_attention
 from runtime.models.deferral import Linear
-from runtime.models.gated import swiglu
+from runtime.models.gated import Activation, gated
 from runtime.models.loss import cross_entropy
 from runtime.models.rms_norm import RmsNorm
 from runtime.models.rotary import Rotary
@@ -36,38 +36,63 @@ class Embedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + causal self-attention of norm(x), with grouped queries and rotary positions."""
+    """x + causal self-attention of norm(x), with grouped queries and rotary positions.
 
-    def __init__(self, a: Anatomy, sequence: int, form: Form, rotary: Rotary):
+    Args:
+        a: the sizes of the block.
+        sequence: tokens.
+        form: how the core is computed.
+        rotary: turns queries and keys.
+        window: tokens that a token attends to; None: all before it.
+    """
+
+    def __init__(
+        self, a: Anatomy, sequence: int, form: Form, rotary: Rotary, window: int | None = None
+    ):
         super().__init__()
         self.heads, self.kv_heads, self.form = a.heads, a.kv_heads, form
         self.norm = RmsNorm(a.hidden)
         self.qkv = Linear(a.hidden, a.queries + 2 * a.keys, bias=a.qkv_bias)
         self.projection = Linear(a.queries, a.hidden, bias=a.bias)
-        self.rotary = rotary
-        self.register_buffer("mask", causal_mask(sequence), persistent=False)
+        self.rotary, self.window = rotary, window is not None
+        self.query_norm = RmsNorm(a.head) if a.qk_norm else None
+        self.key_norm = RmsNorm(a.head) if a.qk_norm else None
+        self.register_buffer("mask", causal_mask(sequence, window), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, sequence, hidden) to the same shape."""
         mask: Tensor = self.mask  # type: ignore[assignment]
         qkv = self.qkv(self.norm(x))
-        attended = self_attention(qkv, self.heads, mask, self.form, self.kv_heads, self.rotary.turn)
+        norms = None
+        if self.query_norm is not None and self.key_norm is not None:
+            norms = self.query_norm, self.key_norm
+        attended = self_attention(
+            qkv,
+            self.heads,
+            mask,
+            self.form,
+            self.kv_heads,
+            self.rotary.turn,
+            norms,
+            self.window,
+        )
         projected: Tensor = self.projection(attended)
         return x + projected
 
 
 class GatedMlp(nn.Module):
-    """x + fc2(SiLU(gate) · up), where gate and up are the two halves of fc1(norm(x))."""
+    """x + fc2(f(gate) · up), where gate and up are the two halves of fc1(norm(x))."""
 
-    def __init__(self, a: Anatomy):
+    def __init__(self, a: Anatomy, activation: Activation):
         super().__init__()
+        self.activation: Activation = activation
         self.norm = RmsNorm(a.hidden)
         self.fc1 = Linear(a.hidden, 2 * a.ffn, bias=a.bias)
         self.fc2 = Linear(a.ffn, a.hidden, bias=a.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, hidden) to the same shape."""
-        out: Tensor = self.fc2(swiglu(self.fc1(self.norm(x))))
+        out: Tensor = self.fc2(gated(self.fc1(self.norm(x)), self.activation))
         return x + out
 
 
@@ -95,8 +120,9 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     anatomy = Anatomy.of(w)
     if index % 2:
         rotary = Rotary(w, torch.arange(w.sequence))
-        return Attention(anatomy, w.sequence, form(experiment), rotary)
-    return GatedMlp(anatomy)
+        window = anatomy.window_of((index - 1) // 2)
+        return Attention(anatomy, w.sequence, form(experiment), rotary, window)
+    return GatedMlp(anatomy, w.activation)
 
 
 def shard_module(

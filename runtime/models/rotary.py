@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from simulator.experiment.workload import Workload
 from simulator.workloads.anatomy import Anatomy
+
+SLOW, FAST = 1.0, 4.0
+"""Turns within the original sequence below which a pair is scaled, and from which it is not."""
 
 
 class Rotary(nn.Module):
@@ -36,6 +41,19 @@ class Rotary(nn.Module):
 
 
 def frequencies(workload: Workload) -> Tensor:
-    """Return the angle that each pair of a head turns by from one position to the next."""
-    head = Anatomy.of(workload).head
-    return workload.rope_theta ** (-torch.arange(0, head, 2, dtype=torch.float64) / head)
+    """Return the angle that each pair of a head turns by from one position to the next.
+
+    Scaling divides them by a factor: all of them (Chen et al. 2023, "Extending Context Window of
+    Large Language Models via Positional Interpolation"), or those with a wavelength above a fourth
+    of the original sequence wholly, those below one of it not at all, and others in between, as
+    Llama 3.1 does (Meta's llama-models, `apply_scaling`).
+    """
+    head, factor = Anatomy.of(workload).head, workload.rope_factor
+    plain = workload.rope_theta ** (-torch.arange(0, head, 2, dtype=torch.float64) / head)
+    if workload.rope_scaling == "none":
+        return plain
+    if workload.rope_scaling == "linear":
+        return plain / factor
+    turns = workload.rope_original * plain / (2 * math.pi)
+    kept = ((turns - SLOW) / (FAST - SLOW)).clamp(0, 1)
+    return kept * plain + (1 - kept) * plain / factor

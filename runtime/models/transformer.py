@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.models.attention import self_attention
-from runtime.models.gated import swiglu
+from runtime.models.gated import Activation, gated
 from runtime.models.rotary import Rotary
 from runtime.models.share import Share
 from runtime.models.vocabulary import (
@@ -36,6 +38,7 @@ class AttentionPart(nn.Module):
         head = whole.projection.in_features // heads
         groups = (heads * head, kv_heads * head, kv_heads * head)
         self.qkv, self.projection = share.columns(whole.qkv, groups), share.rows(whole.projection)
+        self.window: bool = getattr(whole, "window", False)
         self.rotary: Rotary | None = getattr(whole, "rotary", None)
         self.register_buffer("mask", getattr(whole, "mask", None), persistent=False)
 
@@ -43,7 +46,9 @@ class AttentionPart(nn.Module):
         """Map (batch, sequence, hidden) to the same shape."""
         mask: Tensor | None = self.mask  # type: ignore[assignment]
         turn = None if self.rotary is None else self.rotary.turn
-        attended = self_attention(self.qkv(x), self.heads, mask, self.form, self.kv_heads, turn)
+        attended = self_attention(
+            *(self.qkv(x), self.heads, mask, self.form, self.kv_heads, turn), window=self.window
+        )
         out: Tensor = self.projection(attended)
         return out
 
@@ -51,11 +56,13 @@ class AttentionPart(nn.Module):
 class MlpPart(nn.Module):
     """Columns of fc1 and rows of fc2: (…, hidden) → an addend of the sum over tensor ranks."""
 
-    def __init__(self, fc1: nn.Linear, fc2: nn.Linear, share: Share):
+    def __init__(
+        self, fc1: nn.Linear, fc2: nn.Linear, share: Share, activation: Activation = "silu"
+    ):
         super().__init__()
-        gated = fc1.out_features > fc2.in_features
-        self.activation = swiglu if gated else functional.gelu
-        groups = (fc2.in_features, fc2.in_features) if gated else ()
+        is_gated = fc1.out_features > fc2.in_features
+        self.activation = partial(gated, activation=activation) if is_gated else functional.gelu
+        groups = (fc2.in_features, fc2.in_features) if is_gated else ()
         self.fc1, self.fc2 = share.columns(fc1, groups), share.rows(fc2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +93,7 @@ def shard_block(whole: nn.Module, part: str, share: Share) -> nn.Module:
     if part == "mlp":
         fc1, fc2 = attributes["fc1"], attributes["fc2"]
         assert isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)
-        return MlpPart(fc1, fc2, share)
+        return MlpPart(fc1, fc2, share, getattr(whole, "activation", "silu"))
     if part == "add":
         last = attributes.get("projection", attributes.get("fc2"))
         assert isinstance(last, nn.Linear)

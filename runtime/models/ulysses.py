@@ -9,6 +9,7 @@ from runtime.models.attention import attend
 from runtime.models.deferral import Linear
 from runtime.models.heads import Keys, Projection, Queries
 from runtime.models.recompute import run_again
+from runtime.models.rms_norm import RmsNorm
 from runtime.models.rotary import Rotary
 
 
@@ -33,8 +34,8 @@ class Packed(nn.Module):
 class SortedQueries(Queries):
     """Q, sorted by the context rank that has their heads."""
 
-    def __init__(self, linear: Linear, rotary: Rotary, ranks: int):
-        super().__init__(linear, rotary)
+    def __init__(self, linear: Linear | None, norm: RmsNorm | None, rotary: Rotary, ranks: int):
+        super().__init__(linear, norm, rotary)
         self.ranks = ranks
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,8 +47,8 @@ class SortedQueries(Queries):
 class SortedKeys(Keys):
     """K and V, sorted by the context rank that has their heads, and repeated if too few."""
 
-    def __init__(self, linear: Linear, rotary: Rotary, ranks: int):
-        super().__init__(linear, rotary)
+    def __init__(self, linear: Linear | None, norm: RmsNorm | None, rotary: Rotary, ranks: int):
+        super().__init__(linear, norm, rotary)
         self.ranks = ranks
 
     def forward(self, x: Tensor) -> Tensor:

@@ -35,7 +35,13 @@ class Workload(Section):
         kv_heads, head_dim: heads of keys and values in llama, `heads` unless given, and values of
             a head, `hidden` ÷ `heads` unless given.
         bias: which products of llama's blocks have one: "none", "qkv" or "all".
+        activation: the function in llama's gated MLPs.
         rope_theta: base of the wavelengths of llama's rotary positions.
+        rope_scaling, rope_factor, rope_original: how these are stretched for longer sequences than
+            `rope_original`, and by how much: "linear" all, "llama3" the long ones only.
+        qk_norm: queries and keys of llama are normed, head by head, before they are turned.
+        window, full_attention_every: tokens that a token of llama attends to, itself included,
+            unset all, and which blocks have no window: every so many, unset none.
         skips: the input of each block in the second half of mlp has the output of its mirror
             image in the first half added, as a U-Net has.
         size: "base" or "large", which stands for all sizes of bert.
@@ -64,7 +70,14 @@ class Workload(Section):
     kv_heads: Positive | None = None
     head_dim: Positive | None = None
     bias: Literal["none", "qkv", "all"] = "none"
+    activation: Literal["silu", "gelu"] = "silu"
     rope_theta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10000.0
+    rope_scaling: Literal["none", "linear", "llama3"] = "none"
+    rope_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 8.0
+    rope_original: Positive = 8192
+    qk_norm: bool = False
+    window: Positive | None = None
+    full_attention_every: Positive | None = None
     skips: bool = False
     size: Literal["base", "large"] | None = None
     experts: Degree = 4

@@ -22,6 +22,10 @@ class Anatomy:
         rotary: queries and keys are turned by their positions (Su et al. 2021, "RoFormer").
         qkv_bias: the product that makes Q, K and V has a bias.
         bias: all other products of a block have one.
+        qk_norm: heads of queries and keys are normed (Henry et al. 2020, "Query-Key
+            Normalization"; as an RMS norm with a weight for each value of a head).
+        window: tokens that a token attends to, itself included; None: all before it.
+        full_every: every so many blocks have no window; 0: all have it.
     """
 
     hidden: int
@@ -34,6 +38,9 @@ class Anatomy:
     rotary: bool = False
     qkv_bias: bool = True
     bias: bool = True
+    qk_norm: bool = False
+    window: int | None = None
+    full_every: int = 0
 
     @classmethod
     def of(cls, workload: Workload) -> Anatomy:
@@ -52,6 +59,9 @@ class Anatomy:
             rotary=True,
             qkv_bias=workload.bias != "none",
             bias=workload.bias == "all",
+            qk_norm=workload.qk_norm,
+            window=workload.window,
+            full_every=workload.full_attention_every or 0,
         )
 
     @property
@@ -95,4 +105,10 @@ class Anatomy:
         if not self.rotary:
             return f"a{self.heads}"
         biases = " biases" if self.bias else " bias" if self.qkv_bias else ""
-        return f"a{self.heads} k{self.kv_heads} d{self.head}{biases}"
+        normed = " normed" if self.qk_norm else ""
+        return f"a{self.heads} k{self.kv_heads} d{self.head}{biases}{normed}"
+
+    def window_of(self, block: int) -> int | None:
+        """Return the tokens that a token of a block attends to; None: all before it."""
+        full = self.full_every and (block + 1) % self.full_every == 0
+        return None if full else self.window

@@ -40,6 +40,7 @@ class Core:
         causal: a token attends to those before it only.
         group: heads of queries that share a head of keys and values.
         rotary: queries and keys are turned by their positions before they meet.
+        window: tokens that a token attends to, itself included; None: all that it may.
     """
 
     form: Form
@@ -50,12 +51,13 @@ class Core:
     causal: bool
     group: int = 1
     rotary: bool = False
+    window: int | None = None
 
     @property
     def matmuls(self) -> tuple[Matmul, Matmul]:
         """The products Q·Kᵀ and scores·V.
 
-        A fused kernel computes half of them where a mask is causal.
+        A fused kernel leaves out what a mask hides; where it is causal, without a window, half.
         """
         fused = self.form == "flash"
         scores = Matmul(
@@ -65,9 +67,15 @@ class Core:
             batch=self.count // self.group,
             of_weights=False,
             fused=fused,
-            share=0.5 if fused and self.causal else 1.0,
+            share=self.share if fused else 1.0,
         )
         return scores, replace(scores, n=self.head, k=self.sequence)
+
+    @property
+    def share(self) -> float:
+        """The part of all pairs of tokens that the mask leaves: w·s − w²÷2 of s² in a window."""
+        part = min(self.window or self.sequence, self.sequence) / self.sequence
+        return part * (1 - part / 2) if self.causal else 1.0
 
     def into(self, layer: Layer, before: int = 1) -> Layer:
         """Return `layer`, whose other work is given, with this core among its products.
@@ -94,7 +102,7 @@ class Core:
             moved = 2.0 * queries + 2.0 * keys + turned
             return replace(
                 layer,
-                kind=f"flash {layer.kind}",
+                kind=f"flash {layer.kind}" + (f" w{self.window}" if self.share < 0.5 else ""),
                 moved_bytes=layer.moved_bytes + moved,
                 kernels=layer.kernels + turns,
                 saved_bytes=layer.saved_bytes + self.count * self.sequence * max(self.width, 4),

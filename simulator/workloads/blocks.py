@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.anatomy import Anatomy
 from simulator.workloads.attention import Core, form
+from simulator.workloads.head_norm import HeadNorm
 from simulator.workloads.layer import Layer, linear
 
 
@@ -58,7 +59,7 @@ class TransformerBlocks:
         """Bytes that a norm keeps of every token, besides its input."""
         return self.anatomy.statistics * self.tokens * self.experiment.workload.wide_bytes
 
-    def attention(self, causal: bool) -> Layer:
+    def attention(self, causal: bool, block: int = 0) -> Layer:
         """Return norm, attention and residual: Q, K and V in one product, and a projection."""
         w, hidden, a = self.experiment.workload, self.hidden_bytes, self.anatomy
         h, qkv, width = w.hidden, a.queries + 2 * a.keys, w.dtype_bytes
@@ -71,10 +72,12 @@ class TransformerBlocks:
             causal,
             a.group,
             a.rotary,
+            a.window_of(block),
         )
+        normed = HeadNorm(a, self.tokens, a.queries, a.keys, width, w.wide_bytes)
         half = self._half(
             f"attention {self.shape} {a.shape}",
-            parameters=h * qkv + a.qkv_bias * qkv + a.queries * h + a.bias * h,
+            parameters=h * qkv + a.qkv_bias * qkv + a.queries * h + a.bias * h + normed.parameters,
             # Inputs of the projection; gradients of Q, K, V and output.
             deferred_bytes=self.tokens * (a.queries + qkv) * width + hidden,
         )
@@ -82,9 +85,12 @@ class TransformerBlocks:
             replace(
                 half,
                 matmuls=(linear(self.tokens, h, qkv), linear(self.tokens, a.queries, h)),
-                moved_bytes=5 * hidden,  # norm, residual
-                kernels=2,
-                saved_bytes=hidden + self.tokens * (a.queries + qkv) * width + self.norm_statistics,
+                moved_bytes=5 * hidden + normed.moved_bytes,  # norm, residual
+                kernels=2 + normed.kernels,
+                saved_bytes=hidden
+                + self.tokens * (a.queries + qkv) * width
+                + self.norm_statistics
+                + normed.saved_bytes(core.form),
             )
         )
 

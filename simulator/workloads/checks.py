@@ -18,7 +18,10 @@ SMALLEST_SINGLE_IMAGE = 33
 
 MOE_KEYS = ("experts", "top_k", "capacity_factor", "routing", "zipf_exponent")
 
-LLAMA_KEYS = ("kv_heads", "head_dim", "bias", "rope_theta")
+LLAMA_KEYS = (
+    *("kv_heads", "head_dim", "bias", "activation", "rope_theta", "rope_scaling", "rope_factor"),
+    *("rope_original", "qk_norm", "window", "full_attention_every"),
+)
 
 TIMES = ("forward", "backward_input", "backward_weight", "p2p")
 
@@ -105,6 +108,19 @@ def _check_heads(workload: Workload) -> None:
             f"workload.kv_heads = {kv_heads}: must divide workload.heads = {heads}; allowed: "
             + ", ".join(str(count) for count in range(1, heads + 1) if heads % count == 0)
         )
+    if workload.full_attention_every is not None and workload.window is None:
+        raise ExperimentError(
+            f"workload.full_attention_every = {workload.full_attention_every}: no block has a "
+            "window; allowed: with workload.window"
+        )
+    scalings = {"rope_factor": ("linear", "llama3"), "rope_original": ("llama3",)}
+    for key, allowed in scalings.items():
+        if key in workload.model_fields_set and workload.rope_scaling not in allowed:
+            raise ExperimentError(
+                f"workload.{key} = {getattr(workload, key):g}: workload.rope_scaling = "
+                f"{workload.rope_scaling!r} does not read it; allowed: with "
+                + " or ".join(f"{name!r}" for name in allowed)
+            )
     if (workload.head_dim or workload.hidden // heads) % 2:
         given = (
             f"workload.head_dim = {workload.head_dim}"
@@ -138,6 +154,16 @@ def check_attention(experiment: Experiment) -> None:
         raise ExperimentError(
             f"workload.attention = 'flash': the GPU's kernel does not take {workload.dtype!r}; "
             "allowed with run.device = 'cuda': workload.dtype = 'bf16' or 'fp16'"
+        )
+    if workload.window is not None and parallel.context > 1 and parallel.context_style == "ring":
+        raise ExperimentError(
+            f"workload.window = {workload.window}: a ring attends to the keys of all ranks; "
+            "allowed: parallel.context_style = 'ulysses', or parallel.context = 1"
+        )
+    if workload.window is not None and flash and experiment.run.device == "cuda":
+        raise ExperimentError(
+            f"workload.window = {workload.window}: torch's fused attention has no windows on a "
+            "GPU; allowed with run.device = 'cuda': workload.attention = 'unfused'"
         )
     if parallel.context > 1 and flash:
         raise ExperimentError(

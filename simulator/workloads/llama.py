@@ -39,7 +39,11 @@ def layers(experiment: Experiment) -> list[Layer]:
         saved_bytes=blocks.hidden_bytes + blocks.norm_statistics,
         deferred_bytes=blocks.hidden_bytes,
     )
-    halves = [blocks.attention(causal=True), blocks.mlp()] * w.layers
+    halves = [
+        half
+        for block in range(w.layers)
+        for half in (blocks.attention(causal=True, block=block), blocks.mlp())
+    ]
     return chain(first, halves, blocks.head(norm, blocks.tokens, bias=False))
 
 

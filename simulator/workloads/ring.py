@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.program.operations import Op
-from simulator.workloads.heads import made, projection
+from simulator.workloads.heads import projection, stream
 from simulator.workloads.layer import Exchange, Layer, Matmul, exchange
 from simulator.workloads.transformer import SplitTransformer
 
@@ -21,13 +21,13 @@ def ring(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
 
     Those of the next step come meanwhile, so their shift is listed before the step.
     """
-    first = made(p, whole, "queries", p.queries)
-    result = [first, made(p, whole, "keys", 2 * p.keys, back=1)]
-    queries, keys, state = 1, 2, 0  # boundaries, counted from the input
+    first = stream(p, whole, "queries")
+    result = [*first, *stream(p, whole, "keys", back=len(first))]
+    queries, keys, state = len(first), len(result), 0  # boundaries, counted from the input
+    shape, nbytes = result[-1].output_shape, result[-1].output_bytes
     for step in range(p.context):
         here = keys
         if step + 1 < p.context:
-            shape, nbytes = result[1].output_shape, result[1].output_bytes
             shift = replace(exchange(SHIFT, shape, nbytes), reads=(len(result) - keys,))
             result.append(shift)
             keys = len(result)

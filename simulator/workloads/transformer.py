@@ -103,7 +103,7 @@ class SplitTransformer:
     @property
     def is_apart(self) -> bool:
         """Tell whether queries and keys are layers of their own, as they have other copies."""
-        return self.kv_ranks > 1
+        return self.kv_ranks > 1 or self.anatomy.qk_norm
 
     @property
     def tokens(self) -> int:
@@ -182,8 +182,8 @@ class SplitTransformer:
             whole=(whole, "norm"),
         )
 
-    def core(self, causal: bool) -> Core:
-        """Return the core of attention of the heads and tokens of a rank."""
+    def core(self, whole: int, causal: bool) -> Core:
+        """Return the core of attention of the heads and tokens of a rank, in a whole layer."""
         return Core(
             self.form,
             self.batch * self.heads // self.tensor,
@@ -193,13 +193,14 @@ class SplitTransformer:
             causal,
             self.group,
             self.anatomy.rotary,
+            self.anatomy.window_of((whole - 1) // 2),
         )
 
     def attention(self, whole: int, causal: bool) -> Layer:
         """Return the part from the input of Q, K and V to the output projection."""
         h, a, q, qkv = self.hidden, self.anatomy, self.queries, self.queries + 2 * self.keys
         heads_bytes = self.tokens * (q + qkv) * self.width
-        return self.core(causal).into(
+        return self.core(whole, causal).into(
             Layer(
                 kind=f"{'causal' if causal else 'full'}-attention-part {self.shape} {a.shape}",
                 parameters=h * qkv + a.qkv_bias * qkv + q * h,

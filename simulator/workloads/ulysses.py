@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.program.operations import Op
-from simulator.workloads.heads import made, projection
+from simulator.workloads.heads import made, projection, stream
 from simulator.workloads.layer import Exchange, Layer, exchange
 from simulator.workloads.transformer import SplitTransformer
 
@@ -39,22 +39,24 @@ def ulysses(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
         parts = {"queries": columns, "keys": 2 * key_columns}
     result: list[Layer] = []
     for part, here in parts.items():
-        own = {"queries": p.queries, "keys": 2 * p.keys}.get(part, p.queries + 2 * p.keys)
-        product = made(p, whole, part, own, back=len(result))
+        if part == "packed":
+            before, last = [], made(p, whole, part, p.queries + 2 * p.keys)
+        else:
+            *before, last = stream(p, whole, part, back=len(result))
         nbytes = each * here * p.context
         shape: tuple[int, ...] = (p.context, p.batch, p.sequence, here)
         if part == "packed":
             shape = (*shape[:3], 3, columns)
-        product = replace(
-            product,
-            kind=f"ulysses-{product.kind}" if a.rotary else product.kind,
-            moved_bytes=product.moved_bytes + 2 * nbytes,
-            kernels=product.kernels + 1,
+        last = replace(
+            last,
+            kind=f"ulysses-{last.kind}" if a.rotary else last.kind,
+            moved_bytes=last.moved_bytes + 2 * nbytes,
+            kernels=last.kernels + 1,
             output_shape=shape,
             output_bytes=nbytes,
-            whole=(whole, part if part == "packed" else f"sorted-{part}"),
+            whole=(whole, last.whole[1] if part == "packed" else f"sorted-{last.whole[1]}"),
         )
-        result += [product, exchange(REGROUP, shape, nbytes)]
+        result += [*before, last, exchange(REGROUP, shape, nbytes)]
     mixing, merged = _mixing(p, whole, causal, columns, key_columns), _merged(p, whole)
     return [*result, mixing, exchange(REGROUP, mixing.output_shape, mixing.output_bytes), merged]
 
@@ -64,7 +66,7 @@ def _mixing(p: SplitTransformer, whole: int, causal: bool, columns: int, key_col
     a, each = p.anatomy, p.tokens * p.context * p.width
     mixed, keys, count = each * columns, each * key_columns, p.batch * columns // a.head
     core = replace(
-        p.core(causal),
+        p.core(whole, causal),
         count=count,
         sequence=p.sequence * p.context,
         group=columns // key_columns,
@@ -81,7 +83,7 @@ def _mixing(p: SplitTransformer, whole: int, causal: bool, columns: int, key_col
         output_shape=(p.context, p.batch, p.sequence, columns),
         output_bytes=mixed,
         starts_block=False,
-        reads=(2, 0) if a.rotary else (0,),
+        reads=(3 if a.qk_norm else 2, 0) if a.rotary else (0,),
         keeps=(False,) * inputs,
         whole=(whole, "core"),
     )

@@ -227,7 +227,7 @@ def _tasks(op: Op, stage: Stage) -> Iterator[Task]:
         due.setdefault(exchange if forwards else completed[exchange], []).append(exchange)
     for piece in order:
         if piece not in exchanges:
-            while ahead and ahead[0] >= following.get(piece, piece) - 1:
+            while ahead and stage.pieces.regathered[ahead[0]] >= following.get(piece, piece):
                 # What this or the next segment needs again is gathered during this one.
                 yield stage.regather(ahead.pop(0))
             if not forwards:

@@ -17,7 +17,8 @@ class Pieces:
         inputs, outputs: the boundaries whose tensors come into the stage, and leave it.
         piece_of: the piece that each layer is in.
         exchanges: the pieces that are one.
-        regathered: those that gather their result once more before the backward pass.
+        regathered: those that gather their result once more before the backward pass, each with
+            the first segment on the way back that reads it.
         completed: per exchange the segment whose backward pass puts the last part to the
             gradient that it sends back; where another stage does that, itself.
     """
@@ -30,7 +31,12 @@ class Pieces:
         hows = [flow.layers[layer].exchange for layer, _ in self.spans]
         self.exchanges = {piece for piece, how in enumerate(hows) if how is not None}
         self.regathered = {
-            piece for piece, how in enumerate(hows) if how is not None and how.regathered
+            piece: max(
+                (self.piece_of.get(reader, piece) for reader in flow.readers[self.spans[piece][1]]),
+                default=piece,
+            )
+            for piece, how in enumerate(hows)
+            if how is not None and how.regathered
         }
         self.completed: dict[int, int] = {}
         for piece in sorted(self.exchanges, reverse=True):

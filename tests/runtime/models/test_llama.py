@@ -19,11 +19,26 @@ CPU = torch.device("cpu")
 TINY = {"model": "llama", "layers": 2, "hidden": 16, "heads": 4, "sequence": 12, "dtype": "fp64"}
 
 
+def scaled(w, frequency):
+    """Llama 3.1's rule, with its conditions as they are written there."""
+    if w.rope_scaling == "none":
+        return frequency
+    wavelength = 2 * math.pi / frequency
+    if w.rope_scaling == "linear" or wavelength > w.rope_original / 1:
+        return frequency / w.rope_factor
+    if wavelength < w.rope_original / 4:
+        return frequency
+    smooth = (w.rope_original / wavelength - 1) / (4 - 1)
+    return (1 - smooth) * frequency / w.rope_factor + smooth * frequency
+
+
 class PlainBlock(nn.Module):
     """A block with separate matrices, rotations of complex numbers, keys and values repeated."""
 
-    def __init__(self, w):
+    def __init__(self, w, number):
         super().__init__()
+        self.w, self.full = w, w.full_attention_every and (number + 1) % w.full_attention_every == 0
+        self.head_norms = nn.ModuleList(nn.RMSNorm(w.head_dim or 4, eps=1e-5) for _ in range(2))
         self.heads, self.kv_heads = w.heads, w.kv_heads or w.heads
         self.head = w.head_dim or w.hidden // w.heads
         self.theta = w.rope_theta
@@ -36,11 +51,18 @@ class PlainBlock(nn.Module):
         self.gate, self.up = (nn.Linear(w.hidden, w.ffn, bias=every) for _ in range(2))
         self.down = nn.Linear(w.ffn, w.hidden, bias=every)
 
+    def activation(self, x):
+        if self.w.activation == "silu":
+            return x / (1 + (-x).exp())
+        return x / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
     def turned(self, x):
         """Multiply pairs (i, i + head ÷ 2), as complex numbers, by e^(i · angle)."""
         first, second = x.chunk(2, dim=-1)
         power = torch.arange(self.head // 2, dtype=torch.float64) * (2 / self.head)
-        angles = torch.arange(x.shape[2]).double().outer(self.theta**-power)
+        frequencies = [scaled(self.w, frequency) for frequency in (self.theta**-power).tolist()]
+        positions = torch.arange(x.shape[2], dtype=torch.float64)
+        angles = positions.outer(torch.tensor(frequencies, dtype=torch.float64))
         made = torch.complex(first, second) * torch.polar(torch.ones_like(angles), angles)
         return torch.cat([made.real, made.imag], dim=-1)
 
@@ -49,20 +71,26 @@ class PlainBlock(nn.Module):
             return y.unflatten(2, (-1, self.head)).transpose(1, 2)
 
         n = self.norms[0](x)
-        q, k, v = self.turned(parted(self.q(n))), self.turned(parted(self.k(n))), parted(self.v(n))
+        q, k, v = parted(self.q(n)), parted(self.k(n)), parted(self.v(n))
+        if self.w.qk_norm:
+            q, k = self.head_norms[0](q), self.head_norms[1](k)
+        q, k = self.turned(q), self.turned(k)
         k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
         scores = q @ k.transpose(2, 3) / math.sqrt(self.head)
-        future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
-        mixed = scores.masked_fill(future, float("-inf")).softmax(-1) @ v
+        row, column = torch.arange(x.shape[1]).unsqueeze(1), torch.arange(x.shape[1])
+        hidden = column > row
+        if self.w.window and not self.full:
+            hidden |= row - column >= self.w.window
+        mixed = scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v
         x = x + self.o(mixed.transpose(1, 2).flatten(2))
         n = self.norms[1](x)
-        return x + self.down(functional.silu(self.gate(n)) * self.up(n))
+        return x + self.down(self.activation(self.gate(n)) * self.up(n))
 
 
 def plain(w):
     return nn.Sequential(
         nn.Embedding(w.vocab, w.hidden),
-        *(PlainBlock(w) for _ in range(w.layers)),
+        *(PlainBlock(w, number) for number in range(w.layers)),
         nn.RMSNorm(w.hidden, eps=1e-5),
         nn.Linear(w.hidden, w.vocab, bias=False),
     ).double()
@@ -83,6 +111,8 @@ def matrices(network):
                 yield [linear.weight for linear in product]
                 if product[0].bias is not None:
                     yield [linear.bias for linear in product]
+            if module.w.qk_norm and norm is module.norms[0]:
+                yield from ([head_norm.weight] for head_norm in module.head_norms)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +122,10 @@ def matrices(network):
         {"kv_heads": 2, "ffn_hidden": 20, "rope_theta": 5e5},
         {"kv_heads": 1, "head_dim": 6, "bias": "qkv"},
         {"kv_heads": 2, "bias": "all", "attention": "flash"},
-        {"kv_heads": 2, "recompute": "selective"},
+        {"kv_heads": 2, "recompute": "selective", "qk_norm": True, "activation": "gelu"},
+        {"kv_heads": 2, "window": 5, "full_attention_every": 2, "qk_norm": True},
+        {"window": 4, "attention": "flash", "rope_scaling": "linear", "rope_factor": 3.0},
+        {"head_dim": 8, "rope_scaling": "llama3", "rope_theta": 4.0, "rope_original": 32},
     ],
     ids=lambda keys: ",".join(map(str, keys.values())),
 )

@@ -15,7 +15,11 @@ ALONE = [
 ]
 ALONE += [
     {"model": "llama", "context": context, "kv_heads": kv_heads, **style}
-    for context, kv_heads, style in ((4, 2, RING), (2, 2, ULYSSES), (4, 2, ULYSSES))
+    for context, kv_heads, style in (
+        (4, 2, RING | {"qk_norm": True}),
+        (2, 2, ULYSSES | {"window": 3}),
+        (4, 2, ULYSSES | {"qk_norm": True}),
+    )
 ]
 PAIRS = (
     [

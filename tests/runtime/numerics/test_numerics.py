@@ -60,7 +60,7 @@ EXPERTS = [
 LLAMA = [
     {"model": "llama", "kv_heads": 1, **plan}
     for plan in (
-        {"pipeline": 2, "microbatches": 4, "bias": "qkv"},
+        {"pipeline": 2, "microbatches": 4, "qk_norm": True, "window": 3},
         {"pipeline": 2, "microbatches": 4, "schedule": "gpipe", "recompute": "full"},
     )
 ]

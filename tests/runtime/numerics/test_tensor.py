@@ -19,7 +19,7 @@ ALONE = [
 # Heads of keys and values: as many as ranks, and fewer, so that several ranks have the same.
 ALONE += [
     {"tensor": 2, "model": "llama", "kv_heads": 2, "bias": "all", "sequence_parallel": True},
-    {"tensor": 4, "model": "llama", "kv_heads": 2, "bias": "qkv", "microbatches": 2},
+    {"tensor": 4, "model": "llama", "kv_heads": 2, "qk_norm": True, "microbatches": 2},
     {"tensor": 4, "model": "llama", "kv_heads": 1, "sequence_parallel": True, "head_dim": 6},
 ]
 SHARED = {"sequence_parallel": True}
@@ -58,7 +58,7 @@ PAIRS = [
 PAIRS += [
     {"model": "llama", "kv_heads": 1, "tensor": 2, "clip_norm": 0.5, "microbatches": 2, **plan}
     for plan in (
-        {"pipeline": 2, "schedule": "zb-h1", "optimizer": "momentum", **SHARED},
+        {"pipeline": 2, "schedule": "zb-h1", "optimizer": "momentum", "qk_norm": True, **SHARED},
         {"data": 2, "zero": 1, "optimizer": "adam", "recompute": "selective"},
         {"data": 2, "zero": 3, "bucket_mb": 0.002, "recompute": "full", **SHARED},
     )

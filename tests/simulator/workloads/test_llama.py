@@ -53,6 +53,9 @@ def test_neighbours_sum_the_gradients_of_keys_that_they_share() -> None:
         ({"head_dim": 5}, {}, "head_dim = 5; rotary positions turn pairs of them; allowed: an"),
         ({"heads": 12, "kv_heads": 6, "head_dim": 4}, {"tensor": 4},
          "tensor = 4: neither divides nor is a multiple of the 6 heads of keys and values"),
+        ({"rope_factor": 4.0}, {}, "rope_factor = 4: workload.rope_scaling = 'none' does not"),
+        ({"full_attention_every": 2}, {}, "full_attention_every = 2: no block has a window"),
+        ({"window": 8}, {"context": 2}, "window = 8: a ring attends to the keys of all ranks"),
         ({"model": "gpt", "kv_heads": 2}, {}, "kv_heads = 2: only for workload.model = 'llama'"),
     ],
 )  # fmt: skip
@@ -75,6 +78,8 @@ def test_any_plan_is_lowered_and_its_parts_add_up(data: st.DataObject) -> None:
         "bias": draw(["none", "qkv", "all"]),
         "dtype": draw(["fp32", "bf16", "fp16"]),
         "attention": draw(["unfused", "flash"]),
+        "qk_norm": draw([False, True]),
+        "window": draw([None, 16]),
         "optimizer": draw(["sgd", "adam"]),
     }
     parallel = {
