@@ -1,0 +1,1 @@
+"""The checks of exercises, one file a lesson."""
