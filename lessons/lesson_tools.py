@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from twinline import (
     COMPUTE_STREAM,
     Experiment,
+    ExperimentError,
     Op,
     Outcome,
     Prediction,
@@ -21,14 +23,21 @@ from twinline import (
     comparison_figure,
     costs_of,
     describe_plan,
+    parse,
     percent,
+    predict,
     seconds,
     timeline_figure,
+    timelines_figure,
 )
 
 PICTURES = Path("twinline-out") / "lessons"
 
-# Two models for clusters that nobody has at home.
+# Models for clusters that nobody has at home.
+GPT_2 = {
+    "model": "gpt", "layers": 12, "hidden": 768, "heads": 12, "sequence": 1024,
+    "vocab": 50257, "attention": "flash",
+}  # fmt: skip
 GPT_1B = {
     "model": "gpt", "layers": 24, "hidden": 2048, "heads": 16, "sequence": 2048,
     "vocab": 51200, "dtype": "bf16",
@@ -37,6 +46,14 @@ GPT_30B = {
     "model": "gpt", "layers": 48, "hidden": 7168, "heads": 56, "sequence": 2048,
     "vocab": 51200, "dtype": "bf16",
 }  # fmt: skip
+
+SLOW_NETWORK = {
+    "preset": "aws-p3-2xlarge", "nodes": 4, "node_bandwidth_gbit": 1.0,
+    "algorithm": "ring",
+}  # fmt: skip
+
+# What a rank computes for the sake of an exchange, not to train.
+OF_EXCHANGES = (Op.SNAPSHOT, Op.OUTER_STEP, Op.MIX)
 
 
 def run_here(name: str, experiment: Experiment, workers: Workers) -> Outcome:
@@ -50,12 +67,48 @@ def run_here(name: str, experiment: Experiment, workers: Workers) -> Outcome:
 
 
 def work_seconds(prediction: Prediction) -> list[float]:
-    """Return each rank's seconds of compute when nothing is communicated beside it."""
+    """Return each rank's seconds of training when nothing is communicated beside it."""
     costs = costs_of(prediction.program, prediction.experiment, prediction.cluster)
     return [
-        sum(costs.seconds(i) for i in instructions if i.task.stream == COMPUTE_STREAM)
+        sum(
+            costs.seconds(i)
+            for i in instructions
+            if i.task.stream == COMPUTE_STREAM and i.task.op not in OF_EXCHANGES
+        )
         for instructions in prediction.program.ranks
     ]
+
+
+def step_seconds(prediction: Prediction) -> float:
+    """Return the seconds of a training step, the mean over those of the program."""
+    return prediction.iteration_time_s / prediction.program.horizon
+
+
+def speed_up(prediction: Prediction) -> float:
+    """Return how many ranks that never wait would do this work in the same time.
+
+    Ranks that do alike are simulated once, so the first one speaks for all.
+    """
+    return (
+        prediction.experiment.world_size * work_seconds(prediction)[0] / prediction.iteration_time_s
+    )
+
+
+def on_slow_network(plan: dict[str, Any]) -> Prediction:
+    """Predict GPT-2 on four machines with 1 Gbit/s between them, for one period of `plan`.
+
+    Gossip with one neighbour has come round in two steps.
+    """
+    return predict(
+        parse(
+            {
+                "workload": GPT_2 | {"global_batch": 4 * 8},
+                "parallel": {"data": 4, "bucket_mb": 100.0} | plan,
+                "run": {"horizon": plan.get("sync_period", 2 if "topology" in plan else 1)},
+                "cluster": SLOW_NETWORK,
+            }
+        )
+    )
 
 
 def buckets(program: Program) -> list[int]:
@@ -82,6 +135,21 @@ def draw(name: str, title: str, *timelines: Timeline) -> None:
         figure = comparison_figure(*timelines, title=title)
     figure.save(path)
     print(f"wrote {path}")
+
+
+def draw_panels(name: str, title: str, timelines: Mapping[str, Timeline]) -> None:
+    """Draw timelines under each other, by the names of their panels, without their memory."""
+    path = PICTURES / name
+    timelines_figure(timelines, title=title).save(path)
+    print(f"wrote {path}")
+
+
+def write(name: str, *lines: str) -> Path:
+    """Write a file of text beside the pictures."""
+    path = PICTURES / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
 
 
 def show_program(program: Program, ranks: Sequence[int] | None = None) -> None:
@@ -111,8 +179,10 @@ def show_gap(name: str, outcome: Outcome) -> None:
     comparison = outcome.comparison
     error, noise = comparison.iteration_time_error, comparison.noise_floor or 0.0
     predicted, measured = outcome.prediction, outcome.execution
+    horizon = predicted.program.horizon
     print(
-        f"{name}: step simulated {seconds(predicted.iteration_time_s)}, measured "
+        f"{name}: {'step' if horizon == 1 else f'{horizon} steps'} simulated "
+        f" {seconds(predicted.iteration_time_s)}, measured "
         f"{seconds(measured.iteration_time_s)}, error {percent(error, signed=True)}, "
         f"noise {percent(noise)}: "
         + ("nothing to explain" if abs(error) <= noise else "more than noise")
@@ -135,3 +205,13 @@ def show_refusal(program: Program) -> None:
         print(f"refused: {error}")
     else:
         raise AssertionError("the validator accepted a program that cannot run")
+
+
+def show_refused_plan(plan: dict[str, Any]) -> None:
+    """Ask for a plan that makes no sense, and print the answer."""
+    try:
+        parse(plan)
+    except ExperimentError as error:
+        print(f"refused: {error}")
+    else:
+        raise AssertionError("a plan was accepted that makes no sense")

@@ -34,6 +34,16 @@ EXPECTED = {
         ["03-simulated", "03-compare-gpipe", "03-compare-1f1b"],
         ["deadlock: rank 0 waits in 0RECV_B0; rank 1 waits in 1RECV_F1", "2/1       2/1"],
     ),
+    "05": (
+        ["05-simulated", "05-compare"],
+        [
+            "s2:0OUTER       [compute]  after s1:0AVERAGE, s2:0STEP",
+            "streaming, H = 16       656 ms     739 ms      3.55    0.01",
+            "replicas would differ at the end of the program",
+            "is not connected: nothing of row 2 gets to row 0",
+            "gossip         0.000 0.000",
+        ],
+    ),
 }
 
 SOLUTIONS = {
@@ -74,6 +84,17 @@ def order(ranks, rank, microbatches):
 
 def plan():
     return {"schedule": "1f1b", "microbatches": 72}
+""",
+    "05": """
+def step_seconds(period, compute, ranks, nbytes, bandwidth, latency):
+    both_ways = 2 * (ranks - 1)
+    return compute + (both_ways / ranks * nbytes / bandwidth + both_ways * latency) / period
+
+def plan():
+    return {"fragments": 5, "overlap_steps": 3}
+
+def neighbour(step, rank, ranks):
+    return (rank - 2 ** (step % (ranks.bit_length() - 1))) % ranks
 """,
 }
 
@@ -197,6 +218,14 @@ def test_solutions_pass(number, tmp_path, capsys):
         ("03", '"1f1b", "microbatches": 72', '"gpipe", "microbatches": 72', "does not fit"),
         ("03", '"microbatches": 72', '"microbatches": 16', "the target is 0.16"),
         ("03", '"microbatches": 72', '"microbatch": 64', "expected the keys"),
+        ("05", ") / period", ")", "H = 16, 0.656 s, 4 ranks"),
+        ("05", '"fragments": 5', '"fragments": 4', "4 fragments beside 3 steps: 3.36"),
+        ("05", '"fragments": 5', '"fragments": 8', "parallel.bucket_mb below 100"),
+        ("05", '"overlap_steps": 3', '"overlap_steps": 4', "at most 3"),
+        ("05", '"overlap_steps": 3', '"sync_period": 64', "expected the keys"),
+        ("05", "2 ** (step % (ranks.bit_length() - 1))", "1", "a rank has 0 of one rank and 0.5"),
+        ("05", "(rank - 2 ** (step % (ranks.bit_length() - 1)))", "0", "gives to 2 ranks"),
+        ("05", ") % ranks", ")", "are not all ranks from 0 to 1"),
     ],
 )
 def test_wrong_answers_get_a_hint(number, right, wrong, hint, tmp_path):
