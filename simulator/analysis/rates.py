@@ -6,8 +6,6 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from simulator.analysis.pushes import pushes_of, updates_of
 from simulator.analysis.step_times import StepTimes
 from simulator.timeline.timeline import Timeline
@@ -69,21 +67,27 @@ def rates_of(
 
 
 def _by_arrival(timeline: Timeline, samples: float, dropped: Set[int]) -> Rates | None:
-    """Return the rates where arrival decides, each push being of so many samples."""
-    pushes, updates = pushes_of(timeline), updates_of(timeline)
-    ends: dict[int, list[float]] = {}
+    """Return the rates where arrival decides, each push being of so many samples.
+
+    The pace of each worker at each server is that of its pushes from the first to the last of
+    those in the time in which all are at work; the paces of all add up.
+    """
+    times: dict[tuple[int, int], list[float]] = {}
+    pushes = pushes_of(timeline)
     for push in pushes:
-        ends.setdefault(push.worker, []).append(float(timeline.end[push.write]))
-    if not ends:
+        ends = times.setdefault((push.worker, push.server), [])
+        ends.append(float(timeline.end[push.write]))
+    if not times:
         return None
-    begin, end = max(mine[0] for mine in ends.values()), min(mine[-1] for mine in ends.values())
-    written = [timeline.end[mine] for mine in updates.values() if mine]
-    if end <= begin or not written:
-        return None
-    counts = [int(((times > begin) & (times <= end)).sum()) for times in written]
-    arrived = np.array([timeline.end[p.write] for p in pushes if p.push not in dropped])
-    arrived = ((arrived > begin) & (arrived <= end)).sum() / len(written)
-    rate = sum(counts) / len(counts) / (end - begin)
-    if rate <= 0:
-        return None
-    return Rates(rate, float(arrived) * samples / (end - begin), 1.0 / rate)
+    begin, end = max(mine[0] for mine in times.values()), min(mine[-1] for mine in times.values())
+    pace = 0.0
+    for mine in times.values():
+        inside = [time for time in mine if begin <= time <= end]
+        if len(inside) < 2:
+            return None
+        pace += (len(inside) - 1) / (inside[-1] - inside[0])
+    updates = updates_of(timeline)
+    pace /= len(updates)
+    counted = sum(push.push not in dropped for push in pushes) / len(pushes)
+    rate = pace * sum(map(len, updates.values())) / len(pushes)
+    return Rates(rate, pace * counted * samples, 1.0 / rate) if rate > 0 else None

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from simulator import load, predict
 from simulator.analysis.step_times import StepTimes, step_ends, step_times
+from simulator.cluster.catalogue import load_preset
+from simulator.cluster.links import Link, Protocol
+from simulator.prediction import Prediction
 from simulator.timeline.timeline import Kind, Timeline
 
 FORWARD = Kind("F", "F", 0, -1, "compute", -1, 0)
@@ -55,3 +61,63 @@ def test_scaled_times_keep_that_of_the_drained_step() -> None:
 @pytest.mark.parametrize("horizon", [1, 4])
 def test_an_empty_step_ends_at_once(horizon: int) -> None:
     assert step_ends(timeline([horizon - 1], [1.0])).tolist() == [0.0] * (horizon - 1) + [1.0]
+
+
+ALPHA, RATE = 1e-4, 1.25e9  # seconds of a step between nodes; bytes/s of a network card
+N = 4
+
+
+def settled(style: str, *plan: str, workers: int = N) -> tuple[Prediction, float, float]:
+    """Predict replicas of one device a node: seconds of a settled step, and bytes of the model."""
+    settings = ["model=mlp", "pipeline=1", f"data={workers}", "microbatches=1", *plan]
+    settings += [f"global_batch={8 * workers}", "horizon=12", f"data_style={style}"]
+    experiment = load(None, [*settings, "preset=aws-p3-2xlarge"])
+    ranks = experiment.world_size
+    cluster = load_preset("aws-p3-2xlarge").resized(nodes=ranks)
+    network = Link(0.0, {"TCP": Protocol(ALPHA, 1.0)})
+    topology = replace(cluster.topology, network=network)
+    found = predict(experiment, replace(cluster, topology=topology))
+    assert found.metrics.steps and found.metrics.steps.steady_s
+    return found, found.metrics.steps.steady_s, 4.0 * found.metrics.parameters
+
+
+def lasting(found: Prediction, *names: str) -> float:
+    """The seconds of one instruction of each name, together."""
+    line = found.timeline
+    spans = line.end - line.start
+    return sum(
+        float(spans[line.of_kind(lambda kind, name=name: kind.name == name)].max())
+        for name in names
+    )
+
+
+def test_one_peer_sends_the_parameters_once_and_a_ring_twice() -> None:
+    """α + V/B whatever n is, and 2V/B, as both neighbours share a network card."""
+    for workers in (4, 8):
+        one, step, size = settled("gossip", "topology=one-peer-exponential", workers=workers)
+        beside = lasting(one, "F", "B", "STEP", "MIX")
+        assert step == pytest.approx(beside + ALPHA + size / RATE)
+    ring, step, size = settled("gossip", "topology=ring")
+    beside = lasting(ring, "F", "B", "STEP", "MIX")
+    assert step == pytest.approx(beside + 2 * size / RATE)
+
+
+def test_a_server_that_is_busy_all_the_time_sets_the_rate() -> None:
+    """One gradient for each pull, push and update; all n of them are a step."""
+    found, _, size = settled("asynchronous")
+    rates = found.metrics.rates
+    assert rates
+    assert rates.update_s == pytest.approx(2 * (ALPHA + size / RATE) + lasting(found, "STEP"))
+    assert rates.updates_per_s < RATE / size
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_a_star_takes_as_long_as_all_parameters_through_one_card(workers: int) -> None:
+    """2n(α + V/B) where computing takes less than waiting for one's turn: at least n·V/B a way."""
+    plan = f"gradients_per_update={workers}"
+    found, step, size = settled("soft-synchronous", plan, workers=workers)
+    turn = ALPHA + size / RATE
+    compute = lasting(found, "F", "B")
+    waits = max(compute - (workers - 1) * turn, 0.0)
+    assert step == pytest.approx(2 * workers * turn + waits + lasting(found, "STEP"))
+    assert step > 2 * workers * size / RATE
