@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from simulator.cluster.cluster import Cluster
+from simulator.cluster.collective_algorithms import CHAINS
 from simulator.cluster.resource import Direction, Resource
 from simulator.program.meetings import participants_of
 from simulator.program.operations import COMMUNICATION, MESSAGES, Op
@@ -35,7 +36,8 @@ class LinkBytes:
 def link_bytes(program: Program, cluster: Cluster) -> list[LinkBytes] | None:
     """Return the bytes over every link that is used, the busiest first.
 
-    None: ranks were left out of the program, so that not all traffic is in it.
+    None: ranks were left out of the program, so that not all traffic is in it. What goes along a
+    chain (reduce, broadcast) is divided among its ranks, as if each were its end as often.
     """
     if program.is_folded:
         return None
@@ -52,8 +54,9 @@ def link_bytes(program: Program, cluster: Cluster) -> list[LinkBytes] | None:
             if task.op not in MESSAGES and min(group) != rank:
                 continue
             op = Op.SEND if task.op in MESSAGES else task.op
+            share = 1 - 1 / len(group) if op in CHAINS else 1.0  # the last one hands on nothing
             for way, nbytes in cluster.communication.traffic(op, group, task.nbytes).items():
-                found[way] = found.get(way, 0.0) + count * nbytes
+                found[way] = found.get(way, 0.0) + count * share * nbytes
     links = {way.link: None for way in found}
     rows = [
         LinkBytes(

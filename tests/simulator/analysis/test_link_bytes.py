@@ -44,6 +44,13 @@ def test_a_ring_sends_its_share_of_the_gradients() -> None:
     assert ways == pytest.approx((2 * (N - 1) / N * parameters(),) * 2, rel=1e-6)
 
 
+def test_servers_that_are_the_trainers_send_what_a_ring_does() -> None:
+    """2(n-1)/n of the parameters, each way and rank: a reduce and a broadcast of every share."""
+    shared = links("data_style=parameter-server", "servers=shared", "bucket_mb=0.5")
+    for link, ways in links().items():
+        assert shared[link] == pytest.approx(ways)
+
+
 def test_folded_programs_do_not_tell() -> None:
     assert predict(load(None, PLAN)).links is None
     assert LinkBytes("nic:0", 1, 2).to_json() == {"link": "nic:0", "out_bytes": 1, "in_bytes": 2}
