@@ -135,7 +135,7 @@ def test_tokens_that_are_routed_again_are_counted_once(run):
     "keys", CASES + TENSOR + CONTEXT + EXPERT + SHARDED + ASYNCHRONOUS, ids=name_of
 )
 def test_every_tensor_has_the_bytes_the_program_says(run, keys):
-    ran = run(iterations=3, **keys)
+    ran = run(**keys)
     for rank, instructions in enumerate(ran.program.ranks):
         held = ran.measurement.timeline.memory[rank].nbytes
         assert held[-1] == held[0] == sum(ran.program.resident[rank].values())
@@ -155,7 +155,7 @@ def test_every_tensor_has_the_bytes_the_program_says(run, keys):
     ids=name_of,
 )
 def test_peak_memory_is_as_predicted(run, keys):
-    ran = run(iterations=3, **keys)
+    ran = run(**keys)
     predicted = predict(ran.experiment).timeline.memory
     assert [m.peak for m in ran.measurement.timeline.memory] == [m.peak for m in predicted]
 

@@ -13,7 +13,7 @@ from simulator import Prediction, load, predict
 from simulator.cluster.resolve import resolve
 from simulator.strategies.schedules.registry import SCHEDULES
 
-STAGES = (1, 2, 4, 7)
+STAGES = (1, 2, 5)
 EQUAL = ((1.0, 1.0, 1.0), (0.5, 0.5, 0.5))
 SHORT_WEIGHTS = (*EQUAL, (1.0, 1.0, 0.5), (1.0, 1.5, 0.5), (1.0, 0.75, 0.75), (3.0, 2.0, 1.0))
 """(F, I, W) with W ≤ F and W ≤ I, as the zero-bubble paper assumes."""
