@@ -44,6 +44,7 @@ from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.policies import POLICIES, check_policy
+from simulator.strategies.gradients.work_queue import check as check_work_queue
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.schedules.checks import check_asynchronous, check_schedule
 from simulator.strategies.schedules.registry import SCHEDULES
@@ -81,6 +82,7 @@ register_checks(
     check_servers,
     check_policy,
     check_workers,
+    check_work_queue,
     check_asynchronous,
     check_local_steps,
     check_outer_steps,

@@ -27,9 +27,10 @@ from simulator.program.arrival import Outcome
 from simulator.program.arrivals import acceptance_of
 from simulator.program.batch import Batch
 from simulator.program.instruction import Instruction
-from simulator.program.operations import Op
+from simulator.program.operations import RUNS_OF_PASSES, Op
 from simulator.program.task import Task
 from simulator.program.tensors import (
+    WORK,
     TensorKey,
     TensorKind,
     TensorName,
@@ -86,6 +87,7 @@ class RankContext:
         learning_rate: that of every training step.
         norm_squared: that of the model's gradients, as far as the program has summed it.
         receptions: by queue, the requests that have come, if this rank serves them.
+        granted: the microbatches that this rank got for the asking, by what it asked for.
         ledger: the bytes that this rank holds.
         keep_gradients: copy each bucket's reduced gradients to `last_gradients` before an
             update.
@@ -139,6 +141,7 @@ class RankContext:
         self.norm_squared = torch.zeros(1, dtype=torch.float64, device=device)
         self.ledger = Ledger(MemoryParts(**self.resident_bytes()))
         self.receptions: dict[str, Reception] = {}
+        self.granted: dict[Batch, int] = {}
         self.keep_gradients = False
         self.last_gradients: dict[TensorName, Tensor] = {}
 
@@ -152,6 +155,7 @@ class RankContext:
         self.batches = batches
         self.learning_rate.begin()
         self.losses.clear()
+        self.granted.clear()
         self.ledger.restart()
         for parameters in self.parameters.values():
             parameters.restart()
@@ -196,7 +200,25 @@ class RankContext:
                 self.receptions[instruction.task.queue].served_by(instruction.uid)
             )
         outcome = self.outcome_of(instruction)
-        return None if outcome is not None and not outcome.pushes else instruction
+        is_idle = outcome is not None and not outcome.pushes
+        return None if is_idle or self.lacks_work(instruction) else instruction
+
+    def lacks_work(self, instruction: Instruction) -> bool:
+        """Tell whether a pass got no microbatch, or a request for one need not be made."""
+        task = instruction.task
+        if not task.queue:
+            return False
+        if task.op in RUNS_OF_PASSES:
+            return self.granted.get(instruction.batch, -1) < 0
+        mine = (given for (step, _), given in self.granted.items() if step == instruction.step)
+        return task.op is Op.RECV and task.tensor == WORK and any(given < 0 for given in mine)
+
+    def data_of(self, instruction: Instruction) -> tuple[Tensor, Tensor]:
+        """Return input and target of a pass."""
+        step, microbatch = instruction.batch
+        if instruction.task.queue:
+            microbatch = self.granted[instruction.batch]
+        return self.batches[step, microbatch]
 
     def gradient_norm(self) -> Tensor:
         """Return the norm of the whole model's gradients, 0 if the program does not sum it.
@@ -260,6 +282,8 @@ class RankContext:
     def release(self, instruction: Instruction) -> Freed:
         """Forget what the program says the instruction frees; the caller drops what is returned."""
         freed = Freed()
+        if self.lacks_work(instruction):
+            return freed
         for name in instruction.task.frees:
             key = tensor_key(name, instruction.batch)
             tensor = self.tensors.pop(key, None)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simulator.program.accept_queue import Decision
-from simulator.program.arrivals import idle_steps
+from simulator.program.arrivals import idle_instructions
 from simulator.program.meetings import needs_all
 from simulator.program.program import Program
 from simulator.program.tensors import TensorName
@@ -158,7 +158,7 @@ def _of_one_iteration(
     timeline = Timeline.of_program(program, *(column[usual] for column in columns), memory=memory)
     decisions = decisions_of(program, records)[usual - len(times)]
     timeline.decisions = sorted(decisions, key=lambda decision: timeline.start[decision.accept])
-    timeline.idle = idle_steps(program.queues, decisions)
+    timeline.idle = idle_instructions(program.queues, decisions)
     return timeline
 
 

@@ -104,6 +104,8 @@ def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
         "data parallel",
         data | shared | {"parallel.bucket_mb": 1.0},
     )
+    queue = {"parallel.data": ranks - 1, "parallel.data_style": "work-queue"}
+    yield "work queue", "data parallel", queue
     apart = {"parallel.data": ranks - 1, "parallel.data_style": "asynchronous", "run.horizon": 4}
     apart |= {"parallel.bucket_mb": 1e6}
     yield "asynchronous data parallel", "data parallel", apart

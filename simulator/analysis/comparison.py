@@ -153,13 +153,20 @@ def _by_request(
     """Return the order in which an ACCEPT stands beside the one that served the same request.
 
     So does the optimizer step behind it. Who comes first may differ, and what a server did for
-    one worker says nothing about what it did for another.
+    one worker says nothing about what it did for another. Those that served what only one of the
+    timelines has, as workers ask for less work or for more, stand beside each other.
     """
     served = {decision.request: decision.accept for decision in measured.decisions}
     theirs, mine = steps_of_accepts(measured), steps_of_accepts(predicted)
     same = order.copy()
-    for accept, request in predicted.decisions:
-        other = served[int(order[request])]
+    pairs = {
+        accept: served.pop(int(order[request]))
+        for accept, request in predicted.decisions
+        if int(order[request]) in served
+    }
+    alone = [accept for accept, _ in predicted.decisions if accept not in pairs]
+    pairs |= dict(zip(alone, served.values(), strict=True))
+    for accept, other in pairs.items():
         same[accept] = other
         if accept in mine:
             same[mine[accept]] = theirs[other]

@@ -92,6 +92,13 @@ def peak_inflight(timeline: Timeline) -> list[int]:
     return peaks
 
 
+def done_by(timeline: Timeline, row: int) -> int:
+    """Return how many microbatches a row of a timeline did: those that it had work for."""
+    mine = timeline.of_kind(lambda kind: kind.op is Op.FORWARD) & (timeline.rank == row)
+    mine[timeline.idle] = False
+    return len(np.unique((timeline.step[mine] << 20) + timeline.microbatch[mine]))
+
+
 def bubble(timeline: Timeline) -> tuple[float, float]:
     """Return the bubble fraction and the bubble ratio of all ranks, those not shown included.
 
@@ -155,6 +162,9 @@ def metrics_of(
     steps = step_times(timeline, parallel.step_period, parallel.local_after or 0)
     rates = rates_of(timeline, steps, experiment.global_batch, parallel.batch_shares, dropped)
     contents = contents_of_ranks(experiment)
+    rows = rank_metrics(timeline)
+    if experiment.parallel.hands_out_work:
+        rows = [replace(row, microbatches=done_by(timeline, n)) for n, row in enumerate(rows)]
     tokens = experiment.global_batch * workload.tokens_per_sample
     found = Metrics(
         program=ProgramSummary(hash_, world_size, int(lengths @ np.array(timeline.counts))),
@@ -165,7 +175,7 @@ def metrics_of(
         hfu=hfu,
         tokens_per_s=tokens / unpaced if timed else None,
         token="image" if workload.family.data == "images" else "token",
-        ranks=[_with_contents(row, experiment, contents) for row in rank_metrics(timeline)],
+        ranks=[_with_contents(row, experiment, contents) for row in rows],
         parameters=model_parameters(experiment),
         steps=steps,
         rates=rates and rates.scaled(1.0 / (experiment.run.pace or 1.0)) if timed else None,

@@ -75,9 +75,14 @@ class Replay:
         self._durations = [np.empty(0)] * 2
         self._gaps = [np.empty(0)] * 2
         self._late = [np.empty(0)] * 2
-        for side, times in enumerate((predicted_columns, columns)):
+        idle = np.zeros(len(program), dtype=bool)
+        idle[predicted.idle] = True
+        for side, (times, had_nothing) in enumerate(
+            ((predicted_columns, idle), (columns, np.isin(order, measured.idle)))
+        ):
             read = _read(program, waits, *times)
             self._durations[side], self._gaps[side], self._late[side] = read
+            self._durations[side] = _as_if_done(predicted, self._durations[side], had_nothing)
         compute = predicted.of_kind(lambda kind: kind.stream == COMPUTE_STREAM)
         everywhere = np.ones(len(program), dtype=bool)
         self.concerned: dict[str, Mask] = {
@@ -132,6 +137,22 @@ def _read(
         durations[members] = durations[members].max()
         late[members] = max(start[members].max() - posted[members].max(), 0.0)
     return durations, _gaps(waits, posted, start + durations), late
+
+
+def _as_if_done(timeline: Timeline, durations: Floats, idle: Mask) -> Floats:
+    """Return durations in which what had nothing to do takes as long as its like on its rank.
+
+    When policies decide anew, it may have something to do.
+    """
+    if not idle.any():
+        return durations
+    found = durations.copy()
+    _, of_like = np.unique(np.stack([timeline.rank, timeline.kind]), axis=1, return_inverse=True)
+    for number in np.unique(of_like[idle]).tolist():
+        mine = of_like == number
+        if (mine & ~idle).any():
+            found[mine & idle] = np.median(durations[mine & ~idle])
+    return found
 
 
 def _gaps(waits: list[list[Instruction]], posted: Floats, end: Floats) -> Floats:

@@ -40,6 +40,8 @@ class RankMetrics:
         parameters: how many it computes with, before ZeRO shards them; of a server, how many it
             updates.
         role: what kind of rank it is, ``trainer`` or ``server``.
+        microbatches: how many it got of those that a server hands out, in all steps; None where
+            none does.
     """
 
     rank: int
@@ -54,6 +56,7 @@ class RankMetrics:
     stages: tuple[StageContents, ...] = ()
     parameters: int = 0
     role: str = TRAINER
+    microbatches: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields under their names."""

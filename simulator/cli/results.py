@@ -11,6 +11,7 @@ from rich.table import Table
 from simulator.analysis.results import RankMetrics, Result
 from simulator.analysis.step_times import StepTimes
 from simulator.cli.settled import print_staleness, rates_line, staleness_line
+from simulator.experiment.roles import TRAINER
 from simulator.timeline.statistics import PacingReport, Statistics
 from simulator.units import count, counted, listed, nbytes, percent, seconds
 
@@ -61,12 +62,25 @@ def print_result(console: Console, title: str, result: Result) -> None:
             f"experts: dropped share {result.moe.dropped_share:.3f}, load of an expert "
             f"of a block {low:.3f} to {high:.3f}"
         )
+    if line := shares_line(metrics.ranks):
+        console.print(line, soft_wrap=True)
     if line := staleness_line(result.staleness):
         console.print(line, soft_wrap=True)
         print_staleness(console, ("", result.staleness))
     if statistics:
         _print_statistics(console, statistics)
     console.print(LEGEND if metrics.mfu is None else f"{LEGEND}\n{MFU_LEGEND}", soft_wrap=True)
+
+
+def shares_line(ranks: Sequence[RankMetrics]) -> str:
+    """Return who got how many of the microbatches that a server hands out, in words."""
+    workers = [row for row in ranks if row.microbatches is not None and row.role == TRAINER]
+    if not workers:
+        return ""
+    rows = [f"rank {row.rank} {row.microbatches}" for row in workers[:MOST_ROWS]]
+    more = f", … {len(workers)} in all" if len(workers) > MOST_ROWS else ""
+    whole = sum(row.microbatches or 0 for row in workers)
+    return f"of {counted(whole, 'microbatch')} got: {', '.join(rows)}{more}"
 
 
 def _of_steps(steps: StepTimes) -> list[str]:

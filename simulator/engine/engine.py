@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import simpy
@@ -67,14 +67,13 @@ class Engine(RepeatingWalk):
             ProgramError: the program deadlocks (`simulator.program.check` refuses such programs).
         """
         self.complete()
-        posted, start, end = self.times()
-        for stuck in self.stuck(end):
+        times = self.times()
+        for stuck in self.stuck(times[2]):
             raise ProgramError(f"deadlock: {stuck!r} never starts")
-        timeline = _timeline(self.program, posted, start, end)
-        if self.arrivals is not None:
-            timeline.decisions = self.arrivals.decisions
-            timeline.idle = self.arrivals.idle
-        return timeline
+        if self.arrivals is None:
+            return _timeline(self.program, times)
+        decisions, idle = self.arrivals.decisions, self.arrivals.idle
+        return _timeline(self.program, times, decisions=decisions, idle=idle)
 
     def complete(self) -> None:
         """Go through everything that happens, in order of time.
@@ -290,10 +289,11 @@ def simulate(program: Program, costs: Costs, record: Sequence[Decision] | None =
         if not costs.capacities and costs.are_alike() and not any(costs.all_delays(program)):
             times = unshared_times(program, costs.all_seconds(program))
             if times is not None:
-                return _timeline(program, *times)
+                return _timeline(program, times)
         return Engine(program, costs, record).run()
 
 
-def _timeline(program: Program, posted: Floats, start: Floats, end: Floats) -> Timeline:
-    memory = memory_samples(program, posted, end)
-    return Timeline.of_program(program, posted, start, end, memory=memory)
+def _timeline(program: Program, times: Iterable[Floats], **decided: Any) -> Timeline:
+    posted, start, end = times
+    memory = memory_samples(program, posted, end, decided.get("idle", ()))
+    return Timeline.of_program(program, posted, start, end, memory=memory, **decided)

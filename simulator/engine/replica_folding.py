@@ -52,7 +52,7 @@ def folding_of(experiment: Experiment, cluster: Cluster) -> Folding | None:
     alone = cluster.cores is None and cluster.topology.per_device == 1
     parallel = experiment.parallel
     drawn = cluster.profile is not None or RankSpeeds(experiment).vary
-    apart = parallel.is_asynchronous or parallel.has_neighbours or parallel.shares_servers
+    apart = parallel.has_arrivals or parallel.has_neighbours or parallel.shares_servers
     if parallel.transforms or drawn or not alone or apart:
         return None
     mesh, groups, world_size = experiment.mesh, groups_of(experiment), experiment.world_size

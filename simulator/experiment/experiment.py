@@ -95,6 +95,12 @@ class Experiment(Section):
         """Samples per microbatch of a replica."""
         return self.global_batch // (self.parallel.batch_shares * self.parallel.microbatches)
 
+    def microbatches_of(self, rank: int) -> range:
+        """Return the numbers, in a step's global batch, of the microbatches in a trainer's list."""
+        count = self.parallel.listed_microbatches
+        replica = 0 if self.parallel.hands_out_work else self.mesh.replica(rank)
+        return range(replica * count, (replica + 1) * count)
+
     @property
     def notes(self) -> list[str]:
         """Sentences that say how the experiment was understood, for readers of its results."""

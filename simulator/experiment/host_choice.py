@@ -62,7 +62,7 @@ def _obstacle(experiment: Experiment) -> str | None:
     if not experiment.workload.family.has_parameters:
         model = experiment.workload.model
         return f"with workload.model = {model!r} the host sleeps until each instruction is due"
-    if experiment.parallel.is_asynchronous:
+    if experiment.parallel.has_arrivals:
         style = experiment.parallel.data_style
         return f"with parallel.data_style = {style!r} the host decides who is served"
     if run.device == "cuda" and not uses_nccl(experiment):

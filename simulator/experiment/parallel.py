@@ -27,6 +27,7 @@ class Parallel(Section):
             attention core, or all of a block but its input.
         data_style: how replicas come to equal parameters: "all-reduce" sums gradients over them,
             and each updates its own; "parameter-server" sums them on servers, which update;
+            "work-queue" does so, too, and lets the first server hand out microbatches;
             "asynchronous" lets each push its own to a server and pull parameters when it likes,
             "stale-synchronous" unless it is too far ahead of the slowest, "soft-synchronous"
             with updates by the mean of several of them;
@@ -85,6 +86,7 @@ class Parallel(Section):
     data_style: Literal[
         "all-reduce",
         "parameter-server",
+        "work-queue",
         "asynchronous",
         "stale-synchronous",
         "soft-synchronous",
@@ -145,7 +147,7 @@ class Parallel(Section):
     @property
     def has_servers(self) -> bool:
         """Tell whether servers update the parameters."""
-        return self.data_style == "parameter-server" or self.is_asynchronous
+        return self.data_style == "parameter-server" or self.has_arrivals
 
     @property
     def shares_servers(self) -> bool:
@@ -156,6 +158,21 @@ class Parallel(Section):
     def is_asynchronous(self) -> bool:
         """Tell whether a server serves workers as they come."""
         return self.data_style in ("asynchronous", "stale-synchronous", "soft-synchronous")
+
+    @property
+    def hands_out_work(self) -> bool:
+        """Tell whether a server hands out microbatches to workers as they come."""
+        return self.data_style == "work-queue"
+
+    @property
+    def has_arrivals(self) -> bool:
+        """Tell whether a server serves requests as they come, for whatever they ask."""
+        return self.is_asynchronous or self.hands_out_work
+
+    @property
+    def listed_microbatches(self) -> int:
+        """Number of microbatches in a step of a rank's list: all that it may come to do."""
+        return self.microbatches * (self.data if self.hands_out_work else 1)
 
     @property
     def is_local(self) -> bool:
@@ -177,7 +194,7 @@ class Parallel(Section):
     @property
     def averaged_shares(self) -> int:
         """Number of shares of the batch whose mean gradient a rank hands on or updates with."""
-        if self.is_asynchronous:
+        if self.has_arrivals:
             return 1
         return self.batch_shares // (self.axis_size("data") if self.is_local else 1)
 

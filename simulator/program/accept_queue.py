@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import NamedTuple
 
 from simulator.program.arrival import Outcome, Policy, Request, Served
+from simulator.program.batch import Batch
 from simulator.program.columns import Columns
-from simulator.program.operations import Op
+from simulator.program.operations import RUNS_OF_PASSES, Op
 from simulator.program.task import Task
 
 
@@ -37,6 +39,8 @@ class AcceptQueue:
         steps: the optimizer steps that depend on it, in order: the k-th on the k-th `accepts`.
         requests: of each worker, in order.
         pushes: those of the requests that send.
+        passes: those for which a request got the microbatch, and that request.
+        earlier: of requests for work, the one before it of the same training step.
     """
 
     name: str
@@ -46,6 +50,8 @@ class AcceptQueue:
     steps: tuple[int, ...]
     requests: dict[int, tuple[int, ...]]
     pushes: frozenset[int]
+    passes: dict[int, int] = field(default_factory=dict)
+    earlier: dict[int, int] = field(default_factory=dict)
 
     @cached_property
     def by_uid(self) -> dict[int, Request]:
@@ -82,9 +88,11 @@ class Acceptance:
             pushes=dict.fromkeys(queue.requests, 0),
             left=queue.pushes_of,
             version=dict.fromkeys(queue.requests, 0),
+            refusals=dict.fromkeys(queue.requests, 0),
         )
         self.decisions: list[Decision] = []
         self.outcomes: list[Outcome] = []
+        self._granted: dict[int, int] = {}  # by request
 
     def choose(self, waiting: Sequence[Request]) -> Request | None:
         """Return which of those waiting, by arrival, is served next; None: nobody yet."""
@@ -94,7 +102,7 @@ class Acceptance:
         """Record that a request is served now; return what that means."""
         served, rank = self.served, request.rank
         accept = self.queue.accepts[served.decisions]
-        counts, due, staleness = False, 0, 0
+        counts, due, staleness, granted = False, 0, 0, -1
         if request.is_push:
             counts = self._policy.counts(request, served)
             served.pushes[rank] += 1
@@ -107,12 +115,25 @@ class Acceptance:
                 served.updates += 1
                 served.pending = []
         else:
+            if self._policy.hands_out:
+                granted = self._granted[request.uid] = self._policy.grant(request, served)
+                served.grants += granted >= 0
+                served.refusals[rank] += granted < 0
             served.pulls[rank] += 1
             served.version[rank] = served.updates
         served.decisions += 1
         self.decisions.append(Decision(accept, request.uid))
-        self.outcomes.append(Outcome(counts, due, staleness))
+        self.outcomes.append(Outcome(counts, due, staleness, granted))
         return self.outcomes[-1]
+
+    def microbatch_of(self, uid: int) -> int:
+        """Return the microbatch that a pass is of; -1: none, as the request for it got none."""
+        return self._granted.get(self.queue.passes[uid], -1)
+
+    def is_skipped(self, request: int) -> bool:
+        """Tell whether a request is not made, because the one before it was told of no work."""
+        before = self.queue.earlier.get(request)
+        return before is not None and self._granted.get(before, -1) < 0
 
 
 def queues_of(
@@ -129,6 +150,8 @@ def queues_of(
     steps: dict[str, tuple[int, ...]] = {}
     requests: dict[str, dict[int, tuple[int, ...]]] = {}
     pushes: dict[str, set[int]] = {}
+    passes: dict[str, dict[int, int]] = {}
+    earlier: dict[str, dict[int, int]] = {}
     for rank, first, columns in zip(members, begins, lists, strict=True):
         if not any(task.queue for task in columns.tasks):
             continue
@@ -139,6 +162,20 @@ def queues_of(
             if asked:
                 requests.setdefault(name, {})[rank] = asked
                 pushes.setdefault(name, set()).update(mine(lambda task: task.op is Op.SEND))
+                places = {_batch(columns, uid - first): uid for uid in asked}
+                passes.setdefault(name, {}).update(
+                    {
+                        uid: places.get(_batch(columns, uid - first), -1)
+                        for uid in mine(lambda task: task.op in RUNS_OF_PASSES)
+                    }
+                )
+                earlier.setdefault(name, {}).update(
+                    {
+                        uid: before
+                        for before, uid in pairwise(asked)
+                        if columns.step[before - first] == columns.step[uid - first]
+                    }
+                )
             if name in policies:
                 accepts[name] = rank, policies[name], mine(lambda task: task.op is Op.ACCEPT)
                 steps[name] = mine(lambda task: task.op is Op.OPTIMIZER_STEP)
@@ -151,9 +188,15 @@ def queues_of(
             steps[name],
             requests.get(name, {}),
             frozenset(pushes.get(name, ())),
+            passes.get(name, {}),
+            earlier.get(name, {}) if policy.hands_out else {},
         )
         for name, (server, policy, uids) in sorted(accepts.items())
     ]
+
+
+def _batch(columns: Columns, position: int) -> Batch:
+    return int(columns.step[position]), int(columns.microbatch[position])
 
 
 def _uids(

@@ -37,6 +37,8 @@ class Served:
         updates: how often the parameters have been updated.
         version: by worker, `updates` at its last pull; 0 before the first.
         pending: the workers whose pushes go into the next update, in order.
+        grants: how many microbatches were handed out.
+        refusals: by worker, how often it was told that there is no work.
     """
 
     decisions: int = 0
@@ -46,6 +48,8 @@ class Served:
     updates: int = 0
     version: dict[int, int] = field(default_factory=dict)
     pending: list[int] = field(default_factory=list)
+    grants: int = 0
+    refusals: dict[int, int] = field(default_factory=dict)
 
 
 class Outcome(NamedTuple):
@@ -55,11 +59,13 @@ class Outcome(NamedTuple):
         counts: it is a push that goes into an update.
         pushes: how many pushes the update averages that is due now; 0: none is due.
         staleness: of a push, the updates since the last pull of its worker; 0 for a pull.
+        granted: of a pull that asks for work, the microbatch that it gets; -1: none.
     """
 
     counts: bool
     pushes: int
     staleness: int
+    granted: int = -1
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,19 @@ class Policy:
         A policy of which this is not so asks that workers wait for nobody but the server.
         """
         return True
+
+    @property
+    def hands_out(self) -> bool:
+        """A pull asks for work, not for parameters: see `grant`."""
+        return False
+
+    def grant(self, request: Request, served: Served) -> int:
+        """Return the microbatch that a pull gets which is accepted now; -1: there is none."""
+        return -1
+
+    def num_served(self, requests: Mapping[int, int]) -> int:
+        """Return how many of so many requests of each worker are served in the end."""
+        return sum(requests.values())
 
     def admits(self, request: Request, served: Served) -> bool:
         """Tell whether a request may be served now."""
@@ -211,6 +230,15 @@ class Recorded(Policy):
 
     policy: Policy = field(default_factory=FirstCome)
     order: tuple[int, ...] = ()
+
+    @property
+    def hands_out(self) -> bool:
+        """The policy of the record says so."""
+        return self.policy.hands_out
+
+    def grant(self, request: Request, served: Served) -> int:
+        """Return what the policy of the record says."""
+        return self.policy.grant(request, served)
 
     def admits(self, request: Request, served: Served) -> bool:
         """Tell whether a request is the next one of the record."""

@@ -12,11 +12,11 @@ from itertools import pairwise
 from simulator.program.accept_queue import AcceptQueue
 from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
-from simulator.program.operations import MESSAGES, Op
+from simulator.program.operations import MESSAGES, RUNS_OF_PASSES, Op
 from simulator.program.program import Program
 from simulator.program.vector_clocks import Order, clocks
 
-QUEUED = MESSAGES | {Op.ACCEPT, Op.OPTIMIZER_STEP}
+QUEUED = MESSAGES | RUNS_OF_PASSES | {Op.ACCEPT, Op.OPTIMIZER_STEP}
 """Operations that may name a queue."""
 
 
@@ -39,6 +39,7 @@ def check_arrivals(program: Program) -> None:
         requests = {rank: [listed[uid] for uid in uids] for rank, uids in queue.requests.items()}
         _check_server(program, queue, accepts)
         _check_requests(queue, accepts, requests, orders)
+        _check_passes(queue, listed, orders)
         _check_steps([listed[uid] for uid in queue.steps], accepts, orders[queue.server])
         if not queue.policy.is_lasting:
             for rank, theirs in requests.items():
@@ -61,7 +62,9 @@ def _check_fields(program: Program) -> None:
             if program.is_folded:
                 raise ProgramError(f"{where} needs a program with a list for every rank")
             if task.op not in QUEUED:
-                raise ProgramError(f"{where}: only messages, ACCEPT and STEP may name a queue")
+                raise ProgramError(
+                    f"{where}: only messages, passes, ACCEPT and STEP may name a queue"
+                )
             if (task.op is Op.ACCEPT) != (task.policy is not None) or not task.queue:
                 raise ProgramError(f"{where}: an ACCEPT, and nothing else, names queue and policy")
             if task.op is Op.ACCEPT and servers.setdefault(task.queue, rank) != rank:
@@ -129,12 +132,24 @@ def _check_requests(
                     f"{request!r} does not wait for {before.label}, before it in queue "
                     f"{queue.name!r}"
                 )
-    count = sum(map(len, requests.values()))
-    if count != len(accepts):
+    counts = {rank: len(theirs) for rank, theirs in requests.items()}
+    if queue.policy.num_served(counts) != len(accepts):
         raise ProgramError(
             f"{accepts[0]!r}: rank {queue.server} accepts {len(accepts)} requests from queue "
-            f"{queue.name!r}; ranks {sorted(requests)} make {count}"
+            f"{queue.name!r}; ranks {sorted(requests)} make {sum(counts.values())}"
         )
+
+
+def _check_passes(queue: AcceptQueue, listed: list[Instruction], orders: dict[int, Order]) -> None:
+    """Check that every pass for which work is asked waits for the answer."""
+    for uid, asked in queue.passes.items():
+        one = listed[uid]
+        if not queue.policy.hands_out:
+            raise ProgramError(f"{one!r}: {queue.policy} hands out no microbatches")
+        if asked < 0 or not orders[one.rank].holds(listed[asked], one):
+            raise ProgramError(
+                f"{one!r} does not wait for a request for its microbatch in queue {queue.name!r}"
+            )
 
 
 def _check_steps(steps: list[Instruction], accepts: list[Instruction], order: Order) -> None:

@@ -99,30 +99,36 @@ class Arrivals:
         self.decisions: list[Decision] = []
         self._meetings: dict[int, tuple[Line, Request | None]] = {}  # None: the server's side
         self._steps: dict[int, tuple[Acceptance, int]] = {}
+        self._passes: dict[int, Acceptance] = {}
         for queue in queues:
             line = self.lines[queue.name]
             self._meetings |= dict.fromkeys(queue.accepts, (line, None))
             self._meetings |= {uid: (line, request) for uid, request in queue.by_uid.items()}
+            self._passes |= dict.fromkeys(queue.passes, line.acceptance)
             for number, uid in enumerate(queue.steps):
                 self._steps[uid] = line.acceptance, number
 
     @property
     def concerned(self) -> Iterable[int]:
         """The uids of all instructions that meet by arrival, or depend on who did."""
-        return [*self._meetings, *self._steps]
+        return [*self._meetings, *self._steps, *self._passes]
 
     @property
     def idle(self) -> list[int]:
-        """The uids of the optimizer steps that had nothing to do."""
-        return [uid for uid in self._steps if not self.is_due(uid)]
+        """The uids of what had nothing to do: see `idle_instructions`."""
+        return [uid for line in self.lines.values() for uid in _idle_of(line.acceptance)]
 
     def arrive(self, uid: int, time: float) -> bool:
         """Record that an instruction is posted; tell whether it does nothing and ends at once."""
         if uid in self._steps:
             return not self.is_due(uid)
+        if uid in self._passes:
+            return self._passes[uid].microbatch_of(uid) < 0
         line, request = self._meetings[uid]
         if request is None:
             line.open(time)
+        elif line.acceptance.is_skipped(uid):
+            return True
         else:
             line.ask(request, time)
         return False
@@ -134,7 +140,7 @@ class Arrivals:
 
     def waits(self, uid: int) -> bool:
         """Tell whether an instruction has to be chosen before it begins."""
-        return uid not in self._steps
+        return uid not in self._steps and uid not in self._passes
 
     def soonest(self) -> float:
         """Return when the next request can be served, if nobody comes before that."""
@@ -161,13 +167,21 @@ class Arrivals:
         return first
 
 
-def idle_steps(queues: Sequence[AcceptQueue], record: Sequence[Decision]) -> list[int]:
-    """Return the uids of the optimizer steps that had nothing to do, given all decisions."""
-    idle: list[int] = []
-    for queue in queues:
-        steps = zip(queue.steps, replayed(queue, record).outcomes, strict=False)
-        idle += [step for step, outcome in steps if not outcome.pushes]
-    return idle
+def idle_instructions(queues: Sequence[AcceptQueue], record: Sequence[Decision]) -> list[int]:
+    """Return the uids of what had nothing to do, given all decisions.
+
+    These are optimizer steps where no update was due, passes whose worker got no microbatch for
+    them, and requests for work by those who had heard that there was none.
+    """
+    return [uid for queue in queues for uid in _idle_of(replayed(queue, record))]
+
+
+def _idle_of(acceptance: Acceptance) -> list[int]:
+    queue = acceptance.queue
+    steps = zip(queue.steps, acceptance.outcomes, strict=False)
+    idle = [step for step, outcome in steps if not outcome.pushes]
+    idle += [uid for uid in queue.passes if acceptance.microbatch_of(uid) < 0]
+    return idle + [uid for uid in queue.earlier if acceptance.is_skipped(uid)]
 
 
 def replayed(queue: AcceptQueue, record: Sequence[Decision]) -> Acceptance:

@@ -266,6 +266,8 @@ LAST_BACKWARDS = _ops(lambda row: Formula.WEIGHT_GRADIENT in row.cost)
 BACKWARDS = INPUT_BACKWARDS | LAST_BACKWARDS
 PASSES = BACKWARDS | {Op.FORWARD}
 """Operations that a schedule puts in order."""
+RUNS_OF_PASSES = PASSES | {Op.RECOMPUTE}
+"""Operations that run a pass, for the first time or again."""
 
 COLLECTIVES = _ops(lambda row: row.side is Side.MEETS)
 MESSAGES = _ops(lambda row: row.side in (Side.SENDS, Side.RECEIVES))

@@ -23,6 +23,7 @@ class TensorKind(Word):
     WHOLE_PARAMETERS = "whole parameters"
     SNAPSHOT = "snapshot"
     PUSHED_SUM = "pushed sum"
+    WORK = "work"
     NORM = "norm"
     OTHER = "other"
 
@@ -101,6 +102,13 @@ ALWAYS: Batch = (-1, -1)
 
 NORM = TensorName(TensorKind.NORM)
 """The tensor in which the square of the gradients' norm is summed."""
+
+
+WORK = TensorName(TensorKind.WORK)
+"""The number of the microbatch that a worker gets for the asking."""
+
+WORK_BYTES = 8
+"""The bytes of that number."""
 
 
 def tensor_key(name: TensorName, batch: Batch) -> TensorKey:

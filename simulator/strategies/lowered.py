@@ -82,7 +82,7 @@ class Lowered:
     def counted_microbatches(self) -> int:
         """The microbatches of a step, if calls count them on over several; else 0."""
         several = self.experiment.run.horizon > 1
-        return self.experiment.parallel.microbatches if several else 0
+        return self.experiment.parallel.listed_microbatches if several else 0
 
     def with_calls(self, change: Callable[[int, list[Call]], list[Call]]) -> Lowered:
         """Return a copy in which `change` of a rank and its calls gives the calls of that rank."""

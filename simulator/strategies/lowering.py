@@ -26,6 +26,7 @@ from simulator.strategies.gradients.parameter_server import add_servers, choose_
 from simulator.strategies.gradients.policies import POLICIES
 from simulator.strategies.gradients.shared_servers import choose_trainers, update_in_turn
 from simulator.strategies.gradients.weight_versions import stash_weights
+from simulator.strategies.gradients.work_queue import hand_out_work
 from simulator.strategies.gradients.zero import gather_parameters, shard_tensors
 from simulator.strategies.lowered import Lowered
 from simulator.strategies.repeated_steps import repeat_steps
@@ -123,6 +124,11 @@ CHAIN = (
         "replicas mix their parameters with those of neighbours",
         mix_parameters,
         lambda experiment: experiment.parallel.data_style == "gossip",
+    ),
+    Transform(
+        "a server hands out microbatches",
+        hand_out_work,
+        lambda experiment: experiment.parallel.hands_out_work,
     ),
     Transform(
         "a server serves workers as they come",

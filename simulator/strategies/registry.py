@@ -17,6 +17,7 @@ from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.policies import check_policy
+from simulator.strategies.gradients.work_queue import check as check_work_queue
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.plugins import installed
 from simulator.strategies.schedules import registry as schedules
@@ -60,8 +61,16 @@ OURS = (
         DATA,
         'parallel.data_style = "parameter-server", servers',
         "servers have the optimizer: gradients are reduced to them, parameters broadcast",
-        lambda e: e.parallel.has_servers and not e.parallel.is_asynchronous,
+        lambda e: e.parallel.data_style == "parameter-server",
         (check_servers,),
+    ),
+    Strategy(
+        "work queue",
+        DATA,
+        'parallel.data_style = "work-queue", servers',
+        "a server hands out microbatches, so that fast workers do more; synchronous updates",
+        lambda e: e.parallel.hands_out_work,
+        (check_servers, check_work_queue),
     ),
     Strategy(
         "asynchronous data parallel",

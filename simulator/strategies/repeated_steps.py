@@ -21,7 +21,7 @@ from simulator.strategies.lowered import Lowered
 def repeat_steps(lowered: Lowered) -> Lowered:
     """Let the calls of every rank, which are those of one step, follow for every step."""
     experiment = lowered.experiment
-    count, horizon = experiment.parallel.microbatches, experiment.run.horizon
+    count, horizon = experiment.parallel.listed_microbatches, experiment.run.horizon
     return lowered.with_calls(
         lambda rank, calls: repeated(calls, lowered.buckets[rank], count, horizon)
     )

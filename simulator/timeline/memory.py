@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.program.columns import Columns
 from simulator.program.instruction import Instruction
@@ -61,23 +62,35 @@ def usual_memory(
     return steps[chosen]._replace(times=times)
 
 
-def memory_samples(program: Program, posted: Floats, end: Floats) -> list[MemorySamples]:
+def memory_samples(
+    program: Program, posted: Floats, end: Floats, idle: Sequence[int] = ()
+) -> list[MemorySamples]:
     """Return what every rank holds: allocated when an instruction is posted, freed at its end.
 
     At times that are equal but for rounding, what ends frees before what begins allocates. The
-    first sample is what is resident (parameters, gradients, optimizer state).
+    first sample is what is resident (parameters, gradients, optimizer state). Instructions that
+    had nothing to do, `idle`, neither allocate nor free.
     """
+    acts = np.ones(len(program), dtype=bool)
+    acts[list(idle)] = False
     samples, first = [], 0
     for columns, held in zip(program.columns, program.resident, strict=True):
         last = first + len(columns)
         known = {name: nbytes for name, nbytes in held.items() if name in MemoryParts._fields}
         resident = MemoryParts(**known, buffers=sum(held.values()) - sum(known.values()))
-        samples.append(_samples(columns, resident, posted[first:last], end[first:last]))
+        mine = slice(first, last)
+        samples.append(_samples(columns, resident, posted[mine], end[mine], acts[mine]))
         first = last
     return samples
 
 
-def _samples(columns: Columns, resident: MemoryParts, posted: Floats, end: Floats) -> MemorySamples:
+def _samples(
+    columns: Columns,
+    resident: MemoryParts,
+    posted: Floats,
+    end: Floats,
+    acts: npt.NDArray[np.bool_],
+) -> MemorySamples:
     """Return what one rank holds beside and with what is resident."""
     number, tasks = columns.task, columns.tasks
     sizes = {tensor.name: tensor.nbytes for task in tasks for tensor in task.allocates}
@@ -89,6 +102,7 @@ def _samples(columns: Columns, resident: MemoryParts, posted: Floats, end: Float
             losses[row, part_of(name)] += sizes.get(name, 0)
     times = np.concatenate([posted, end])
     changes = np.concatenate([gains.sum(axis=1)[number], -losses.sum(axis=1)[number]])
+    changes *= np.concatenate([acts, acts])
     events = np.flatnonzero(changes)
     order, at = in_order(times[events], changes[events])
     events = events[order]

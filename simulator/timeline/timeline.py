@@ -111,7 +111,8 @@ class Timeline:
             the experiment, and for a measurement its iterations.
         decisions: the spans that met because of when they arrived, in order of time; `accept`
             and `request` index the spans.
-        idle: spans of optimizer steps that had nothing to do: no update was due. They take no
+        idle: spans of what had nothing to do: optimizer steps where no update was due, passes
+            that got no microbatch, and requests for one by who had heard of no more. They take no
             time.
         statistics: figures over all iterations or simulated steps, where there were several.
     """

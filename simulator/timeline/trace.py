@@ -240,14 +240,14 @@ def _events(timeline: Timeline) -> list[dict[str, Any]]:
 
 def _direction(timeline: Timeline, decision: Decision) -> tuple[int, int]:
     """Return the span that sends and the one that receives, of two that met by arrival."""
-    accept, request = decision
-    sends = timeline.kinds[timeline.kind[request]].op is Op.SEND
-    return (request, accept) if sends else (accept, request)
+    sends = timeline.kinds[timeline.kind[decision.request]].op is Op.SEND
+    return (decision.request, decision.accept) if sends else decision
 
 
 def _notes(timeline: Timeline) -> dict[int, dict[str, Any]]:
     """Return, by span, what arrival decided about it."""
-    notes: dict[int, dict[str, Any]] = {span: {"update_due": False} for span in timeline.idle}
+    steps, notes = timeline.of_kind(lambda kind: kind.op is Op.OPTIMIZER_STEP), dict[int, Any]()
+    notes |= {n: {"update_due" if steps[n] else "has_work": False} for n in timeline.idle}
     for accept, request in timeline.decisions:
         rank = timeline.members[timeline.rank[request]]
         notes[accept] = {"serves": f"rank {rank}: {timeline.label(request)}"}

@@ -26,9 +26,11 @@ from simulator.program.tensors import (
 
 def forward(context: RankContext, instruction: Instruction) -> None:
     """Execute `F`, or `R`, which runs it again with the same weights and keeps its graph."""
+    if context.lacks_work(instruction):
+        return
     task, batch = instruction.task, instruction.batch
     segment, parameters = context.segments[task.layers], context.parameters_of(task.layers)
-    data, target = context.batches[batch]
+    data, target = context.data_of(instruction)
     if parameters is not None:
         parameters.use(task.version)
     segment.count_experts(task.op is Op.FORWARD)
@@ -84,6 +86,8 @@ def _keeping_graph(
 
 def backward(context: RankContext, instruction: Instruction) -> None:
     """Execute `B`: gradients of the inputs and, unless the pass is split, of the weights."""
+    if context.lacks_work(instruction):
+        return
     task, batch = instruction.task, instruction.batch
     graph = context.graphs.pop((task.layers[0], batch))
     outputs = context.names[task.layers].outputs

@@ -8,7 +8,7 @@ from runtime.executor.context import RankContext
 from runtime.executor.parameters import Parameters
 from simulator.program.instruction import Instruction
 from simulator.program.tensor_lifetimes import reads_of
-from simulator.program.tensors import TensorKind
+from simulator.program.tensors import WORK, TensorKind
 
 GRADIENTS = (TensorKind.GRADIENT, TensorKind.GRADIENTS)
 
@@ -31,7 +31,8 @@ def receive(context: RankContext, instruction: Instruction) -> None:
     """Receive a tensor into memory that is held from now on."""
     task = instruction.task
     if task.queue:
-        _pull(context, instruction)
+        ask = _ask_for_work if task.tensor == WORK else _pull
+        ask(context, instruction)
         return
     assert task.tensor is not None
     name, parameters = task.tensor, context.parameters_named(task.tensor)
@@ -60,6 +61,16 @@ def _pull(context: RankContext, instruction: Instruction) -> None:
     context.groups.receive(parameters.values, peer, number, tag(instruction))
 
 
+def _ask_for_work(context: RankContext, instruction: Instruction) -> None:
+    """Get the number of a microbatch from the server, unless it has said that there is none."""
+    if context.lacks_work(instruction):
+        return
+    context.groups.announce(instruction)
+    answer = torch.zeros(1, dtype=torch.int64, device=context.rank.device)
+    context.groups.receive(answer, instruction.task.peer, context.rank.number, tag(instruction))
+    context.granted[instruction.batch] = int(answer)
+
+
 def requested(context: RankContext, request: Instruction) -> Parameters:
     """Return the parameters that a request is for, or whose gradients it has."""
     parameters = context.parameters_named(request.task.tensor)
@@ -72,5 +83,5 @@ def tag(instruction: Instruction) -> int:
     """Return a number equal on both sides and different for all messages under way."""
     name = instruction.task.tensor
     assert name is not None
-    number = 2 * name.boundary + (name.kind in GRADIENTS)
+    number = 2 * max(name.boundary, 0) + (name.kind in GRADIENTS)
     return number * 65536 + (instruction.step * 4099 + instruction.microbatch) % 65536

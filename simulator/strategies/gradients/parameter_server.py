@@ -44,8 +44,8 @@ def check(experiment: Experiment) -> None:
     if parallel.servers is not None and not parallel.has_servers:
         raise ExperimentError(
             f"parallel.servers = {parallel.servers!r}: only for parallel.data_style = "
-            "'parameter-server', 'asynchronous', 'stale-synchronous' or 'soft-synchronous', not "
-            f"{parallel.data_style!r}"
+            "'parameter-server', 'work-queue', 'asynchronous', 'stale-synchronous' or "
+            f"'soft-synchronous', not {parallel.data_style!r}"
         )
     if not parallel.has_servers:
         return

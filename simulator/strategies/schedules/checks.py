@@ -14,7 +14,7 @@ def plan_of(experiment: Experiment) -> Plan:
     parallel = experiment.parallel
     return Plan(
         parallel.pipeline,
-        parallel.microbatches,
+        parallel.listed_microbatches,
         parallel.virtual_stages,
         p2p=experiment.workload.p2p,
         memory_limit=parallel.memory_limit,

@@ -33,6 +33,12 @@ def changed(instructions: list[Instruction], op: Op, number: int = 0, **fields: 
     found.task = replace(found.task, **fields)
 
 
+def renamed(instructions: list[Instruction], op: Op, other: Op) -> None:
+    """Give the first instruction of an operation another one, in the queue."""
+    found = next(i for i in instructions if i.task.op is op)
+    found.task = replace(found.task, op=other, queue="server")
+
+
 def barrier(ranks: Lists, before: int) -> None:
     """Let both workers meet before their instruction of this index."""
     task = Task(
@@ -111,7 +117,11 @@ REFUSED: dict[str, tuple[Callable[[Lists], None], str]] = {
     ),
     "a pass with a queue": (
         lambda ranks: changed(ranks[1], Op.FORWARD, 1, queue="server"),
-        "rank 1: F of queue 'server': only messages, ACCEPT and STEP may name a queue",
+        "rank 1: 0F1: FirstCome() hands out no microbatches",
+    ),
+    "a mixing with a queue": (
+        lambda ranks: renamed(ranks[1], Op.FORWARD, Op.MIX),
+        "rank 1: MIX of queue 'server': only messages, passes, ACCEPT and STEP may name a queue",
     ),
     "another policy": (
         lambda ranks: changed(ranks[0], Op.ACCEPT, 1, policy=FirstN(1)),

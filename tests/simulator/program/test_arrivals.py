@@ -5,7 +5,7 @@ from __future__ import annotations
 from parameter_server import server_program
 from simulator.program.accept_queue import Decision
 from simulator.program.arrival import FirstCome, RandomOrder
-from simulator.program.arrivals import NEVER, Arrivals, idle_steps
+from simulator.program.arrivals import NEVER, Arrivals, idle_instructions
 from simulator.program.program import Program
 from simulator.program.walk import Walk
 
@@ -51,7 +51,7 @@ def test_a_step_without_an_update_is_idle() -> None:
     walk = Walk(program())
     walk.complete()
     assert walk.arrivals is not None
-    assert idle_steps(walk.program.queues, walk.arrivals.decisions) == [
+    assert idle_instructions(walk.program.queues, walk.arrivals.decisions) == [
         1,
         5,
         9,
@@ -66,7 +66,7 @@ def test_a_record_decides_again() -> None:
     walk.complete()
     assert walk.arrivals is not None
     assert walk.arrivals.decisions == record
-    assert idle_steps(walk.program.queues, walk.arrivals.decisions) == [1, 5, 7]
+    assert idle_instructions(walk.program.queues, walk.arrivals.decisions) == [1, 5, 7]
 
 
 def test_ordinary_programs_have_no_queues() -> None:

@@ -178,14 +178,15 @@ def test_mfu_counts_the_devices_of_servers() -> None:
         (
             ["parallel.data_style=all-reduce", "parallel.servers=2"],
             "parallel.servers = 2: only for parallel.data_style = 'parameter-server', "
-            "'asynchronous', 'stale-synchronous' or 'soft-synchronous', not 'all-reduce'",
+            "'work-queue', 'asynchronous', 'stale-synchronous' or 'soft-synchronous', not "
+            "'all-reduce'",
         ),
         (["parallel.servers=0"], "parallel.servers = 0: allowed: 'shared', or 1 to 65536"),
         (
             ["parallel.data_style=ring"],
             "parallel.data_style = 'ring': allowed: 'all-reduce', 'parameter-server', "
-            "'asynchronous', 'stale-synchronous', 'soft-synchronous', 'local-sgd', 'diloco' or "
-            "'gossip'",
+            "'work-queue', 'asynchronous', 'stale-synchronous', 'soft-synchronous', 'local-sgd', "
+            "'diloco' or 'gossip'",
         ),
         (
             ["parallel.servers=5"],

@@ -85,7 +85,8 @@ def test_the_optimizer_is_divided_and_nothing_else() -> None:
         (
             ["data=2", "data_style=all-reduce"],
             "parallel.servers = 'shared': only for parallel.data_style = 'parameter-server', "
-            "'asynchronous', 'stale-synchronous' or 'soft-synchronous', not 'all-reduce'",
+            "'work-queue', 'asynchronous', 'stale-synchronous' or 'soft-synchronous', not "
+            "'all-reduce'",
         ),
         (
             ["data=2", "servers=split"],
