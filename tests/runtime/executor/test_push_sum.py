@@ -9,12 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from runtime.executor.context import RankContext
 from runtime.executor.push_sum import PushSum
-from runtime.executor.rank import Rank
-from runtime.progress import Progress
-from runtime.rank.input import batches_of
-from runtime.rank.replay import Mailbox, ReplayWalk
+from runtime.rank.replay import Replay
 from simulator.strategies.lowering import lower
 
 DIRECTED = "0.5,0,0.25,0\n0.5,0.5,0,0.25\n0,0.5,0.5,0\n0,0,0.25,0.75\n"
@@ -33,14 +29,8 @@ class Replicas:
     """All replicas of a plan in this process, whose parameters differ and do not train."""
 
     def __init__(self, experiment: Any) -> None:
-        self.program = lower(experiment)
-        ranks = range(self.program.num_ranks)
-        self.contexts = [
-            RankContext(
-                Rank(experiment, self.program, number, torch.device("cpu"), Progress()), Mailbox(())
-            )
-            for number in ranks
-        ]
+        self._replay = Replay(experiment, lower(experiment))
+        self.contexts, self.run = self._replay.contexts, self._replay.iterate
         torch.manual_seed(0)
         for one in self._sums():
             one.sum.copy_(torch.randint(1, 8, one.sum.shape))  # exact in binary
@@ -53,14 +43,6 @@ class Replicas:
     def buffers(self) -> Tensor:
         """The sum and the weight of every replica."""
         return torch.stack([one.buffer for one in self._sums()])
-
-    def run(self) -> None:
-        """Execute the program once."""
-        mailbox = Mailbox(())
-        for context in self.contexts:
-            context.groups = mailbox
-            context.begin(batches_of(context.rank, 0), ())
-        ReplayWalk(self.program, self.contexts, ()).complete()
 
 
 STILL = {"data": 4, "data_style": "gossip", "push_sum": True, "learning_rate": 1e-300}
