@@ -37,6 +37,7 @@ from simulator.experiment.spelling import (
     register_values,
 )
 from simulator.experiment.workload import Workload
+from simulator.strategies.gradients.ad_psgd import check as check_pairs
 from simulator.strategies.gradients.asynchronous import check as check_workers
 from simulator.strategies.gradients.diloco import check as check_outer_steps
 from simulator.strategies.gradients.fragments import check as check_fragments
@@ -88,6 +89,7 @@ register_checks(
     check_outer_steps,
     check_fragments,
     check_gossip,
+    check_pairs,
     check_transforms,
     check_batch,
     check_degrees,

@@ -22,7 +22,7 @@ from runtime.executor.reception import Reception
 from runtime.models.deferral import Deferred
 from runtime.models.dtypes import TORCH_DTYPE
 from runtime.models.segment import Segment, boundary
-from simulator.program.accept_queue import Decision
+from simulator.program.accept_queue import Decision, is_dependent
 from simulator.program.arrival import Outcome
 from simulator.program.arrivals import acceptance_of
 from simulator.program.batch import Batch
@@ -106,9 +106,8 @@ class RankContext:
             layers: BoundaryNames.of(segment, flow) for layers, segment in self.segments.items()
         }
         tasks = dict.fromkeys(i.task for i in rank.instructions)
-        named = {task.tensor for task in tasks if task.tensor}
         self.parameters = parameters_of(
-            experiment, rank.buckets, self.segments, rank.number, device, named
+            experiment, rank.buckets, self.segments, rank.number, device, tasks
         )
         self._of_layers = {
             layers: parameters
@@ -186,7 +185,7 @@ class RankContext:
 
     def outcome_of(self, step: Instruction) -> Outcome | None:
         """Return what arrival decided about an optimizer step; None: it is always carried out."""
-        if not step.task.queue or step.task.op is not Op.OPTIMIZER_STEP:
+        if not step.task.queue or not is_dependent(step.task):
             return None
         return self.receptions[step.task.queue].outcome_of(step.uid)
 

@@ -44,7 +44,8 @@ class NullGroups(Groups):
     def hear(self, queue: AcceptQueue, number: int) -> int:
         """Return the requests of all workers in turn, each in the time of a message."""
         time.sleep(self._seconds(Op.SEND, 2, ANNOUNCEMENT_BYTES))
-        rounds = zip_longest(*queue.requests.values(), fillvalue=-1)
+        others = [uids for rank, uids in queue.requests.items() if rank != queue.server]
+        rounds = zip_longest(*others, fillvalue=-1)
         return [uid for uids in rounds for uid in uids if uid >= 0][number]
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from runtime.executor.observers import Observer
+from simulator.program.accept_queue import is_local
 from simulator.program.instruction import Instruction
 from simulator.program.operations import COMMUNICATION, MESSAGES
 from simulator.program.stream import Stream
@@ -72,7 +73,7 @@ class Pacing(Observer):
             [self._origin, self._free.get(task.stream, 0.0)]
             + [self._due[other.index] for other in instruction.after]
         )
-        if task.op in COMMUNICATION:  # begins when all are there
+        if task.op in COMMUNICATION or is_local(task):  # begins when all are there
             transfer = ("message" if task.op in MESSAGES else task.op.value, task.nbytes)
             took = now - begin
             self.fastest[transfer] = min(took, self.fastest.get(transfer, took))

@@ -32,6 +32,7 @@ class Parameters:
         bucket: what the program says of them; None: they are whole, on this rank alone.
         rank: the number of this rank.
         is_pushed: what is updated is the sum of push-sum.
+        is_apart: what is updated is kept apart from the weights that passes use.
 
     Attributes:
         optimizer: None where a server updates them.
@@ -50,6 +51,7 @@ class Parameters:
         bucket: Bucket | None = None,
         rank: int = 0,
         is_pushed: bool = False,
+        is_apart: bool = False,
     ):
         self.bucket = bucket or Bucket(tuple((s.first, s.last) for s in segments))
         self._slots = [
@@ -79,8 +81,8 @@ class Parameters:
         self.newest = self.active = 0
         updates = self.bucket.is_updated_by(rank)
         masters = updates and experiment.workload.has_master_weights
-        wide = torch.float32 if masters else dtype
-        self._master = torch.empty_like(mine, dtype=wide) if masters else None
+        self._is_apart, wide = is_apart, torch.float32 if masters else dtype
+        self._master = torch.empty_like(mine, dtype=wide) if masters or is_apart else None
         self.push_sum = PushSum(mine, wide) if is_pushed else None
         if self.push_sum is not None:
             self._master = self.push_sum.sum
@@ -116,6 +118,11 @@ class Parameters:
         return self.shard if self._master is None else self._master
 
     @property
+    def offered(self) -> Tensor:
+        """The newest weights, where others ask for them: not the copy that passes use, if any."""
+        return self.precise if self._is_apart else self.values
+
+    @property
     def exchanged(self) -> Tensor:
         """`precise`, as replicas exchange it: of push-sum with its weight."""
         return self.precise if self.push_sum is None else self.push_sum.buffer
@@ -124,6 +131,11 @@ class Parameters:
     def estimate(self) -> Tensor:
         """`precise`, or what the sum and the weight of push-sum say of it."""
         return self.precise if self.push_sum is None else self.push_sum.ratio()
+
+    @property
+    def used(self) -> Tensor:
+        """`estimate`, or the copy that passes use."""
+        return self.values if self._is_apart else self.estimate
 
     def round(self) -> None:
         """Let the newest weights follow what has become of `precise`."""
@@ -165,8 +177,8 @@ class Parameters:
     @property
     def optimizer_bytes(self) -> int:
         """The bytes kept for updates: the optimizer's state and fp32 master weights."""
-        state = 0 if self.optimizer is None else self.optimizer.nbytes
-        return state + (0 if self._master is None else self.exchanged.nbytes)
+        kept = 0 if self._master is None else self.exchanged.nbytes
+        return kept + (0 if self.optimizer is None else self.optimizer.nbytes)
 
     def scaled_gradients(self, factor: float | Tensor | None = None) -> Tensor:
         """Return this rank's part of the gradients × `factor`, in the master weights' type."""

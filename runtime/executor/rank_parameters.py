@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -10,6 +10,8 @@ from runtime.executor.parameters import Parameters
 from runtime.models.segment import Segment
 from simulator.experiment.experiment import Experiment
 from simulator.program.bucket import Bucket
+from simulator.program.operations import Op
+from simulator.program.task import Task
 from simulator.program.tensors import TensorName, pushed_sum
 
 
@@ -19,7 +21,7 @@ def parameters_of(
     segments: dict[tuple[int, int], Segment],
     rank: int,
     device: torch.device,
-    named: Collection[TensorName] = (),
+    tasks: Iterable[Task] = (),
 ) -> dict[TensorName, Parameters]:
     """Return flat buffers for every bucket of a rank, by its name.
 
@@ -30,7 +32,8 @@ def parameters_of(
             starts from the parameters of the first rank that has the bucket.
         rank: its number.
         device: where its tensors live.
-        named: the tensors of its instructions.
+        tasks: those of its instructions, which say what is exchanged as a sum, and copied for
+            passes.
     """
 
     def modules(bucket: Bucket) -> list[Segment]:
@@ -39,9 +42,16 @@ def parameters_of(
         coordinate = experiment.mesh.coordinate(bucket.replicas[0])
         return [Segment(experiment, *layers, device, coordinate) for layers in bucket.segments]
 
+    named = {task.tensor for task in tasks}
+    apart = {task.tensor for task in tasks if task.op is Op.SNAPSHOT and not task.allocates}
     return {
         bucket.name: Parameters(
-            experiment, modules(bucket), bucket, rank, pushed_sum(bucket.weights) in named
+            experiment,
+            modules(bucket),
+            bucket,
+            rank,
+            pushed_sum(bucket.weights) in named,
+            bucket.weights in apart,
         )
         for bucket in buckets
     }

@@ -29,7 +29,9 @@ class Reception:
         self._waiting: list[Request] = []
         self._changed = threading.Condition()
         self._error: Exception | None = None
-        self._hear, self._count = hear, len(queue.accepts)
+        self._done: set[int] = set()
+        local = len(queue.requests.get(queue.server, ()))
+        self._hear, self._count = hear, len(queue.accepts) - local
         threading.Thread(target=self._listen, name=f"reception {queue.name}", daemon=True).start()
 
     def serve(self, timeout_s: float) -> tuple[Request, Outcome]:
@@ -50,6 +52,28 @@ class Reception:
                 self._changed.wait(left)
             self._waiting.remove(request)
             return request, self.acceptance.accept(request)
+
+    def come(self, uid: int) -> None:
+        """Let a local request wait, by its uid."""
+        with self._changed:
+            self._waiting.append(self.acceptance.queue.by_uid[uid])
+            self._changed.notify_all()
+
+    def carried_out(self, uid: int) -> None:
+        """Tell who waits that its local request has been carried out."""
+        with self._changed:
+            self._done.add(uid)
+            self._changed.notify_all()
+
+    def wait_for(self, uid: int, timeout_s: float) -> None:
+        """Wait until a local request has been carried out.
+
+        Raises:
+            TimeoutError: it was not for so long.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: uid in self._done, timeout_s):
+                raise TimeoutError(f"not served within {timeout_s:g} s")
 
     def outcome_of(self, step: int) -> Outcome:
         """Return what the request before an optimizer step means, by the uid of the step."""

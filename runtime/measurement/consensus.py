@@ -41,7 +41,7 @@ class ConsensusObserver(Observer):
         if self.is_armed and instruction.task.op is Op.OPTIMIZER_STEP:
             for parameters in self._context.updated_by(instruction.task):
                 key = instruction.step, parameters.bucket.name
-                self.copies[key] = parameters.estimate.to("cpu", copy=True)
+                self.copies[key] = parameters.used.to("cpu", copy=True)
 
     def distances(self) -> list[float]:
         """Return the distance in each step, and at the end; every rank must ask together."""

@@ -43,7 +43,8 @@ class Exchange(Groups):
         """Return the request that was served as the next one."""
         if queue.name not in self._served:
             served = [made.request for made in self._record if made.request in queue.by_uid]
-            self._served[queue.name] = served
+            theirs = [uid for uid in served if queue.by_uid[uid].rank != queue.server]
+            self._served[queue.name] = theirs
         return self._served[queue.name][number]
 
     def send(self, tensor: Tensor, source: int, target: int, tag: int) -> None:

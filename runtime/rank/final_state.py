@@ -19,7 +19,7 @@ def parameters_norm(context: RankContext) -> float:
     """
     rank = context.rank.number
     square = torch.zeros(1, dtype=torch.float64)
-    servers = {queue.server for queue in context.rank.program.queues if queue.pushes}
+    servers = {queue.server for queue in context.rank.program.queues if queue.steps}
     counted = servers or {*model_ranks(context.rank.experiment, 0)}
     for parameters in context.parameters.values():
         bucket = parameters.bucket

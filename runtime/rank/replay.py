@@ -24,7 +24,7 @@ from runtime.rank.input import BatchesOnDemand
 from simulator.experiment.experiment import Experiment
 from simulator.program.accept_queue import Decision
 from simulator.program.instruction import Instruction
-from simulator.program.operations import Op
+from simulator.program.operations import COMMUNICATION, Op
 from simulator.program.program import Program
 from simulator.program.stream import COMPUTE_STREAM
 from simulator.program.walk import Walk
@@ -129,6 +129,9 @@ class ReplayWalk(Walk):
             self.left_out = True
             return
         members = [self._listed[uid] for uid in participants]
+        if len(members) == 2 and members[0].task.op not in COMMUNICATION:
+            asked = members.pop(0)  # a local request, which the other one carries out
+            self._contexts[asked.rank].receptions[asked.task.queue].come(asked.uid)
         if len(members) == 2 and _receives(members[0], members[1]):
             members.reverse()
         for wait in [self._execute(member) for member in members]:

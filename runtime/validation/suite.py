@@ -122,6 +122,8 @@ def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
     mixed: Keys = {"parallel.data_style": "gossip", "parallel.topology": "one-peer-exponential"}
     mixed = data | mixed | {"run.horizon": 4, "run.iterations": 5}
     yield "gossip", "data parallel", mixed
+    pairs = {"parallel.data_style": "ad-psgd", "parallel.topology": "ring", "run.horizon": 4}
+    yield "AD-PSGD", "data parallel", data | pairs
     yield "gossip, push-sum", "data parallel", mixed | {"parallel.push_sum": True}
 
 

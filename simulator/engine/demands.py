@@ -81,6 +81,8 @@ class Demands:
         first = participants[0]
         of_links = self._of_links.get((first.rank, id(first.task)), ())
         use: dict[Resource, float] = {}
+        if first.task.op not in COMMUNICATION:
+            participants = participants[:1]  # who accepts it has no part in it
         for member in participants if self._beside or self._all_beside else ():
             if self._all_beside or member.uid in self._beside:
                 resource = self.cluster.compute_resource(member.rank)

@@ -33,7 +33,8 @@ class Parallel(Section):
             with updates by the mean of several of them;
             "local-sgd" lets each update by its own, and averages parameters now and then;
             "diloco" also takes a step of an outer optimizer with how much they have changed;
-            "gossip" lets each mix its parameters with those of neighbours in every step.
+            "gossip" lets each mix its parameters with those of neighbours in every step,
+            "ad-psgd" with those of one neighbour at a time, at its own pace.
         servers: number of these servers, ranks behind those of the mesh; unset, 1. "shared": the
             trainers themselves, each of some buckets.
         policy: whom a server of data_style "asynchronous" serves next, and when it updates; by
@@ -93,6 +94,7 @@ class Parallel(Section):
         "local-sgd",
         "diloco",
         "gossip",
+        "ad-psgd",
     ] = "all-reduce"
     servers: Degree | Literal["shared"] | None = None
     policy: str = "first-come"
@@ -147,7 +149,7 @@ class Parallel(Section):
     @property
     def has_servers(self) -> bool:
         """Tell whether servers update the parameters."""
-        return self.data_style == "parameter-server" or self.has_arrivals
+        return self.data_style in ("parameter-server", "work-queue") or self.is_asynchronous
 
     @property
     def shares_servers(self) -> bool:
@@ -165,9 +167,14 @@ class Parallel(Section):
         return self.data_style == "work-queue"
 
     @property
+    def averages_pairs(self) -> bool:
+        """Tell whether replicas average with one neighbour at a time, who serves who comes."""
+        return self.data_style == "ad-psgd"
+
+    @property
     def has_arrivals(self) -> bool:
         """Tell whether a server serves requests as they come, for whatever they ask."""
-        return self.is_asynchronous or self.hands_out_work
+        return self.is_asynchronous or self.hands_out_work or self.averages_pairs
 
     @property
     def listed_microbatches(self) -> int:
@@ -177,7 +184,7 @@ class Parallel(Section):
     @property
     def is_local(self) -> bool:
         """Tell whether replicas update their parameters by gradients of their own."""
-        return self.data_style in ("local-sgd", "diloco", "gossip")
+        return self.data_style in ("local-sgd", "diloco", "gossip", "ad-psgd")
 
     @property
     def has_neighbours(self) -> bool:
@@ -194,7 +201,7 @@ class Parallel(Section):
     @property
     def averaged_shares(self) -> int:
         """Number of shares of the batch whose mean gradient a rank hands on or updates with."""
-        if self.has_arrivals:
+        if self.is_asynchronous or self.hands_out_work:
             return 1
         return self.batch_shares // (self.axis_size("data") if self.is_local else 1)
 

@@ -11,8 +11,11 @@ from typing import NamedTuple
 from simulator.program.arrival import Outcome, Policy, Request, Served
 from simulator.program.batch import Batch
 from simulator.program.columns import Columns
-from simulator.program.operations import RUNS_OF_PASSES, Op
+from simulator.program.operations import MESSAGES, RUNS_OF_PASSES, Op
 from simulator.program.task import Task
+
+LOCAL = frozenset({Op.SNAPSHOT, Op.OPTIMIZER_STEP})
+"""Operations that may be a request of the rank that accepts: what reads or updates parameters."""
 
 
 class Decision(NamedTuple):
@@ -158,7 +161,7 @@ def queues_of(
         policies = {task.queue: task.policy for task in columns.tasks if task.policy is not None}
         for name in dict.fromkeys(task.queue for task in columns.tasks if task.queue):
             mine = partial(_uids, columns, first, name)
-            asked = mine(lambda task: task.op in (Op.SEND, Op.RECV))
+            asked = mine(is_request)
             if asked:
                 requests.setdefault(name, {})[rank] = asked
                 pushes.setdefault(name, set()).update(mine(lambda task: task.op is Op.SEND))
@@ -178,7 +181,7 @@ def queues_of(
                 )
             if name in policies:
                 accepts[name] = rank, policies[name], mine(lambda task: task.op is Op.ACCEPT)
-                steps[name] = mine(lambda task: task.op is Op.OPTIMIZER_STEP)
+                steps[name] = mine(is_dependent)
     return [
         AcceptQueue(
             name,
@@ -193,6 +196,21 @@ def queues_of(
         )
         for name, (server, policy, uids) in sorted(accepts.items())
     ]
+
+
+def is_request(task: Task) -> bool:
+    """Tell whether a task of a queue waits to be served: a message, or a local request."""
+    return task.op in MESSAGES or is_local(task)
+
+
+def is_local(task: Task) -> bool:
+    """Tell whether a task is a request of the rank that accepts it, which it names as the peer."""
+    return bool(task.queue) and task.op in LOCAL and task.peer >= 0
+
+
+def is_dependent(task: Task) -> bool:
+    """Tell whether a task of a queue is an optimizer step that depends on who was served."""
+    return task.op is Op.OPTIMIZER_STEP and task.peer < 0
 
 
 def _batch(columns: Columns, position: int) -> Batch:

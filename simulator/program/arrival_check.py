@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from simulator.program.accept_queue import AcceptQueue
+from simulator.program.accept_queue import LOCAL, AcceptQueue, is_dependent
 from simulator.program.errors import ProgramError
 from simulator.program.instruction import Instruction
 from simulator.program.operations import MESSAGES, RUNS_OF_PASSES, Op
 from simulator.program.program import Program
 from simulator.program.vector_clocks import Order, clocks
 
-QUEUED = MESSAGES | RUNS_OF_PASSES | {Op.ACCEPT, Op.OPTIMIZER_STEP}
+QUEUED = MESSAGES | RUNS_OF_PASSES | LOCAL | {Op.ACCEPT}
 """Operations that may name a queue."""
 
 
@@ -67,6 +67,8 @@ def _check_fields(program: Program) -> None:
                 )
             if (task.op is Op.ACCEPT) != (task.policy is not None) or not task.queue:
                 raise ProgramError(f"{where}: an ACCEPT, and nothing else, names queue and policy")
+            if task.op in LOCAL and not is_dependent(task) and task.peer != rank:
+                raise ProgramError(f"{where}: is for rank {task.peer}; allowed: rank {rank}")
             if task.op is Op.ACCEPT and servers.setdefault(task.queue, rank) != rank:
                 raise ProgramError(
                     f"{where}: rank {servers[task.queue]} accepts from it, too; allowed: one rank"

@@ -18,7 +18,7 @@ def arrival_staleness(program: Program, decisions: Sequence[Decision]) -> list[S
         decisions: who met whom, in order.
     """
     rows: list[StageStaleness] = []
-    for queue in (queue for queue in program.queues if queue.pushes):
+    for queue in (queue for queue in program.queues if queue.steps):
         acceptance = replayed(queue, decisions)
         behind: dict[int, list[int | None]] = {rank: [] for rank in sorted(queue.requests)}
         for decision, outcome in zip(acceptance.decisions, acceptance.outcomes, strict=True):

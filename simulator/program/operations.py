@@ -133,7 +133,8 @@ ROWS = (
         Formula.COPYING,
         Look("snapshot", (0.15, 0.15), ".."),
         ("0SNAPSHOT",),
-        "copy parameters as they are now, for an average that goes on beside updates of them",
+        "copy parameters as they are now, for an average, or for passes, that go on beside changes "
+        "of them",
     ),
     Operation(
         Op.OUTER_STEP,

@@ -27,7 +27,8 @@ class Task:
         segment: the piece of the stage; -1: the whole stage.
         mnemonic: the name in labels; empty: that of `op`.
         stream: the queue of its rank in which it takes its turn.
-        peer: for a message the other rank.
+        peer: for a message the other rank; for a local request, which an `ACCEPT` of this rank
+            serves, the rank itself.
         group: for a collective the ranks that take part; for an `ACCEPT` those that may be
             served.
         tensor: the tensor that is sent or reduced; both sides of a message name the same. Of an

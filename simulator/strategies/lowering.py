@@ -14,6 +14,7 @@ from simulator.program.check import check_program
 from simulator.program.errors import ProgramError
 from simulator.program.gc_pause import paused_gc
 from simulator.program.program import Program, members_of
+from simulator.strategies.gradients.ad_psgd import average_pairs
 from simulator.strategies.gradients.all_reduce import insert_reductions
 from simulator.strategies.gradients.asynchronous import serve_by_arrival
 from simulator.strategies.gradients.buckets import bind_buckets
@@ -124,6 +125,11 @@ CHAIN = (
         "replicas mix their parameters with those of neighbours",
         mix_parameters,
         lambda experiment: experiment.parallel.data_style == "gossip",
+    ),
+    Transform(
+        "replicas average in pairs as they come",
+        average_pairs,
+        lambda experiment: experiment.parallel.averages_pairs,
     ),
     Transform(
         "a server hands out microbatches",

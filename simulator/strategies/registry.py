@@ -10,6 +10,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.strategies import user_transforms
 from simulator.strategies.gradients import policies
+from simulator.strategies.gradients.ad_psgd import check as check_pairs
 from simulator.strategies.gradients.asynchronous import check as check_workers
 from simulator.strategies.gradients.diloco import check as check_outer_steps
 from simulator.strategies.gradients.fragments import check as check_fragments
@@ -119,6 +120,14 @@ OURS = (
         "replicas mix parameters with neighbours: ring, torus, exponential graphs; push-sum",
         lambda e: e.parallel.data_style == "gossip",
         (check_gossip,),
+    ),
+    Strategy(
+        "AD-PSGD",
+        DATA,
+        'parallel.data_style = "ad-psgd", topology',
+        "replicas average with one random neighbour at a time, each at its own pace",
+        lambda e: e.parallel.averages_pairs,
+        (check_pairs,),
     ),
     Strategy(
         "sharded data parallel",

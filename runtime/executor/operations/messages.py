@@ -7,6 +7,7 @@ import torch
 from runtime.executor.context import RankContext
 from runtime.executor.parameters import Parameters
 from simulator.program.instruction import Instruction
+from simulator.program.task import Task
 from simulator.program.tensor_lifetimes import reads_of
 from simulator.program.tensors import WORK, TensorKind
 
@@ -45,12 +46,20 @@ def receive(context: RankContext, instruction: Instruction) -> None:
 
 
 def _push(context: RankContext, instruction: Instruction) -> None:
-    """Give gradients to the server that accepts them; they begin again from zero."""
+    """Give parameters to who accepts them, or gradients, which begin again from zero."""
     parameters = requested(context, instruction)
     context.groups.announce(instruction)
     peer, number = instruction.task.peer, context.rank.number
+    if gives_parameters(instruction.task):
+        context.groups.send(parameters.values, number, peer, tag(instruction))
+        return
     context.groups.send(parameters.reduced, number, peer, tag(instruction))
     parameters.zero_gradients()
+
+
+def gives_parameters(task: Task) -> bool:
+    """Tell whether what a push gives are parameters, not gradients."""
+    return task.tensor is not None and task.tensor.kind is TensorKind.PARAMETERS
 
 
 def _pull(context: RankContext, instruction: Instruction) -> None:

@@ -18,9 +18,12 @@ def mix(context: RankContext, instruction: Instruction) -> None:
 
 
 def snapshot(context: RankContext, instruction: Instruction) -> None:
-    """Copy parameters as they are now."""
-    (made,) = instruction.task.allocates
-    context.put(made.name, requested(context, instruction).precise.clone(), instruction)
+    """Copy parameters as they are now: into a tensor, or into the weights that passes use."""
+    parameters = requested(context, instruction)
+    if not instruction.task.allocates:
+        parameters.round()
+    for made in instruction.task.allocates:
+        context.put(made.name, parameters.precise.clone(), instruction)
 
 
 def outer_step(context: RankContext, instruction: Instruction) -> None:

@@ -40,10 +40,10 @@ def check(experiment: Experiment) -> None:
     """
     parallel = experiment.parallel
     if parallel.data_style != "gossip":
-        if parallel.topology is not None:
+        if parallel.topology is not None and not parallel.averages_pairs:
             raise ExperimentError(
                 f"parallel.topology = {parallel.topology!r}: only for parallel.data_style = "
-                f"'gossip', not {parallel.data_style!r}"
+                f"'gossip' or 'ad-psgd', not {parallel.data_style!r}"
             )
         if parallel.push_sum:
             raise ExperimentError(

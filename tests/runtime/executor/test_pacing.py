@@ -16,6 +16,7 @@ from simulator.analysis.comparison import compare_timelines
 from simulator.cli.results import print_result
 from simulator.cluster.resolve import resolve
 from simulator.prediction import predict
+from simulator.program.operations import Op
 from simulator.program.stream import COMPUTE_STREAM
 
 SLEPT = []
@@ -68,6 +69,18 @@ def test_real_work_is_filled_up_and_what_overran_is_counted(clock, instructions)
         "largest_ratio": 1.5,
         "where": f"rank 0, {first.label}",
     }
+
+
+def test_a_local_request_begins_when_it_is_its_turn(clock, experiment):
+    """It is stretched from then on, not from when it was ready."""
+    program = lower(experiment(data=2, data_style="ad-psgd", topology="ring", model="mlp"))
+    copy = next(i for i in program.ranks[1] if i.task.queue and i.task.op is Op.SNAPSHOT)
+    pacing = Pacing(lambda _: 1.0)
+    pacing.begin_step()
+    posted = clock.now
+    clock.now += 5.0  # others were served
+    pacing.after(copy, posted)
+    assert SLEPT == [1.0]
 
 
 def test_host_time_and_oversleeping_do_not_add_up(clock, instructions):

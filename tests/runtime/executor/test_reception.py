@@ -9,6 +9,7 @@ import pytest
 
 from parameter_server import server_program
 from runtime.executor.reception import Reception
+from simulator import load, lower
 from simulator.program.accept_queue import Acceptance, Decision
 from simulator.program.arrival import BoundedStaleness, FirstCome, Policy
 
@@ -76,3 +77,24 @@ def test_what_goes_wrong_is_raised_where_somebody_waits() -> None:
     bell.ring(RuntimeError("Connection closed by peer"))
     with pytest.raises(RuntimeError, match="Connection closed by peer"):
         bell.reception.serve(60.0)
+
+
+def test_a_local_request_waits_until_it_is_carried_out() -> None:
+    """Rank 1 of two replicas that average serves itself, and listens for rank 0 alone."""
+    keys = ["data=2", "pipeline=1", "data_style=ad-psgd", "topology=ring", "model=mlp"]
+    (found,) = lower(load(None, keys)).queues
+    heard: queue.SimpleQueue[int] = queue.SimpleQueue()
+    reception = Reception(Acceptance(found), lambda number: heard.get(timeout=60))
+    copy, update = found.requests[1]
+    with pytest.raises(TimeoutError, match="not served within 0 s"):
+        reception.wait_for(copy, 0.0)
+    reception.come(copy)
+    assert reception.serve(60.0)[0].uid == copy
+    reception.carried_out(copy)
+    reception.wait_for(copy, 60.0)
+    push, pull = found.requests[0]
+    heard.put(push)
+    assert reception.serve(60.0)[0].uid == push
+    reception.come(update)  # while the pair averages
+    heard.put(pull)
+    assert [reception.serve(60.0)[0].uid for _ in range(2)] == [pull, update]
