@@ -13,7 +13,9 @@ from runtime.launch.job import Job
 from runtime.launch.launcher import OnProgress
 from runtime.learning.virtual_run import TimedProgram, VirtualRun, of_steps, until
 from simulator.analysis.learning import SMOOTHING_STEPS, Learning, LearningCurve
+from simulator.analysis.memory_fit import memory_fit
 from simulator.analysis.traffic import bytes_sent
+from simulator.analysis.validated import caveats
 from simulator.cluster.cluster import Cluster
 from simulator.experiment.describe import describe_plan
 from simulator.experiment.experiment import Experiment
@@ -225,7 +227,10 @@ def workload_of(experiment: Experiment) -> str:
 
 def notes_of(curve: LearningCurve, run: VirtualRun, steps: int | None) -> list[str]:
     """Return what the reader should know of one plan."""
-    notes = [*run.experiment.notes, *run.cluster.notes]
+    notes = [*run.experiment.notes, *run.cluster.notes, *caveats(run.experiment, run.cluster)]
+    fit = memory_fit(run.first.timeline, run.cluster)
+    if not fit.fits:
+        notes.append(f"{curve.name}: on {curve.cluster}, {fit}")
     if steps is not None and curve.steps != steps:
         notes.append(
             f"{curve.name}: {curve.steps} steps instead of {steps}, so that its last period is "

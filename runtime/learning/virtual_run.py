@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -57,13 +58,18 @@ class VirtualRun:
 
     def timed(self) -> Iterator[TimedProgram]:
         """Yield the times of every iteration; one begins when the one before has ended."""
-        begin, known = 0.0, None
-        vary = RankSpeeds(self.experiment).vary
+        begin, known = 0.0, self.first
+        differ = RankSpeeds(self.experiment).vary or self.cluster.profile is not None
         for number in range(self.iterations):
-            if known is None or vary or self.cluster.profile is not None:
+            if number and differ:
                 known = predicted(self.experiment, self.program, self.cluster, number)
             yield known.later(begin)
             begin += known.timeline.iteration_time
+
+    @cached_property
+    def first(self) -> TimedProgram:
+        """The times of the first iteration."""
+        return predicted(self.experiment, self.program, self.cluster)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +173,7 @@ def until(experiment: Experiment, end_s: float, cluster: Cluster) -> VirtualRun:
 
 def _covered(run: VirtualRun) -> float:
     """Return until when every worker is busy, seconds."""
-    first = next(run.timed())
+    first = run.first
     ends = np.split(first.end, run.program.begins[1:])
     workers = ends[: run.experiment.parallel.num_trainers]
     busy = min(float(of_rank.max(initial=0.0)) for of_rank in workers)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from runtime.learning.learning import learn
+from simulator.cluster.resolve import resolve
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import experiment
 from simulator.prediction import predict
@@ -99,6 +101,10 @@ def test_notes_say_what_does_not_compare() -> None:
     assert any("4 steps instead of 3" in note for note in learn([local], steps=3).notes)
     wild = learn([experiment(**TINY | {"learning_rate": 1e9, "dtype": "fp32"})], steps=12)
     assert any("diverges" in note for note in wild.notes)
+    small = resolve(one)
+    kinds = {name: replace(kind, memory_bytes=1) for name, kind in small.kinds.items()}
+    full = learn([one], steps=1, cluster=replace(small, kinds=kinds), names=["full"])
+    assert any("full: on laptop, memory: " in note for note in full.notes)
 
 
 @pytest.mark.parametrize(
