@@ -14,9 +14,10 @@ def step_seconds(
 def plan() -> dict[str, object]:
     """A plan, {"fragments": …, "overlap_steps": …}, with a speed-up of 3.45 on four machines.
 
-    ``lesson_tools.on_slow_network`` predicts it: {"data_style": "diloco", "sync_period": 16} and
-    yours. At most 3 overlap_steps. "bucket_mb" may be in it, too; it is 100.0 there, and a
-    fragment has whole buckets. ``lesson_tools.speed_up`` is the speed-up.
+    ``predict(lesson_tools.on_slow_network(keys))`` predicts it, with "data_style": "diloco",
+    "sync_period": 16 and yours as keys, and ``lesson_tools.speed_up`` of that is the speed-up.
+    At most 3 overlap_steps. A fragment has whole buckets; "bucket_mb", 100.0 there, may be in
+    the plan, too.
     """
     raise NotImplementedError
 

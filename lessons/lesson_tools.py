@@ -8,6 +8,7 @@ from typing import Any
 
 from twinline import (
     COMPUTE_STREAM,
+    Chart,
     Experiment,
     ExperimentError,
     Op,
@@ -25,7 +26,6 @@ from twinline import (
     describe_plan,
     parse,
     percent,
-    predict,
     seconds,
     timeline_figure,
     timelines_figure,
@@ -94,20 +94,22 @@ def speed_up(prediction: Prediction) -> float:
     )
 
 
-def on_slow_network(plan: dict[str, Any]) -> Prediction:
-    """Predict GPT-2 on four machines with 1 Gbit/s between them, for one period of `plan`.
+def on_slow_network(
+    plan: dict[str, Any], workload: dict[str, Any] | None = None, **run: Any
+) -> Experiment:
+    """Return `plan` for four machines with 1 Gbit/s between them, for one period.
 
-    Gossip with one neighbour has come round in two steps.
+    Gossip with one neighbour has come round in two steps. Unless `workload` says otherwise,
+    they train GPT-2, with eight sequences each.
     """
-    return predict(
-        parse(
-            {
-                "workload": GPT_2 | {"global_batch": 4 * 8},
-                "parallel": {"data": 4, "bucket_mb": 100.0} | plan,
-                "run": {"horizon": plan.get("sync_period", 2 if "topology" in plan else 1)},
-                "cluster": SLOW_NETWORK,
-            }
-        )
+    horizon = plan.get("sync_period", 2 if "topology" in plan else 1)
+    return parse(
+        {
+            "workload": workload or GPT_2 | {"global_batch": 4 * 8},
+            "parallel": {"data": 4, "bucket_mb": 100.0} | plan,
+            "run": {"horizon": horizon} | run,
+            "cluster": SLOW_NETWORK,
+        }
     )
 
 
@@ -128,19 +130,22 @@ def fits(prediction: Prediction) -> bool:
 
 def draw(name: str, title: str, *timelines: Timeline) -> None:
     """Draw one timeline, or two one above the other, to ``twinline-out/lessons/NAME``."""
-    path = PICTURES / name
     if len(timelines) == 1:
         figure = timeline_figure(timelines[0], title=title)
     else:
         figure = comparison_figure(*timelines, title=title)
-    figure.save(path)
-    print(f"wrote {path}")
+    save(name, figure)
 
 
 def draw_panels(name: str, title: str, timelines: Mapping[str, Timeline]) -> None:
     """Draw timelines under each other, by the names of their panels, without their memory."""
+    save(name, timelines_figure(timelines, title=title))
+
+
+def save(name: str, figure: Chart) -> None:
+    """Write a picture to ``twinline-out/lessons/NAME``."""
     path = PICTURES / name
-    timelines_figure(timelines, title=title).save(path)
+    figure.save(path)
     print(f"wrote {path}")
 
 
@@ -182,7 +187,7 @@ def show_gap(name: str, outcome: Outcome) -> None:
     horizon = predicted.program.horizon
     print(
         f"{name}: {'step' if horizon == 1 else f'{horizon} steps'} simulated "
-        f" {seconds(predicted.iteration_time_s)}, measured "
+        f"{seconds(predicted.iteration_time_s)}, measured "
         f"{seconds(measured.iteration_time_s)}, error {percent(error, signed=True)}, "
         f"noise {percent(noise)}: "
         + ("nothing to explain" if abs(error) <= noise else "more than noise")

@@ -13,6 +13,7 @@ import pytest
 from lessons import check, lesson_tools
 from lessons.checks import lesson_01, lesson_02
 from simulator import parse, predict
+from twinline import learn
 
 LESSONS = Path(check.__file__).parent
 SCRIPTS = {path.stem[:2]: path for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))}
@@ -35,7 +36,7 @@ EXPECTED = {
         ["deadlock: rank 0 waits in 0RECV_B0; rank 1 waits in 1RECV_F1", "2/1       2/1"],
     ),
     "05": (
-        ["05-simulated", "05-compare"],
+        ["05-simulated", "05-compare", "05-learning"],
         [
             "s2:0OUTER       [compute]  after s1:0AVERAGE, s2:0STEP",
             "streaming, H = 16       656 ms     739 ms      3.55    0.01",
@@ -274,3 +275,17 @@ def test_numbers_quoted_in_the_prose():
     workload = lesson_tools.GPT_1B | {"global_batch": 64}
     slow = predict(parse({"workload": workload, "parallel": {"data": 16}, "cluster": cluster}))
     assert 5 < 16 * lesson_tools.work_seconds(slow)[0] / slow.iteration_time_s < 7
+
+
+def test_a_high_rate_needs_short_periods():
+    """Lesson 5 says so of four machines, and names the rates and periods."""
+    workload = {"model": "mlp", "layers": 2, "hidden": 64, "sequence": 8, "global_batch": 4}
+    cases = [(3.0, 16), (4.0, 4), (4.0, 16)]
+    plans = [
+        lesson_tools.on_slow_network(
+            {"data_style": "local-sgd", "sync_period": period}, workload, learning_rate=rate
+        )
+        for rate, period in cases
+    ]
+    found = [curve.is_finite for curve in learn(plans, steps=32).curves]
+    assert found == [True, True, False]

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from lessons import lesson_tools
 from lessons.checks.tools import expect, near
-from twinline import Op, ring_seconds
+from twinline import Op, predict, ring_seconds
 
 
 def local_steps_formula(answers: ModuleType) -> str:
@@ -32,8 +32,8 @@ def hidden(answers: ModuleType) -> str:
         isinstance(plan, dict) and needed <= set(plan) <= allowed,
         f"{plan!r}: expected the keys fragments and overlap_steps",
     )
-    prediction = lesson_tools.on_slow_network({"data_style": "diloco", "sync_period": 16} | plan)
-    speed_up = lesson_tools.speed_up(prediction)
+    keys = {"data_style": "diloco", "sync_period": 16} | plan
+    speed_up = lesson_tools.speed_up(predict(lesson_tools.on_slow_network(keys)))
     result = f"{plan['fragments']} fragments beside {plan['overlap_steps']} steps: {speed_up:.2f}"
     expect(plan["overlap_steps"] <= 3, f"{result}; at most 3 overlap_steps are allowed")
     expect(
