@@ -19,6 +19,7 @@ class Push(NamedTuple):
         push: the span of the worker that sent the gradient.
         write: the span of the server: the update that the push made due, else its acceptance.
         updates: the updates between the pull and this push.
+        is_due: it makes an update due.
     """
 
     worker: int
@@ -27,32 +28,23 @@ class Push(NamedTuple):
     push: int
     write: int
     updates: int
+    is_due: bool
 
 
 def steps_of_accepts(timeline: Timeline) -> dict[int, int]:
     """Return, by the span of an ACCEPT, that of the optimizer step with the same number."""
-    if not timeline.decisions:
+
+    def numbers(spans: list[int]) -> list[tuple[int, ...]]:
+        columns = timeline.rank, timeline.step, timeline.microbatch
+        return list(zip(*(column[spans].tolist() for column in columns), strict=True))
+
+    accepts = [accept for accept, _ in timeline.decisions]
+    if not accepts:
         return {}
-    numbers = [timeline.rank, timeline.step, timeline.microbatch]
-    found: dict[tuple[int, ...], int] = {}
-    for span in np.flatnonzero(timeline.of_kind(lambda kind: kind.op is Op.OPTIMIZER_STEP)):
-        found[tuple(int(column[span]) for column in numbers)] = int(span)
-    return {
-        accept: found[key]
-        for accept, _ in timeline.decisions
-        if (key := tuple(int(column[accept]) for column in numbers)) in found
-    }
-
-
-def updates_of(timeline: Timeline) -> dict[int, list[int]]:
-    """Return the spans of the updates of each server that serves by arrival, in order of time."""
-    steps, idle = steps_of_accepts(timeline), set(timeline.idle)
-    found: dict[int, list[int]] = {}
-    for accept, _ in timeline.decisions:
-        mine = found.setdefault(int(timeline.rank[accept]), [])
-        if accept in steps and steps[accept] not in idle:
-            mine.append(steps[accept])
-    return found
+    steps = np.flatnonzero(timeline.of_kind(lambda kind: kind.op is Op.OPTIMIZER_STEP)).tolist()
+    found = dict(zip(numbers(steps), steps, strict=True))
+    pairs = zip(accepts, numbers(accepts), strict=True)
+    return {accept: found[number] for accept, number in pairs if number in found}
 
 
 def pushes_of(timeline: Timeline) -> list[Push]:
@@ -61,16 +53,18 @@ def pushes_of(timeline: Timeline) -> list[Push]:
     updates: dict[int, int] = {}
     pulls: dict[tuple[int, int], tuple[int, int]] = {}  # the span, and the updates before it
     found: list[Push] = []
+    ranks = timeline.rank.tolist()
+    sends = timeline.of_kind(lambda kind: kind.op is Op.SEND).tolist()
     for accept, request in timeline.decisions:
-        server, worker = int(timeline.rank[accept]), int(timeline.rank[request])
+        server, worker = ranks[accept], ranks[request]
         now = updates.setdefault(server, 0)
-        if timeline.kinds[timeline.kind[request]].op is not Op.SEND:
+        if not sends[request]:
             pulls[worker, server] = request, now
             continue
         is_due = accept in steps and steps[accept] not in idle
         write = steps[accept] if is_due else accept
         if (worker, server) in pulls:
             pull, then = pulls[worker, server]
-            found.append(Push(worker, server, pull, request, write, now - then))
+            found.append(Push(worker, server, pull, request, write, now - then, is_due))
         updates[server] += is_due
     return found

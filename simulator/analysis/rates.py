@@ -6,7 +6,7 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulator.analysis.pushes import pushes_of, updates_of
+from simulator.analysis.pushes import pushes_of
 from simulator.analysis.step_times import StepTimes
 from simulator.timeline.timeline import Timeline
 
@@ -86,8 +86,7 @@ def _by_arrival(timeline: Timeline, samples: float, dropped: Set[int]) -> Rates 
         if len(inside) < 2:
             return None
         pace += (len(inside) - 1) / (inside[-1] - inside[0])
-    updates = updates_of(timeline)
-    pace /= len(updates)
+    pace /= len({server for _, server in times})
     counted = sum(push.push not in dropped for push in pushes) / len(pushes)
-    rate = pace * sum(map(len, updates.values())) / len(pushes)
+    rate = pace * sum(push.is_due for push in pushes) / len(pushes)
     return Rates(rate, pace * counted * samples, 1.0 / rate) if rate > 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simulator import load, predict
-from simulator.analysis.pushes import pushes_of, updates_of
+from simulator.analysis.pushes import pushes_of, steps_of_accepts
 from simulator.program.arrival_staleness import arrival_staleness
 
 UNEVEN = ["model=mlp", "pipeline=1", "data=3", "horizon=4", "jitter=lognormal", "jitter_spread=0.4"]
@@ -22,9 +22,9 @@ UNEVEN = ["model=mlp", "pipeline=1", "data=3", "horizon=4", "jitter=lognormal", 
 def test_updates_in_between_are_the_staleness(style: list[str], updates: int) -> None:
     prediction = predict(load(None, [*UNEVEN, *style]))
     line = prediction.timeline
-    (mine,) = updates_of(line).values()
-    assert len(mine) == updates
-    assert line.end[mine].tolist() == sorted(line.end[mine])
+    due = [push.write for push in pushes_of(line) if push.is_due]
+    assert len(due) == updates
+    assert line.end[due].tolist() == sorted(line.end[due])
     behind: dict[int, list[int | None]] = {}
     for push in pushes_of(line):
         behind.setdefault(push.worker, []).append(push.updates)
@@ -38,4 +38,4 @@ def test_updates_in_between_are_the_staleness(style: list[str], updates: int) ->
 
 def test_programs_without_arrivals_have_none() -> None:
     line = predict(load(None, ["model=mlp", "pipeline=1", "data=2"])).timeline
-    assert (pushes_of(line), updates_of(line)) == ([], {})
+    assert (pushes_of(line), steps_of_accepts(line)) == ([], {})
