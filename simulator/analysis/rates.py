@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulator.analysis.pushes import pushes_of
+from simulator.analysis.pushes import Push, pushes_of
 from simulator.analysis.step_times import StepTimes
 from simulator.timeline.timeline import Timeline
 
@@ -59,26 +59,25 @@ def rates_of(
         workers: how many share them.
         dropped: spans of pushes that came too late to count.
     """
-    if timeline.decisions:
-        return _by_arrival(timeline, samples / workers, dropped)
+    if pushes := pushes_of(timeline):
+        return _by_arrival(timeline, pushes, samples / workers, dropped)
     if steps is None or not steps.steady_s:
         return None
     return Rates(1.0 / steps.steady_s, samples / steps.steady_s, steps.steady_s)
 
 
-def _by_arrival(timeline: Timeline, samples: float, dropped: Set[int]) -> Rates | None:
-    """Return the rates where arrival decides, each push being of so many samples.
+def _by_arrival(
+    timeline: Timeline, pushes: Sequence[Push], samples: float, dropped: Set[int]
+) -> Rates | None:
+    """Return the rates of workers that push gradients of so many samples each.
 
     The pace of each worker at each server is that of its pushes from the first to the last of
     those in the time in which all are at work; the paces of all add up.
     """
     times: dict[tuple[int, int], list[float]] = {}
-    pushes = pushes_of(timeline)
     for push in pushes:
         ends = times.setdefault((push.worker, push.server), [])
         ends.append(float(timeline.end[push.write]))
-    if not times:
-        return None
     begin, end = max(mine[0] for mine in times.values()), min(mine[-1] for mine in times.values())
     pace = 0.0
     for mine in times.values():
