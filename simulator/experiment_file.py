@@ -46,6 +46,7 @@ from simulator.strategies.gradients.local_steps import check as check_local_step
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.policies import POLICIES, check_policy
 from simulator.strategies.gradients.work_queue import check as check_work_queue
+from simulator.strategies.gradients.tied import check_tied
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.schedules.checks import check_asynchronous, check_schedule
 from simulator.strategies.schedules.registry import SCHEDULES
@@ -91,6 +92,7 @@ register_checks(
     check_gossip,
     check_pairs,
     check_transforms,
+    check_tied,
     check_batch,
     check_degrees,
     check_attention,

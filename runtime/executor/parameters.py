@@ -61,11 +61,11 @@ class Parameters:
             for name in dict(module.named_parameters(recurse=False))
         ]
         self.segments: dict[tuple[int, int], slice] = {}
-        count = 0
+        begin = count = 0
         for segment in segments:
-            end = count + sum(p.numel() for p in segment.parameters())
-            self.segments[segment.first, segment.last] = slice(count, end)
-            count = end
+            count = begin + sum(p.numel() for p in segment.parameters())
+            self.segments[segment.first, segment.last] = slice(begin, count)
+            begin = 0 if self.bucket.tied else count
         dtype = TORCH_DTYPE[experiment.workload.dtype]
         device = segments[0].device
         ranks = self.bucket.shards or (rank,)
@@ -161,7 +161,7 @@ class Parameters:
         for module, name in self._slots:
             shape = getattr(module, name).shape
             yield flat[offset : offset + shape.numel()].view(shape)
-            offset += shape.numel()
+            offset += 0 if self.bucket.tied else shape.numel()
 
     def _install(self, version: int) -> None:
         for (module, name), leaf in zip(self._slots, self._versions[version][1], strict=True):

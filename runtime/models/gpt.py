@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime.models import context
+from runtime.models import context, llama
 from runtime.models.attention import causal_mask, self_attention
 from runtime.models.deferral import Linear
 from runtime.models.loss import cross_entropy
@@ -33,6 +33,15 @@ class Embedding(nn.Module):
         """Embed tokens, (batch, sequence)."""
         embedded: Tensor = self.token(tokens) + self.position(self.positions)
         return embedded
+
+
+class LearnedPositions(nn.Module):
+    """The table of learned positions alone, where tokens are embedded by a layer of their own."""
+
+    def __init__(self, sequence: int, hidden: int):
+        super().__init__()
+        self.position = nn.Embedding(sequence, hidden)
+        nn.init.normal_(self.position.weight, std=0.02)
 
 
 class Attention(nn.Module):
@@ -86,6 +95,14 @@ class Head(nn.Module):
 def layer(experiment: Experiment, index: int) -> nn.Module:
     """Build layer `index` of `simulator.workloads.gpt.layers`, freshly initialised."""
     w = experiment.workload
+    if w.tie_embeddings:
+        if index == 0:
+            return llama.Embedding(w.vocab, w.hidden)
+        if index == 1:
+            return LearnedPositions(w.sequence, w.hidden)
+        if index == 2 * w.layers + 2:
+            return nn.LayerNorm(w.hidden)
+        index -= 1
     if index == 0:
         return Embedding(w.vocab, w.sequence, w.hidden)
     if index == 2 * w.layers + 1:
@@ -98,7 +115,7 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
 class Positions(nn.Module):
     """The part of the embedding that adds the learned positions of this rank's tokens."""
 
-    def __init__(self, whole: Embedding, positions: Tensor):
+    def __init__(self, whole: Embedding | LearnedPositions, positions: Tensor):
         super().__init__()
         self.position = whole.position
         self.register_buffer("positions", positions, persistent=False)
@@ -115,7 +132,7 @@ def shard_module(
     """Return what one rank has of `whole`; see `simulator.workloads.gpt.split_layers`."""
     share = Share(experiment, coordinate)
     if name == "positions":
-        assert isinstance(whole, Embedding)
+        assert isinstance(whole, Embedding | LearnedPositions)
         return Positions(whole, tokens_here(experiment, share))
     return context.shard_attention(whole, name, experiment, coordinate) or shard_block(
         whole, name, share

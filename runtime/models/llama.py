@@ -116,7 +116,7 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     if index == 0:
         return Embedding(w.vocab, w.hidden)
     if index == 2 * w.layers + 1:
-        return Head(w.hidden, w.vocab)
+        return RmsNorm(w.hidden) if w.tie_embeddings else Head(w.hidden, w.vocab)
     anatomy = Anatomy.of(w)
     if index % 2:
         rotary = Rotary(w, torch.arange(w.sequence))

@@ -13,7 +13,7 @@ from torch.nn import functional
 from runtime.models.attention import self_attention
 from runtime.models.gated import Activation, gated
 from runtime.models.rotary import Rotary
-from runtime.models.share import Share
+from runtime.models.share import Share, linear_of
 from runtime.models.vocabulary import (
     CrossEntropy,
     EmbeddingPart,
@@ -21,6 +21,7 @@ from runtime.models.vocabulary import (
     LogitsPart,
     Loss,
     Maximum,
+    TiedHead,
 )
 from simulator.workloads.attention import Form
 
@@ -87,7 +88,7 @@ def shard_block(whole: nn.Module, part: str, share: Share) -> nn.Module:
     """Return one rank's `part` of a layer that gpt and bert have in common."""
     attributes = dict(whole.named_children())
     if part == "norm":
-        return attributes["norm"]
+        return attributes.get("norm", whole)
     if part == "attention":
         return AttentionPart(whole, share)
     if part == "mlp":
@@ -102,8 +103,16 @@ def shard_block(whole: nn.Module, part: str, share: Share) -> nn.Module:
         token = attributes["token"]
         assert isinstance(token, nn.Embedding)
         return EmbeddingPart(token, share)
+    if part == "tied-head":
+        token = attributes["token"]
+        assert isinstance(token, nn.Embedding)
+        return TiedHead(token)
     if part == "logits":
-        logits = attributes["logits"]
+        logits = attributes.get("logits")
+        if logits is None:  # tied to the embedding
+            token = attributes["token"]
+            assert isinstance(token, nn.Embedding)
+            logits = linear_of(token.weight, None)
         assert isinstance(logits, nn.Linear)
         return LogitsPart(logits, share)
     if part == "maximum":

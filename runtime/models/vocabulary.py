@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.models.loss import cross_entropy, wide
-from runtime.models.share import Share
+from runtime.models.share import Share, linear_of
 
 IGNORED = -100
 """The target of a row that has none here; torch's cross-entropy skips it."""
@@ -48,6 +48,19 @@ class LogitsPart(nn.Module):
         """Map (…, hidden) to (tokens, share of the vocabulary)."""
         logits: Tensor = self.linear(x)
         return logits.flatten(0, -2)
+
+
+class TiedHead(nn.Module):
+    """Logits by the weight of the embedding, and their mean cross-entropy: a scalar."""
+
+    def __init__(self, embedding: nn.Embedding):
+        super().__init__()
+        self.logits = linear_of(embedding.weight.detach().clone(), None)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of (batch, sequence, hidden) for the next tokens (batch, sequence)."""
+        logits: Tensor = self.logits(x)
+        return cross_entropy(logits.flatten(0, 1), target.flatten())
 
 
 class Maximum(nn.Module):

@@ -35,7 +35,9 @@ class StageContents:
 
 def model_parameters(experiment: Experiment) -> int:
     """Return the number of parameters of the whole model."""
-    return sum(layer.parameters for layer in describe_whole(experiment))
+    layers = describe_whole(experiment)
+    copies = [layer.parameters for layer in layers if layer.tied][1:]
+    return sum(layer.parameters for layer in layers) - sum(copies)
 
 
 def contents_of_ranks(experiment: Experiment) -> list[tuple[StageContents, ...]]:

@@ -12,6 +12,7 @@ from simulator.cluster.placement import Integers, Placement, together
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.mesh import AXES, Mesh
 from simulator.strategies.gradients.parameter_layout import MODEL_AXES
+from simulator.strategies.gradients.tied import tied_ends
 from simulator.workloads.describe import describe
 from simulator.workloads.layer import REPLICATED
 
@@ -82,6 +83,8 @@ def groups_of(experiment: Experiment) -> list[Groups]:
         else:
             sets = _shard_sets(whole, min(shards, whole.shape[1]))
         found += [Groups(ranks, world_size=world_size) for ranks in sets]
+    if (ends := tied_ends(experiment)) is not None:
+        found.append(Groups(_at_ends(mesh, shards, ends), world_size=world_size))
     if experiment.workload.needs_gradient_norm:
         found.append(Groups(_models(mesh, shards), world_size=world_size))
     return [groups for groups in found if groups.ranks.shape[1] > 1]
@@ -116,6 +119,15 @@ def _shard_sets(whole: Integers, shards: int) -> Iterator[Integers]:
     copies = whole.reshape(count, size // shards, shards)
     yield copies.reshape(-1, shards)
     yield copies.swapaxes(1, 2).reshape(-1, size // shards)
+
+
+def _at_ends(mesh: Mesh, shards: int, ends: tuple[int, int]) -> Integers:
+    """Return the ranks of the first and the last stage that hold the same shard of tied weights."""
+    tensor, rows = mesh.degrees["tensor"], mesh.ranks[:, list(ends)]
+    halves = np.sort(rows.transpose(4, 1, 0, 2, 3).reshape(tensor, 2, -1), axis=2)
+    size = min(shards, halves.shape[2])
+    sets = halves.reshape(tensor, 2, -1, size).transpose(0, 3, 1, 2)
+    return np.sort(sets.reshape(tensor * size, -1), axis=1)
 
 
 def _models(mesh: Mesh, shards: int) -> Integers:

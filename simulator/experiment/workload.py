@@ -42,6 +42,7 @@ class Workload(Section):
         qk_norm: queries and keys of llama are normed, head by head, before they are turned.
         window, full_attention_every: tokens that a token of llama attends to, itself included,
             unset all, and which blocks have no window: every so many, unset none.
+        tie_embeddings: the embedding of gpt or llama is also the weight of its logits.
         skips: the input of each block in the second half of mlp has the output of its mirror
             image in the first half added, as a U-Net has.
         size: "base" or "large", which stands for all sizes of bert.
@@ -78,6 +79,7 @@ class Workload(Section):
     qk_norm: bool = False
     window: Positive | None = None
     full_attention_every: Positive | None = None
+    tie_embeddings: bool = False
     skips: bool = False
     size: Literal["base", "large"] | None = None
     experts: Degree = 4

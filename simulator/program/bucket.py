@@ -22,6 +22,8 @@ class Bucket:
         copies: the number of ranks of one model that hold the same part of the same parameters.
         nbytes: bytes of all parameters of the bucket, padded to equal parts.
         server: the rank that updates it for all replicas; None: each rank that holds it does.
+        tied: its weights are the embedding's, of the first layer, and another segment or another
+            stage has them, too.
         part: of layers that are cut into parts, which of them a server has; None: all.
     """
 
@@ -31,8 +33,9 @@ class Bucket:
     zero: int = 0
     copies: int = 1
     nbytes: int = 0
-    server: int | None = field(default=None, repr=False)  # `ListDigests` writes these two
+    server: int | None = field(default=None, repr=False)  # `ListDigests` writes these
     part: int | None = field(default=None, repr=False)
+    tied: bool = field(default=False, repr=False)
 
     @property
     def name(self) -> TensorName:
@@ -51,11 +54,16 @@ class Bucket:
 
     def _named(self, kind: TensorKind) -> TensorName:
         part = -1 if self.part is None else self.part
-        return parameter_tensor(kind, self.segments[0][0], part)
+        return parameter_tensor(kind, 0 if self.tied else self.segments[0][0], part)
 
     def is_updated_by(self, rank: int) -> bool:
         """Return whether a rank that holds it has its optimizer's state and updates it."""
         return self.server in (None, rank)
+
+    @property
+    def is_at_both_ends(self) -> bool:
+        """Return whether another stage has the same weights."""
+        return self.tied and len(self.segments) == 1
 
     @property
     def shards_optimizer(self) -> bool:

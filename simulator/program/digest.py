@@ -31,6 +31,8 @@ class ListDigests:
         for bucket in buckets:
             whole = replace(bucket, replicas=(), shards=())
             text.append(f"{whole} {self._group(bucket.replicas)} {self._group(bucket.shards)}")
+            if bucket.tied:
+                text.append("tied")
             if bucket.server is not None or bucket.part is not None:
                 text.append(f"part {bucket.part} of server {bucket.server}")
         by_text: dict[str, int] = {}

@@ -174,9 +174,10 @@ ROWS = (
         Op.ALL_REDUCE,
         Formula.SCATTERING | Formula.GATHERING,
         Look("all-reduce", (0.12, 0.12), "xxxx"),
-        ("0REDUCE_GRAD", "0REDUCE_SHARD", "0REDUCE_NORM", "0AVERAGE"),
-        "sum gradients over a group of ranks, those of a shard over its replicas, or squares of "
-        "norms over a model; average parameters of replicas",
+        ("0REDUCE_GRAD", "0REDUCE_SHARD", "0REDUCE_TIED", "0REDUCE_NORM", "0AVERAGE"),
+        "sum gradients over a group of ranks, those of a shard over its replicas, those of tied "
+        "weights over both ends of a pipeline, or squares of norms over a model; average "
+        "parameters of replicas",
         Side.MEETS,
         Payload.IN_PLACE,
     ),

@@ -26,6 +26,7 @@ from simulator.strategies.gradients.parameter_layout import ParameterLayout
 from simulator.strategies.gradients.parameter_server import add_servers, choose_servers
 from simulator.strategies.gradients.policies import POLICIES
 from simulator.strategies.gradients.shared_servers import choose_trainers, update_in_turn
+from simulator.strategies.gradients.tied import tied_ends
 from simulator.strategies.gradients.weight_versions import stash_weights
 from simulator.strategies.gradients.work_queue import hand_out_work
 from simulator.strategies.gradients.zero import gather_parameters, shard_tensors
@@ -66,7 +67,10 @@ CHAIN = (
         "gradients are summed over the ranks that share them, or go to servers",
         insert_reductions,
         lambda experiment: (
-            experiment.world_size > experiment.parallel.pipeline
+            (
+                experiment.world_size > experiment.parallel.pipeline
+                or experiment.workload.tie_embeddings
+            )
             and not experiment.parallel.is_asynchronous
         ),
     ),
@@ -182,7 +186,7 @@ def begin(experiment: Experiment, list_of: Sequence[int] = ()) -> Lowered:
         ranks=[rank for rank in members if rank < mesh.world_size],
         layers=layers,
         flow=Flow(layers),
-        layout=ParameterLayout(mesh, experiment.parallel.shards),
+        layout=ParameterLayout(mesh, experiment.parallel.shards, tied_ends(experiment)),
         schedule=schedule_named(experiment.parallel.schedule),
         plan=plan_of_program(experiment),
     )

@@ -128,6 +128,50 @@ class TransformerBlocks:
             output_bytes=self.hidden_bytes,
         )
 
+    @property
+    def is_alone(self) -> bool:
+        """Tell whether one stage has all layers, and tied ones share their parameters there."""
+        parallel = self.experiment.parallel
+        return parallel.pipeline * parallel.virtual_stages == 1
+
+    def tokens_embedding(self, tied: bool) -> Layer:
+        """Return the embedding of tokens alone."""
+        w = self.experiment.workload
+        return Layer(
+            kind=f"tokens {self.shape} v{w.vocab}",
+            parameters=w.vocab * w.hidden,
+            moved_bytes=2 * self.hidden_bytes,
+            kernels=1,
+            saved_bytes=8 * self.tokens,
+            output_shape=self.output_shape,
+            output_bytes=self.hidden_bytes,
+            tied=tied,
+        )
+
+    def tied_head(self, norm: int, embedding: int) -> list[Layer]:
+        """Return the last norm, then logits by the weight of the embedding, and their loss.
+
+        Args:
+            norm: index of the norm's whole layer.
+            embedding: index of the whole layer that has the weight.
+        """
+        w = self.experiment.workload
+        last = Layer(
+            kind=f"{self.name}last-norm {self.shape}",
+            parameters=self.anatomy.norm_parameters,
+            moved_bytes=2 * self.hidden_bytes,
+            kernels=1,
+            saved_bytes=self.norm_statistics,
+            output_shape=self.output_shape,
+            output_bytes=self.hidden_bytes,
+            starts_block=False,
+            whole=(norm, ""),
+        )
+        bare = Layer(kind=f"tied-head {self.shape} v{w.vocab}", defers_input=True)
+        head = self.head(bare, self.tokens, bias=False)
+        copied = 0 if self.is_alone else head.parameters
+        return [last, replace(head, parameters=copied, tied=True, whole=(embedding, "tied-head"))]
+
     def head(self, before: Layer, rows: int, bias: bool) -> Layer:
         """Return `before` with the projection on the vocabulary and the cross-entropy behind it.
 
@@ -150,7 +194,7 @@ class TransformerBlocks:
         )
 
 
-def chain(embedding: Layer, blocks: Sequence[Layer], head: Layer) -> list[Layer]:
+def chain(embedding: Layer, blocks: Sequence[Layer], *head: Layer) -> list[Layer]:
     """Return the layers in order; a stage cannot begin between embedding and first block."""
     first, *rest = blocks
-    return [embedding, replace(first, starts_block=False), *rest, head]
+    return [embedding, replace(first, starts_block=False), *rest, *head]

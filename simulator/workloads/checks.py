@@ -33,6 +33,7 @@ MODELS_OF_KEY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(SHAPE, models_with(lambda family: family.has_shape_keys)),
     "attention": models_with(lambda family: family.has_attention),
     "skips": ("mlp",),
+    "tie_embeddings": ("gpt", "llama"),
     **dict.fromkeys(("image_size", "classes"), models_with(lambda f: f.data == "images")),
     **dict.fromkeys(("dtype", "optimizer", "clip_norm"), models_with(lambda f: f.has_parameters)),
 }

@@ -27,6 +27,11 @@ def layers(experiment: Experiment) -> list[Layer]:
     section 4.1, whose count includes dropout masks and counts 16-bit values).
     """
     w, blocks = experiment.workload, TransformerBlocks(experiment, "", pre_norm=True)
+    halves = [blocks.attention(causal=True), blocks.mlp()] * w.layers
+    if w.tie_embeddings:  # a layer of its own: positions are not tied
+        p = SplitTransformer.of(experiment)
+        tied = chain(positions(p), halves, *blocks.tied_head(2 * w.layers + 2, 0))
+        return [blocks.tokens_embedding(tied=True), *tied]
     first = Layer(
         kind=f"embedding {blocks.shape} v{w.vocab}",
         parameters=w.vocab * w.hidden + w.sequence * w.hidden,
@@ -44,7 +49,6 @@ def layers(experiment: Experiment) -> list[Layer]:
         saved_bytes=blocks.hidden_bytes + blocks.norm_statistics,
         deferred_bytes=blocks.hidden_bytes,
     )
-    halves = [blocks.attention(causal=True), blocks.mlp()] * w.layers
     return chain(first, halves, blocks.head(norm, blocks.tokens, bias=False))
 
 
@@ -68,18 +72,28 @@ def split_layers(
     """
     p, blocks = SplitTransformer.of(experiment), experiment.workload.layers
     first = [embedding(p), *p.leave(), positions(p)]
-    return [*first, *split_blocks(p, blocks, second), *split_head(p, 2 * blocks + 1)]
+    begin = 2 if p.tied else 1
+    inner = split_blocks(p, blocks, second, begin)
+    return [*first, *inner, *split_head(p, 2 * blocks + begin)]
 
 
 def split_blocks(
     p: SplitTransformer,
     blocks: int,
     second: Callable[[SplitTransformer, int], list[Layer]] = _mlp,
+    begin: int = 1,
 ) -> list[Layer]:
-    """Return the parts of so many blocks; a stage cannot begin with the first one."""
+    """Return the parts of so many blocks; a stage cannot begin with the first one.
+
+    Args:
+        p: the plan.
+        blocks: their number.
+        second: makes the parts of the second half of a block, from their whole layer's index.
+        begin: index of the first whole layer.
+    """
     result: list[Layer] = []
     for block in range(blocks):
-        whole = 2 * block + 1
+        whole = 2 * block + begin
         norm, *rest = _half(p, whole, split_attention(p, whole, causal=True))
         result += [replace(norm, starts_block=block > 0), *rest, *second(p, whole + 1)]
     return result
@@ -104,5 +118,5 @@ def positions(p: SplitTransformer) -> Layer:
         keeps=(False,),
         sums_over=p.copied_sums,
         copied_over=EVERYWHERE,
-        whole=(0, "positions"),
+        whole=(1 if p.tied else 0, "positions"),
     )

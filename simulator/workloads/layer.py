@@ -106,6 +106,8 @@ class Layer:
         differentiable: the output has a gradient.
         sums_over: mesh axes over which the gradients of its parameters are sums.
         copied_over: mesh axes of one model over which its parameters are copies.
+        tied: its parameters are those of the other layers that are tied; where one stage has
+            several of these, only the first of them counts them.
         whole: index, and part, of the layer that this is a part of where one rank has it
             all; -1: the layer itself.
         matmuls: matrix products of the forward pass; those of the backward pass follow.
@@ -151,6 +153,7 @@ class Layer:
     differentiable: bool = True
     sums_over: tuple[str, ...] = REPLICATED
     copied_over: tuple[str, ...] = ("expert",)
+    tied: bool = False
     whole: tuple[int, str] = (-1, "")
 
     @property

@@ -22,15 +22,14 @@ def layers(experiment: Experiment) -> list[Layer]:
     into the third.
     """
     w, blocks = experiment.workload, TransformerBlocks(experiment, "llama-", pre_norm=True)
-    first = Layer(
-        kind=f"llama-embedding {blocks.shape} v{w.vocab}",
-        parameters=w.vocab * w.hidden,
-        moved_bytes=2 * blocks.hidden_bytes,
-        kernels=1,
-        saved_bytes=8 * blocks.tokens,
-        output_shape=blocks.output_shape,
-        output_bytes=blocks.hidden_bytes,
-    )
+    first = blocks.tokens_embedding(w.tie_embeddings)
+    halves = [
+        half
+        for block in range(w.layers)
+        for half in (blocks.attention(causal=True, block=block), blocks.mlp())
+    ]
+    if w.tie_embeddings:
+        return chain(first, halves, *blocks.tied_head(2 * w.layers + 1, 0))
     norm = Layer(
         kind=f"llama-head {blocks.shape} v{w.vocab}",
         parameters=blocks.anatomy.norm_parameters,
@@ -39,11 +38,6 @@ def layers(experiment: Experiment) -> list[Layer]:
         saved_bytes=blocks.hidden_bytes + blocks.norm_statistics,
         deferred_bytes=blocks.hidden_bytes,
     )
-    halves = [
-        half
-        for block in range(w.layers)
-        for half in (blocks.attention(causal=True, block=block), blocks.mlp())
-    ]
     return chain(first, halves, blocks.head(norm, blocks.tokens, bias=False))
 
 

@@ -30,6 +30,8 @@ class SplitTransformer:
         sequence: tokens of a sample that a context rank has.
         width, wide: bytes of a value, and of one where 16 bits are too few.
         shares_tokens: norms and residuals are computed on a share of the tokens.
+        tied: the embedding is also the weight of the logits.
+        is_alone: one stage has all layers.
         kv_ranks: tensor ranks that have the same heads of keys and values.
     """
 
@@ -45,6 +47,8 @@ class SplitTransformer:
     context_style: str
     form: Form
     kv_ranks: int
+    tied: bool
+    is_alone: bool
 
     @classmethod
     def of(cls, experiment: Experiment) -> SplitTransformer:
@@ -62,6 +66,8 @@ class SplitTransformer:
             context=parallel.context,
             context_style=parallel.context_style,
             form=form(experiment),
+            tied=w.tie_embeddings,
+            is_alone=parallel.pipeline * parallel.virtual_stages == 1,
             kv_ranks=w.kv_ranks(parallel.tensor),
         )
 

@@ -24,6 +24,7 @@ def embedding(p: SplitTransformer) -> Layer:
         output_shape=(p.batch, p.sequence, p.hidden),
         output_bytes=p.all_bytes,
         whole=(0, "embedding"),
+        tied=p.tied,
     )
 
 
@@ -31,16 +32,18 @@ def logits(p: SplitTransformer, whole: int, tokens: int, bias: bool) -> Layer:
     """Return the logits of this rank's share of the vocabulary: (tokens, vocab ÷ tensor)."""
     columns = p.vocab // p.tensor
     nbytes = tokens * columns * p.width
+    counted = not (p.tied and p.is_alone)
     return Layer(
         kind=f"logits-part n{tokens} {p.shape} v{p.vocab}",
-        parameters=p.hidden * columns + bias * columns,
+        parameters=counted * p.hidden * columns + bias * columns,
         matmuls=(linear(tokens, p.hidden, columns),),
         deferred_bytes=nbytes,
         defers_input=True,
         output_shape=(tokens, columns),
         output_bytes=nbytes,
         starts_block=False,
-        whole=(whole, "logits"),
+        whole=(0 if p.tied else whole, "logits"),
+        tied=p.tied,
     )
 
 

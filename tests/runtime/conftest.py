@@ -132,14 +132,15 @@ def one_process(experiment: Experiment) -> tuple[Any, Any, list[float]]:
     """(parameters, last gradients, losses) of one process that takes every microbatch in
     turn: nothing of the executor, of segments or of flat buffers."""
     layers = [build_layer(experiment, i, CPU) for i in range(len(describe(experiment)))]
+    if experiment.workload.tie_embeddings:
+        layers[-1].logits.weight = layers[0].token.weight  # type: ignore[union-attr]
     parameters = {
         (index, name): parameter
         for index, layer in enumerate(layers)
         for name, parameter in layer.named_parameters()
     }
-    optimizer = OPTIMIZERS[experiment.workload.optimizer](
-        parameters.values(), lr=experiment.run.learning_rate
-    )
+    each = list(dict.fromkeys(parameters.values()))
+    optimizer = OPTIMIZERS[experiment.workload.optimizer](each, lr=experiment.run.learning_rate)
     next_rate = stepper(optimizer, experiment)
     count = experiment.parallel.batch_shares * experiment.parallel.microbatches
     gradients, losses = {}, []
@@ -155,13 +156,19 @@ def one_process(experiment: Experiment) -> tuple[Any, Any, list[float]]:
             (loss * (1.0 / count)).backward()
             total += loss.item() / count
         if experiment.workload.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters.values(), experiment.workload.clip_norm)
+            torch.nn.utils.clip_grad_norm_(each, experiment.workload.clip_norm)
         gradients = {key: parameter.grad.clone() for key, parameter in parameters.items()}
         optimizer.step()
         next_rate(total)
         losses.append(total)
     values = {key: parameter.detach() for key, parameter in parameters.items()}
     return values, gradients, losses[experiment.run.warmup :]
+
+
+def norm_of(parameters: Named) -> float:
+    """The L2 norm of the model; weights that are tied count once."""
+    each = {value.data_ptr(): float(value.square().sum()) for value in parameters.values()}
+    return sum(each.values()) ** 0.5
 
 
 def assert_close(ours: Any, theirs: Any) -> None:
@@ -241,7 +248,7 @@ def equals_one_process() -> Callable[[Ran], None]:
             assert_close(ran.gradients[replica], gradients)
             assert_close(ran.parameters[replica], parameters)
         assert ran.measurement.losses == pytest.approx(losses, rel=1e-12)
-        norm = sum(float(value.square().sum()) for value in parameters.values()) ** 0.5
+        norm = norm_of(parameters)
         assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
 
     return check
@@ -337,7 +344,7 @@ def equals_unsplit(reference: Callable[..., Any]) -> Callable[[Ran], None]:
                     assert error <= TOLERANCE, f"rank {rank}: {key}: {error:.3g}"
         seen = {key for held in ran.shares for key in held[0]}
         assert seen == share(ran.experiment, 0, parameters).keys()
-        norm = sum(float(value.square().sum()) for value in parameters.values()) ** 0.5
+        norm = norm_of(parameters)
         assert ran.measurement.parameters_norm == pytest.approx(norm, rel=1e-12)
 
     return check

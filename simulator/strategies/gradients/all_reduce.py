@@ -106,8 +106,10 @@ def _with_reductions(
             after = server_traffic(bucket, backward)
         elif is_final and len(bucket.replicas) > 1:
             after = [_reduction(Op.ALL_REDUCE, bucket, backward)]
+        # What both ends of a pipeline sum waits for the slower one, behind everything else.
+        place = template.order[-1] if bucket.is_at_both_ends else number
         for task in after:
-            inserted.append((number, Entry(task, tuple(waits), shift)))
+            inserted.append((place, Entry(task, tuple(waits), shift)))
             waits.append(len(template.entries) + len(inserted) - 1)
     return template.changed(inserted=inserted)
 
@@ -115,13 +117,15 @@ def _with_reductions(
 def _reduction(op: Op, bucket: Bucket, backward: Task) -> Task:
     """Return a sum over the shards, of which each rank keeps its part, or over the replicas."""
     scatters = op is Op.REDUCE_SCATTER
+    mnemonic = "REDUCE_SHARD" if bucket.shards and not scatters else "REDUCE_GRAD"
+    across = bucket.is_at_both_ends and not scatters
     return Task(
         op=op,
         stage=backward.stage,
         layers=backward.layers,
         segment=backward.segment,
-        mnemonic="REDUCE_SHARD" if bucket.shards and not scatters else "REDUCE_GRAD",
-        stream=Stream.along("data"),
+        mnemonic="REDUCE_TIED" if across else mnemonic,
+        stream=Stream.along("tied" if across else "data"),
         group=bucket.shards if scatters else bucket.replicas,
         tensor=bucket.name,
         nbytes=bucket.nbytes if scatters else bucket.part_bytes,

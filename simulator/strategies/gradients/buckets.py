@@ -44,6 +44,7 @@ def bind_bucket(contents: BucketContents, ranks: BucketRanks, experiment: Experi
         shards=ranks.shards,
         zero=experiment.parallel.zero if ranks.shards else 0,
         copies=ranks.copies,
+        tied=contents.axes.tied,
         nbytes=-(-contents.parameters // size) * size * experiment.workload.dtype_bytes,
     )
 

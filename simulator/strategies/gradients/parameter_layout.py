@@ -44,11 +44,14 @@ def model_ranks(experiment: Experiment, rank: int) -> tuple[int, ...]:
 class ParameterLayout:
     """The places of all buckets on `mesh`, with shard sets of `size` ranks.
 
+    Attributes:
+        ends: the pipeline ranks of the first and the last stage, if these have weights in common.
+
     What ranks have in common is found once: large programs ask for it rank by rank.
     """
 
-    def __init__(self, mesh: Mesh, size: int):
-        self.mesh, self.size = mesh, size
+    def __init__(self, mesh: Mesh, size: int, ends: tuple[int, int] | None = None):
+        self.mesh, self.size, self.ends = mesh, size, ends
         self._shards: dict[tuple[str, ...], dict[int, _ShardSet]] = {}
         self._models: dict[int, tuple[int, ...]] = {}
         self._copies: dict[tuple[GradientAxes, int, int], Counter[int]] = {}
@@ -57,7 +60,18 @@ class ParameterLayout:
         """Return the ranks that share buckets of `rank` with these axes."""
         mine = self._shards_of(rank, axes.sums_over)
         copies = self._copies_of(axes, rank)[mine.number]
-        return BucketRanks(mine.replicas, mine.ranks if len(mine.ranks) > 1 else (), copies)
+        replicas = mine.replicas
+        if axes.tied and self.ends is not None:
+            other = self._shards_of(self._other_end(rank), axes.sums_over)
+            replicas, copies = tuple(sorted((*replicas, *other.replicas))), 2 * copies
+        return BucketRanks(replicas, mine.ranks if len(mine.ranks) > 1 else (), copies)
+
+    def _other_end(self, rank: int) -> int:
+        """Return the rank at the other end of the pipeline of `rank`, which is at one."""
+        assert self.ends is not None
+        first, last = self.ends
+        mine, pipeline = self.mesh.coordinate(rank)["pipeline"], self.mesh.group(rank, "pipeline")
+        return pipeline[last if mine == first else first]
 
     def model_ranks(self, rank: int) -> tuple[int, ...]:
         """Return the ranks with the parts of the model that `rank` has a part of, all shards."""

@@ -11,10 +11,15 @@ from simulator.workloads.layer import Layer
 
 
 class GradientAxes(NamedTuple):
-    """The mesh axes over which gradients are sums, and over which parameters are copies."""
+    """The mesh axes over which gradients are sums, and over which parameters are copies.
+
+    Attributes:
+        tied: the first and the last stage have the parameters, and sum their gradients.
+    """
 
     sums_over: tuple[str, ...]
     copied_over: tuple[str, ...]
+    tied: bool = False
 
     @classmethod
     def of_layer(cls, layer: Layer, wide: Collection[str]) -> GradientAxes:
@@ -28,7 +33,7 @@ class GradientAxes(NamedTuple):
             tuple(axis for axis in axes if axis in wide)
             for axes in (layer.sums_over, layer.copied_over)
         )
-        return cls(sums_over, copied_over)
+        return cls(sums_over, copied_over, layer.tied)
 
     def without(self, axis: str) -> GradientAxes:
         """Return the axes of gradients that are not summed over `axis`."""

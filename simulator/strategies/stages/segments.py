@@ -24,6 +24,8 @@ def segment_stages(lowered: Lowered) -> Lowered:
     bucket_bytes = experiment.parallel.bucket_mb * 1e6
 
     def limit(axes: GradientAxes) -> float:
+        if axes.tied:  # nothing else is in it
+            return inf
         travels = experiment.parallel.has_servers or len(mesh.group(0, *axes.sums_over)) > 1
         return bucket_bytes if travels else inf
 
@@ -108,7 +110,7 @@ def fill_buckets(
     open_: dict[GradientAxes, Filling] = {}
     for index in reversed(range(*stage)):
         layer = layers[index]
-        if not layer.parameters:
+        if not layer.parameters and not layer.tied:
             continue
         axes = GradientAxes.of_layer(layer, wide)
         if axes not in open_:
