@@ -27,6 +27,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.experiment.host_choice import check_host
 from simulator.experiment.learning_rate import check_learning_rate
 from simulator.experiment.model_family import FAMILIES
+from simulator.experiment.model_sizes import SIZES
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.run import Run
 from simulator.experiment.section import ExperimentError, Section
@@ -45,8 +46,8 @@ from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.policies import POLICIES, check_policy
-from simulator.strategies.gradients.work_queue import check as check_work_queue
 from simulator.strategies.gradients.tied import check_tied
+from simulator.strategies.gradients.work_queue import check as check_work_queue
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.schedules.checks import check_asynchronous, check_schedule
 from simulator.strategies.schedules.registry import SCHEDULES
@@ -73,6 +74,7 @@ TABLE_OF = {key: name for name, table in TABLES.items() for key in table.model_f
 
 register_values("schedule", SCHEDULES)
 register_values("policy", POLICIES)
+register_values("size", SIZES)
 register_values("preset", preset_names())
 register_checks(
     check_keys,

@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from pydantic import PrivateAttr
+
 from simulator.experiment.check_registry import registered_checks
 from simulator.experiment.cluster_choice import ClusterChoice
 from simulator.experiment.mesh import AXES, Mesh
+from simulator.experiment.model_sizes import SIZES
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.roles import SERVER, TRAINER, Role, role_among
 from simulator.experiment.run import Run
@@ -26,12 +29,15 @@ class Experiment(Section):
     parallel: Parallel = Parallel()
     cluster: ClusterChoice = ClusterChoice()
     run: Run = Run()
+    _given_vocab: int = PrivateAttr(default=0)
 
     def __init__(self, /, **tables: Any):
         checks = registered_checks()  # first: it also makes names of schedules known
         super().__init__(**tables)
         # Frozen is what an experiment is from here on.
         self.__dict__["parallel"] = self._with_microbatches()
+        self._given_vocab = self.workload.vocab
+        self.__dict__["workload"] = self._with_padded_vocabulary()
         for check in checks:
             check(self)
 
@@ -46,6 +52,19 @@ class Experiment(Section):
         values = parallel.__dict__ | {"microbatches": number}
         # Not in the set of given keys: another batch has another number.
         return Parallel.model_construct(parallel.model_fields_set, **values)
+
+    def _with_padded_vocabulary(self) -> Workload:
+        """Return the workload with a vocabulary that tensor ranks can divide.
+
+        As in Megatron-LM, to a multiple of 128 rows a rank.
+        """
+        workload, tensor = self.workload, self.parallel.tensor
+        if not workload.family.has_attention or workload.vocab % tensor == 0:
+            return workload
+        rows = 128 * tensor
+        padded = -(-workload.vocab // rows) * rows
+        values = workload.__dict__ | {"vocab": padded}
+        return Workload.model_construct(workload.model_fields_set, **values)
 
     @property
     def is_for_cluster(self) -> bool:
@@ -104,12 +123,35 @@ class Experiment(Section):
     @property
     def notes(self) -> list[str]:
         """Sentences that say how the experiment was understood, for readers of its results."""
-        parallel = self.parallel
         if not any(getattr(self, table).model_fields_set for table in type(self).model_fields):
             return [
                 f"the experiment sets no key, so all have their defaults: {self.workload.model} "
                 "on one rank"
             ]
+        return [*self._notes_on_sizes, *self._notes_on_experts]
+
+    @property
+    def _notes_on_sizes(self) -> list[str]:
+        workload, found = self.workload, []
+        if workload.size is not None:
+            keys = SIZES[workload.size].keys
+            other = [
+                f"{key} = {getattr(workload, key)} in place of {keys[key]}"
+                for key in sorted(workload.model_fields_set & keys.keys())
+                if getattr(workload, key) != keys[key]
+            ]
+            if other:
+                found.append(f"workload.size = {workload.size!r} with {', '.join(other)}")
+        if self._given_vocab != workload.vocab:
+            found.append(
+                f"workload.vocab = {self._given_vocab} is padded to {workload.vocab}, a multiple "
+                f"of 128 × parallel.tensor = {self.parallel.tensor}, as in Megatron-LM"
+            )
+        return found
+
+    @property
+    def _notes_on_experts(self) -> list[str]:
+        parallel = self.parallel
         if parallel.expert == 1:
             return []
         if parallel.expert_inside_data:

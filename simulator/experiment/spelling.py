@@ -16,6 +16,11 @@ KEYS = {
     "heads": "num_attention_heads num_heads n_head n_heads",
     "sequence": "seq_length seq_len sequence_length n_ctx",
     "vocab": "vocab_size",
+    "kv_heads": "num_query_groups num_key_value_heads n_kv_heads",
+    "head_dim": "kv_channels",
+    "rope_theta": "rotary_base",
+    "window": "sliding_window window_size",
+    "tie_embeddings": "tie_word_embeddings",
     "ffn_hidden": "ffn_hidden_size intermediate_size d_ff n_inner",
     "experts": "num_experts num_local_experts",
     "top_k": "moe_router_topk num_experts_per_tok",
@@ -43,6 +48,7 @@ KEYS = {
 
 VALUES = {
     "model": {"moe": "moe-gpt", "gptmoe": "moe-gpt"},
+    "size": {"base": "bert-base", "large": "bert-large"},
     "dtype": {
         **dict.fromkeys(("bfloat16", "torchbfloat16"), "bf16"),
         **dict.fromkeys(("float16", "half", "torchfloat16"), "fp16"),

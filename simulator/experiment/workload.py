@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from simulator.experiment.model_family import FAMILIES, ModelFamily, ModelName
-from simulator.experiment.section import Degree, Positive, Seconds, Section
+from simulator.experiment.model_sizes import SIZES
+from simulator.experiment.section import Degree, ExperimentError, Positive, Seconds, Section
+from simulator.experiment.spelling import suggestion
 
 DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
 """Tensors of the size of the parameters that an optimizer keeps."""
-
-SHAPE = ("layers", "hidden", "heads", "sequence", "vocab", "ffn_hidden")
-BERT_SIZES = {
-    "base": dict(zip(SHAPE, (12, 768, 12, 512, 30522, 3072), strict=True)),
-    "large": dict(zip(SHAPE, (24, 1024, 16, 512, 30522, 4096), strict=True)),
-}
-"""Sizes of Devlin et al. 2019, section 3; the sequence is the longest that is trained."""
 
 
 class Workload(Section):
@@ -45,7 +40,8 @@ class Workload(Section):
         tie_embeddings: the embedding of gpt or llama is also the weight of its logits.
         skips: the input of each block in the second half of mlp has the output of its mirror
             image in the first half added, as a U-Net has.
-        size: "base" or "large", which stands for all sizes of bert.
+        size: the name of a published model, which stands for the model and its sizes; keys that
+            are given besides say otherwise.
         attention: "unfused" computes softmax(Q·Kᵀ)·V of transformers step by step, "flash" in one
             kernel that does not keep the scores.
         image_size, classes: side of the square images of three channels that alexnet, vgg16
@@ -81,7 +77,7 @@ class Workload(Section):
     full_attention_every: Positive | None = None
     tie_embeddings: bool = False
     skips: bool = False
-    size: Literal["base", "large"] | None = None
+    size: str | None = None
     experts: Degree = 4
     top_k: Degree = 2
     capacity_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.25
@@ -100,11 +96,17 @@ class Workload(Section):
     backward_weight: Seconds = 0.01
     p2p: Seconds = 0.0
 
-    @model_validator(mode="before")
-    @classmethod
-    def _spell_out_size(cls, given: Any) -> Any:
-        size = given.get("size") if isinstance(given, dict) else None
-        return BERT_SIZES[size] | given if size in ("base", "large") else given
+    def __init__(self, /, **keys: Any):
+        given = self.canonical(keys)
+        size = given.get("size")
+        row = SIZES.get(size) if isinstance(size, str) else None
+        if isinstance(size, str) and row is None:
+            raise ExperimentError(
+                f"workload.size = {size!r}: {suggestion(size, SIZES)}allowed: {', '.join(SIZES)}"
+            )
+        super().__init__(**({"model": row.model, **row.keys, **given} if row else given))
+        # Only these: another size has other keys.
+        self.__pydantic_fields_set__ = set(given)
 
     @property
     def family(self) -> ModelFamily:
@@ -120,6 +122,11 @@ class Workload(Section):
     def ffn(self) -> int:
         """Size of the feed-forward layer, 4 × hidden unless it is given."""
         return self.ffn_hidden or 4 * self.hidden
+
+    @property
+    def has_window(self) -> bool:
+        """Tell whether the window hides something: it is shorter than a sequence."""
+        return self.window is not None and self.window < self.sequence
 
     def kv_ranks(self, tensor: int) -> int:
         """Return how many of `tensor` ranks have the same heads of keys and values.

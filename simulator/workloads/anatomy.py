@@ -60,7 +60,7 @@ class Anatomy:
             qkv_bias=workload.bias != "none",
             bias=workload.bias == "all",
             qk_norm=workload.qk_norm,
-            window=workload.window,
+            window=workload.window if workload.has_window else None,
             full_every=workload.full_attention_every or 0,
         )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.hints import divisors_near, nearest_that_works
 from simulator.experiment.model_family import models_with
+from simulator.experiment.model_sizes import SHAPE, SIZES
 from simulator.experiment.section import ExperimentError
-from simulator.experiment.workload import BERT_SIZES, SHAPE, Workload
+from simulator.experiment.workload import Workload
 from simulator.workloads.describe import describe
 from simulator.workloads.expert_load import check_routing
 
@@ -26,7 +27,6 @@ LLAMA_KEYS = (
 TIMES = ("forward", "backward_input", "backward_weight", "p2p")
 
 MODELS_OF_KEY: dict[str, tuple[str, ...]] = {
-    "size": ("bert",),
     **dict.fromkeys(MOE_KEYS, models_with(lambda family: family.has_experts)),
     **dict.fromkeys(LLAMA_KEYS, models_with(lambda family: family.is_llama)),
     **dict.fromkeys(TIMES, models_with(lambda family: not family.has_parameters)),
@@ -77,13 +77,11 @@ def check_keys(experiment: Experiment) -> None:
             f"workload.skips = true: {workload.layers} blocks have none to skip; allowed: with "
             "workload.layers of 3 or more"
         )
-    for key, value in BERT_SIZES[workload.size].items() if workload.size else ():
-        given = getattr(workload, key)
-        if given != value:
-            raise ExperimentError(
-                f"workload.{key} = {given}: workload.size = {workload.size!r} has {value}; "
-                "give one of them"
-            )
+    if workload.size is not None and workload.model != SIZES[workload.size].model:
+        raise ExperimentError(
+            f"workload.model = {workload.model!r}: workload.size = {workload.size!r} is a "
+            f"{SIZES[workload.size].model}; give one of them"
+        )
     if workload.family.is_llama:
         _check_heads(workload)
     if workload.family.has_attention and workload.hidden % workload.heads and not workload.head_dim:
@@ -156,12 +154,12 @@ def check_attention(experiment: Experiment) -> None:
             f"workload.attention = 'flash': the GPU's kernel does not take {workload.dtype!r}; "
             "allowed with run.device = 'cuda': workload.dtype = 'bf16' or 'fp16'"
         )
-    if workload.window is not None and parallel.context > 1 and parallel.context_style == "ring":
+    if workload.has_window and parallel.context > 1 and parallel.context_style == "ring":
         raise ExperimentError(
             f"workload.window = {workload.window}: a ring attends to the keys of all ranks; "
             "allowed: parallel.context_style = 'ulysses', or parallel.context = 1"
         )
-    if workload.window is not None and flash and experiment.run.device == "cuda":
+    if workload.has_window and flash and experiment.run.device == "cuda":
         raise ExperimentError(
             f"workload.window = {workload.window}: torch's fused attention has no windows on a "
             "GPU; allowed with run.device = 'cuda': workload.attention = 'unfused'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from simulator.experiment.experiment import Experiment
-from simulator.experiment.hints import divisors_near, nearest_that_works, works
+from simulator.experiment.hints import divisors_near, nearest_that_works
 from simulator.experiment.model_family import models_with
 from simulator.experiment.section import ExperimentError
 from simulator.workloads.context import zigzag
@@ -51,7 +51,7 @@ def check_degrees(experiment: Experiment) -> None:
         raise ExperimentError(f"parallel.tensor_style = {parallel.tensor_style!r}: {allowed}")
     sizes = {"workload.hidden": workload.hidden, "workload.ffn_hidden": workload.ffn}
     if workload.family.has_attention:
-        sizes |= {"workload.heads": workload.heads, "workload.vocab": workload.vocab}
+        sizes["workload.heads"] = workload.heads
     if workload.family.is_llama:
         del sizes["workload.hidden"]
     if tensor > 1:
@@ -121,18 +121,6 @@ def _check_divides(experiment: Experiment, key: str, degree: int, sizes: dict[st
         if size % degree:
             candidates = divisors_near(math.gcd(*sizes.values()), degree)
             hint = nearest_that_works(experiment, "parallel", key, candidates)
-            if name == "workload.vocab":
-                hint = f"{_padded_vocabulary(experiment, degree)}{hint}"
             raise ExperimentError(
                 f"parallel.{key} = {degree}: does not divide {name} = {size}; {hint}"
             )
-
-
-def _padded_vocabulary(experiment: Experiment, tensor: int) -> str:
-    """Return a hint to pad the vocabulary, to 128 rows a rank as Megatron-LM does."""
-    rows = 128 * tensor
-    padded = -(-experiment.workload.vocab // rows) * rows
-    if not works(experiment, "workload", "vocab", padded):
-        return ""
-    how = f"padded to a multiple of 128 × {tensor}, as in Megatron-LM"
-    return f"works with workload.vocab = {padded} ({how}); "

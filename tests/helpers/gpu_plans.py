@@ -9,6 +9,7 @@ OF_TWO = (
     "parallel.data=2 parallel.pipeline=1 parallel.zero=3",
     "parallel.tensor=2 parallel.pipeline=1",
     "parallel.context=2 parallel.pipeline=1",
+    "workload.model=llama workload.kv_heads=1 parallel.tensor=2 parallel.pipeline=1",
     "workload.model=moe-gpt workload.capacity_factor=2 parallel.expert=2 parallel.pipeline=1",
     "parallel.pipeline=2 parallel.recompute=full",
     "parallel.pipeline=2 parallel.microbatches=1",

@@ -213,6 +213,7 @@ def test_folded_is_unfolded_whatever_the_plan_and_the_cluster(data: st.DataObjec
         more += ["workload.model=moe-gpt", "workload.experts=2"]
     elif draw(st.booleans()):
         more += ["workload.model=llama", f"workload.kv_heads={draw(st.sampled_from([1, 2]))}"]
+        more += ["workload.tie_embeddings=true"] if draw(st.booleans()) else []
     zero = draw(st.integers(0, 3))
     if draw(st.booleans()):
         zero = 0

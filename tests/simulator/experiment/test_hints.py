@@ -50,20 +50,12 @@ SEQUENCE_PARALLEL = [
             "the experiment",
         ),
         (
-            ["workload.vocab=50257", "parallel.tensor=2"],
-            "does not divide workload.vocab = 50257; works with workload.vocab = 50432 (padded "
-            "to a multiple of 128 × 2, as in Megatron-LM); nearest that works: 1",
+            ["workload.size=bert-base", "parallel.tensor=5"],
+            "workload.hidden = 768; nearest that works: 4",
         ),
-        (  # the vocabulary of the published model is given
-            ["workload.model=bert", "workload.size=base", "parallel.tensor=4"],
-            "workload.vocab = 30522; nearest that works: 3",
-        ),
-        (  # 3 does not divide the tokens
-            [
-                *("workload.model=bert", "workload.size=base", "parallel.tensor=4"),
-                "parallel.sequence_parallel=true",
-            ],
-            "workload.vocab = 30522; nearest that works: 2",
+        (
+            ["workload.size=bert-base", "parallel.tensor=5", "parallel.sequence_parallel=true"],
+            "workload.hidden = 768; nearest that works: 4",
         ),
         (  # 1 would be refused for the style that is given
             ["workload.sequence=127", "parallel.context=2", "parallel.context_style=ring"],

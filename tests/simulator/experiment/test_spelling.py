@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from simulator import ExperimentError, load, parse, predict
+from simulator.experiment.model_sizes import SIZES
 from simulator.experiment.spelling import (
     KEYS,
     SIMILAR,
@@ -36,7 +37,7 @@ def test_every_name_of_the_tables_leads_to_a_key() -> None:
 
 @pytest.mark.parametrize("key", sorted(VALUES))
 def test_every_value_of_the_tables_is_one_of_its_key(key: str) -> None:
-    known = SCHEDULES if key == "schedule" else TABLES[TABLE_OF[key]]._texts(key)
+    known = {"schedule": SCHEDULES, "size": SIZES}.get(key) or TABLES[TABLE_OF[key]]._texts(key)
     assert {*VALUES[key].values()} <= {*known}
     assert all(name == squashed(name) for name in VALUES[key])
     assert not {*VALUES[key]} & {squashed(value) for value in known}

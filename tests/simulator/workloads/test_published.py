@@ -129,18 +129,8 @@ def test_an_experiment_survives_its_own_dump() -> None:
             "allowed: 33 or more",
         ),
         (
-            {"model": "bert", "size": "base", "layers": 6},
-            "workload.layers = 6: workload.size = 'base' has 12; give one of them",
-        ),
-        (
-            {"model": "bert", "size": "base", "ffn_hidden": 5},
-            "workload.ffn_hidden = 5: workload.size = 'base' has 3072; give one of them",
-        ),
-        ({"model": "bert", "size": "huge"}, "workload.size = 'huge': allowed: 'base' or 'large'"),
-        ({"size": "base"}, "workload.size = 'base': only for workload.model = 'bert'"),
-        (
             {"model": "alexnet", "size": "base"},
-            "workload.size = 'base': only for workload.model = 'bert'",
+            "workload.model = 'alexnet': workload.size = 'bert-base' is a bert; give one of them",
         ),
         (
             {"model": "gpt", "image_size": 64},
