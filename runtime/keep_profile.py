@@ -54,6 +54,12 @@ def with_older(profile: Profile, path: Path) -> Profile:
         collectives=_merged(older.collectives, profile.collectives),
         messages=sorted((dict(older.messages) | dict(profile.messages)).items()),
         remote_collectives=_merged(older.remote_collectives, profile.remote_collectives),
+        narrow_collectives={
+            dtype: _merged(
+                older.narrow_collectives.get(dtype, {}), profile.narrow_collectives.get(dtype, {})
+            )
+            for dtype in sorted(older.narrow_collectives | profile.narrow_collectives)
+        },
         remote_messages=sorted(
             (dict(older.remote_messages) | dict(profile.remote_messages)).items()
         ),

@@ -40,6 +40,7 @@ from simulator.experiment.spelling import (
 from simulator.experiment.workload import Workload
 from simulator.strategies.gradients.ad_psgd import check as check_pairs
 from simulator.strategies.gradients.asynchronous import check as check_workers
+from simulator.strategies.gradients.compression_checks import check as check_compression
 from simulator.strategies.gradients.diloco import check as check_outer_steps
 from simulator.strategies.gradients.fragments import check as check_fragments
 from simulator.strategies.gradients.gossip import check as check_gossip
@@ -99,6 +100,7 @@ register_checks(
     check_degrees,
     check_attention,
     check_size,
+    check_compression,
     check_devices,
     check_host,
     check_learning_rate,

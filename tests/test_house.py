@@ -23,6 +23,8 @@ FEW_BRANCHES = 10
 """A module with fewer branches and loops is a table or a formula, which its users' tests cover."""
 
 FAMILIES = {
+    "simulator/program/codecs": "program/codecs/test_codec.py",
+    "runtime/executor/codecs": "executor/codecs/test_coder.py",
     "simulator/strategies/schedules": "strategies/schedules/test_closed_forms.py",
     "simulator/strategies/schedules/orders": "strategies/schedules/test_properties.py",
     "simulator/workloads": "workloads/test_describe.py",

@@ -46,6 +46,7 @@ class TransferCase:
         size: number of ranks in the transfer.
         nbytes: bytes of the transfer.
         remote: its ranks are on several hosts.
+        dtype: of values that are summed, if that is another one than the workload's.
         alone: the runs in which nothing else ran.
         busy: the runs beside `BusyWork`.
         cpu_s: CPU time of all threads of this process in the runs alone.
@@ -59,6 +60,7 @@ class TransferCase:
     size: int = 0
     nbytes: int = 0
     remote: bool = False
+    dtype: str = ""
     alone: Runs = field(default_factory=Runs)
     busy: Runs = field(default_factory=Runs)
     cpu_s: float = 0.0
@@ -159,26 +161,34 @@ class TransferCases:
     def _collectives(self, wide: bool) -> list[TransferCase]:
         """Make a case for each operation, size and group size; the first such group runs it."""
         everyone = tuple(range(self.program.num_ranks))
-        wanted: dict[tuple[Op, int, int, bool], tuple[Stream, tuple[int, ...], int]] = {}
+        wanted: dict[tuple[Op, int, int, bool, str], tuple[Stream, tuple[int, ...], int]] = {}
         for task in {id(i.task): i.task for i in self.program}.values():
             if task.op in COLLECTIVES:
+                remote = self._is_remote(*task.group)
+                dtype = "" if remote else task.dtype
                 for nbytes in (task.nbytes, SMALLEST, *(SIZES[:2] if wide else ())):
-                    key = (task.op, len(task.group), nbytes, self._is_remote(*task.group))
+                    key = (task.op, len(task.group), nbytes, remote, dtype)
                     wanted.setdefault(key, (task.stream, task.group, task.root))
         if wide and len(everyone) > 1:
             for nbytes in (SMALLEST, *self._sizes):
-                key = (Op.ALL_REDUCE, len(everyone), nbytes, self._is_remote(*everyone))
+                key = (Op.ALL_REDUCE, len(everyone), nbytes, self._is_remote(*everyone), "")
                 wanted.setdefault(key, (Stream.along("data"), everyone, -1))
         return [
-            self._collective(op, nbytes, self._collective_task(op, nbytes, *where))
-            for (op, _, nbytes, _), where in sorted(wanted.items())
+            self._collective(op, nbytes, self._collective_task(op, nbytes, *where, dtype))
+            for (op, _, nbytes, _, dtype), where in sorted(wanted.items())
         ]
 
     def _collective_task(
-        self, op: Op, nbytes: int, stream: Stream, group: tuple[int, ...], root: int = -1
+        self,
+        op: Op,
+        nbytes: int,
+        stream: Stream,
+        group: tuple[int, ...],
+        root: int = -1,
+        dtype: str = "",
     ) -> Task:
         # Every rank has an equal part; what sizes are asked for need not be multiples of it.
-        unit = len(group) * TORCH_DTYPE[self.experiment.workload.dtype].itemsize
+        unit = len(group) * TORCH_DTYPE[dtype or self.experiment.workload.dtype].itemsize
         whole = max(nbytes // unit, 1) * unit
         part = whole // len(group) if op.row.payload is Payload.SCATTERED else whole
         return Task(
@@ -191,6 +201,7 @@ class TransferCases:
             nbytes=whole,
             allocates=() if op in IN_PLACE else (Tensor(TensorName.other("calibrated"), part),),
             root=root,
+            dtype=dtype,
         )
 
     def _collective(self, op: Op, nbytes: int, task: Task) -> TransferCase:
@@ -201,7 +212,10 @@ class TransferCases:
                 before = _pass(number, *mine[-1:])
                 mine += [before, Instruction(task, number, [before])]
         name = f"{op.value.lower().replace('_', '-')} of {nbytes} bytes, {len(group)} ranks"
-        return TransferCase(name, Program(lists), op, len(group), nbytes, self._is_remote(*group))
+        name += f", {task.dtype}" if task.dtype else ""
+        return TransferCase(
+            name, Program(lists), op, len(group), nbytes, self._is_remote(*group), task.dtype
+        )
 
 
 def _pass(number: int, *after: Instruction) -> Instruction:

@@ -52,6 +52,7 @@ class Transfers:
     collectives: dict[Op, dict[int, Points]] = field(default_factory=dict)
     remote_messages: Points = field(default_factory=list)
     remote_collectives: dict[Op, dict[int, Points]] = field(default_factory=dict)
+    narrow_collectives: dict[str, dict[Op, dict[int, Points]]] = field(default_factory=dict)
     wake_s: float = 0.0
     wake_collective_s: float | None = None
     wake_busy_s: float | None = None
@@ -131,7 +132,8 @@ class TransferMeter:
 
     def _run(self, case: TransferCase, runs: Runs) -> None:
         assert case.executor is not None
-        executor, dtype = case.executor, TORCH_DTYPE[self.rank.experiment.workload.dtype]
+        executor = case.executor
+        dtype = TORCH_DTYPE[case.dtype or self.rank.experiment.workload.dtype]
         for instruction in executor.instructions:
             task = instruction.task
             nbytes = task.nbytes
@@ -208,6 +210,8 @@ class TransferMeter:
                 messages.append((case.nbytes, timing))
             else:
                 collectives = found.remote_collectives if case.remote else found.collectives
+                if case.dtype:
+                    collectives = found.narrow_collectives.setdefault(case.dtype, {})
                 sizes = collectives.setdefault(case.op, {})
                 sizes.setdefault(case.size, []).append((case.nbytes, timing))
         return found

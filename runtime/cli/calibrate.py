@@ -90,6 +90,8 @@ def show_profile(console: Console, profile: Profile) -> None:
         table.add_row(key, *(seconds(time) for time in times), str(timing.samples))
     console.print(table)
     measured = {"message": profile.messages} | _by_name(profile.collectives, "")
+    for dtype, of_type in profile.narrow_collectives.items():
+        measured |= _by_name(of_type, f" of {dtype}")
     if profile.ranks_per_host is not None:
         measured["message between hosts"] = profile.remote_messages
         measured |= _by_name(profile.remote_collectives, " between hosts")

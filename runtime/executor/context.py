@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from runtime.executor.codecs.rank_coders import RankCoders
 from runtime.executor.graph import Graph
 from runtime.executor.groups import Groups
 from runtime.executor.learning_rate import LearningRate
@@ -78,6 +79,7 @@ class RankContext:
         segments: the modules, by layer range; names: those of their tensors.
         parameters: flat buffers by the name of their bucket.
         outer: outer optimizers by the tensor that they change.
+        coders: of the buckets that it encodes.
         tensors: boundary tensors by (logical name, batch), as all that is of a microbatch.
         graphs: what forward passes left to backward passes, by (first layer, batch).
         split: (layers, batch) whose backward pass is split; deferred: their weight
@@ -124,6 +126,7 @@ class RankContext:
             for task in tasks
             if task.op is Op.OUTER_STEP and task.tensor
         }
+        self.coders = RankCoders(rank, self._of_tensor, self.outer)
         self._shapes: dict[int, tuple[tuple[int, ...], torch.dtype]] = {}
         self.tensors: dict[TensorKey, Tensor] = {}
         self.graphs: dict[tuple[int, Batch], Graph] = {}
@@ -181,6 +184,7 @@ class RankContext:
             "gradients": sum(p.gradients.nbytes for p in held),
             "optimizer": sum(p.optimizer_bytes for p in held)
             + sum(outer.nbytes for outer in self.outer.values()),
+            "buffers": self.coders.nbytes,
         }
 
     def outcome_of(self, step: Instruction) -> Outcome | None:
@@ -228,8 +232,6 @@ class RankContext:
         scale = self.loss_scale.value
         return norm if scale is None else norm / scale
 
-    # Parameters ----------------------------------------------------------------------
-
     def parameters_of(self, layers: tuple[int, int]) -> Parameters | None:
         """Return the parameters of a segment; None if it has none."""
         return self._of_layers.get(layers)
@@ -244,8 +246,6 @@ class RankContext:
             named = self._of_tensor.get(task.tensor)
             return [] if named is None else [named]
         return [p for p in self.parameters.values() if p.within(task.layers)]
-
-    # Tensors -------------------------------------------------------------------------
 
     def empty(self, name: TensorName, nbytes: int) -> Tensor:
         """Return a buffer for what communication brings."""

@@ -59,9 +59,13 @@ class NullGroups(Groups):
     def collective(self, task: Task, result: Tensor, tensor: Tensor) -> Wait:
         """Begin to fill `result` with noise, in the time that the collective would take.
 
-        What works in place leaves the tensor as it is.
+        What works in place leaves the tensor as it is. Of integers, which may be places, all ranks
+        send what this one does.
         """
         end = time.perf_counter() + self._seconds(task.op, len(task.group), task.nbytes)
+        if not tensor.is_floating_point():
+            result.view(len(task.group), -1).copy_(tensor.view(1, -1))
+            return partial(self._fill, None, end)
         return partial(self._fill, result if task.op not in IN_PLACE else None, end)
 
     def _fill(self, tensor: Tensor | None, end: float) -> None:

@@ -153,12 +153,14 @@ def _variants() -> Iterable[tuple[str, str, Keys]]:
         yield optimizer, "optimizer", data | {"workload.optimizer": optimizer}
     yield "clipping", "optimizer", pipeline | {"workload.clip_norm": 1.0}
     several: Keys = {"run.horizon": 4, "run.iterations": 5}
+    for codec, more in CODECS.items():
+        compressed = data | {"parallel.compression": codec, "parallel.bucket_mb": 1.0}
+        yield f"compressed gradients, {codec}", "compression", compressed | more
+    bits = CODECS["qsgd"] | {"parallel.compression": "qsgd", "parallel.data_style": "diloco"}
+    yield "DiLoCo, 4 bits", "compression", data | bits | several | {"parallel.sync_period": 2}
     yield "zero 1, four steps", "several steps", data | several | {"parallel.zero": 1}
-    yield (
-        "pipedream, four steps",
-        "several steps",
-        (pipeline | several | {"parallel.schedule": "pipedream"}),
-    )
+    pipedream = pipeline | several | {"parallel.schedule": "pipedream"}
+    yield "pipedream, four steps", "several steps", pipedream
 
 
 def _hybrids() -> Iterable[tuple[str, str, Keys]]:
@@ -201,6 +203,12 @@ QUICK = (
     "context, ring", "experts", "recompute full",
 )  # fmt: skip
 """The strategies of the quick suite: one per family, each with another kind of communication."""
+
+CODECS: dict[str, Keys] = {
+    "fp16": {}, "bf16": {}, "int8": {}, "one-bit": {}, "qsgd": {"parallel.levels": 7},
+    "top-k": {"parallel.density": 0.01}, "power-sgd": {"parallel.compression_rank": 4},
+}  # fmt: skip
+"""The codecs of gradients, each with the keys that it needs."""
 
 SLOW = ("bf16", "fp16")
 """The dtypes in which CPUs are so slow that a step of a large model takes minutes."""

@@ -132,10 +132,17 @@ class Cluster:
         known = self.profile.message(nbytes, remote) if self.profile else None
         return known or Timing.certain(self.communication.message_seconds(source, target, nbytes))
 
-    def collective(self, op: Op, group: tuple[int, ...], nbytes: int) -> Timing:
-        """Return how long a collective takes: as the profile has it, else as computed."""
-        remote = self.is_measured_as_remote(group)
-        known = self.profile.collective(op, len(group), nbytes, remote) if self.profile else None
+    def collective(self, op: Op, group: tuple[int, ...], nbytes: int, dtype: str = "") -> Timing:
+        """Return how long a collective takes: as the profile has it, else as computed.
+
+        Args:
+            op: the operation.
+            group: the ranks.
+            nbytes: payload, of the larger side.
+            dtype: the type of values that are summed; empty: that of the workload.
+        """
+        remote, profile = self.is_measured_as_remote(group), self.profile
+        known = profile.collective(op, len(group), nbytes, remote, dtype) if profile else None
         return known or Timing.certain(self.communication.cost(op, group, nbytes).seconds)
 
     def is_measured_as_remote(self, ranks: tuple[int, ...]) -> bool:

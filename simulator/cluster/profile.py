@@ -29,6 +29,8 @@ class Profile:
             side, as nccl-tests counts them.
         remote_messages, remote_collectives: the same between hosts, and among ranks of several;
             empty if all ranks were on one.
+        narrow_collectives: the same on a host, of values of another type than the workload's, by
+            type: on CPUs sums of some types are slow.
         ranks_per_host: of the calibration, where it was on several hosts; None: on one.
         issue_s: host time to begin one compute instruction.
         queue_s: host time that a communication takes from the compute instruction behind it.
@@ -56,6 +58,7 @@ class Profile:
     collectives: dict[Op, dict[int, Points]] = field(default_factory=dict)
     remote_messages: Points = field(default_factory=list)
     remote_collectives: dict[Op, dict[int, Points]] = field(default_factory=dict)
+    narrow_collectives: dict[str, dict[Op, dict[int, Points]]] = field(default_factory=dict)
     ranks_per_host: int | None = None
     issue_s: float = 0.0
     queue_s: float = 0.0
@@ -92,6 +95,9 @@ class Profile:
             collectives=all_alone(self.collectives),
             remote_messages=alone(self.remote_messages),
             remote_collectives=all_alone(self.remote_collectives),
+            narrow_collectives={
+                dtype: all_alone(of_type) for dtype, of_type in self.narrow_collectives.items()
+            },
         )
 
     def messages_of(self, remote: bool) -> Points:
@@ -107,13 +113,18 @@ class Profile:
         points = self.messages_of(remote)
         return interpolate(points, nbytes) if points else None
 
-    def collective(self, op: Op, size: int, nbytes: float, remote: bool = False) -> Timing | None:
+    def collective(
+        self, op: Op, size: int, nbytes: float, remote: bool = False, dtype: str = ""
+    ) -> Timing | None:
         """Return how long a collective takes; None: no collective was measured.
 
         Where this operation or group size was not measured, the ring formula scales what was
-        measured with the nearest group size, or of all-reduces.
+        measured with the nearest group size, or of all-reduces. A type that was not measured takes
+        as long as that of the workload.
         """
         collectives = self.collectives_of(remote)
+        if not remote:
+            collectives = collectives | self.narrow_collectives.get(dtype, {})
         known = Op.ALL_REDUCE if op not in collectives else op
         measured = collectives.get(known)
         if not measured:

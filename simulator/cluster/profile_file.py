@@ -76,6 +76,10 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     data["collectives"] = _collectives(data["collectives"])
     data["remote_messages"] = _points(data.get("remote_messages", []))
     data["remote_collectives"] = _collectives(data.get("remote_collectives", {}))
+    data["narrow_collectives"] = {
+        dtype: _collectives(of_type)
+        for dtype, of_type in data.get("narrow_collectives", {}).items()
+    }
     profile = Profile(**data)
     positive = [profile.machine["cores"], *profile.peak_flops.values(), *chain(*profile.rounds)]
     positive += [profile.busy_ranks, profile.ranks_per_device]
@@ -87,8 +91,9 @@ def parse_profile(data: dict[str, Any]) -> Profile:
     check_numbers([*positive, lost, *host])
     if profile.ranks_per_host is not None:
         positive.append(profile.ranks_per_host)
-    everywhere = (*profile.collectives.values(), *profile.remote_collectives.values())
-    sizes = [points for sizes in everywhere for points in sizes.values()]
+    everywhere = [profile.collectives, profile.remote_collectives]
+    everywhere += profile.narrow_collectives.values()
+    sizes = [points for known in everywhere for of in known.values() for points in of.values()]
     if not all(positive) or not all(sizes) or not all(profile.rounds):
         raise ValueError("no cores, no FLOP/s, no ranks, or a group size without points")
     if lost >= 1:

@@ -22,7 +22,7 @@ class Durations(ABC):
         self.experiment, self.cluster = experiment, cluster
         self.layers = describe(experiment)
         self._timings: dict[tuple[int, int], Timing] = {}
-        self._collectives: dict[tuple[Op, int, int], tuple[Task, Timing]] = {}
+        self._collectives: dict[tuple[Op, int, int, str], tuple[Task, Timing]] = {}
 
     def timing(self, rank: int, task: Task) -> Timing:
         """Return the duration of a task on a rank, and its spread if it was measured."""
@@ -42,7 +42,8 @@ class Durations(ABC):
 
     def _collective(self, task: Task) -> Timing:
         """Return the duration of a collective, asked for once for each group and size."""
-        key = (task.op, id(task.group), task.nbytes)  # a group may have thousands of ranks
+        # A group may have thousands of ranks, so it is known by its identity.
+        key = (task.op, id(task.group), task.nbytes, task.dtype)
         if key not in self._collectives:
             self._collectives[key] = task, self.collective(task)  # so the group stays where it is
         return self._collectives[key][1]
@@ -69,4 +70,4 @@ class Durations(ABC):
 
     def collective(self, task: Task) -> Timing:
         """Return the duration of a collective once all ranks of its group are ready."""
-        return self.cluster.collective(task.op, task.group, task.nbytes)
+        return self.cluster.collective(task.op, task.group, task.nbytes, task.dtype)

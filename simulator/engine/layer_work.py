@@ -11,7 +11,7 @@ from simulator.program.operation_columns import Formula
 from simulator.program.operations import Op
 from simulator.program.task import Task
 from simulator.program.tensors import TensorKind
-from simulator.workloads.layer import Layer
+from simulator.workloads.layer import Layer, Matmul
 
 BACKWARD_BYTES = 1.5
 """Bytes that a backward pass moves for one that the forward pass moved. An element-wise operator
@@ -58,7 +58,7 @@ def work_of(op: Op, layer: Layer, workload: Workload, parallel: Parallel) -> Wor
 
 
 def work_of_bucket(task: Task, workload: Workload) -> Work:
-    """Return the bytes and kernels of the norm, the update, the mixing or a copy of a bucket.
+    """Return the bytes and kernels of a norm, update, mixing, copy or coding of a bucket.
 
     A replica scales its own parameters and adds those of its neighbours, one after the other. What
     an outer step reads and writes is in `runtime.executor.outer_optimizer`.
@@ -75,6 +75,14 @@ def work_of_bucket(task: Task, workload: Workload) -> Work:
         has_velocity, mixes = task.coefficients[1] > 0, bool(task.sources)
         moved = (16.0 if has_velocity else 8.0) + 5.0 * mixes
         return Work((), moved * nbytes, (6 if has_velocity else 3) + 2 * mixes)
+    if task.encoding is not None:
+        values = task.encoding.values(nbytes)
+        if cost is Formula.ENCODING:
+            work = task.encoding.encoding(values)
+        else:
+            work = task.encoding.decoding(values, len(task.group))
+        products = tuple(Matmul(*product) for product in work.products)
+        return Work(products, work.nbytes, work.kernels)
     return work_of_update(nbytes / workload.dtype_bytes, nbytes, workload)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from simulator.engine.layer_work import mixes_sums
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.workload import Workload
+from simulator.program.codecs.codec import Encoding
 from simulator.program.operations import INPUT_BACKWARDS, Op
 from simulator.program.task import Task
 from simulator.workloads.describe import Layer
@@ -61,6 +62,8 @@ def key_of_task(
         elif op is Op.OUTER_STEP:
             details = ("momentum",) if task.coefficients[1] else ()
             details += ("mixed in",) if task.sources else ()
+        elif task.encoding is not None:
+            details = _details_of_encoding(task.encoding, op, len(task.group))
         return PassKey(op, workload.dtype, details, parameters=count)
     return pass_key(op, layers[slice(*task.layers)], workload, parallel)
 
@@ -77,6 +80,17 @@ def pass_key(
     if op in INPUT_BACKWARDS and parallel.shards_gradients:
         details += ("into new gradients",)
     return PassKey(op, workload.dtype, details, tuple(layer.kind for layer in layers))
+
+
+def _details_of_encoding(encoding: Encoding, op: Op, ranks: int) -> tuple[str, ...]:
+    """Return what the work of coding depends on besides the number of values.
+
+    The sum is made of what so many ranks have sent.
+    """
+    of_round = (f"round {encoding.round}",) if op is Op.ENCODE else (f"of {ranks} ranks",)
+    fed = ("error feedback",) if encoding.feeds_back else ()
+    shapes = ("of " + " ".join("x".join(map(str, s)) for s in encoding.shapes),)
+    return (str(encoding.codec), *of_round, *fed, *(shapes if encoding.shapes else ()))
 
 
 def _details(op: Op, workload: Workload) -> tuple[str, ...]:

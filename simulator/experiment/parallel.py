@@ -59,6 +59,14 @@ class Parallel(Section):
             of a file of weights.
         push_sum: with data_style "gossip": the weights of what is sent travel with it, so that
             replicas need not receive as much as they send.
+        compression: the form in which gradients are sent.
+        levels: magnitudes, besides 0, of compression "qsgd".
+        density: share of the gradients that compression "top-k" sends.
+        compression_rank: of the factors of matrices that compression "power-sgd" sends.
+        error_feedback: whether what compression loses is added to the gradients of the next step;
+            unset, where it loses more of one kind of values than of others.
+        compression_start: training steps of the program before the first whose gradients are
+            compressed; unset, 0.
         zero: what replicas shard: 1 the optimizer's state, 2 also gradients, 3 also parameters.
         zero_group: how many ranks share one set of shards; unset, all that replicate.
         prefetch: how many segments ahead of their use parameters are gathered, with zero = 3;
@@ -110,6 +118,14 @@ class Parallel(Section):
     overlap_share: Annotated[float, Field(ge=0, lt=1)] | None = None
     topology: str | None = None
     push_sum: bool = False
+    compression: Literal[
+        "none", "fp16", "bf16", "int8", "qsgd", "top-k", "one-bit", "power-sgd"
+    ] = "none"
+    levels: Annotated[int, Field(ge=1, le=127)] | None = None
+    density: Annotated[float, Field(gt=0, le=1)] | None = None
+    compression_rank: Positive | None = None
+    error_feedback: bool | None = None
+    compression_start: Annotated[int, Field(ge=0)] | None = None
     zero: Annotated[int, Field(ge=0, le=3)] = 0
     zero_group: Degree | None = None
     prefetch: Annotated[int, Field(ge=0)] | None = None

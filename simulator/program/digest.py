@@ -59,7 +59,9 @@ class ListDigests:
         queued = f" {task.queue} {task.policy}" if task.queue or task.policy else ""
         root = f" root {task.root - min(task.group, default=0)}" if task.root >= 0 else ""
         numbers = f" coefficients {task.coefficients}" if task.coefficients else ""
-        return f"Task({text}) {self._group(task.group)}{queued}{root}{numbers}"
+        encoded = f" {task.encoding}" if task.encoding else ""
+        encoded += f" of {task.dtype}" if task.dtype else ""
+        return f"Task({text}) {self._group(task.group)}{queued}{root}{numbers}{encoded}"
 
     def _group(self, group: tuple[int, ...]) -> str:
         if id(group) not in self._groups:

@@ -43,6 +43,8 @@ class Formula(Flag):
     MIXING = auto()
     COPYING = auto()
     OUTER_UPDATE = auto()
+    ENCODING = auto()
+    DECODING = auto()
     MESSAGE = auto()
     SCATTERING = auto()
     GATHERING = auto()

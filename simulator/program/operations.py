@@ -33,6 +33,8 @@ class Op(Word):
     MIX = "MIX"
     SNAPSHOT = "SNAPSHOT"
     OUTER_STEP = "OUTER"
+    ENCODE = "ENCODE"
+    DECODE = "DECODE"
 
     @property
     def row(self) -> Operation:
@@ -142,6 +144,21 @@ ROWS = (
         Look("outer step", (0.10, 0.10), "//"),
         ("0OUTER",),
         "step of an outer optimizer, from the parameters before a period towards their average",
+    ),
+    Operation(
+        Op.ENCODE,
+        Formula.ENCODING,
+        Look("encode", (0.15, 0.15), "\\\\\\"),
+        ("0ENCODE",),
+        "make what is sent of a bucket's gradients, or of the change of its parameters, in a "
+        "[smaller form](compression.md)",
+    ),
+    Operation(
+        Op.DECODE,
+        Formula.DECODING,
+        Look("decode", (0.22, 0.22), "///"),
+        ("0DECODE",),
+        "make the sum of gradients, or the mean of parameters, from what all ranks have sent",
     ),
     Operation(
         Op.SEND,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from simulator.program.arrival import Policy
+from simulator.program.codecs.codec import Encoding
 from simulator.program.operations import Op
 from simulator.program.stream import COMPUTE_STREAM, Stream
 from simulator.program.tensors import Tensor, TensorName
@@ -52,6 +53,9 @@ class Task:
         coefficients: of a `MIX`, the weights of `tensor` and of each of the sources; of an
             `OUTER`, the learning rate, the momentum and, where it reads an average that has been
             made beside passes, the weight that the rank's own parameters keep.
+        dtype: of a sum, the type of its values where it is not that of the workload.
+        encoding: of an `ENCODE` and a `DECODE`, how they do it; `group` has the ranks that exchange
+            what is encoded.
         loss_weight: of a pass that makes losses, the weight of each in the mean that an update
             follows; it is the mean of one rank's share of a microbatch. No part of the hash.
     """
@@ -75,6 +79,8 @@ class Task:
     queue: str = field(default="", repr=False)
     policy: Policy | None = field(default=None, repr=False)
     coefficients: tuple[float, ...] = field(default=(), repr=False)
+    dtype: str = field(default="", repr=False)
+    encoding: Encoding | None = field(default=None, repr=False)
     loss_weight: float = field(default=1.0, repr=False)
 
     @property

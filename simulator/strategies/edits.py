@@ -19,6 +19,7 @@ class Edit:
 
     Attributes:
         more: tensors that an entry allocates, or names that it frees, by its number.
+        replaced: other tasks for entries, by their numbers.
         waits: what an entry waits for, too: the number of another entry, or an argument.
         inserted: new entries, each with the number of the one that it directly follows, and how
             its microbatch is told from that of the call.
@@ -26,6 +27,7 @@ class Edit:
     """
 
     more: list[tuple[int, Tensor | TensorName]] = field(default_factory=list)
+    replaced: list[tuple[int, Task]] = field(default_factory=list)
     waits: list[tuple[int, int]] = field(default_factory=list)
     inserted: list[tuple[int, Task, int | None]] = field(default_factory=list)
     arguments: list[Reference] = field(default_factory=list)
@@ -47,6 +49,10 @@ class Edits:
     def free(self, call: Call, number: int, name: TensorName) -> None:
         """Let an entry free the tensor of a name."""
         self._of(call).more.append((number, name))
+
+    def replace(self, call: Call, number: int, task: Task) -> None:
+        """Let an entry do something else, with the waits that it has."""
+        self._of(call).replaced.append((number, task))
 
     def wait(self, call: Call, number: int, other: Reference) -> None:
         """Let an entry wait for another one, of the same call or of an earlier one."""
@@ -76,7 +82,8 @@ class Edits:
         variants = Variants()
         for call, edit in self._edits.items():
             inserted = tuple((number, id(task), shift) for number, task, shift in edit.inserted)
-            difference = tuple(edit.more), tuple(edit.waits), inserted
+            replaced = tuple((number, id(task)) for number, task in edit.replaced)
+            difference = tuple(edit.more), tuple(edit.waits), inserted, replaced
             call.template = variants.get(
                 call.template, difference, partial(_edited, call.template, edit)
             )
@@ -84,7 +91,9 @@ class Edits:
 
 
 def _edited(template: Template, edit: Edit) -> Template:
-    entries: dict[int, Entry] = {}
+    entries: dict[int, Entry] = {
+        number: template.entries[number]._replace(task=task) for number, task in edit.replaced
+    }
     for number, more in edit.more:
         entry = entries.get(number, template.entries[number])
         task = entry.task

@@ -19,6 +19,8 @@ from simulator.strategies.gradients.all_reduce import insert_reductions
 from simulator.strategies.gradients.asynchronous import serve_by_arrival
 from simulator.strategies.gradients.buckets import bind_buckets
 from simulator.strategies.gradients.clipping import insert_gradient_norms
+from simulator.strategies.gradients.compressed_averages import compress_averages
+from simulator.strategies.gradients.compression import compress_gradients
 from simulator.strategies.gradients.gossip import mix_parameters
 from simulator.strategies.gradients.local_steps import average_parameters
 from simulator.strategies.gradients.optimizer_steps import insert_optimizer_steps
@@ -121,9 +123,25 @@ CHAIN = (
         lambda experiment: experiment.run.horizon > 1 and not updates_within_a_step(experiment),
     ),
     Transform(
+        "gradients are sent in a smaller form",
+        compress_gradients,
+        lambda experiment: (
+            experiment.parallel.compression != "none"
+            and experiment.parallel.data_style == "all-reduce"
+        ),
+    ),
+    Transform(
         "replicas average their parameters",
         average_parameters,
         lambda experiment: experiment.parallel.data_style in ("local-sgd", "diloco"),
+    ),
+    Transform(
+        "changes of parameters are sent in a smaller form",
+        compress_averages,
+        lambda experiment: (
+            experiment.parallel.compression != "none"
+            and experiment.parallel.data_style in ("local-sgd", "diloco")
+        ),
     ),
     Transform(
         "replicas mix their parameters with those of neighbours",

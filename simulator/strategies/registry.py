@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 
 from simulator.experiment.checks import check_batch
@@ -12,6 +13,7 @@ from simulator.strategies import user_transforms
 from simulator.strategies.gradients import policies
 from simulator.strategies.gradients.ad_psgd import check as check_pairs
 from simulator.strategies.gradients.asynchronous import check as check_workers
+from simulator.strategies.gradients.compression_checks import check as check_compression
 from simulator.strategies.gradients.diloco import check as check_outer_steps
 from simulator.strategies.gradients.fragments import check as check_fragments
 from simulator.strategies.gradients.gossip import check as check_gossip
@@ -138,6 +140,14 @@ OURS = (
         (check_zero,),
     ),
     Strategy(
+        "compressed gradients",
+        DATA,
+        "parallel.compression, error_feedback, compression_start",
+        "as 16, 8, 4, 2 or 1 bit, the largest only, or factors of low rank; errors are fed back",
+        lambda e: e.parallel.compression != "none",
+        (check_compression,),
+    ),
+    Strategy(
         "tensor parallel",
         MODEL,
         "parallel.tensor > 1, tensor_style",
@@ -241,7 +251,7 @@ def strategies() -> list[Strategy]:
                 name,
                 OWN,
                 f'parallel.policy = "{name}"',
-                _summary_of_policy(name),
+                _summary_of(lambda name: policies.user_policy(name).policy, name, "policy"),
                 partial(lambda name, e: e.parallel.policy == name, name),
                 (check_policy,),
             )
@@ -252,7 +262,7 @@ def strategies() -> list[Strategy]:
                 name,
                 OWN,
                 f'parallel.transforms = ["{name}"]',
-                _summary_of_transform(name),
+                _summary_of(lambda name: transform_named(name).value, name, "transform"),
                 partial(lambda name, e: name in e.parallel.transforms, name),
                 (check_transforms,),
             )
@@ -279,15 +289,9 @@ def _summary_of_schedule(name: str) -> str:
         return str(error)
 
 
-def _summary_of_policy(name: str) -> str:
+def _summary_of(found: Callable[[str], object], name: str, kind: str) -> str:
+    """Return the first line of what documents an object; if it cannot be had, why."""
     try:
-        return (inspect.getdoc(policies.user_policy(name).policy) or "a policy").partition("\n")[0]
-    except ExperimentError as error:
-        return str(error)
-
-
-def _summary_of_transform(name: str) -> str:
-    try:
-        return (inspect.getdoc(transform_named(name).value) or "a transform").partition("\n")[0]
+        return (inspect.getdoc(found(name)) or f"a {kind}").partition("\n")[0]
     except ExperimentError as error:
         return str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulator.experiment.workload import Workload
+from simulator.workloads.layer import norm_shapes
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class Anatomy:
         return self.heads // self.kv_heads
 
     @property
-    def norm_parameters(self) -> int:
-        """Parameters of a norm."""
-        return self.hidden if self.rms else 2 * self.hidden
+    def norm_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the parameters of a norm."""
+        return norm_shapes(self.hidden)[: 1 if self.rms else 2]
 
     @property
     def statistics(self) -> int:

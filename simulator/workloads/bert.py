@@ -22,7 +22,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.workloads.blocks import TransformerBlocks, chain
 from simulator.workloads.context import attention as split_attention
 from simulator.workloads.gpt import positions
-from simulator.workloads.layer import REPLICATED, Layer, linear
+from simulator.workloads.layer import REPLICATED, Layer, linear, linear_shapes, norm_shapes
 from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
 from simulator.workloads.vocabulary import cross_entropy, embedding, logits
 
@@ -49,7 +49,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     masked = experiment.microbatch_size * masked_positions(w.sequence)
     first = Layer(
         kind=f"bert-embedding {blocks.shape} v{w.vocab}",
-        parameters=(w.vocab + w.sequence + SEGMENTS) * h + 2 * h,
+        shapes=((w.vocab, h), (w.sequence, h), (SEGMENTS, h), *norm_shapes(h)),
         moved_bytes=6 * hidden_bytes,  # rows looked up, positions and segments added, norm
         kernels=6,
         saved_bytes=8 * blocks.tokens + hidden_bytes + blocks.norm_statistics,
@@ -60,7 +60,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     # the paper's code takes the masked ones before it), what follows at the masked ones.
     transform = Layer(
         kind=f"bert-head {blocks.shape} v{w.vocab}",
-        parameters=h * h + h + 2 * h,
+        shapes=(*linear_shapes(h, h), *norm_shapes(h)),
         matmuls=(linear(blocks.tokens, h, h),),
         moved_bytes=6 * masked * h * width,  # masked ones taken, GELU, norm
         kernels=3,
@@ -101,7 +101,11 @@ def _positions_and_segments(p: SplitTransformer) -> Layer:
     return replace(
         positions(p),
         kind=f"bert-positions n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
-        parameters=(p.context * p.sequence + SEGMENTS) * p.hidden + 2 * p.hidden,
+        shapes=(
+            (p.context * p.sequence, p.hidden),
+            (SEGMENTS, p.hidden),
+            *norm_shapes(p.hidden),
+        ),
         moved_bytes=6 * p.here_bytes,
         kernels=5,
         saved_bytes=p.here_bytes + p.norm_statistics,
@@ -118,7 +122,7 @@ def _transform(p: SplitTransformer, whole: int, masked: int) -> Layer:
     h = p.hidden
     return Layer(
         kind=f"bert-transform {p.shape} n{masked}",
-        parameters=h * h + h + 2 * h,
+        shapes=(*linear_shapes(h, h), *norm_shapes(h)),
         matmuls=(linear(p.tokens, h, h),),
         moved_bytes=6 * masked * h * p.width,  # masked ones taken, GELU, norm
         kernels=3,

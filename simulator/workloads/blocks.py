@@ -9,7 +9,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.workloads.anatomy import Anatomy
 from simulator.workloads.attention import Core, form
 from simulator.workloads.head_norm import HeadNorm
-from simulator.workloads.layer import Layer, linear
+from simulator.workloads.layer import Layer, linear, linear_shapes
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,11 @@ class TransformerBlocks:
         normed = HeadNorm(a, self.tokens, a.queries, a.keys, width, w.wide_bytes)
         half = self._half(
             f"attention {self.shape} {a.shape}",
-            parameters=h * qkv + a.qkv_bias * qkv + a.queries * h + a.bias * h + normed.parameters,
+            shapes=(
+                *linear_shapes(h, qkv, a.qkv_bias),
+                *linear_shapes(a.queries, h, a.bias),
+                *normed.shapes,
+            ),
             # Inputs of the projection; gradients of Q, K, V and output.
             deferred_bytes=self.tokens * (a.queries + qkv) * width + hidden,
         )
@@ -103,7 +107,7 @@ class TransformerBlocks:
         biases = " biases" if a.gated and a.bias else ""
         half = self._half(
             f"mlp {self.shape} f{ffn}{biases}",
-            parameters=h * a.inner + ffn * h + a.bias * (a.inner + h),
+            shapes=(*linear_shapes(h, a.inner, a.bias), *linear_shapes(ffn, h, a.bias)),
             deferred_bytes=hidden + inner,
         )
         return replace(
@@ -116,11 +120,12 @@ class TransformerBlocks:
             starts_block=False,
         )
 
-    def _half(self, kind: str, parameters: int, deferred_bytes: int) -> Layer:
+    def _half(self, kind: str, shapes: tuple[tuple[int, ...], ...], deferred_bytes: int) -> Layer:
         """Return half a block with the parameters of its norm."""
+        norm = self.anatomy.norm_shapes
         return Layer(
             kind=self.name + kind,
-            parameters=parameters + self.anatomy.norm_parameters,
+            shapes=(*norm, *shapes) if self.pre_norm else (*shapes, *norm),
             # The input of the first product is the norm's output, or the layer's own input.
             deferred_bytes=deferred_bytes + (self.hidden_bytes if self.pre_norm else 0),
             defers_input=not self.pre_norm,
@@ -139,7 +144,7 @@ class TransformerBlocks:
         w = self.experiment.workload
         return Layer(
             kind=f"tokens {self.shape} v{w.vocab}",
-            parameters=w.vocab * w.hidden,
+            shapes=((w.vocab, w.hidden),),
             moved_bytes=2 * self.hidden_bytes,
             kernels=1,
             saved_bytes=8 * self.tokens,
@@ -158,7 +163,7 @@ class TransformerBlocks:
         w = self.experiment.workload
         last = Layer(
             kind=f"{self.name}last-norm {self.shape}",
-            parameters=self.anatomy.norm_parameters,
+            shapes=self.anatomy.norm_shapes,
             moved_bytes=2 * self.hidden_bytes,
             kernels=1,
             saved_bytes=self.norm_statistics,
@@ -169,8 +174,8 @@ class TransformerBlocks:
         )
         bare = Layer(kind=f"tied-head {self.shape} v{w.vocab}", defers_input=True)
         head = self.head(bare, self.tokens, bias=False)
-        copied = 0 if self.is_alone else head.parameters
-        return [last, replace(head, parameters=copied, tied=True, whole=(embedding, "tied-head"))]
+        copied = () if self.is_alone else head.shapes
+        return [last, replace(head, shapes=copied, tied=True, whole=(embedding, "tied-head"))]
 
     def head(self, before: Layer, rows: int, bias: bool) -> Layer:
         """Return `before` with the projection on the vocabulary and the cross-entropy behind it.
@@ -183,7 +188,7 @@ class TransformerBlocks:
         logits, wide = rows * w.vocab, w.wide_bytes
         return replace(
             before,
-            parameters=before.parameters + w.hidden * w.vocab + bias * w.vocab,
+            shapes=(*before.shapes, *linear_shapes(w.hidden, w.vocab, bias)),
             matmuls=(*before.matmuls, linear(rows, w.hidden, w.vocab)),
             moved_bytes=before.moved_bytes + 3 * logits * wide,  # log-softmax
             kernels=before.kernels + 2,

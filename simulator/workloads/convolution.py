@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulator.workloads.layer import Layer, Matmul, linear
+from simulator.workloads.layer import Layer, Matmul, linear, linear_shapes
 
 INDEX_BYTES = 8
 """Bytes of one position of a maximum, and of one label."""
@@ -36,10 +36,11 @@ class Conv:
     bias: bool = True
 
     @property
-    def parameters(self) -> int:
-        """Number of weights and biases."""
-        weight = self.outputs * self.inputs * self.window.kernel**2
-        return weight + (self.outputs if self.bias else 0)
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weight and, if there is one, the bias."""
+        side = self.window.kernel
+        weight = (self.outputs, self.inputs, side, side)
+        return (weight, (self.outputs,)) if self.bias else (weight,)
 
     def values(self, batch: int, size: int) -> int:
         """Return the number of the output's values for `batch` images of side `size`."""
@@ -91,7 +92,7 @@ def convolution(block: Block, batch: int, size: int, width: int, first: bool) ->
     return Layer(
         kind=f"conv{'-first' if first else ''} b{batch} {conv.inputs}x{size}x{size} to "
         f"{conv.outputs} {conv.window}" + (f" pool {block.pool}" if block.pool else ""),
-        parameters=conv.parameters,
+        shapes=conv.shapes,
         matmuls=(conv.matmul(batch, size, first),),
         # ReLU reads and writes; the pool reads and writes values and positions.
         moved_bytes=2 * values * width
@@ -107,10 +108,9 @@ def convolution(block: Block, batch: int, size: int, width: int, first: bool) ->
 
 def fully_connected(batch: int, inputs: int, outputs: int, width: int) -> Layer:
     """Return a matrix product and ReLU."""
-    parameters = inputs * outputs + outputs
     return Layer(
         kind=f"fully-connected b{batch} {inputs} to {outputs}",
-        parameters=parameters,
+        shapes=linear_shapes(inputs, outputs),
         matmuls=(linear(batch, inputs, outputs),),
         moved_bytes=2 * batch * outputs * width + batch * outputs,
         kernels=2,
@@ -127,10 +127,10 @@ def classifier(batch: int, inputs: int, classes: int, width: int) -> Layer:
 
     The output of log-softmax, labels and the loss's total weight are kept.
     """
-    parameters, wide = inputs * classes + classes, max(width, 4)
+    wide = max(width, 4)
     return Layer(
         kind=f"classifier b{batch} {inputs} to {classes}",
-        parameters=parameters,
+        shapes=linear_shapes(inputs, classes),
         matmuls=(linear(batch, inputs, classes),),
         moved_bytes=3 * batch * classes * wide,
         kernels=2,

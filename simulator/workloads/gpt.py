@@ -13,7 +13,7 @@ from dataclasses import replace
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.blocks import TransformerBlocks, chain
 from simulator.workloads.context import attention as split_attention
-from simulator.workloads.layer import Layer
+from simulator.workloads.layer import Layer, norm_shapes
 from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
 from simulator.workloads.vocabulary import cross_entropy, embedding, logits
 
@@ -34,7 +34,7 @@ def layers(experiment: Experiment) -> list[Layer]:
         return [blocks.tokens_embedding(tied=True), *tied]
     first = Layer(
         kind=f"embedding {blocks.shape} v{w.vocab}",
-        parameters=w.vocab * w.hidden + w.sequence * w.hidden,
+        shapes=((w.vocab, w.hidden), (w.sequence, w.hidden)),
         moved_bytes=4 * blocks.hidden_bytes,  # rows looked up, positions added
         kernels=3,
         saved_bytes=8 * blocks.tokens,
@@ -43,7 +43,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     )
     norm = Layer(
         kind=f"head {blocks.shape} v{w.vocab}",
-        parameters=2 * w.hidden,
+        shapes=norm_shapes(w.hidden),
         moved_bytes=2 * blocks.hidden_bytes,
         kernels=1,
         saved_bytes=blocks.hidden_bytes + blocks.norm_statistics,
@@ -109,7 +109,7 @@ def positions(p: SplitTransformer) -> Layer:
     """Return what adds the learned positions of the tokens here."""
     return Layer(
         kind=f"positions n{p.here} s{p.sequence} c{p.context} h{p.hidden}",
-        parameters=p.context * p.sequence * p.hidden,
+        shapes=((p.context * p.sequence, p.hidden),),
         moved_bytes=3 * p.here_bytes,
         kernels=2,
         output_shape=p.here_shape,

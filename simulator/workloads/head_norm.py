@@ -26,9 +26,9 @@ class HeadNorm:
     wide: int
 
     @property
-    def parameters(self) -> int:
-        """A weight for each value of a head of queries, and of keys."""
-        return 2 * self.anatomy.head * self.anatomy.qk_norm
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weights: one for each value of a head of queries, and of keys."""
+        return ((self.anatomy.head,),) * 2 if self.anatomy.qk_norm else ()
 
     @property
     def kernels(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.workloads.attention import ROTATED, ROTATIONS
-from simulator.workloads.layer import REPLICATED, Layer, linear
+from simulator.workloads.layer import REPLICATED, Layer, linear, linear_shapes
 from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
 
 
@@ -27,7 +27,7 @@ def made(p: SplitTransformer, whole: int, part: str, columns: int, back: int = 0
     moved, kernels = (0, 0) if a.qk_norm else _turning(p, part)
     return Layer(
         kind=f"{part} {p.shape} {a.shape}" if a.rotary else f"{part} {p.shape}",
-        parameters=p.hidden * columns + a.qkv_bias * columns,
+        shapes=linear_shapes(p.hidden, columns, a.qkv_bias),
         matmuls=(linear(p.tokens, p.hidden, columns),),
         moved_bytes=moved,
         kernels=kernels,
@@ -66,7 +66,7 @@ def stream(p: SplitTransformer, whole: int, part: str, back: int = 0) -> list[La
     moved, kernels = _turning(p, part)
     norm = Layer(
         kind=f"normed-{product.kind}",
-        parameters=p.anatomy.head,
+        shapes=((p.anatomy.head,),),
         moved_bytes=2 * p.tokens * normed * p.width + moved,
         kernels=1 + kernels,
         saved_bytes=p.tokens * normed // p.anatomy.head * p.wide,
@@ -89,7 +89,7 @@ def apart(p: SplitTransformer, whole: int, causal: bool) -> list[Layer]:
     mixed = p.tokens * p.queries * p.width
     bare = Layer(
         kind=f"{'causal' if causal else 'full'}-mixed {p.shape} {p.anatomy.shape}",
-        parameters=p.queries * p.hidden,
+        shapes=linear_shapes(p.queries, p.hidden, bias=False),
         matmuls=(linear(p.tokens, p.queries, p.hidden),),
         saved_bytes=mixed + copies * (mixed + 2 * p.tokens * p.keys * p.width),
         deferred_bytes=mixed + p.all_bytes,
@@ -107,7 +107,7 @@ def projection(p: SplitTransformer, whole: int) -> Layer:
     """Return the output projection: (batch, sequence, columns of Q) → a part of a sum."""
     return Layer(
         kind=f"projection {p.shape}" + (f" {p.anatomy.shape}" if p.anatomy.rotary else ""),
-        parameters=p.queries * p.hidden,
+        shapes=linear_shapes(p.queries, p.hidden, bias=False),
         matmuls=(linear(p.tokens, p.queries, p.hidden),),
         deferred_bytes=p.all_bytes,
         defers_input=True,

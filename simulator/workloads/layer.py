@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import prod
 
 from simulator.program.operations import Op
 
@@ -96,7 +97,7 @@ class Layer:
     Layers are the atoms of segments and stages: communication can only happen between
     them, and is a layer of its own (`exchange`). Boundary i is the tensor that layer i - 1
     puts out; boundary 0 is the batch. Bytes are for one microbatch on one rank;
-    `parameters` is a count.
+    `shapes` are those of its parameters, as torch has them, in the order of the module.
 
     Attributes:
         kind: names the work; layers of one kind cost the same.
@@ -132,7 +133,7 @@ class Layer:
     """
 
     kind: str
-    parameters: int = 0
+    shapes: tuple[tuple[int, ...], ...] = ()
     matmuls: tuple[Matmul, ...] = ()
     moved_bytes: float = 0.0
     kernels: int = 0
@@ -155,6 +156,11 @@ class Layer:
     copied_over: tuple[str, ...] = ("expert",)
     tied: bool = False
     whole: tuple[int, str] = (-1, "")
+
+    @property
+    def parameters(self) -> int:
+        """The number of its parameters."""
+        return sum(map(prod, self.shapes))
 
     @property
     def backward_input(self) -> tuple[Matmul, ...]:
@@ -207,3 +213,13 @@ def exchange(how: Exchange, shape: tuple[int, ...], nbytes: int) -> Layer:
 def linear(tokens: int, inputs: int, outputs: int) -> Matmul:
     """Return the product (tokens × inputs) by a weight (inputs × outputs)."""
     return Matmul(tokens, outputs, inputs)
+
+
+def linear_shapes(inputs: int, outputs: int, bias: bool = True) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of a weight and, if there is one, a bias."""
+    return ((outputs, inputs), (outputs,)) if bias else ((outputs, inputs),)
+
+
+def norm_shapes(width: int) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of the gain and the bias of a norm."""
+    return (width,), (width,)

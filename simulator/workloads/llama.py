@@ -32,7 +32,7 @@ def layers(experiment: Experiment) -> list[Layer]:
         return chain(first, halves, *blocks.tied_head(2 * w.layers + 1, 0))
     norm = Layer(
         kind=f"llama-head {blocks.shape} v{w.vocab}",
-        parameters=blocks.anatomy.norm_parameters,
+        shapes=blocks.anatomy.norm_shapes,
         moved_bytes=2 * blocks.hidden_bytes,
         kernels=1,
         saved_bytes=blocks.hidden_bytes + blocks.norm_statistics,

@@ -14,7 +14,7 @@ from typing import Any
 
 from simulator.experiment.experiment import Experiment
 from simulator.program.operations import Op
-from simulator.workloads.layer import Exchange, Layer, Matmul, exchange, linear
+from simulator.workloads.layer import Exchange, Layer, Matmul, exchange, linear, linear_shapes
 from simulator.workloads.transformer import EVERYWHERE
 
 
@@ -29,7 +29,7 @@ def layers(experiment: Experiment) -> list[Layer]:
     def block(first: bool) -> Layer:
         return Layer(
             kind=f"perceptron{'-first' if first else ''} {shape}",
-            parameters=h * ffn + ffn + ffn * h + h,
+            shapes=(*linear_shapes(h, ffn), *linear_shapes(ffn, h)),
             matmuls=(
                 Matmul(tokens, ffn, h, into_input=not first),
                 linear(tokens, ffn, h),
@@ -137,12 +137,15 @@ class _Sizes:
     ) -> Layer:
         """Return a part whose main work is one matrix product."""
         first = part == "fc1" and whole == 0  # the batch needs no gradient
+        weight, biases = linear_shapes(inputs, outputs, bias=False), ((bias,),) if bias else ()
+        # By rows the bias is that of the input.
+        shapes = (*biases, *weight) if self.style == "row" else (*weight, *biases)
         return self.part(
             whole,
             f"{part}-first" if first else part,
             outputs,
             **{
-                "parameters": inputs * outputs + bias,
+                "shapes": shapes,
                 "matmuls": (Matmul(self.tokens, outputs, inputs, into_input=not first),),
                 **keys,
             },
@@ -172,7 +175,10 @@ def _megatron(p: _Sizes) -> list[Layer]:
             block,
             "columns-rows" if block else "columns-rows-first",
             p.hidden,
-            parameters=p.hidden * p.mine + p.mine + p.mine * p.hidden,
+            shapes=(
+                *linear_shapes(p.hidden, p.mine),
+                *linear_shapes(p.mine, p.hidden, bias=False),
+            ),
             matmuls=(
                 Matmul(p.tokens, p.mine, p.hidden, into_input=block > 0),
                 linear(p.tokens, p.mine, p.hidden),
@@ -195,7 +201,7 @@ def _add(p: _Sizes, block: int, back: int) -> Layer:
         block,
         "add",
         p.hidden,
-        parameters=p.hidden,
+        shapes=((p.hidden,),),
         moved_bytes=3 * p.nbytes(p.hidden),
         kernels=2,
         reads=(0, back),

@@ -32,7 +32,16 @@ from fractions import Fraction
 from simulator.experiment.experiment import Experiment
 from simulator.program.operations import Op
 from simulator.workloads import gpt
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, Matmul, exchange, linear
+from simulator.workloads.layer import (
+    REPLICATED,
+    Exchange,
+    Layer,
+    Matmul,
+    exchange,
+    linear,
+    linear_shapes,
+    norm_shapes,
+)
 from simulator.workloads.transformer import EVERYWHERE, SplitTransformer
 
 INDEX_BYTES = 8
@@ -63,6 +72,11 @@ def expert_matmuls(count: int, slots: int, hidden: int, ffn: int) -> tuple[Matmu
     return Matmul(slots, ffn, hidden, count), Matmul(slots, hidden, ffn, count)
 
 
+def _expert_shapes(count: int, h: int, ffn: int) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of the parameters of `count` experts, without the last biases."""
+    return (count, h, ffn), (count, ffn), (count, ffn, h)
+
+
 def mixture(experiment: Experiment) -> Layer:
     """Return a mixture: x + the experts' outputs, weighted with the gates.
 
@@ -75,7 +89,12 @@ def mixture(experiment: Experiment) -> Layer:
     choices, slots, scores = tokens * w.top_k, w.experts * per_expert, tokens * w.experts
     return Layer(
         kind=f"moe b{batch} s{w.sequence} h{h} f{ffn} e{w.experts} k{w.top_k} c{per_expert}",
-        parameters=2 * h + h * w.experts + w.experts * (h * ffn + ffn + ffn * h + h),
+        shapes=(
+            *norm_shapes(h),
+            *linear_shapes(h, w.experts, bias=False),
+            *_expert_shapes(w.experts, h, ffn),
+            (w.experts, h),
+        ),
         matmuls=(
             linear(tokens, h, w.experts),
             *expert_matmuls(w.experts, per_expert, h, ffn),
@@ -153,7 +172,7 @@ class _SplitMixture:
         scores = p.tokens * experts
         return Layer(
             kind=f"router {self.shape}",
-            parameters=p.hidden * experts,
+            shapes=linear_shapes(p.hidden, experts, bias=False),
             matmuls=(linear(p.tokens, p.hidden, experts),),
             moved_bytes=scores * (8 * p.width + 2 * INDEX_BYTES),
             kernels=12,
@@ -200,7 +219,7 @@ class _SplitMixture:
         sorts = self.degree > 1 and here > 1
         return Layer(
             kind=f"experts n{here} of {self.shape} f{w.ffn}",
-            parameters=here * (h * columns + columns + columns * h + h // p.tensor),
+            shapes=((here, h // p.tensor), *_expert_shapes(here, h, columns)),
             matmuls=expert_matmuls(here, self.each * self.degree, h, columns),
             moved_bytes=4 * sorts * self.slots_bytes + inner,
             kernels=1 + 2 * sorts,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from simulator.experiment.experiment import Experiment
 from simulator.workloads.convolution import INDEX_BYTES, Conv, Window, classifier
-from simulator.workloads.layer import Layer
+from simulator.workloads.layer import Layer, norm_shapes
 
 STEM = Conv(3, 64, Window(kernel=7, stride=2, padding=3), bias=False)
 POOL = Window(kernel=3, stride=2, padding=1)
@@ -103,10 +103,9 @@ def _stem(batch: int, size: int, width: int) -> Layer:
     values = STEM.values(batch, size)
     side = POOL.side(STEM.window.side(size))
     outputs = batch * STEM.outputs * side**2
-    parameters = STEM.parameters + 2 * STEM.outputs
     return Layer(
         kind=f"stem b{batch} {STEM.inputs}x{size}x{size}",
-        parameters=parameters,
+        shapes=(*STEM.shapes, *norm_shapes(STEM.outputs)),
         matmuls=(STEM.matmul(batch, size, first=True),),
         # Norm reads twice and writes; ReLU reads and writes, the pool reads.
         moved_bytes=(6 * values + outputs) * width + INDEX_BYTES * outputs,
@@ -141,10 +140,9 @@ def _bottleneck(block: Bottleneck, batch: int, size: int, width: int) -> Layer:
         placed.append((block.skip, size))
     convs = [conv for conv, _ in placed]
     normed = sum(conv.values(batch, at) for conv, at in placed)
-    parameters = sum(conv.parameters + 2 * conv.outputs for conv in convs)
     return Layer(
         kind=f"bottleneck b{batch} {block.inputs}x{size}x{size} to {block.outputs} s{block.stride}",
-        parameters=parameters,
+        shapes=tuple(s for conv in convs for s in (*conv.shapes, *norm_shapes(conv.outputs))),
         matmuls=tuple(conv.matmul(batch, at) for conv, at in placed),
         # Norms read twice and write; ReLU reads and writes. At the end the sum reads two and
         # writes, ReLU reads twice and writes.

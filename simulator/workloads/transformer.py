@@ -16,7 +16,7 @@ from simulator.experiment.experiment import Experiment
 from simulator.program.operations import Op
 from simulator.workloads.anatomy import Anatomy
 from simulator.workloads.attention import Core, Form, form
-from simulator.workloads.layer import REPLICATED, Exchange, Layer, exchange, linear
+from simulator.workloads.layer import REPLICATED, Exchange, Layer, exchange, linear, linear_shapes
 
 EVERYWHERE = ("expert", "tensor")
 """Mesh axes over which parameters that are not split are copies."""
@@ -176,7 +176,7 @@ class SplitTransformer:
         """Return a norm of the tokens here."""
         return Layer(
             kind=f"{'rms-' if self.anatomy.rms else ''}norm n{self.here} h{self.hidden}",
-            parameters=self.anatomy.norm_parameters,
+            shapes=self.anatomy.norm_shapes,
             moved_bytes=2 * self.here_bytes,
             kernels=1,
             saved_bytes=self.norm_statistics,
@@ -209,7 +209,7 @@ class SplitTransformer:
         return self.core(whole, causal).into(
             Layer(
                 kind=f"{'causal' if causal else 'full'}-attention-part {self.shape} {a.shape}",
-                parameters=h * qkv + a.qkv_bias * qkv + q * h,
+                shapes=(*linear_shapes(h, qkv, a.qkv_bias), *linear_shapes(q, h, False)),
                 matmuls=(linear(self.tokens, h, qkv), linear(self.tokens, q, h)),
                 saved_bytes=heads_bytes,
                 deferred_bytes=heads_bytes + self.all_bytes,
@@ -229,7 +229,7 @@ class SplitTransformer:
         gated = f"gated-{'biases-' if a.bias else ''}" if a.gated else ""
         return Layer(
             kind=f"{gated}mlp-part {self.shape} f{self.ffn}",
-            parameters=h * inner + a.bias * inner + columns * h,
+            shapes=(*linear_shapes(h, inner, a.bias), *linear_shapes(columns, h, False)),
             matmuls=(linear(tokens, h, inner), linear(tokens, columns, h)),
             moved_bytes=moves * tokens * columns * width,
             kernels=kernels,
@@ -247,7 +247,7 @@ class SplitTransformer:
         biased = self.anatomy.bias
         return Layer(
             kind=f"{'add' if biased else 'residual'} n{self.here} h{self.hidden}",
-            parameters=biased * self.hidden,
+            shapes=((self.hidden,),) if biased else (),
             moved_bytes=3 * self.here_bytes,
             kernels=1 + biased,
             output_shape=self.here_shape,

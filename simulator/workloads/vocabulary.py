@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.program.operations import Op
-from simulator.workloads.layer import Exchange, Layer, exchange, linear
+from simulator.workloads.layer import Exchange, Layer, exchange, linear, linear_shapes
 from simulator.workloads.transformer import SplitTransformer
 
 
@@ -17,7 +17,7 @@ def embedding(p: SplitTransformer) -> Layer:
     rows = p.vocab // p.tensor
     return Layer(
         kind=f"embedding-part {p.shape} v{p.vocab}",
-        parameters=rows * p.hidden,
+        shapes=((rows, p.hidden),),
         moved_bytes=4 * p.all_bytes,
         kernels=3,
         saved_bytes=9 * p.tokens,  # index, which are others'
@@ -32,10 +32,10 @@ def logits(p: SplitTransformer, whole: int, tokens: int, bias: bool) -> Layer:
     """Return the logits of this rank's share of the vocabulary: (tokens, vocab ÷ tensor)."""
     columns = p.vocab // p.tensor
     nbytes = tokens * columns * p.width
-    counted = not (p.tied and p.is_alone)
+    weight, counted = linear_shapes(p.hidden, columns, bias), not (p.tied and p.is_alone)
     return Layer(
         kind=f"logits-part n{tokens} {p.shape} v{p.vocab}",
-        parameters=counted * p.hidden * columns + bias * columns,
+        shapes=(*weight[:counted], *weight[1:]),
         matmuls=(linear(tokens, p.hidden, columns),),
         deferred_bytes=nbytes,
         defers_input=True,

@@ -30,6 +30,15 @@ def random_boundary(experiment: Experiment, index: int) -> torch.Tensor:
     return torch.randn(shape, dtype=dtype)
 
 
+def shapes_of(segment: Segment) -> list[tuple[int, ...]]:
+    """Return the shapes of all parameters, in the order in which flat buffers have them."""
+    return [
+        tuple(parameter.shape)
+        for module in segment.modules()
+        for _, parameter in module.named_parameters(recurse=False)
+    ]
+
+
 def one_pass(
     experiment: Experiment, first: int, last: int, split: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -39,7 +48,7 @@ def one_pass(
     batch, target = microbatch(experiment, 0, 0, CPU)
     x = random_boundary(experiment, first) if first else batch
     gradient = None if segment.losses else random_boundary(experiment, last)
-    flat = Parameters(experiment, [segment])
+    Parameters(experiment, [segment])  # gradients go into a flat buffer
     excluded = [*([x] if first else []), *segment.parameters(), *segment.buffers()]
     with FlopCounterMode(display=False) as forward, SavedBytes(excluded) as saved:
         outputs, graph = forward_pass(segment, {first: x}, target, 1.0, split)
@@ -51,7 +60,7 @@ def one_pass(
     into_input = sum(layer.backward_input_flops + layer.recomputed_flops for layer in mine)
     into_weight = sum(layer.backward_weight_flops for layer in mine)
     described = {
-        "parameters": sum(layer.parameters for layer in mine),
+        "parameters": [shape for layer in mine for shape in layer.shapes],
         "forward": sum(layer.forward_flops for layer in mine),
         "backward": into_input + (0 if split else into_weight),
         "saved": saved_bytes(Flow(layers), first, last),
@@ -59,7 +68,7 @@ def one_pass(
         "input gradient": layers[first - 1].output_bytes if first else 0,
     }
     real = {
-        "parameters": flat.values.numel(),
+        "parameters": shapes_of(segment),
         "forward": forward.get_total_flops(),
         "backward": backward.get_total_flops(),
         "saved": saved.nbytes,

@@ -10,7 +10,7 @@ from runtime.executor.groups import Wait
 from runtime.executor.parameters import Parameters
 from simulator.program.instruction import Instruction
 from simulator.program.operations import IN_PLACE, Op
-from simulator.program.tensors import NORM, tensor_key
+from simulator.program.tensors import NORM, TensorKind, tensor_key
 
 
 def collective(context: RankContext, instruction: Instruction) -> Wait:
@@ -31,7 +31,10 @@ def _on_activations(context: RankContext, instruction: Instruction) -> Wait:
     if task.op in IN_PLACE:
         return context.groups.collective(task, tensor, tensor)
     (made,) = task.allocates
-    result = context.empty(made.name, made.nbytes)
+    if made.name.kind in (TensorKind.ACTIVATION, TensorKind.GRADIENT):
+        result = context.empty(made.name, made.nbytes)
+    else:
+        result = tensor.new_empty(made.nbytes // tensor.itemsize)
     context.put(made.name, result, instruction)
     return context.groups.collective(task, result.view(-1), tensor.view(-1))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from runtime.executor.context import RankContext
 from runtime.executor.groups import Wait
 from runtime.executor.operations.arrivals import accept, wait_for_turn
+from runtime.executor.operations.coding import decode, encode
 from runtime.executor.operations.collectives import collective
 from runtime.executor.operations.compute import backward, backward_input, backward_weight, forward
 from runtime.executor.operations.messages import receive, send
@@ -46,5 +47,7 @@ OPERATIONS: dict[Op, Callable[[RankContext, Instruction], Wait | None]] = {
     Op.MIX: mix,
     Op.SNAPSHOT: in_turn(snapshot),
     Op.OUTER_STEP: outer_step,
+    Op.ENCODE: encode,
+    Op.DECODE: decode,
 }
 """A function executes its operation, or begins it and returns what waits for the end."""

@@ -23,7 +23,7 @@ from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Reference
 from simulator.program.tensors import Tensor, TensorName, pushed_sum
-from simulator.strategies.gradients.replicas import check_replicas, exchanged_bytes
+from simulator.strategies.gradients.replicas import check_replicas, exchanged_bytes, exchanged_width
 from simulator.strategies.gradients.step_calls import StepCalls
 from simulator.strategies.gradients.topologies import Topology, topology_named
 from simulator.strategies.lowered import Lowered
@@ -72,7 +72,7 @@ def mix_parameters(lowered: Lowered) -> Lowered:
     What comes is mixed in before the first call that uses the bucket.
     """
     parallel, horizon = lowered.experiment.parallel, lowered.experiment.run.horizon
-    topology, size = _topology(lowered.experiment), _weight_bytes(lowered.experiment)
+    topology, size = _topology(lowered.experiment), exchanged_width(lowered.experiment)
 
     def change(rank: int, calls: list[Call]) -> list[Call]:
         replicas = lowered.mesh.group(rank, "data")
@@ -116,16 +116,10 @@ def _topology(experiment: Experiment) -> Topology:
     return topology_named(parallel.topology, parallel.axis_size("data"), parallel.push_sum)
 
 
-def _weight_bytes(experiment: Experiment) -> int:
-    """Return the bytes of a number as replicas exchange it."""
-    workload = experiment.workload
-    return 4 if workload.has_master_weights else workload.dtype_bytes
-
-
 def _with_sums(held: Mapping[str, int], lowered: Lowered, rank: int) -> dict[str, int]:
     """Return what a rank holds throughout, with sums and weights; sums are the master weights."""
     experiment, mine = lowered.experiment, lowered.buckets[rank]
-    more = len(mine) * _weight_bytes(experiment)
+    more = len(mine) * exchanged_width(experiment)
     if not experiment.workload.has_master_weights:
         more += sum(exchanged_bytes(bucket, experiment) for bucket in mine)
     return {**held, "optimizer": held.get("optimizer", 0) + more}

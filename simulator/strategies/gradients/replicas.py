@@ -40,6 +40,10 @@ def check_replicas(experiment: Experiment) -> None:
 
 def exchanged_bytes(bucket: Bucket, experiment: Experiment) -> int:
     """Return the bytes of parameters as replicas exchange them: of master weights, if any."""
+    return bucket.nbytes // experiment.workload.dtype_bytes * exchanged_width(experiment)
+
+
+def exchanged_width(experiment: Experiment) -> int:
+    """Return the bytes of a parameter as replicas exchange it: of a master weight, if any."""
     workload = experiment.workload
-    size = 4 if workload.has_master_weights else workload.dtype_bytes
-    return bucket.nbytes // workload.dtype_bytes * size
+    return 4 if workload.has_master_weights else workload.dtype_bytes

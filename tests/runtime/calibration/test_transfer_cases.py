@@ -95,3 +95,12 @@ def test_one_rank_measures_the_host_alone():
     assert [len(case.program.ranks) for case in alone.hosts] == [1, 1]
     host, queueing = alone.hosts
     assert (len(host.program.ranks[0]), len(queueing.program.ranks[0])) == (PASSES, 2 * PASSES)
+
+
+def test_sums_of_16_bits_are_measured_as_such():
+    cases = cases_of(False, "parallel.compression=fp16", "parallel.pipeline=1")
+    found = {(case.op, case.dtype) for case in cases.transfers if case.nbytes > SMALLEST}
+    assert found == {(Op.ALL_REDUCE, "fp16")}
+    for case in cases.transfers:
+        values = {i.task.nbytes % 4 for i in case.program if i.task.dtype}
+        assert values <= {0} and (case.op is Op.SEND or case.dtype)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from one_pass import IN_PLACE, random_boundary
+from one_pass import IN_PLACE, random_boundary, shapes_of
 from runtime.executor.graph import backward_pass, forward_pass
 from runtime.executor.ledger import SavedBytes
 from runtime.executor.parameters import Parameters
@@ -107,7 +107,7 @@ def one_pass(experiment, rank, span, split):
     layers, (first, last) = describe(experiment), span
     flow = Flow(layers)
     segment = Segment(experiment, first, last, CPU, experiment.mesh.coordinate(rank))
-    flat = Parameters(experiment, [segment])
+    Parameters(experiment, [segment])  # gradients go into a flat buffer
     batch, target = microbatch(experiment, 0, 0, CPU)
     inputs = {index: random_boundary(experiment, index) for index in segment.inputs}
     excluded = [*inputs.values(), *segment.parameters(), *segment.buffers()]
@@ -125,7 +125,7 @@ def one_pass(experiment, rank, span, split):
         given = backward_pass(graph, gradients)
     mine = layers[first:last]
     described = {
-        "parameters": sum(layer.parameters for layer in mine),
+        "parameters": [shape for layer in mine for shape in layer.shapes],
         "forward": sum(layer.forward_flops for layer in mine),
         "backward": sum(layer.backward_input_flops + layer.recomputed_flops for layer in mine),
         "saved": saved_bytes(flow, first, last),
@@ -138,7 +138,7 @@ def one_pass(experiment, rank, span, split):
         "deferred": deferred_bytes(flow, first, last) if split else 0,
     }
     real = {
-        "parameters": flat.values.numel(),
+        "parameters": shapes_of(segment),
         "forward": forward.get_total_flops(),
         "backward": backward.get_total_flops(),
         "saved": saved.nbytes,

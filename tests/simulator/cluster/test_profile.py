@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from simulator.cluster.collective_algorithms import ring_seconds
+from simulator.cluster.timing import Timing
 from simulator.program.operations import Op
 from small_profile import PROFILE
 
@@ -27,3 +30,10 @@ def test_all_reduces_of_a_group_size_that_was_not_measured() -> None:
         Op.ALL_REDUCE, 2, 44, 1e-4, 1e9
     )
     assert seconds(Op.ALL_REDUCE, 3, 44) == pytest.approx(1e-4 * scale)
+
+
+def test_sums_of_another_type_take_what_was_measured_of_it() -> None:
+    slow = {"fp16": {Op.ALL_REDUCE: {2: [(44, Timing.certain(7e-4))]}}}
+    profile = replace(PROFILE, narrow_collectives=slow)
+    found = [profile.collective(Op.ALL_REDUCE, 2, 44, dtype=of) for of in ("fp16", "bf16", "")]
+    assert [timing and timing.mean_s for timing in found] == [7e-4, 1e-4, 1e-4]

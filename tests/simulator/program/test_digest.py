@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from simulator import load, lower
 from simulator.program.arrival import FirstCome
 from simulator.program.bucket import Bucket
+from simulator.program.codecs.codec import Encoding
+from simulator.program.codecs.top_k import TopK
 from simulator.program.columns import columns_of_list
 from simulator.program.digest import ListDigests
 from simulator.program.instruction import Instruction
@@ -62,6 +64,8 @@ OTHER = {
     "queue": "q",
     "policy": FirstCome(),
     "coefficients": (0.5,),
+    "dtype": "fp16",
+    "encoding": Encoding(TopK(density=0.5), 4),
     "segments": ((2, 5),),
     "replicas": (2, 6, 11),
     "shards": (2, 4),

@@ -14,7 +14,7 @@ from simulator.workloads.layer import Layer, Matmul
 
 def layer(cost: int = 0, parameters: int = 0, starts: bool = True) -> Layer:
     matmul = Matmul(1, 1, cost)
-    return Layer("x", parameters=parameters, matmuls=(matmul,), starts_block=starts)
+    return Layer("x", shapes=((parameters,),), matmuls=(matmul,), starts_block=starts)
 
 
 def largest(costs: list[int], ranges: list[tuple[int, int]]) -> int:

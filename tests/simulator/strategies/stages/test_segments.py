@@ -13,7 +13,7 @@ from simulator.workloads.layer import Layer
 
 
 def layer(parameters: int = 0) -> Layer:
-    return Layer("x", parameters=parameters, starts_block=True)
+    return Layer("x", shapes=((parameters,),), starts_block=True)
 
 
 @given(

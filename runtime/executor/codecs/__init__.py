@@ -1,0 +1,1 @@
+"""Codecs on real tensors: one file for each of `simulator/program/codecs`, of the same name."""
