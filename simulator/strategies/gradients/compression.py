@@ -9,7 +9,7 @@ used. What a codec loses may be fed back: added to what it encodes in the next s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from simulator.experiment.parallel import Parallel
@@ -70,7 +70,7 @@ def compress_gradients(lowered: Lowered) -> Lowered:
         edits = Edits()
         for step in range(parallel.compression_start or 0, horizon):
             reductions = [(mine.last_gradient(step, bucket), bucket) for bucket in exchanges]
-            reductions.sort(key=lambda found: (places[found[0][0]], found[0][1]))
+            reductions.sort(key=lambda found: _place(found[0], places))
             _compress(reductions, exchanges, step, mine, edits)
         edits.apply()
         resident[rank] = {**lowered.resident[rank], **({"compression": kept} if kept else {})}
@@ -78,6 +78,12 @@ def compress_gradients(lowered: Lowered) -> Lowered:
 
     lowered = lowered.with_calls(change)
     return replace(lowered, resident=resident)
+
+
+def _place(reference: Reference, places: Mapping[Call, int]) -> tuple[int, int]:
+    """Return where an entry is in the list of a rank; numbers of entries are in no order."""
+    call, number = reference
+    return places[call], call.template.order.index(number)
 
 
 def encoding_of(bucket: Bucket, nbytes: int, width: int, lowered: Lowered) -> Encoding:

@@ -138,3 +138,14 @@ def test_predictions_of_several_steps_are_those_of_one_repeated() -> None:
         predicted(f"horizon={n}", "compression=power-sgd", "compression_rank=2") for n in (1, 4)
     )
     assert len(four.program) == 4 * len(one.program)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_buckets_that_end_later_than_they_begin_are_sent_in_the_order_of_their_ends(
+    codec: str,
+) -> None:
+    """Tied embeddings have the first gradients of a backward pass, and the last ones."""
+    tied = ["model=gpt", "layers=2", "hidden=64", "heads=4", "sequence=32", "tie_embeddings=true"]
+    keys = ["data=2", "pipeline=1", f"compression={codec}", *CODECS[codec]]
+    program = lower(load(None, [*tied, *keys]))
+    assert [i.label for i in program.ranks[0] if i.task.op is Op.ENCODE][-1][-2:] == ".0"
