@@ -47,6 +47,7 @@ from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.policies import POLICIES, check_policy
+from simulator.strategies.gradients.scatter_gather import check as check_scatter
 from simulator.strategies.gradients.tied import check_tied
 from simulator.strategies.gradients.work_queue import check as check_work_queue
 from simulator.strategies.gradients.zero import check as check_zero
@@ -88,6 +89,7 @@ register_checks(
     check_policy,
     check_workers,
     check_work_queue,
+    check_scatter,
     check_asynchronous,
     check_local_steps,
     check_outer_steps,

@@ -84,7 +84,7 @@ class RankContext:
         graphs: what forward passes left to backward passes, by (first layer, batch).
         split: (layers, batch) whose backward pass is split; deferred: their weight
             gradients to come, by (first layer, batch).
-        batches: those of the steps of the program.
+        batches: those of the steps of the program; received: inputs that another rank sent.
         losses: of the microbatches, each with its step, on the rank that computes them.
         learning_rate: that of every training step.
         norm_squared: that of the model's gradients, as far as the program has summed it.
@@ -135,6 +135,7 @@ class RankContext:
             (i.task.layers, i.batch) for i in rank.instructions if i.task.op is Op.BACKWARD_WEIGHT
         }
         self.batches: Batches = {}
+        self.received: dict[Batch, Tensor] = {}
         self.losses: list[tuple[int, Tensor]] = []
         self.loss_scale = LossScaler(
             experiment.workload.dtype, experiment.workload.loss_scale, device

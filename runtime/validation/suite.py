@@ -96,6 +96,8 @@ def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
     yield "data parallel", "data parallel", data
     for stage in (1, 2, 3):
         yield f"zero {stage}", "sharded", data | {"parallel.zero": stage}
+    gathered = {"parallel.data_style": "scatter-gather", "workload.model": "mlp"}
+    yield "scatter and gather", "data parallel", data | gathered
     half = {"parallel.data": ranks // 2, "parallel.servers": ranks // 2, "parallel.bucket_mb": 1.0}
     yield "parameter server", "data parallel", half | {"parallel.data_style": "parameter-server"}
     shared = {"parallel.data_style": "parameter-server", "parallel.servers": "shared"}

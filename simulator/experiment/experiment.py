@@ -117,7 +117,7 @@ class Experiment(Section):
     def microbatches_of(self, rank: int) -> range:
         """Return the numbers, in a step's global batch, of the microbatches in a trainer's list."""
         count = self.parallel.listed_microbatches
-        replica = 0 if self.parallel.hands_out_work else self.mesh.replica(rank)
+        replica = 0 if self.parallel.divides_batch else self.mesh.replica(rank)
         return range(replica * count, (replica + 1) * count)
 
     @property

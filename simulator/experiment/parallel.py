@@ -99,6 +99,7 @@ class Parallel(Section):
         "asynchronous",
         "stale-synchronous",
         "soft-synchronous",
+        "scatter-gather",
         "local-sgd",
         "diloco",
         "gossip",
@@ -193,9 +194,19 @@ class Parallel(Section):
         return self.is_asynchronous or self.hands_out_work or self.averages_pairs
 
     @property
+    def is_scattered(self) -> bool:
+        """Tell whether rank 0 has the model and the batch, and the others compute for it."""
+        return self.data_style == "scatter-gather"
+
+    @property
+    def divides_batch(self) -> bool:
+        """Tell whether a rank divides the batch among the others: lists have it as a whole."""
+        return self.hands_out_work or self.is_scattered
+
+    @property
     def listed_microbatches(self) -> int:
         """Number of microbatches in a step of a rank's list: all that it may come to do."""
-        return self.microbatches * (self.data if self.hands_out_work else 1)
+        return self.microbatches * (self.data if self.divides_batch else 1)
 
     @property
     def is_local(self) -> bool:
@@ -217,7 +228,7 @@ class Parallel(Section):
     @property
     def averaged_shares(self) -> int:
         """Number of shares of the batch whose mean gradient a rank hands on or updates with."""
-        if self.is_asynchronous or self.hands_out_work:
+        if self.is_asynchronous or self.divides_batch:
             return 1
         return self.batch_shares // (self.axis_size("data") if self.is_local else 1)
 

@@ -27,6 +27,11 @@ from simulator.strategies.gradients.optimizer_steps import insert_optimizer_step
 from simulator.strategies.gradients.parameter_layout import ParameterLayout
 from simulator.strategies.gradients.parameter_server import add_servers, choose_servers
 from simulator.strategies.gradients.policies import POLICIES
+from simulator.strategies.gradients.scatter_gather import (
+    cut_off_loss,
+    gather_on_root,
+    scatter_passes,
+)
 from simulator.strategies.gradients.shared_servers import choose_trainers, update_in_turn
 from simulator.strategies.gradients.tied import tied_ends
 from simulator.strategies.gradients.weight_versions import stash_weights
@@ -49,6 +54,11 @@ from simulator.workloads.describe import describe
 CHAIN = (
     Transform("layers are divided among stages", partition_layers),
     Transform("the schedule orders passes", order_passes),
+    Transform(
+        "the loss is a stage of its own",
+        cut_off_loss,
+        lambda experiment: experiment.parallel.is_scattered,
+    ),
     Transform("stages are cut into segments and buckets", segment_stages),
     Transform("ranks get their stages", assign_stages),
     Transform("ranks get their buckets", bind_buckets),
@@ -64,7 +74,21 @@ CHAIN = (
         choose_trainers,
         lambda experiment: experiment.parallel.shares_servers,
     ),
-    Transform("passes become segments, exchanges and messages", expand_passes),
+    Transform(
+        "rank 0 updates all buckets",
+        gather_on_root,
+        lambda experiment: experiment.parallel.is_scattered,
+    ),
+    Transform(
+        "passes become segments, exchanges and messages",
+        expand_passes,
+        lambda experiment: not experiment.parallel.is_scattered,
+    ),
+    Transform(
+        "rank 0 sends shares of the batch, and computes the losses of all",
+        scatter_passes,
+        lambda experiment: experiment.parallel.is_scattered,
+    ),
     Transform(
         "gradients are summed over the ranks that share them, or go to servers",
         insert_reductions,
@@ -84,7 +108,9 @@ CHAIN = (
     Transform(
         "weights are updated",
         insert_optimizer_steps,
-        lambda experiment: not experiment.parallel.has_servers,
+        lambda experiment: (
+            not (experiment.parallel.has_servers or experiment.parallel.is_scattered)
+        ),
     ),
     Transform(
         "servers update weights for the other ranks",
@@ -98,7 +124,7 @@ CHAIN = (
     Transform(
         "trainers update weights for each other",
         update_in_turn,
-        lambda experiment: experiment.parallel.shares_servers,
+        lambda experiment: experiment.parallel.shares_servers or experiment.parallel.is_scattered,
     ),
     Transform(
         "the norm of the gradient comes before the updates",

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 
 from simulator.experiment.checks import check_batch
-from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.strategies import user_transforms
 from simulator.strategies.gradients import policies
@@ -20,6 +19,7 @@ from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.policies import check_policy
+from simulator.strategies.gradients.scatter_gather import check as check_scatter
 from simulator.strategies.gradients.work_queue import check as check_work_queue
 from simulator.strategies.gradients.zero import check as check_zero
 from simulator.strategies.plugins import installed
@@ -36,6 +36,7 @@ MEMORY = "memory and precision"
 PIPELINE = "pipeline schedules"
 OWN = "of your own"
 COMBINED = "combinations"
+SUMMED = ("all-reduce", "parameter-server")
 
 OURS = (
     Strategy(
@@ -54,10 +55,16 @@ OURS = (
         DATA,
         "parallel.data > 1, bucket_mb",
         "synchronous; bucketed all-reduce overlaps the backward pass",
-        lambda e: (
-            e.parallel.data > 1 and not e.parallel.is_asynchronous and not e.parallel.is_local
-        ),
+        lambda e: e.parallel.data > 1 and e.parallel.data_style in SUMMED,
         (check_batch,),
+    ),
+    Strategy(
+        "scatter and gather",
+        DATA,
+        'parallel.data_style = "scatter-gather"',
+        "rank 0 has model, optimizer and batch, and computes the loss: torch's DataParallel",
+        lambda e: e.parallel.is_scattered,
+        (check_scatter,),
     ),
     Strategy(
         "parameter server",
@@ -268,11 +275,6 @@ def strategies() -> list[Strategy]:
             )
         )
     return found
-
-
-def strategies_of(experiment: Experiment) -> list[Strategy]:
-    """Return the strategies that an experiment asks for."""
-    return [strategy for strategy in strategies() if strategy.applies(experiment)]
 
 
 def markdown() -> str:

@@ -31,6 +31,7 @@ def forward(context: RankContext, instruction: Instruction) -> None:
     task, batch = instruction.task, instruction.batch
     segment, parameters = context.segments[task.layers], context.parameters_of(task.layers)
     data, target = context.data_of(instruction)
+    data = context.received.pop(batch, data)
     if parameters is not None:
         parameters.use(task.version)
     segment.count_experts(task.op is Op.FORWARD)

@@ -9,7 +9,10 @@ from runtime.executor.parameters import Parameters
 from simulator.program.instruction import Instruction
 from simulator.program.task import Task
 from simulator.program.tensor_lifetimes import reads_of
-from simulator.program.tensors import WORK, TensorKind
+from simulator.program.tensors import WORK, TensorKind, activation
+
+BATCH = activation(0)
+"""The input of a microbatch, of which rank 0 sends shares."""
 
 GRADIENTS = (TensorKind.GRADIENT, TensorKind.GRADIENTS)
 
@@ -23,6 +26,8 @@ def send(context: RankContext, instruction: Instruction) -> None:
     parameters = context.parameters_named(task.tensor)
     if parameters is not None:
         tensor = parameters.exchanged
+    elif task.tensor == BATCH:
+        tensor, _ = context.batches[instruction.batch]
     else:
         tensor = context.add_up(reads_of(task), instruction.batch)
     context.groups.send(tensor.contiguous(), context.rank.number, task.peer, tag(instruction))
@@ -37,6 +42,11 @@ def receive(context: RankContext, instruction: Instruction) -> None:
         return
     assert task.tensor is not None
     name, parameters = task.tensor, context.parameters_named(task.tensor)
+    if name == BATCH:  # in the place of what this rank has made for itself
+        tensor = torch.empty_like(context.batches[instruction.batch][0])
+        context.received[instruction.batch] = tensor
+        context.groups.receive(tensor, task.peer, context.rank.number, tag(instruction))
+        return
     if parameters is not None:  # those of another replica, beside this one's
         tensor, name = torch.empty_like(parameters.exchanged), task.allocates[0].name
     else:

@@ -10,7 +10,7 @@ import pytest
 from simulator import load
 from simulator.experiment.check_registry import registered_checks
 from simulator.strategies import plugins
-from simulator.strategies.registry import OURS, markdown, strategies, strategies_of
+from simulator.strategies.registry import OURS, markdown, strategies
 from simulator.strategies.schedules.registry import SCHEDULES
 
 PAGE = Path(__file__).parents[3] / "docs" / "strategies.md"
@@ -47,7 +47,8 @@ def test_every_check_of_a_strategy_is_asked_of_every_experiment() -> None:
     ],
 )
 def test_an_experiment_asks_for_strategies(keys: list[str], names: set[str]) -> None:
-    assert {strategy.name for strategy in strategies_of(load(None, keys))} == names
+    plan = load(None, keys)
+    assert {strategy.name for strategy in strategies() if strategy.applies(plan)} == names
 
 
 def test_installed_packages_are_listed_and_their_failures_told(

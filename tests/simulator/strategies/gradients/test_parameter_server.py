@@ -185,8 +185,8 @@ def test_mfu_counts_the_devices_of_servers() -> None:
         (
             ["parallel.data_style=ring"],
             "parallel.data_style = 'ring': allowed: 'all-reduce', 'parameter-server', "
-            "'work-queue', 'asynchronous', 'stale-synchronous', 'soft-synchronous', 'local-sgd', "
-            "'diloco', 'gossip' or 'ad-psgd'",
+            "'work-queue', 'asynchronous', 'stale-synchronous', 'soft-synchronous', "
+            "'scatter-gather', 'local-sgd', 'diloco', 'gossip' or 'ad-psgd'",
         ),
         (
             ["parallel.servers=5"],
