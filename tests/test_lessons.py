@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lessons import check, lesson_tools
+from lessons import check, lesson_tools, uneven_machines
 from lessons.checks import lesson_01, lesson_02
 from simulator import parse, predict
 from twinline import learn
@@ -34,6 +34,18 @@ EXPECTED = {
     "03": (
         ["03-simulated", "03-compare-gpipe", "03-compare-1f1b"],
         ["deadlock: rank 0 waits in 0RECV_B0; rank 1 waits in 1RECV_F1", "2/1       2/1"],
+    ),
+    "04": (
+        ["04-simulated", "04-learning", "04-compare"],
+        [
+            "0STEP3          [compute]  after 0ACCEPT3",
+            "synchronous                            2.19       2.25                3.00       3.02",
+            "stale-synchronous, bound 4        1 to 2.19       1.11                3.00       2.95",
+            "asynchronous                           1.00       1.01                1.04       1.05",
+            "the slow worker                              45.00      44.52",
+            "sixteen, asynchronous: diverges, its loss is no number from",
+            "stale-synchronous: 12 steps simulated",
+        ],
     ),
     "05": (
         ["05-simulated", "05-compare", "05-learning"],
@@ -85,6 +97,17 @@ def order(ranks, rank, microbatches):
 
 def plan():
     return {"schedule": "1f1b", "microbatches": 72}
+""",
+    "04": """
+def slowest(workers, spread, backup):
+    return 1 - spread + spread * sum(1 / k for k in range(backup + 1, workers + 1))
+
+def staleness(step_seconds):
+    total = sum(1 / seconds for seconds in step_seconds)
+    return [(total - 1 / seconds) * seconds for seconds in step_seconds]
+
+def gradients_per_update():
+    return 4
 """,
     "05": """
 def step_seconds(period, compute, ranks, nbytes, bandwidth, latency):
@@ -219,6 +242,12 @@ def test_solutions_pass(number, tmp_path, capsys):
         ("03", '"1f1b", "microbatches": 72', '"gpipe", "microbatches": 72', "does not fit"),
         ("03", '"microbatches": 72', '"microbatches": 16', "the target is 0.16"),
         ("03", '"microbatches": 72', '"microbatch": 64', "expected the keys"),
+        ("04", "range(backup + 1", "range(1", "2 backup workers: 2.19"),
+        ("04", "(total - 1 / seconds)", "total", "expected 2.33, 2.33, 2.33, 9"),
+        ("04", "[(total - 1 / seconds) * seconds for seconds in step_seconds]", "9", "not a list"),
+        ("04", "return 4", "return 5", "workers wait too long"),
+        ("04", "return 4", "return 3", "let an update take more"),
+        ("04", "return 4", "return 17", "parallel.gradients_per_update"),
         ("05", ") / period", ")", "H = 16, 0.656 s, 4 ranks"),
         ("05", '"fragments": 5', '"fragments": 4', "4 fragments beside 3 steps: 3.36"),
         ("05", '"fragments": 5', '"fragments": 8', "parallel.bucket_mb below 100"),
@@ -274,6 +303,8 @@ def test_numbers_quoted_in_the_prose():
     cluster = lesson_01.RINGS | {"node_bandwidth_gbit": 100.0}
     workload = lesson_tools.GPT_1B | {"global_batch": 64}
     slow = predict(parse({"workload": workload, "parallel": {"data": 16}, "cluster": cluster}))
+    machines = predict(uneven_machines.on_machines({"data_style": "asynchronous"}, horizon=1))
+    assert f"{1e3 * uneven_machines.compute_seconds(machines):.0f}" == "231"
     assert 5 < 16 * lesson_tools.work_seconds(slow)[0] / slow.iteration_time_s < 7
 
 

@@ -27,6 +27,7 @@ from simulator.timeline.timeline import Floats, Timeline
 COMPUTE_LANE, COMMUNICATION_LANES = (0.05, 0.50), (0.53, 0.97)  # of a row
 MOST_LANES = 6  # streams of a rank beyond that share lanes
 DETAILED_SPANS = 5_000  # with more, neither edges nor hatches: they clutter and are slow
+STEP_LABEL_PIXELS = 34 / 72 * DPI  # as wide as "step 11" with a little room beside it
 HATCHED_PIXELS = 6  # narrower bars have no hatch
 MOST_NUMBERS = 400  # of an operation in a panel
 STEP_MARK_PIXELS = 8  # by which the mark of a training step is longer than the bars
@@ -125,7 +126,7 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
         _draw_boxes(axes, look, columns, microbatch, **style)
         if detailed and look.coloured:
             _draw_numbers(axes, look, columns, np.stack([runs[spans], microbatch]))
-    _draw_steps(axes, timeline, row)
+    _draw_steps(axes, timeline, row, second)
     step = next(n for n in (2**i for i in range(40)) if n * row > 0.18 * DPI)
     roles = timeline.roles
     axes.set_yticks(((top + bottom) / 2)[::step], names_of_ranks(timeline)[::step])
@@ -138,8 +139,11 @@ def draw_rows(axes: Axes, timeline: Timeline, time: float, detailed: bool) -> No
     axes.grid(axis="x", color="black", alpha=0.12, linewidth=0.6)
 
 
-def _draw_steps(axes: Axes, timeline: Timeline, row: float) -> None:
-    """Mark where every rank begins a training step after the first, and say which on top."""
+def _draw_steps(axes: Axes, timeline: Timeline, row: float, second: float) -> None:
+    """Mark where every rank begins a training step after the first, and say which on top.
+
+    A step whose number would run into the one before it has none.
+    """
     if timeline.horizon == 1:
         return
     compute = timeline.is_compute & (timeline.step > 0)
@@ -152,7 +156,11 @@ def _draw_steps(axes: Axes, timeline: Timeline, row: float) -> None:
     reach = STEP_MARK_PIXELS / abs(row)  # above and below the bars
     top, bottom = ranks + max(highest - reach, 0.0), ranks + min(lowest + reach, 1.0)
     axes.vlines(begin, top, bottom, color="black", linewidth=1.6, zorder=5)
+    free = 0.0
     for time, number in zip(begin[ranks == 0], steps[ranks == 0], strict=True):
+        if time * second < free:
+            continue
+        free = time * second + STEP_LABEL_PIXELS
         axes.annotate(
             f"step {number}", (time, 0.0), (2, 1), textcoords="offset points", fontsize=7,
             annotation_clip=True,

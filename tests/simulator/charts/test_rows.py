@@ -97,3 +97,13 @@ def test_training_steps_are_marked_where_each_rank_begins_them():
     assert {text.get_text() for text in panel.texts} >= {"step 1", "step 2"}
     one = timeline_figure(predict(experiment(model="unit", pipeline=3)).timeline)
     assert not any(isinstance(c, LineCollection) for panel in one.axes for c in panel.collections)
+
+
+def test_numbers_of_training_steps_do_not_run_into_each_other():
+    timeline = predict(experiment(model="unit", horizon=60)).timeline
+    figure = timeline_figure(timeline)
+    figure.canvas.draw()
+    (panel,) = figure.axes
+    boxes = [t.get_window_extent() for t in panel.texts if t.get_text().startswith("step ")]
+    assert 10 < len(boxes) < 59
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
