@@ -44,7 +44,8 @@ class Bench:
         outcomes = []
         for rank in ranks:
             assert self.chosen(rank) == rank
-            outcomes.append(tuple(self.acceptance.accept(self.request(rank))))
+            outcome = self.acceptance.accept(self.request(rank))
+            outcomes.append((outcome.counts, outcome.pushes, outcome.staleness))
             self.served[rank] += 1
         return outcomes
 
