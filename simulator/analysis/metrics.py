@@ -15,6 +15,7 @@ from simulator.analysis.step_times import step_times
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.roles import TRAINER
 from simulator.program.operations import LAST_BACKWARDS, Op
+from simulator.strategies.gradients.policies import policy_of
 from simulator.timeline.moments import in_order
 from simulator.timeline.timeline import Floats, Timeline
 from simulator.workloads.describe import describe_whole
@@ -160,7 +161,10 @@ def metrics_of(
         mfu, hfu = needed / possible, (needed + recomputed_flops(experiment)) / possible
     parallel = experiment.parallel
     steps = step_times(timeline, parallel.step_period, parallel.local_after or 0)
-    rates = rates_of(timeline, steps, experiment.global_batch, parallel.batch_shares, dropped)
+    bounded = parallel.is_asynchronous and policy_of(experiment).bounds_lead
+    rates = rates_of(
+        timeline, steps, experiment.global_batch, parallel.batch_shares, dropped, bounded
+    )
     contents = contents_of_ranks(experiment)
     rows = rank_metrics(timeline)
     if experiment.parallel.hands_out_work:

@@ -86,6 +86,14 @@ class Policy:
         return True
 
     @property
+    def bounds_lead(self) -> bool:
+        """However long training goes on, no worker gets further ahead of the slowest than so far.
+
+        In the long run all then go at the pace of the slowest.
+        """
+        return False
+
+    @property
     def hands_out(self) -> bool:
         """A pull asks for work, not for parameters: see `grant`."""
         return False
@@ -157,6 +165,11 @@ class BoundedStaleness(Policy):
     """
 
     bound: int = 0
+
+    @property
+    def bounds_lead(self) -> bool:
+        """It is so: a fast worker waits for the slowest."""
+        return True
 
     def admits(self, request: Request, served: Served) -> bool:
         """Tell whether the slowest is close enough."""
@@ -230,6 +243,11 @@ class Recorded(Policy):
 
     policy: Policy = field(default_factory=FirstCome)
     order: tuple[int, ...] = ()
+
+    @property
+    def bounds_lead(self) -> bool:
+        """The policy of the record says so."""
+        return self.policy.bounds_lead
 
     @property
     def hands_out(self) -> bool:

@@ -53,6 +53,11 @@ class UserPolicy(Policy):
         """The policy says this of itself."""
         return self.policy.is_lasting
 
+    @property
+    def bounds_lead(self) -> bool:
+        """The policy says this of itself."""
+        return self.policy.bounds_lead
+
     def admits(self, request: Request, served: Served) -> bool:
         """Tell whether a request may be served now."""
         return self._bool(self.policy.admits, request, served)

@@ -37,6 +37,51 @@ def test_updates_of_workers_that_wait_for_nobody_add_up() -> None:
     assert rates.samples_per_s == pytest.approx(320 * rates.updates_per_s)
 
 
+BOUNDED = [*WORKERS, "data=4", "global_batch=1280", "microbatches=40"]
+BOUNDED += ["data_style=stale-synchronous", "node_bandwidth_gbit=10000000"]
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_updates_of_workers_with_bounded_leads_are_those_of_the_slowest(servers: int) -> None:
+    """n ÷ max (compute + pull + push), whatever the lead that fast workers gain at first."""
+    alone = predicted(*BOUNDED, "data=1", "global_batch=320", "staleness_bound=0", "horizon=2")
+    line = alone.timeline
+    first, second = (push.pull for push in pushes_of(line))
+    cycle = line.end[second] - line.end[first]
+    compute = line.end[line.is_compute & (line.rank == 0) & (line.step == 0)].max()
+    compute -= line.end[first]
+    settings = [*BOUNDED, f"servers={servers}", "bucket_mb=1", "slowdown={2 = 1.3, 3 = 2}"]
+    found = [
+        predicted(*settings, "horizon=12", f"staleness_bound={bound}").metrics.rates
+        for bound in (0, 1, 2)
+    ]
+    for rates in found:
+        assert rates
+        assert rates.updates_per_s == pytest.approx(4 / (cycle + compute), rel=0.005)
+        assert rates.updates_per_s == pytest.approx(found[0].updates_per_s)  # type: ignore[union-attr]
+        assert rates.samples_per_s == pytest.approx(320 * rates.updates_per_s)
+
+
+def test_bounded_leads_settle_although_steps_take_different_times() -> None:
+    """A bound of 2 lets workers compensate for slow steps, and one of 0 does not."""
+    settings = [*BOUNDED, "jitter=lognormal", "jitter_spread=0.3", "horizon=120"]
+    none, two = (predicted(*settings, f"staleness_bound={bound}").metrics for bound in (0, 2))
+    for found in (none, two):
+        assert found.rates
+        assert found.rates.updates_per_s == pytest.approx(
+            4 * 120 / found.iteration_time_s, rel=0.04
+        )
+    assert none.rates and two.rates and two.rates.updates_per_s > 1.2 * none.rates.updates_per_s
+
+
+def test_a_lead_that_never_fills_up_is_not_counted() -> None:
+    """In six steps nobody gets five ahead; yet in the long run all wait for the slowest."""
+    settings = [*BOUNDED, "horizon=6", "slowdown={3 = 1.1}"]
+    none, most = (predicted(*settings, f"staleness_bound={b}").metrics.rates for b in (0, 5))
+    assert none and most
+    assert most.updates_per_s == pytest.approx(none.updates_per_s, rel=0.01)
+
+
 def test_a_synchronous_step_updates_once() -> None:
     found = predicted(*WORKERS, "horizon=6").metrics
     assert found.rates and found.steps and found.steps.steady_s

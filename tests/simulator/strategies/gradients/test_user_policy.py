@@ -62,6 +62,12 @@ def test_a_policy_of_ours_is_asked_the_same_through_it() -> None:
     (queue,) = mine.program.queues
     assert repr(queue.policy) == repr(FirstN(2))
     assert not queue.policy.is_lasting
+    assert not queue.policy.bounds_lead
+
+
+def test_a_policy_says_of_itself_that_it_bounds_the_lead() -> None:
+    (queue,) = predict(with_policy("policy = BoundedStaleness(1)")).program.queues
+    assert queue.policy.bounds_lead
 
 
 @pytest.mark.parametrize(
