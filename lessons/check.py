@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from lessons.checks import lesson_01, lesson_02, lesson_03, lesson_04, lesson_05
+from lessons.checks import lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06
 from lessons.checks.tools import Wrong
 from twinline import ExperimentError
 
@@ -23,6 +23,7 @@ CHECKS: dict[str, list[Callable[[ModuleType], str]]] = {
     "03": [lesson_03.enough_microbatches, lesson_03.own_schedule, lesson_03.plan_that_fits],
     "04": [lesson_04.order_statistics, lesson_04.stale_workers, lesson_04.between_the_two],
     "05": [lesson_05.local_steps_formula, lesson_05.hidden, lesson_05.own_gossip],
+    "06": [lesson_06.count, lesson_06.fast_network, lesson_06.own_error_feedback],
 }
 
 

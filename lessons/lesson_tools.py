@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,9 @@ GPT_30B = {
     "vocab": 51200, "dtype": "bf16",
 }  # fmt: skip
 
-SLOW_NETWORK = {
-    "preset": "aws-p3-2xlarge", "nodes": 4, "node_bandwidth_gbit": 1.0,
-    "algorithm": "ring",
-}  # fmt: skip
-
 # What a rank computes for the sake of an exchange, not to train.
-OF_EXCHANGES = (Op.SNAPSHOT, Op.OUTER_STEP, Op.MIX)
+CODING = (Op.ENCODE, Op.DECODE)
+OF_EXCHANGES = (Op.SNAPSHOT, Op.OUTER_STEP, Op.MIX, *CODING)
 
 
 def run_here(name: str, experiment: Experiment, workers: Workers) -> Outcome:
@@ -68,12 +64,21 @@ def run_here(name: str, experiment: Experiment, workers: Workers) -> Outcome:
 
 def work_seconds(prediction: Prediction) -> list[float]:
     """Return each rank's seconds of training when nothing is communicated beside it."""
+    return _seconds_of(prediction, set(Op) - set(OF_EXCHANGES))
+
+
+def coding_seconds(prediction: Prediction) -> float:
+    """Return the seconds in which rank 0 encodes and decodes gradients."""
+    return _seconds_of(prediction, CODING)[0]
+
+
+def _seconds_of(prediction: Prediction, operations: Collection[Op]) -> list[float]:
     costs = costs_of(prediction.program, prediction.experiment, prediction.cluster)
     return [
         sum(
             costs.seconds(i)
             for i in instructions
-            if i.task.stream == COMPUTE_STREAM and i.task.op not in OF_EXCHANGES
+            if i.task.stream == COMPUTE_STREAM and i.task.op in operations
         )
         for instructions in prediction.program.ranks
     ]
@@ -95,20 +100,37 @@ def speed_up(prediction: Prediction) -> float:
 
 
 def on_slow_network(
-    plan: dict[str, Any], workload: dict[str, Any] | None = None, **run: Any
+    plan: dict[str, Any],
+    workload: dict[str, Any] | None = None,
+    *,
+    machines: int = 4,
+    gbit: float = 1.0,
+    **run: Any,
 ) -> Experiment:
-    """Return `plan` for four machines with 1 Gbit/s between them, for one period.
+    """Return `plan` for machines with `gbit` Gbit/s between them, a V100 each, for one period.
 
     Gossip with one neighbour has come round in two steps. Unless `workload` says otherwise,
     they train GPT-2, with eight sequences each.
     """
     horizon = plan.get("sync_period", 2 if "topology" in plan else 1)
+    cluster = {"preset": "aws-p3-2xlarge", "nodes": machines, "algorithm": "ring"}
     return parse(
         {
-            "workload": workload or GPT_2 | {"global_batch": 4 * 8},
-            "parallel": {"data": 4, "bucket_mb": 100.0} | plan,
+            "workload": workload or GPT_2 | {"global_batch": 8 * machines},
+            "parallel": {"data": machines, "bucket_mb": 100.0} | plan,
             "run": {"horizon": horizon} | run,
-            "cluster": SLOW_NETWORK,
+            "cluster": cluster | {"node_bandwidth_gbit": gbit},
+        }
+    )
+
+
+def on_h100(plan: dict[str, Any]) -> Experiment:
+    """Return `plan` for four H100 of one server that train GPT-2, with eight sequences each."""
+    return parse(
+        {
+            "workload": GPT_2 | {"global_batch": 4 * 8},
+            "parallel": {"data": 4, "bucket_mb": 100.0} | plan,
+            "cluster": {"preset": "dgx-h100", "algorithm": "ring"},
         }
     )
 
@@ -116,6 +138,16 @@ def on_slow_network(
 def buckets(program: Program) -> list[int]:
     """The bytes of every all-reduce of rank 0, in order."""
     return [i.task.nbytes for i in program.ranks[0] if i.task.op is Op.ALL_REDUCE]
+
+
+def received(program: Program) -> float:
+    """Return the bytes that rank 0 receives in all-reduces and all-gathers around a ring."""
+    total = 0.0
+    for task in (instruction.task for instruction in program.ranks[0]):
+        if task.op in (Op.ALL_REDUCE, Op.ALL_GATHER):
+            times = 2 if task.op is Op.ALL_REDUCE else 1
+            total += times * (len(task.group) - 1) / len(task.group) * task.nbytes
+    return total
 
 
 def in_flight(result: Result) -> str:

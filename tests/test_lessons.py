@@ -57,6 +57,16 @@ EXPECTED = {
             "gossip         0.000 0.000",
         ],
     ),
+    "06": (
+        ["06-simulated", "06-compare", "06-learning"],
+        [
+            "0GATHER_VALUES  [data]     after 0B0, 0ENCODE",
+            "none               978 MB           7.88 s            542 ms           0 s ",
+            "n = 4             0.250     0.249      0.219   0.125     0.124",
+            "n = 4           8.53 s  4.46 s  4.48 s",
+            "top-k, errors lost  not reached",
+        ],
+    ),
 }
 
 SOLUTIONS = {
@@ -119,6 +129,24 @@ def plan():
 
 def neighbour(step, rank, ranks):
     return (rank - 2 ** (step % (ranks.bit_length() - 1))) % ranks
+""",
+    "06": """
+def received_bytes(compression, ranks, values, density):
+    others = ranks - 1
+    if compression == "int8":
+        return others * values
+    if compression == "top-k":
+        return others * 8 * density * values
+    return 2 * others / ranks * values * (2 if compression == "fp16" else 4)
+
+def enough_gbit():
+    return 52
+
+def top_k(gradients, errors, kept):
+    pushed = [a + b for a, b in zip(gradients, errors)]
+    places = sorted(range(len(pushed)), key=lambda place: -abs(pushed[place]))[:kept]
+    sent = [value if place in places else 0.0 for place, value in enumerate(pushed)]
+    return sent, [a - b for a, b in zip(pushed, sent)]
 """,
 }
 
@@ -256,6 +284,15 @@ def test_solutions_pass(number, tmp_path, capsys):
         ("05", "2 ** (step % (ranks.bit_length() - 1))", "1", "a rank has 0 of one rank and 0.5"),
         ("05", "(rank - 2 ** (step % (ranks.bit_length() - 1)))", "0", "gives to 2 ranks"),
         ("05", ") % ranks", ")", "are not all ranks from 0 to 1"),
+        ("06", "others * 8", "ranks * 8", "top-k of 0.01, 8 ranks"),
+        ("06", "return others * values", "return 2 * others / ranks * values", "int8, 8 ranks"),
+        ("06", "return 52", "return 51", "take more"),
+        ("06", "return 52", "return 53", "take fewer"),
+        ("06", "zip(gradients, errors)", "zip(gradients, gradients)", "do not add up"),
+        ("06", "-abs(pushed[place])", "place", "on are sent"),
+        ("06", "-abs(pushed[place])", "-abs(gradients[place])", "on are sent"),
+        ("06", "[:kept]", "", "4 values are sent"),
+        ("06", "[a - b for a, b in zip(pushed, sent)]", "[0.0] * len(sent)", "do not add up"),
     ],
 )
 def test_wrong_answers_get_a_hint(number, right, wrong, hint, tmp_path):
