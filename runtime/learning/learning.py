@@ -185,22 +185,21 @@ def points(
     Of a microbatch whose loss has terms in several stages, or on several ranks that share its
     tokens, that is when the last of them is known. Tensor ranks compute the same loss.
     """
-    mesh, horizon = experiment.mesh, run.program.horizon
-    count, context = experiment.parallel.microbatches, experiment.parallel.context
+    mesh, context = experiment.mesh, experiment.parallel.context
     end = timed.end
-    known: dict[int, tuple[float, float]] = {}
+    known: dict[tuple[int, int, int], tuple[float, float]] = {}
     for uid, loss in losses:
         forward = run.program.instruction(uid)
         if experiment.role_of(forward.rank)[1]["tensor"]:
             continue
-        share = mesh.replica(forward.rank)
-        key = (share * horizon + forward.step) * count + forward.microbatch
+        # one rank may have more microbatches of a step than its share: numbers do not fit a base
+        key = (forward.step, mesh.replica(forward.rank), forward.microbatch)
         before, term = known.get(key, (0.0, 0.0))
         known[key] = max(before, float(end[uid])), term + loss / context
-    keys = np.array(sorted(known, key=lambda key: (known[key][0], key)), dtype=np.int64)
-    time_s = np.array([known[key][0] for key in keys.tolist()])
-    loss_of = np.array([known[key][1] for key in keys.tolist()])
-    return time_s, np.full(keys.size, float(experiment.microbatch_size)), loss_of
+    found = sorted(known.items(), key=lambda one: (one[1][0], one[0]))
+    time_s = np.array([moment for _, (moment, _) in found])
+    loss_of = np.array([loss for _, (_, loss) in found])
+    return time_s, np.full(len(found), float(experiment.microbatch_size)), loss_of
 
 
 def traffic(timed: TimedProgram) -> tuple[Floats, Floats]:

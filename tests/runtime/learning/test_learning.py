@@ -40,6 +40,8 @@ def means(losses: np.ndarray, points: int) -> list[float]:
         {"data": 2},
         {"data": 2, "pipeline": 2, "microbatches": 2},
         {"data": 2, "data_style": "parameter-server", "clip_norm": 0.5},
+        {"data": 2, "data_style": "scatter-gather", "microbatches": 2},
+        {"data": 2, "data_style": "work-queue", "microbatches": 3, "slowdown": [1.0, 5.0]},
         {"data": 2, "learning_rate_schedule": "cosine", "learning_rate_decay": 4},
     ],
     ids=str,
@@ -52,6 +54,7 @@ def test_a_synchronous_plan_is_plain_training(
     rates = {key: value for key, value in keys.items() if key.startswith("learning_rate")}
     _, _, losses = reference(experiment(**TINY | shares | rates, iterations=5))
     assert curve.steps == 5
+    assert curve.samples[-1] == 5 * 4 * 2 * keys.get("microbatches", 1)
     assert means(curve.loss, curve.step_points) == pytest.approx(losses, rel=1e-12)
     assert (np.diff(curve.time_s) >= 0).all()
 
