@@ -144,10 +144,10 @@ lesson_tools.show_table(
 # what the straggler computes, always the same worker's; if it has data of its own, nobody
 # ever learns from them. Only asynchronous workers use everything.
 #
-# (Two gaps. *Synchronous* is above its formula by the time of the network. *Backup workers*
-# are above theirs with jitter, because it supposes that who is late gives up at once. Here,
-# as in real programs, a pass is not broken off, and the late start late. Of the slow worker's
-# staleness only its 33 pushes count that it makes while the others still work.)
+# (Two gaps. Who waits for the slowest is above the formula by the time of the network. *Backup
+# workers* are above theirs with jitter, because it supposes that who is late gives up at once.
+# Here, as in real programs, a pass is not broken off, and the late start late. Of the slow
+# worker's staleness only its 33 pushes count that it makes while the others still work.)
 #
 # What this cluster does not show: the server has one network card. With a model of V bytes
 # and B bytes/s it serves at most B ÷ V gradients a second. If n × V ÷ B is more than t, all
@@ -249,9 +249,9 @@ lesson_tools.draw_panels("04-compare.png", title, panels)
 # %%
 # Explain the gap
 # ---------------
-# *From formula to simulated.* Few steps: the stale-synchronous plan gets its lead of three
-# pushes once, and in twelve steps that still shows. At the first push of the slow worker the
-# fast one has not yet made its third, so its staleness begins with 2 and then is 3.
+# *From formula to simulated.* The lead of three pushes that the bound allows comes before
+# all has settled, so it is not counted. Staleness is, from the start: at the first push of the
+# slow worker the fast one has not yet made its third, so it begins with 2 and then is 3.
 #
 # *From simulated to measured.* Paced passes take what the plan says, or longer if this machine
 # is busy. Messages are real, and three processes share its cores. Each line says how much

@@ -40,7 +40,7 @@ EXPECTED = {
         [
             "0STEP3          [compute]  after 0ACCEPT3",
             "synchronous                            2.19       2.25                3.00       3.02",
-            "stale-synchronous, bound 4        1 to 2.19       1.11                3.00       2.95",
+            "stale-synchronous, bound 4        1 to 2.19       1.10                3.00       3.03",
             "asynchronous                           1.00       1.01                1.04       1.05",
             "the slow worker                              45.00      44.52",
             "sixteen, asynchronous: diverges, its loss is no number from",
