@@ -45,6 +45,7 @@ from simulator.strategies.gradients.diloco import check as check_outer_steps
 from simulator.strategies.gradients.fragments import check as check_fragments
 from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
+from simulator.strategies.gradients.parameter_compression import check as check_shards
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.policies import POLICIES, check_policy
 from simulator.strategies.gradients.scatter_gather import check as check_scatter
@@ -103,6 +104,7 @@ register_checks(
     check_attention,
     check_size,
     check_compression,
+    check_shards,
     check_devices,
     check_host,
     check_learning_rate,

@@ -14,7 +14,8 @@ from runtime.cli.running import progress_bar, run_errors
 from runtime.validation import validation
 from runtime.validation.kept import Row, finished, identity
 from runtime.validation.report import line_of, print_validation
-from runtime.validation.suite import SuiteCase, cases_of
+from runtime.validation.suite import cases_of
+from runtime.validation.suite_case import SuiteCase
 from simulator.cli.application import FAILED, INTERRUPTED, fail
 from simulator.cli.console import stdout_console
 from simulator.cli.options import AsJson

@@ -36,7 +36,6 @@ from simulator.program.tensors import (
     TensorKind,
     TensorName,
     gradient,
-    pushed_sum,
     tensor_key,
 )
 from simulator.strategies.stages.dataflow import Flow
@@ -119,7 +118,7 @@ class RankContext:
         self._of_tensor = self.parameters | {
             name: parameters
             for parameters in self.parameters.values()
-            for name in (parameters.bucket.weights, pushed_sum(parameters.bucket.weights))
+            for name in parameters.bucket.parameter_names
         }
         self.outer = {
             task.tensor: OuterOptimizer(self._of_tensor[task.tensor].precise, task.coefficients[1])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import host
-from runtime.validation.suite import SuiteCase
+from runtime.validation.suite_case import SuiteCase
 from simulator.experiment.section import ExperimentError
 
 Row = dict[str, Any]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from typing import Any
 
+from runtime.validation.suite_case import SuiteCase
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.section import ExperimentError
 from simulator.experiment_file import parse, with_overrides
 from simulator.prediction import predict
+from simulator.program.codecs.table import PARAMETER_CODECS
 from simulator.strategies.schedules.registry import SCHEDULES
 
 Keys = dict[str, Any]
@@ -44,43 +45,6 @@ STEP_S, LONG_STEP_S = 4.0, 10.0
 
 Both are long enough to hide the real work of eight ranks on two cores.
 """
-
-
-@dataclass(frozen=True)
-class SuiteCase:
-    """One experiment of a suite.
-
-    Attributes:
-        strategy: a short name of the strategy.
-        family: strategies of one family are drawn alike.
-        size: ``small``, ``large``, or the cluster that the run is paced to.
-    """
-
-    strategy: str
-    family: str
-    size: str
-    experiment: Experiment
-
-    @property
-    def ranks(self) -> int:
-        """The number of ranks."""
-        return self.experiment.world_size
-
-    @property
-    def group(self) -> str:
-        """The name of the cases that it is summed up with."""
-        if self.experiment.run.pace is not None:
-            return "paced"
-        return f"{self.ranks} rank{'s' if self.ranks > 1 else ''}"
-
-    @property
-    def name(self) -> str:
-        """A name that is unique in its suite, such as ``1f1b/2/small``."""
-        return f"{self.strategy}/{self.ranks}/{self.size}"
-
-    def has(self, pattern: str) -> bool:
-        """Tell whether the name contains `pattern`, in which ``*`` stands for anything."""
-        return fnmatchcase(self.name, f"*{pattern}*")
 
 
 def _pipelines(ranks: int) -> Iterable[tuple[str, str, Keys]]:
@@ -158,6 +122,13 @@ def _variants() -> Iterable[tuple[str, str, Keys]]:
     for codec, more in CODECS.items():
         compressed = data | {"parallel.compression": codec, "parallel.bucket_mb": 1.0}
         yield f"compressed gradients, {codec}", "compression", compressed | more
+    for codec in PARAMETER_CODECS:
+        gathered: Keys = {"parallel.zero": 3, "parallel.parameter_compression": codec}
+        yield (
+            f"compressed parameters, {codec}",
+            "compression",
+            data | gathered | {"parallel.bucket_mb": 1.0},
+        )
     bits = CODECS["qsgd"] | {"parallel.compression": "qsgd", "parallel.data_style": "diloco"}
     yield "DiLoCo, 4 bits", "compression", data | bits | several | {"parallel.sync_period": 2}
     yield "zero 1, four steps", "several steps", data | several | {"parallel.zero": 1}

@@ -16,7 +16,7 @@ import numpy as np
 from runtime.execution import comparing
 from runtime.launch.launcher import LaunchError, OnProgress, Workers
 from runtime.validation.kept import Row, append, finished, identity, this_host
-from runtime.validation.suite import SuiteCase
+from runtime.validation.suite_case import SuiteCase
 from simulator.experiment.describe import describe_plan
 from simulator.experiment.section import ExperimentError
 

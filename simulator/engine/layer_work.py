@@ -79,11 +79,19 @@ def work_of_bucket(task: Task, workload: Workload) -> Work:
         values = task.encoding.values(nbytes)
         if cost is Formula.ENCODING:
             work = task.encoding.encoding(values)
+        elif decodes_parts(task):
+            part = task.encoding.values(nbytes // len(task.group))
+            work = task.encoding.decoding_parts(part, len(task.group))
         else:
             work = task.encoding.decoding(values, len(task.group))
         products = tuple(Matmul(*product) for product in work.products)
         return Work(products, work.nbytes, work.kernels)
     return work_of_update(nbytes / workload.dtype_bytes, nbytes, workload)
+
+
+def decodes_parts(task: Task) -> bool:
+    """Tell whether the ranks have encoded parts of one tensor, which are not to be summed."""
+    return task.tensor is not None and task.tensor.kind is TensorKind.WHOLE_PARAMETERS
 
 
 def mixes_sums(task: Task) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from simulator.engine.layer_work import mixes_sums
+from simulator.engine.layer_work import decodes_parts, mixes_sums
 from simulator.experiment.parallel import Parallel
 from simulator.experiment.workload import Workload
 from simulator.program.codecs.codec import Encoding
@@ -63,7 +63,7 @@ def key_of_task(
             details = ("momentum",) if task.coefficients[1] else ()
             details += ("mixed in",) if task.sources else ()
         elif task.encoding is not None:
-            details = _details_of_encoding(task.encoding, op, len(task.group))
+            details = _details_of_encoding(task.encoding, op, task)
         return PassKey(op, workload.dtype, details, parameters=count)
     return pass_key(op, layers[slice(*task.layers)], workload, parallel)
 
@@ -82,12 +82,13 @@ def pass_key(
     return PassKey(op, workload.dtype, details, tuple(layer.kind for layer in layers))
 
 
-def _details_of_encoding(encoding: Encoding, op: Op, ranks: int) -> tuple[str, ...]:
+def _details_of_encoding(encoding: Encoding, op: Op, task: Task) -> tuple[str, ...]:
     """Return what the work of coding depends on besides the number of values.
 
-    The sum is made of what so many ranks have sent.
+    The sum is made of what so many ranks have sent, or the whole of as many parts.
     """
-    of_round = (f"round {encoding.round}",) if op is Op.ENCODE else (f"of {ranks} ranks",)
+    ranks = f"{'parts ' if decodes_parts(task) else ''}of {len(task.group)} ranks"
+    of_round = (f"round {encoding.round}",) if op is Op.ENCODE else (ranks,)
     fed = ("error feedback",) if encoding.feeds_back else ()
     shapes = ("of " + " ".join("x".join(map(str, s)) for s in encoding.shapes),)
     return (str(encoding.codec), *of_round, *fed, *(shapes if encoding.shapes else ()))

@@ -67,6 +67,7 @@ class Parallel(Section):
             unset, where it loses more of one kind of values than of others.
         compression_start: training steps of the program before the first whose gradients are
             compressed; unset, 0.
+        parameter_compression: the form in which shards of parameters are gathered, with zero = 3.
         zero: what replicas shard: 1 the optimizer's state, 2 also gradients, 3 also parameters.
         zero_group: how many ranks share one set of shards; unset, all that replicate.
         prefetch: how many segments ahead of their use parameters are gathered, with zero = 3;
@@ -127,6 +128,7 @@ class Parallel(Section):
     compression_rank: Positive | None = None
     error_feedback: bool | None = None
     compression_start: Annotated[int, Field(ge=0)] | None = None
+    parameter_compression: Literal["none", "fp16", "bf16", "int8"] = "none"
     zero: Annotated[int, Field(ge=0, le=3)] = 0
     zero_group: Degree | None = None
     prefetch: Annotated[int, Field(ge=0)] | None = None

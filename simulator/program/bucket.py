@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from simulator.program.tensors import TensorKind, TensorName, parameter_tensor
+from simulator.program.tensors import TensorKind, TensorName, parameter_tensor, pushed_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,11 @@ class Bucket:
     def whole_weights(self) -> TensorName:
         """The name of the tensor that holds all of its parameters, gathered from shards."""
         return self._named(TensorKind.WHOLE_PARAMETERS)
+
+    @property
+    def parameter_names(self) -> tuple[TensorName, ...]:
+        """The names of all tensors that hold its parameters in some form."""
+        return self.weights, self.whole_weights, pushed_sum(self.weights)
 
     def _named(self, kind: TensorKind) -> TensorName:
         part = -1 if self.part is None else self.part

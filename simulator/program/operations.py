@@ -150,15 +150,16 @@ ROWS = (
         Formula.ENCODING,
         Look("encode", (0.15, 0.15), "\\\\\\"),
         ("0ENCODE",),
-        "make what is sent of a bucket's gradients, or of the change of its parameters, in a "
-        "[smaller form](compression.md)",
+        "make what is sent of a bucket's gradients, of the change of its parameters, or of a shard "
+        "of them, in a [smaller form](compression.md)",
     ),
     Operation(
         Op.DECODE,
         Formula.DECODING,
         Look("decode", (0.22, 0.22), "///"),
         ("0DECODE",),
-        "make the sum of gradients, or the mean of parameters, from what all ranks have sent",
+        "make the sum of gradients, the mean of parameters, or whole parameters, from what all "
+        "ranks have sent",
     ),
     Operation(
         Op.SEND,

@@ -17,6 +17,7 @@ from simulator.strategies.gradients.diloco import check as check_outer_steps
 from simulator.strategies.gradients.fragments import check as check_fragments
 from simulator.strategies.gradients.gossip import check as check_gossip
 from simulator.strategies.gradients.local_steps import check as check_local_steps
+from simulator.strategies.gradients.parameter_compression import check as check_shards
 from simulator.strategies.gradients.parameter_server import check as check_servers
 from simulator.strategies.gradients.policies import check_policy
 from simulator.strategies.gradients.scatter_gather import check as check_scatter
@@ -141,10 +142,10 @@ OURS = (
     Strategy(
         "sharded data parallel",
         DATA,
-        "parallel.zero = 1, 2 or 3, zero_group, prefetch",
+        "parallel.zero = 1, 2 or 3, zero_group, prefetch, parameter_compression",
         "ZeRO: optimizer state, gradients, parameters split over replicas",
         lambda e: e.parallel.shards_optimizer,
-        (check_zero,),
+        (check_zero, check_shards),
     ),
     Strategy(
         "compressed gradients",

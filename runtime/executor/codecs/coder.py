@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ class Place:
 
 
 class Coder(ABC):
-    """Encodes the gradients of a bucket, and makes their sum from what all ranks have sent.
+    """Encodes what a rank has of a bucket, and decodes what all ranks have sent.
 
     Args:
         encoding: says how.
@@ -59,6 +59,11 @@ class Coder(ABC):
 
         Of one rank that is what its own tensors stand for.
         """
+
+    def parts(self, come: Sequence[Tensor], ranks: int) -> Iterator[Tensor]:
+        """Yield what the tensors of each of so many ranks stand for, in the order of ranks."""
+        for mine in zip(*(tensor.chunk(ranks) for tensor in come), strict=True):
+            yield self.total(mine, 1)
 
 
 class ErrorFeedback:

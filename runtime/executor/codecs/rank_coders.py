@@ -16,7 +16,7 @@ from simulator.program.tensors import TensorName
 
 
 class RankCoders:
-    """A coder for every bucket that a rank encodes: its gradients, or how its parameters change.
+    """A coder for every bucket that a rank encodes: gradients, changes of parameters, or shards.
 
     Args:
         rank: whose they are.
@@ -40,6 +40,7 @@ class RankCoders:
             mine = parameters[name]
             is_change = name == mine.bucket.weights
             like = mine.precise if is_change else mine.gradients
+            like = mine.shard if name == mine.bucket.whole_weights else like
             self._coders[name] = coder_of(task, like, rank.number, rank.experiment.run.seed)
             if is_change and name not in outer:
                 self._references[name] = mine.precise.clone()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from runtime.executor.codecs.block_int8 import BlockInt8Coder
 from runtime.executor.codecs.casts import Cast
 from runtime.executor.codecs.coder import Coder, ErrorFeedback, Place
 from runtime.executor.codecs.int8 import Int8Coder
@@ -11,6 +12,7 @@ from runtime.executor.codecs.one_bit import OneBitCoder
 from runtime.executor.codecs.power_sgd import PowerSgdCoder
 from runtime.executor.codecs.qsgd import QsgdCoder
 from runtime.executor.codecs.top_k import TopKCoder
+from simulator.program.codecs.block_int8 import BlockInt8
 from simulator.program.codecs.casts import Bf16, Fp16
 from simulator.program.codecs.codec import Codec
 from simulator.program.codecs.int8 import Int8
@@ -24,6 +26,7 @@ from simulator.program.tensors import TensorName
 CODERS: dict[type[Codec], type[Coder]] = {
     Fp16: Cast,
     Bf16: Cast,
+    BlockInt8: BlockInt8Coder,
     Int8: Int8Coder,
     Qsgd: QsgdCoder,
     TopK: TopKCoder,

@@ -161,6 +161,15 @@ class Encoding:
             return work
         return work._replace(nbytes=work.nbytes + 3.0 * values.nbytes, kernels=work.kernels + 1)
 
+    def decoding_parts(self, part: Values, ranks: int) -> CodecWork:
+        """Return the work of a `DECODE` of parts of one tensor, each sent by another rank.
+
+        Each is decoded, and copied to its place.
+        """
+        of_part = self.codec.decoding(part, 1)
+        moved = ranks * (of_part.nbytes + 2.0 * part.nbytes)
+        return CodecWork(moved, ranks * (of_part.kernels + 1), ranks * of_part.products)
+
     def kept_bytes(self, values: Values) -> int:
         """Return the bytes that are kept from step to step: errors, and what the codec keeps."""
         return self.codec.kept_bytes(values) + self.feeds_back * values.nbytes

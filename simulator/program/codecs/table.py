@@ -1,7 +1,8 @@
-"""The table of codecs: one line for each value of ``parallel.compression``."""
+"""The tables of codecs: of gradients, ``parallel.compression``, and of parameters."""
 
 from __future__ import annotations
 
+from simulator.program.codecs.block_int8 import BlockInt8
 from simulator.program.codecs.casts import Bf16, Fp16
 from simulator.program.codecs.codec import Codec
 from simulator.program.codecs.int8 import Int8
@@ -19,3 +20,7 @@ CODECS: dict[str, type[Codec]] = {
     "one-bit": OneBit,
     "power-sgd": PowerSgd,
 }
+"""One line for each value of ``parallel.compression``."""
+
+PARAMETER_CODECS: dict[str, type[Codec]] = {"fp16": Fp16, "bf16": Bf16, "int8": BlockInt8}
+"""One line for each value of ``parallel.parameter_compression``."""

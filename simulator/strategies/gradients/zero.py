@@ -11,18 +11,24 @@ parameters. Stage 3 gathers parameters before their use and frees them after it,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from simulator.experiment.experiment import Experiment
 from simulator.experiment.hints import divisors_near, nearest_that_works
 from simulator.experiment.section import ExperimentError
 from simulator.program.bucket import Bucket
+from simulator.program.codecs.codec import Encoding
 from simulator.program.operations import BACKWARDS, FORWARDS, INPUT_BACKWARDS, Op
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.template import Call, Reference, Template
 from simulator.program.tensors import Tensor, TensorName
 from simulator.strategies.edits import Edits
+from simulator.strategies.gradients.parameter_compression import (
+    Gathering,
+    encoded,
+    parameter_encoding,
+)
 from simulator.strategies.lowered import Lowered
 
 USES_WEIGHTS = FORWARDS | INPUT_BACKWARDS
@@ -68,9 +74,11 @@ def check(experiment: Experiment) -> None:
 
 def shard_tensors(lowered: Lowered) -> Lowered:
     """Let gradients (2) and parameters (3) of every rank be whole only while they are used."""
-    given = lowered.experiment.parallel.prefetch
+    given, encoding = lowered.experiment.parallel.prefetch, parameter_encoding(lowered.experiment)
     prefetch = 1 if given is None else given
-    return lowered.with_calls(lambda rank, calls: shard(calls, lowered.buckets[rank], prefetch))
+    return lowered.with_calls(
+        lambda rank, calls: shard(calls, lowered.buckets[rank], prefetch, encoding)
+    )
 
 
 def gather_parameters(lowered: Lowered) -> Lowered:
@@ -78,11 +86,14 @@ def gather_parameters(lowered: Lowered) -> Lowered:
     return lowered.with_calls(lambda rank, calls: gather_updated(calls, lowered.buckets[rank]))
 
 
-def shard(calls: list[Call], buckets: Sequence[Bucket], prefetch: int) -> list[Call]:
+def shard(
+    calls: list[Call], buckets: Sequence[Bucket], prefetch: int, encoding: Encoding | None = None
+) -> list[Call]:
     """Let gradients (2) and parameters (3) be whole only while they are used."""
     edits = Edits()
     _allocate_gradients(calls, [b for b in buckets if b.shards_gradients], edits)
-    leading = _unshard(calls, [b for b in buckets if b.shards_parameters], prefetch, edits)
+    sharded = [bucket for bucket in buckets if bucket.shards_parameters]
+    leading = _unshard(calls, sharded, prefetch, encoding, edits)
     edits.apply()
     return leading + calls
 
@@ -148,37 +159,73 @@ def _allocate_gradients(calls: Iterable[Call], buckets: Sequence[Bucket], edits:
 
 
 def _unshard(
-    calls: Sequence[Call], buckets: Sequence[Bucket], prefetch: int, edits: Edits
+    calls: Sequence[Call],
+    buckets: Sequence[Bucket],
+    prefetch: int,
+    encoding: Encoding | None,
+    edits: Edits,
 ) -> list[Call]:
     """Gather parameters `prefetch` compute instructions before those that use them.
 
+    What was encoded is decoded directly before that use. Decoding waits for a gather, so what comes
+    behind the same instruction is listed before it: other encodings, and reductions.
+
     Returns:
-        the gathers that come before everything else.
+        what comes before everything else.
     """
     if not buckets:
         return []
     computes = [(call, number) for call in calls for number in call.template.computes]
-    tasks: dict[tuple[TensorName, tuple[int, int], str], Task] = {}
+    gatherings: dict[tuple[TensorName, tuple[int, int], str], Gathering] = {}
     starting: list[tuple[int, int, Bucket]] = []  # positions of the first use and of the last
     for bucket in buckets:
         starting += [(*held, bucket) for held in _holds(computes, bucket, prefetch)]
     leading: list[Call] = []
+
+    def insert(behind: Reference | None, task: Task, microbatch: int) -> Reference:
+        if behind is not None:
+            return edits.insert(behind, task, microbatch)
+        leading.append(Call.of_task(task, microbatch))
+        return leading[-1], 0
+
+    decodings: list[tuple[int, Task, list[Reference]]] = []  # each with its position
     for first, last, bucket in sorted(starting, key=lambda start: start[0]):
         call, number = computes[first]
         use = call.template.entries[number].task
         way = use.op.value if use.op in FORWARDS else "B"
         key = bucket.name, use.layers, way
-        if key not in tasks:
-            tasks[key] = _gather(bucket, use, f"UNSHARD_{way}")
-        issued = max(first - prefetch, 0)
-        if issued:
-            gather = edits.insert(computes[issued - 1], tasks[key], call.microbatch)
+        if key not in gatherings:
+            gatherings[key] = encoded(_gather(bucket, use, f"UNSHARD_{way}"), way, encoding)
+        gathering = gatherings[key]
+        issued = computes[first - prefetch - 1] if first > prefetch else None
+        before = [gathering.encode] if gathering.encode else []
+        made = [insert(issued, task, call.microbatch) for task in before]
+        come = [insert(issued, task, call.microbatch) for task in gathering.collectives]
+        for gather in come if made else ():
+            edits.wait(*gather, made[0])
+        if gathering.decode:
+            decodings.append((first, gathering.decode, come))
         else:
-            leading.append(Call.of_task(tasks[key], call.microbatch))
-            gather = leading[-1], 0
-        edits.wait(call, number, gather)
+            edits.wait(call, number, come[0])
         edits.free(*computes[last], bucket.whole_weights)
+    calls_before = dict(zip(calls[1:], calls, strict=False))
+    for first, task, come in decodings:
+        call, number = computes[first]
+        decode = insert(_entry_before(call, number, calls_before), task, call.microbatch)
+        for gather in come:
+            edits.wait(*decode, gather)
+        edits.wait(call, number, decode)
     return leading
+
+
+def _entry_before(call: Call, number: int, calls_before: Mapping[Call, Call]) -> Reference | None:
+    """Return the entry that is listed directly before another one; None: that is the first."""
+    place = call.template.order.index(number)
+    if place:
+        return call, call.template.order[place - 1]
+    if call not in calls_before:
+        return None
+    return calls_before[call], calls_before[call].template.order[-1]
 
 
 def _holds(computes: Sequence[Reference], bucket: Bucket, prefetch: int) -> list[tuple[int, int]]:

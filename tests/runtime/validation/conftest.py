@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.validation.suite import SuiteCase
+from runtime.validation.suite_case import SuiteCase
 
 UNIT = {"model": "unit", "pipeline": 2, "microbatches": 2, "iterations": 1, "p2p": 0.001}
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from runtime.executor.codecs.bits import packed, unpacked
+from runtime.executor.codecs.block_int8 import BlockInt8Coder
 from runtime.executor.codecs.coder import ErrorFeedback, Place
 from runtime.executor.codecs.power_sgd import PowerSgdCoder, orthogonalize
 from runtime.executor.codecs.table import CODERS
 from simulator.program.codecs import power_sgd
+from simulator.program.codecs.block_int8 import BlockInt8
 from simulator.program.codecs.codec import Encoding, Values
 from simulator.program.codecs.table import CODECS
 
@@ -96,6 +98,37 @@ def test_integers_are_within_half_a_step() -> None:
         low, high = one.min().clamp(max=0), one.max().clamp(min=0)
         lost = (coder.total(coder.encode(one, 0, ()), 1) - one).abs().max()
         assert lost <= (high - low) / 255 * 1.001
+
+
+@pytest.mark.parametrize("count", [1, 2048, 5000])
+def test_integers_of_a_block_are_within_half_a_step_of_its_largest(count: int) -> None:
+    """Blocks of magnitudes far apart; what is sent is as large as the codec says."""
+    torch.manual_seed(2)
+    codec, scale = BlockInt8(), 10.0 ** torch.arange(-(-count // 2048))
+    given = torch.randn(count) * scale.repeat_interleave(2048)[:count]
+    coder = BlockInt8Coder(Encoding(codec, 4), given, Place(0, 7))
+    before, sent = given.clone(), coder.encode(given, 0, ())
+    assert given.equal(before)
+    assert [one.nbytes for one in sent] == [one.nbytes for one in codec.rounds(Values(count, 4))[0]]
+    decoded = coder.total(sent, 1)
+    for mine, theirs in zip(given.split(2048), decoded.split(2048), strict=True):
+        largest = mine.abs().max()
+        assert (mine - theirs).abs().max() <= largest / 254 * 1.0001
+        assert theirs.abs().max() == pytest.approx(float(largest))
+    both = [torch.cat([one, one]) for one in sent]
+    assert all(part.equal(decoded) for part in coder.parts(both, 2))
+    torch.testing.assert_close(coder.total(both, 2), 2 * decoded)
+    assert coder.total(coder.encode(torch.zeros(count), 0, ()), 1).equal(torch.zeros(count))
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_parts_whose_values_a_cast_can_hold_come_out_exactly(name: str) -> None:
+    narrow = {"fp16": torch.float16, "bf16": torch.bfloat16}[name]
+    given = torch.randn(RANKS, COUNT).to(narrow).double()
+    coder = coders(name, given[0], fed=False)[0].coder
+    come = [torch.cat(sent) for sent in zip(*(coder.encode(g, 0, ()) for g in given), strict=True)]
+    for part, expected in zip(coder.parts(come, RANKS), given, strict=True):
+        assert part.equal(expected)
 
 
 @pytest.mark.parametrize("levels", [1, 4, 100])

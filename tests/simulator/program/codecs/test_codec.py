@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.cluster.collective_algorithms import ring_seconds
+from simulator.program.codecs.block_int8 import BlockInt8
 from simulator.program.codecs.codec import Codec, Encoding, Values
 from simulator.program.codecs.table import CODECS
 from simulator.program.operations import Op
@@ -46,6 +47,8 @@ def test_bytes_that_a_rank_receives(ranks: int, count: int) -> None:
     for name in ("fp16", "bf16"):
         assert received(codec(name), values, ranks) == pytest.approx(dense(values, ranks) / 2)
     assert received(codec("int8"), values, ranks) == pytest.approx(others * (count + 8))
+    blocks = -(-count // 2048)
+    assert received(BlockInt8(), values, ranks) == pytest.approx(others * (count + 4 * blocks))
     signs = -(-count // 8)
     assert received(codec("one-bit"), values, ranks) == pytest.approx(others * (signs + 4))
     groups = -(-count // 512)

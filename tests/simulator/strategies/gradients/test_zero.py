@@ -185,6 +185,7 @@ def sharded(draw: st.DrawFn) -> Experiment:
         keys["zero_group"] = draw(st.sampled_from([2, 4]))
     if zero == 3:
         keys["prefetch"] = draw(st.integers(0, 9))
+        keys["parameter_compression"] = draw(st.sampled_from(["none", "fp16", "int8"]))
     more = [f"parallel.{key}={value}" for key, value in keys.items()]
     clip = ["workload.clip_norm=1"] if draw(st.booleans()) else []
     return load(None, [*SMALL, "workload.layers=7", *more, *clip])
