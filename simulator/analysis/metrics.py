@@ -115,7 +115,8 @@ def bubble(timeline: Timeline) -> tuple[float, float]:
     whole = sum(timeline.counts) * timeline.iteration_time
     if whole <= 0 or busy <= 0:
         return 0.0, 0.0
-    return (whole - busy) / whole, (whole - busy) / busy
+    idle = max(whole - busy, 0.0)  # a sum over passes without a gap may exceed the time by rounding
+    return idle / whole, idle / busy
 
 
 def model_flops(experiment: Experiment) -> float:

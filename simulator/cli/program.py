@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from simulator.cli.user_errors import user_errors
 from simulator.experiment.describe import describe_plan
 from simulator.experiment_file import load
 from simulator.program.csv_text import to_csv
+from simulator.program.operations import COMMUNICATION, LAST_BACKWARDS, ROWS, Op
 from simulator.program.program import Program
 from simulator.strategies.lowering import lower
 from simulator.units import counted
@@ -31,6 +33,9 @@ LABELS = """\
 A label is stage, operation, microbatch: 0SEND_F1 sends what the forward pass of
    stage 0 made of microbatch 1. F: forward; B: backward; I, W: backward for
    inputs, for weights; R: forward again; STEP: optimizer step."""
+
+EXPLAINED = LAST_BACKWARDS | {Op.FORWARD, Op.BACKWARD_INPUT, Op.RECOMPUTE, Op.OPTIMIZER_STEP}
+"""Computing operations that `LABELS` explains; the table of the mesh has those that communicate."""
 
 
 @user_errors
@@ -65,6 +70,8 @@ def program(
     for line in lines_of_contents(experiment):
         print_filled(errors, line)
     errors.print(LABELS, soft_wrap=True)
+    for line in lines_of_operations(lowered):
+        print_filled(errors, line)
     if lowered.horizon > 1:
         errors.print("Before it is the training step, for those after the first: s1:0F0.")
     print_mesh(errors, experiment, lowered)
@@ -72,6 +79,21 @@ def program(
     if not whole and on_terminal() and is_long(lowered):
         text = summary(lowered, text)
     deliver(lambda: print(text, end=""))
+
+
+def lines_of_operations(lowered: Program) -> list[str]:
+    """Return what the operations of a program do that `LABELS` does not explain."""
+    used = {task.op for columns in lowered.columns for task in columns.tasks}
+    return [
+        f"{row.op.value}: {without_links(row.docs)}"
+        for row in ROWS
+        if row.op in used - EXPLAINED - (COMMUNICATION - {Op.ACCEPT})
+    ]
+
+
+def without_links(text: str) -> str:
+    """Return Markdown with the words of its links alone."""
+    return re.sub(r"\[(.*?)\]\(.*?\)", r"\1", text)
 
 
 def on_terminal() -> bool:

@@ -78,18 +78,21 @@ def print_staleness(console: Console, *columns: tuple[str, Sequence[StageStalene
         ahead = f"{name} " if name else ""
         table.add_column(f"{ahead}mean", justify="right")
         table.add_column("largest", justify="right")
-        table.add_column(f"0 … {most}")
+        table.add_column(f"0 … {most}" if most else "0")
     for worker, server in keys[:MOST_ROWS]:
         cells: list[str] = []
         for _, rows in named:
             row = rows[worker, server]
-            cells += [f"{row.mean_versions_behind:.2f}", str(row.max_versions_behind)]
+            counted_any = any(behind is not None for behind in row.versions_behind)
+            figures = f"{row.mean_versions_behind:.2f}", str(row.max_versions_behind)
+            cells += figures if counted_any else ("–", "–")  # all of them came too late
             cells.append(bars(row.histogram, most))
         table.add_row(f"rank {worker}", *([f"rank {server}"] if several else []), *cells)
     console.print(table)
     if len(keys) > MOST_ROWS:
         console.print(f"… and {counted(len(keys) - MOST_ROWS, 'more row')} (all in --json)")
-    console.print(f"bars: how many gradients are 0 to {most} updates behind", soft_wrap=True)
+    behind = f"0 to {most}" if most else "0"
+    console.print(f"bars: how many gradients are {behind} updates behind", soft_wrap=True)
 
 
 def bars(histogram: Sequence[int], most: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
@@ -131,6 +132,8 @@ def allowed(error: ErrorDetails, limits: Mapping[str, float]) -> str:
     """
     limits = {**limits, **error.get("ctx", {})}
     between = f"{limits['ge']:g} to {limits['le']:g}" if {"ge", "le"} <= limits.keys() else ""
+    if isinstance(error.get("input"), float) and math.isnan(error["input"]):
+        return _TYPES["finite"]
     match error["type"]:
         case "greater_than_equal" | "less_than_equal" if between:
             return between

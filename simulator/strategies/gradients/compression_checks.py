@@ -33,7 +33,7 @@ def check(experiment: Experiment) -> None:
     for key, names in readers.items():
         value = getattr(parallel, key)
         if value is not None and parallel.compression not in names:
-            allowed = " or ".join(map(repr, names)) if len(names) < len(CODECS) else "a codec"
+            allowed = " or ".join(map(repr, names))
             shown = str(value).lower() if isinstance(value, bool) else value
             raise ExperimentError(
                 f"parallel.{key} = {shown}: only for parallel.compression = {allowed}, not "

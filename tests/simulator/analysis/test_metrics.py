@@ -83,6 +83,8 @@ def test_bubble_by_hand() -> None:
     found = timeline((0, "F", 0, 0, 2), (0, "SEND", 0, 2, 4), (1, "F", 0, 4, 5), num_ranks=2)
     assert bubble(found) == (7 / 10, 7 / 3)
     assert bubble(timeline()) == (0.0, 0.0)
+    full = timeline((0, "F", 0, 0, 0.15), (0, "F", 1, 0.15, 0.29), (0, "B", 0, 0.29, 0.91))
+    assert bubble(full) == (0.0, 0.0)  # in floating point the sum of the lengths exceeds 0.91
 
 
 @pytest.mark.parametrize(

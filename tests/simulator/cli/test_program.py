@@ -53,6 +53,17 @@ def test_what_comes_before_the_lists_fits_80_columns() -> None:
     assert found.stderr.startswith("program ")
 
 
+def test_operations_beyond_passes_are_explained() -> None:
+    settings = ["data=2", "compression=top-k", "density=0.5", "clip_norm=1.0"]
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    found = CliRunner().invoke(app, ["program", *arguments], env={"COLUMNS": "80"}).stderr
+    assert "ENCODE: make what is sent of a bucket's gradients" in found
+    assert "in a smaller form\n" in found  # without the link
+    assert "DECODE: " in found and "NORM: " in found
+    assert "\nSTEP: " not in found  # explained already
+    assert "ENCODE" not in CliRunner().invoke(app, ["program"]).stderr
+
+
 def test_several_steps_are_explained() -> None:
     found = CliRunner().invoke(app, ["program", "--set", "run.horizon=3"], env={"COLUMNS": "80"})
     assert "for those after the first: s1:0F0." in found.stderr

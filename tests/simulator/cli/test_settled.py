@@ -55,6 +55,13 @@ def test_every_worker_has_a_row(console: Console) -> None:
         [" rank 1 ", " 2.33 ", "       3 "],
     ]
     assert "bars: how many gradients are 0 to 3 updates behind" in text
+    print_staleness(console, ("", [StageStaleness(0, 0, [0], 0), StageStaleness(0, 0, [None], 1)]))
+    text = console.export_text()
+    assert "bars: how many gradients are 0 updates behind" in text
+    assert [line.split("│")[1:4] for line in text.splitlines() if "rank" in line] == [
+        [" rank 0 ", " 0.00 ", "       0 "],
+        [" rank 1 ", "    – ", "       – "],  # all of its gradients came too late
+    ]
 
 
 def test_two_sources_stand_side_by_side_and_many_rows_are_cut(console: Console) -> None:

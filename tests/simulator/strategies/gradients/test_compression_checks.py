@@ -25,10 +25,8 @@ PLAN = ["pipeline=1", "data=2"]
         ("compression=top-k density=0", "density"),
         ("compression=top-k density=1.5", "density"),
         ("compression=fp16 density=0.5", "only for parallel.compression = 'top-k', not 'fp16'"),
-        (
-            "error_feedback=true",
-            "error_feedback = true: only for parallel.compression = a",
-        ),
+        ("error_feedback=true", "true: only for parallel.compression = 'fp16' or 'bf16' or"),
+        ("compression=top-k density=nan", "parallel.density = nan: allowed: a finite number"),
         ("compression_start=1", "parallel.compression_start = 1: only for"),
         ("compression=int8 compression_start=1", "must be less than run.horizon = 1"),
         ("compression=int4", "compression"),
