@@ -82,7 +82,9 @@ def assert_same(whole: Prediction, folded: Prediction) -> None:
             else:
                 assert value == row[key]
     assert folded.program.hash() == whole.program.hash()
-    for key in complete.keys() - {"ranks", "ranks_simulated", "notes"}:
+    # Bytes by link are those of all ranks, or not given.
+    assert partial["links"] in (None, complete["links"])
+    for key in complete.keys() - {"ranks", "ranks_simulated", "notes", "links"}:
         same = isinstance(complete[key], float)
         assert partial[key] == (pytest.approx(complete[key]) if same else complete[key]), key
 
