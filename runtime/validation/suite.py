@@ -74,11 +74,11 @@ def _replicas(ranks: int) -> Iterable[tuple[str, str, Keys]]:
     yield "work queue", "data parallel", queue
     apart = {"parallel.data": ranks - 1, "parallel.data_style": "asynchronous", "run.horizon": 4}
     apart |= {"parallel.bucket_mb": 1e6}
-    yield "asynchronous data parallel", "data parallel", apart
+    yield "asynchronous", "data parallel", apart
     stale = {"parallel.data_style": "stale-synchronous", "parallel.staleness_bound": 1}
-    yield "stale synchronous parallel", "data parallel", apart | stale
+    yield "stale synchronous", "data parallel", apart | stale
     soft = {"parallel.data_style": "soft-synchronous", "parallel.gradients_per_update": ranks // 2}
-    yield "soft-synchronous parallel", "data parallel", apart | soft
+    yield "soft-synchronous", "data parallel", apart | soft
     rarely = data | {"parallel.sync_period": 2, "run.horizon": 4, "run.iterations": 5}
     yield "local SGD", "data parallel", rarely | {"parallel.data_style": "local-sgd"}
     outer = rarely | {"parallel.data_style": "diloco"}

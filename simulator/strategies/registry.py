@@ -84,7 +84,7 @@ OURS = (
         (check_servers, check_work_queue),
     ),
     Strategy(
-        "asynchronous data parallel",
+        "asynchronous",
         DATA,
         'parallel.data_style = "asynchronous", policy',
         "workers push and pull at their own pace, an update after every push: Downpour",
@@ -92,17 +92,17 @@ OURS = (
         (check_servers, check_policy, check_workers),
     ),
     Strategy(
-        "stale synchronous parallel",
+        "stale synchronous",
         DATA,
-        'parallel.data_style = "stale-synchronous", staleness_bound',
+        'parallel.data_style = "stale-synchronous"',
         "the same, but no worker gets further ahead of the slowest than a bound: SSP",
         lambda e: e.parallel.data_style == "stale-synchronous",
         (check_servers, check_policy, check_workers),
     ),
     Strategy(
-        "soft-synchronous parallel",
+        "soft-synchronous",
         DATA,
-        'parallel.data_style = "soft-synchronous", gradients_per_update or backup_workers',
+        'parallel.data_style = "soft-synchronous"',
         "an update averages the first few workers' gradients; late ones count, or are dropped",
         lambda e: e.parallel.data_style == "soft-synchronous",
         (check_servers, check_policy, check_workers),
@@ -142,7 +142,7 @@ OURS = (
     Strategy(
         "sharded data parallel",
         DATA,
-        "parallel.zero = 1, 2 or 3, zero_group, prefetch, parameter_compression",
+        "parallel.zero = 1, 2 or 3, zero_group, prefetch",
         "ZeRO: optimizer state, gradients, parameters split over replicas",
         lambda e: e.parallel.shards_optimizer,
         (check_zero, check_shards),
@@ -150,7 +150,7 @@ OURS = (
     Strategy(
         "compressed gradients",
         DATA,
-        "parallel.compression, error_feedback, compression_start",
+        "parallel.compression, parameter_compression",
         "as 16, 8, 4, 2 or 1 bit, the largest only, or factors of low rank; errors are fed back",
         lambda e: e.parallel.compression != "none",
         (check_compression,),
