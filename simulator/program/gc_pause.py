@@ -13,18 +13,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def paused_gc() -> Iterator[None]:
-    """Stop cyclic garbage collection inside the ``with`` block.
-
-    Objects made there join the oldest generation, so that no collection of young ones, which
-    would be due at once, walks them all.
-    """
+    """Stop cyclic garbage collection inside the ``with`` block."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
-            if not gc.get_freeze_count():  # whoever has frozen objects wants them to stay so
-                gc.freeze()
-                gc.unfreeze()
             gc.enable()
