@@ -95,15 +95,13 @@ class PowerSgd(Codec):
         return sum(f.columns * f.rank for f in self._all(values)) * values.width
 
     def refusal(self, values: Values) -> str:
-        """Refuse ranks that no matrix has, and models of which no matrix would be factored."""
-        matrices = [(s[0], prod(s[1:])) for s in values.shapes if len(s) > 1]
-        largest = max((min(matrix) for matrix in matrices), default=0)
-        rank = self.compression_rank
-        if rank > largest:
-            return f"parallel.compression_rank = {rank}: no matrix has it; allowed: 1 to {largest}"
+        """Refuse ranks at which no matrix would be sent as factors."""
+        rank, matrices = self.compression_rank, ((s[0], prod(s[1:])) for s in values.shapes if s[1:])
+        most = max((-(-r * c // (LEAST_RATE * (r + c))) - 1 for r, c in matrices), default=0)
         if not self._all(values):
+            allowed = f"1 to {most}" if most else "another parallel.compression"
             return (
                 f"parallel.compression_rank = {rank}: no matrix has (rows + columns) × {rank} × "
-                f"{LEAST_RATE} < rows × columns, so none would be compressed; allowed: less"
+                f"{LEAST_RATE} < rows × columns, so none would be compressed; allowed: {allowed}"
             )
         return ""
