@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-settings.register_profile("suite", max_examples=50)
-settings.load_profile("suite")  # half the usual number, so that all tests stay under eight minutes
+settings.register_profile("suite", max_examples=30)
+settings.load_profile("suite")  # a third of the usual number, so that all tests stay short
 
 
 @pytest.fixture(autouse=True, scope="session")

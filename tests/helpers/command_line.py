@@ -46,6 +46,7 @@ RANK_KEYS = {
     "rank",
     "role",
     "stages",
+    "microbatches",
     "parameters",
     "peak_memory_parts",
     "compute_s",
@@ -64,6 +65,7 @@ RESULT_KEYS = {
     "bubble_fraction",
     "bubble_ratio",
     "steps",
+    "rates",
     "mfu",
     "hfu",
     "tokens_per_s",
@@ -73,7 +75,7 @@ RESULT_KEYS = {
     "notes",
 }
 
-PREDICT_KEYS = RESULT_KEYS | {"ranks_simulated", "cluster", "memory_fit"}
+PREDICT_KEYS = RESULT_KEYS | {"ranks_simulated", "cluster", "links", "memory_fit"}
 
 RUN_KEYS = RESULT_KEYS | {
     "iteration_time_p10_s",

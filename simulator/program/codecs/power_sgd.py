@@ -96,7 +96,8 @@ class PowerSgd(Codec):
 
     def refusal(self, values: Values) -> str:
         """Refuse ranks at which no matrix would be sent as factors."""
-        rank, matrices = self.compression_rank, ((s[0], prod(s[1:])) for s in values.shapes if s[1:])
+        rank = self.compression_rank
+        matrices = ((s[0], prod(s[1:])) for s in values.shapes if s[1:])
         most = max((-(-r * c // (LEAST_RATE * (r + c))) - 1 for r, c in matrices), default=0)
         if not self._all(values):
             allowed = f"1 to {most}" if most else "another parallel.compression"
