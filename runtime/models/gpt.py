@@ -11,7 +11,6 @@ from torch.nn import functional
 from runtime.models import context, llama
 from runtime.models.attention import causal_mask, self_attention
 from runtime.models.deferral import Linear
-from runtime.models.loss import cross_entropy
 from runtime.models.share import Share, tokens_here
 from runtime.models.transformer import shard_block
 from simulator.experiment.experiment import Experiment
@@ -78,20 +77,6 @@ class Mlp(nn.Module):
         return x + out
 
 
-class Head(nn.Module):
-    """Final norm, logits and their mean cross-entropy: a scalar."""
-
-    def __init__(self, hidden: int, vocab: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(hidden)
-        self.logits = Linear(hidden, vocab, bias=False)
-
-    def forward(self, x: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of (batch, sequence, hidden) for the next tokens (batch, sequence)."""
-        logits: Tensor = self.logits(self.norm(x))
-        return cross_entropy(logits.flatten(0, 1), target.flatten())
-
-
 def layer(experiment: Experiment, index: int) -> nn.Module:
     """Build layer `index` of `simulator.workloads.gpt.layers`, freshly initialised."""
     w = experiment.workload
@@ -106,7 +91,7 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     if index == 0:
         return Embedding(w.vocab, w.sequence, w.hidden)
     if index == 2 * w.layers + 1:
-        return Head(w.hidden, w.vocab)
+        return llama.Head(nn.LayerNorm(w.hidden), w.hidden, w.vocab)
     if index % 2:
         return Attention(w.hidden, w.heads, w.sequence, form(experiment))
     return Mlp(w.hidden, w.ffn)

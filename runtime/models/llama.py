@@ -99,9 +99,9 @@ class GatedMlp(nn.Module):
 class Head(nn.Module):
     """Final norm, logits and their mean cross-entropy: a scalar."""
 
-    def __init__(self, hidden: int, vocab: int):
+    def __init__(self, norm: nn.Module, hidden: int, vocab: int):
         super().__init__()
-        self.norm = RmsNorm(hidden)
+        self.norm = norm
         self.logits = Linear(hidden, vocab, bias=False)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
@@ -116,7 +116,8 @@ def layer(experiment: Experiment, index: int) -> nn.Module:
     if index == 0:
         return Embedding(w.vocab, w.hidden)
     if index == 2 * w.layers + 1:
-        return RmsNorm(w.hidden) if w.tie_embeddings else Head(w.hidden, w.vocab)
+        norm = RmsNorm(w.hidden)
+        return norm if w.tie_embeddings else Head(norm, w.hidden, w.vocab)
     anatomy = Anatomy.of(w)
     if index % 2:
         rotary = Rotary(w, torch.arange(w.sequence))

@@ -49,6 +49,8 @@ def steps_of_accepts(timeline: Timeline) -> dict[int, int]:
 
 def pushes_of(timeline: Timeline) -> list[Push]:
     """Return the pushes of workers that had pulled before, in order of time."""
+    if not timeline.decisions:
+        return []
     steps, idle = steps_of_accepts(timeline), set(timeline.idle)
     updates: dict[int, int] = {}
     pulls: dict[tuple[int, int], tuple[int, int]] = {}  # the span, and the updates before it

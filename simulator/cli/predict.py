@@ -47,8 +47,8 @@ def predict(
         console = stdout_console()
         print_result(console, f"predicted on {cluster}", prediction)
         print_contents(console, prediction.metrics)
-        sums_alike = experiment.parallel.data_style == "all-reduce"  # every link has a ring's
-        if prediction.links and not (sums_alike and experiment.run.horizon == 1):
+        has_style = experiment.parallel.data_style != "all-reduce"  # which loads links unevenly
+        if prediction.links and (has_style or experiment.run.horizon > 1):
             print_links(console, prediction.links, experiment.run.horizon)
         print_memory_fit(console, prediction)
         print_notes(console, prediction.notes)

@@ -46,20 +46,12 @@ def folding_of(experiment: Experiment, cluster: Cluster) -> Folding | None:
 
     Lists that a user's transforms have changed may differ in any way; ranks that share cores or a
     device must all be there; what is drawn, from a profile or as jitter, differs from rank to
-    rank; asynchronous workers do the same, but never at the same time; neighbours send each other
-    messages, of which both sides must be there; trainers that serve have buckets of their own; and
-    rank 0 may have what the others have not.
+    rank; and some data styles need every rank (`Parallel.needs_every_rank`).
     """
     alone = cluster.cores is None and cluster.topology.per_device == 1
     parallel = experiment.parallel
     drawn = cluster.profile is not None or RankSpeeds(experiment).vary
-    apart = (
-        parallel.has_arrivals
-        or parallel.has_neighbours
-        or parallel.shares_servers
-        or parallel.is_scattered
-    )
-    if parallel.transforms or drawn or not alone or apart:
+    if parallel.transforms or drawn or not alone or parallel.needs_every_rank:
         return None
     mesh, groups, world_size = experiment.mesh, groups_of(experiment), experiment.world_size
     placement = Placement(cluster.topology, np.arange(world_size))

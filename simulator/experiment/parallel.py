@@ -216,9 +216,15 @@ class Parallel(Section):
         return self.data_style in ("local-sgd", "diloco", "gossip", "ad-psgd")
 
     @property
-    def has_neighbours(self) -> bool:
-        """Tell whether replicas exchange messages with neighbours, so that all must be there."""
-        return self.data_style == "gossip"
+    def needs_every_rank(self) -> bool:
+        """Tell whether no rank stands for others that do the same.
+
+        Those that come when they like never do it at the same time; neighbours send each other
+        messages, of which both sides must be there; trainers that serve have buckets of their
+        own; and rank 0 may have what the others have not.
+        """
+        has_neighbours = self.data_style == "gossip"
+        return self.has_arrivals or has_neighbours or self.shares_servers or self.is_scattered
 
     @property
     def step_period(self) -> int:

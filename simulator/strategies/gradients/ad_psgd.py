@@ -26,6 +26,7 @@ from simulator.program.pairwise import Pairwise
 from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor, TensorName
+from simulator.strategies.gradients.own_pace import check_backend, check_whole_models
 from simulator.strategies.gradients.replicas import check_replicas
 from simulator.strategies.gradients.topologies import topology_named
 from simulator.strategies.lowered import Lowered
@@ -43,27 +44,18 @@ def check(experiment: Experiment) -> None:
     Raises:
         ExperimentError: with one line that names key, value and what is allowed.
     """
-    parallel, run, dtype = experiment.parallel, experiment.run, experiment.workload.dtype
+    parallel, dtype = experiment.parallel, experiment.workload.dtype
     if not parallel.averages_pairs:
         return
     check_replicas(experiment)
     asked = f"parallel.data_style = {parallel.data_style!r}"
-    for key in ("pipeline", "tensor", "context", "expert"):
-        if getattr(parallel, key) > 1:
-            raise ExperimentError(
-                f"parallel.{key} = {getattr(parallel, key)}: with {asked} each replica is one "
-                "rank; allowed: 1"
-            )
+    check_whole_models(experiment, "each replica is one rank")
     if experiment.workload.has_master_weights:
         raise ExperimentError(
             f"workload.dtype = {dtype!r}: with {asked} parameters are averaged as they are used; "
             "allowed: fp64, fp32"
         )
-    if run.device == "cuda" and run.backend != "gloo":
-        raise ExperimentError(
-            f"run.backend = {run.backend!r}: with {asked} a replica serves whoever comes, which "
-            "NCCL cannot; allowed on GPUs: 'gloo'"
-        )
+    check_backend(experiment, "a replica serves whoever comes")
     if parallel.topology is None:
         raise ExperimentError(f"{asked}: needs parallel.topology, which is not set")
     active_replicas(experiment)

@@ -22,6 +22,7 @@ from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.tensors import Tensor, TensorName
 from simulator.strategies.gradients.buckets import resident_bytes
+from simulator.strategies.gradients.own_pace import check_backend, check_whole_models
 from simulator.strategies.gradients.policies import POLICIES, policy_of
 from simulator.strategies.lowered import Lowered
 
@@ -38,27 +39,18 @@ def check(experiment: Experiment) -> None:
     Raises:
         ExperimentError: with one line that names key, value and what is allowed.
     """
-    parallel, run = experiment.parallel, experiment.run
+    parallel = experiment.parallel
     if not parallel.is_asynchronous:
         return
     asked = f"parallel.data_style = {parallel.data_style!r}"
-    for key in ("pipeline", "tensor", "context", "expert"):
-        if getattr(parallel, key) > 1:
-            raise ExperimentError(
-                f"parallel.{key} = {getattr(parallel, key)}: with {asked} each worker has the "
-                f"whole model; allowed: 1"
-            )
+    check_whole_models(experiment, "each worker has the whole model")
     if parallel.num_servers > 1 and not policy_of(experiment).is_lasting:
         by = f"parallel.policy = {parallel.policy!r}" if parallel.policy not in POLICIES else asked
         raise ExperimentError(
             f"parallel.servers = {parallel.servers}: with {by} workers that wait at one server "
             "for others could be waited for at the next, for ever; allowed: 1"
         )
-    if run.device == "cuda" and run.backend != "gloo":
-        raise ExperimentError(
-            f"run.backend = {run.backend!r}: with {asked} a server receives from whoever comes, "
-            "which NCCL cannot; allowed on GPUs: 'gloo'"
-        )
+    check_backend(experiment, "a server receives from whoever comes")
 
 
 def serve_by_arrival(lowered: Lowered) -> Lowered:

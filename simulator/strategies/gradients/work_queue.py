@@ -20,6 +20,7 @@ from simulator.program.stream import Stream
 from simulator.program.task import Task
 from simulator.program.tensors import WORK, WORK_BYTES
 from simulator.program.work_queue import WorkQueue
+from simulator.strategies.gradients.own_pace import check_backend, check_whole_models
 from simulator.strategies.gradients.parameter_server import server_ranks
 from simulator.strategies.lowered import Lowered
 
@@ -35,16 +36,11 @@ def check(experiment: Experiment) -> None:
     Raises:
         ExperimentError: with one line that names key, value and what is allowed.
     """
-    parallel, run = experiment.parallel, experiment.run
+    parallel = experiment.parallel
     if not parallel.hands_out_work:
         return
     asked = f"parallel.data_style = {parallel.data_style!r}"
-    for key in ("pipeline", "tensor", "context", "expert"):
-        if getattr(parallel, key) > 1:
-            raise ExperimentError(
-                f"parallel.{key} = {getattr(parallel, key)}: with {asked} each worker has the "
-                f"whole model; allowed: 1"
-            )
+    check_whole_models(experiment, "each worker has the whole model")
     if parallel.shares_servers:
         raise ExperimentError(
             f"parallel.servers = 'shared': with {asked} a rank of its own hands out microbatches; "
@@ -55,11 +51,7 @@ def check(experiment: Experiment) -> None:
             f"parallel.schedule = {parallel.schedule!r}: with {asked} a worker ends a microbatch "
             f"before it asks for another one; allowed: {SCHEDULE!r}"
         )
-    if run.device == "cuda" and run.backend != "gloo":
-        raise ExperimentError(
-            f"run.backend = {run.backend!r}: with {asked} a server serves whoever comes, which "
-            "NCCL cannot; allowed on GPUs: 'gloo'"
-        )
+    check_backend(experiment, "a server serves whoever comes")
 
 
 def hand_out_work(lowered: Lowered) -> Lowered:

@@ -147,7 +147,7 @@ def test_the_limits_are_synchronous_training(
     reference: Callable[..., Any],
     experiment: Callable[..., Any],
 ) -> None:
-    """With a bound of 0 each worker's gradient is an update: their sum in place of their mean."""
+    """Each worker's gradient is an update with a bound of 0: their sum replaces their mean."""
     keys = {"data": 3, "microbatches": 2, "layers": 2}
     ran = run(**keys, **LIMITS[name], horizon=2, iterations=2)
     optimizer = ran.experiment.workload.optimizer

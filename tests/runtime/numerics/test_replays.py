@@ -38,7 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_losses_and_parameters_are_those_of_the_run(name: str, run: Callable[..., Any]) -> None:
-    """To rounding: two ranks are summed in any order alike, more are not."""
+    """A replay agrees to rounding: only sums over two ranks are the same in any order."""
     ran = run(**{"layers": 2} | CASES[name])
     plan = ran.experiment
     again = Replay(plan, ran.program)

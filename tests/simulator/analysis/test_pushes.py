@@ -1,4 +1,4 @@
-"""Which version a push is of, and which update came of it."""
+"""A push is of the version that its worker read, and belongs to the update that it made."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_bounded_leads_settle_although_steps_take_different_times() -> None:
 
 
 def test_a_lead_that_never_fills_up_is_not_counted() -> None:
-    """In six steps nobody gets five ahead; yet in the long run all wait for the slowest."""
+    """Nobody gets five ahead in six steps; yet in the long run all wait for the slowest."""
     settings = [*BOUNDED, "horizon=6", "slowdown={3 = 1.1}"]
     none, most = (predicted(*settings, f"staleness_bound={b}").metrics.rates for b in (0, 5))
     assert none and most

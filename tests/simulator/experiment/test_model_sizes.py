@@ -40,7 +40,7 @@ def table() -> str:
 
 @pytest.mark.parametrize("name", [name for name, size in SIZES.items() if size.published])
 def test_parameters_are_the_published_ones(name: str) -> None:
-    """To the last one where the weights were released, else to the digits that are published."""
+    """Counts are exact where weights were released, else right to the published digits."""
     published, found = SIZES[name].published, parameters(name)
     if published.isdigit():
         assert found == int(published)
